@@ -1,0 +1,55 @@
+# make repro  set everything up and run the pipeline        make test  set everything up and run the tests
+# make ui     the MLflow UI on http://127.0.0.1:5000        make clean remove what the stages and tools can make again
+# GPU=1 on the first call installs TensorFlow with its CUDA libraries.
+
+PYTHON ?= python3
+VENV := .venv
+LOCK := $(if $(GPU),requirements-gpu.lock,requirements.lock)
+PORT ?= 5000
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export DO_NOT_TRACK := 1
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: repro install test test-all lint ui clean lock
+
+repro: install
+	dvc repro
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml $(LOCK)
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
+	    f"Python {v[0]}.{v[1]} is not supported: TensorFlow has packages for 3.11 to 3.13. Try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv $(VENV)
+	pip install --quiet --requirement $(LOCK)
+	pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+test: install
+	pytest -m "not slow"
+
+test-all: install
+	pytest
+
+lint: install
+	ruff check
+	ruff format --check
+	mypy
+
+ui: install
+	@test -f mlruns/mlflow.db || { echo "no runs yet: make repro first"; exit 2; }
+	@echo 'Open http://127.0.0.1:$(PORT) and choose "Model training" at the top left.'
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
+	    --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db --default-artifact-root $(CURDIR)/mlruns/artifacts
+
+clean:
+	rm -rf $(VENV) models reports data/raw data/split .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "kept: checkpoints, mlruns, data/downloads, .dvc/cache (dvc checkout restores the stages' outputs)"
+
+# Resolve both lock files anew (needs uv).
+lock:
+	uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --extra dev pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --extra dev --extra gpu pyproject.toml -o requirements-gpu.lock

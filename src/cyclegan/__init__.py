@@ -1,0 +1,60 @@
+"""CycleGAN in Keras 3: unpaired image-to-image translation, tracked and reproducible.
+
+For people who only want the model::
+
+    from cyclegan import CycleGAN, build_discriminator, build_generator
+
+The names are loaded on first use, so that `import cyclegan` and the command line do not wait for TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cyclegan.inference.translate import Translator, load_generator
+    from cyclegan.models.composite import build_composite
+    from cyclegan.models.discriminator import build_discriminator
+    from cyclegan.models.generator import build_generator
+    from cyclegan.training.cyclegan import CycleGAN, LossWeights
+    from cyclegan.training.schedule import DecaySchedule
+
+try:
+    __version__ = version("cyclegan")
+except PackageNotFoundError:  # the copy of this package inside a registered model
+    __version__ = "unknown"
+
+_HOMES = {
+    "CycleGAN": "cyclegan.training.cyclegan",
+    "DecaySchedule": "cyclegan.training.schedule",
+    "LossWeights": "cyclegan.training.cyclegan",
+    "Translator": "cyclegan.inference.translate",
+    "build_composite": "cyclegan.models.composite",
+    "build_discriminator": "cyclegan.models.discriminator",
+    "build_generator": "cyclegan.models.generator",
+    "load_generator": "cyclegan.inference.translate",
+}
+
+__all__ = [
+    "CycleGAN",
+    "DecaySchedule",
+    "LossWeights",
+    "Translator",
+    "__version__",
+    "build_composite",
+    "build_discriminator",
+    "build_generator",
+    "load_generator",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

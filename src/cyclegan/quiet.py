@@ -1,0 +1,32 @@
+"""Starting TensorFlow without its chatter."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow with the standard error of its C++ parts held back, and shown only if the import fails.
+
+    Before TensorFlow has set up its log, messages ignore `TF_CPP_MIN_LOG_LEVEL`: every start would print a screenful
+    about optional processor and GPU features.
+    """
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as held_back:
+        os.dup2(held_back.fileno(), 2)
+        failed = True
+        try:
+            import keras  # noqa: F401
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+            failed = False
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
+            if failed:
+                held_back.seek(0)
+                sys.stderr.write(held_back.read().decode(errors="replace"))
