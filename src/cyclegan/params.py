@@ -1,0 +1,434 @@
+"""`params.yaml` → frozen typed objects, validated once, at the edge.
+
+Deeper code receives values from these objects and never a dictionary. Everything that can be known to be wrong
+before work starts is refused here, in one line that names the key, its value and the remedy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from cyclegan.errors import UserError
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Channels = Annotated[int, Field(ge=1, le=64)]
+Norm = Literal["instance", "instance_contrib", "batch", "none"]
+Size = tuple[int, int]
+
+FOLDER_A = "data/fluent-emoji/trainA"
+FOLDER_B = "data/fluent-emoji/trainB"
+
+
+class Section(BaseModel):
+    """Frozen, no unknown keys, no silent conversion (`"3"` is not 3)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def impossible(message: str) -> PydanticCustomError:
+    """A combination of keys that cannot work; `message` names them with the remedy."""
+    return PydanticCustomError("impossible", "{message}", {"message": message})
+
+
+def parse_size(value: Any) -> Any:
+    """Read `64` or `[height, width]` in pixels as `(height, width)`."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = (value, value)
+    if isinstance(value, list | tuple) and len(value) == 2 and all(type(side) is int for side in value):
+        if min(value) < 1 or max(value) > 8192:
+            raise impossible("must be between 1 and 8192 pixels a side")
+        return tuple(value)
+    raise impossible("must be one number of pixels, or [height, width]")
+
+
+class Data(Section):
+    """Stages `fetch` and `split`."""
+
+    source: Annotated[str, Field(min_length=1)]
+    sha256: str | None
+    folder_A: Annotated[str, Field(min_length=1)]
+    folder_B: Annotated[str, Field(min_length=1)]
+    name: str | None
+    load_size: Size
+    channels_A: Literal[1, 3, 4]
+    channels_B: Literal[1, 3, 4]
+    bit_depth: Literal[8, 16]
+    val_fraction: Fraction
+    test_fraction: Fraction
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    on_bad_image: Literal["fail", "skip"]
+
+    @field_validator("load_size", mode="before")
+    @classmethod
+    def _size(cls, value: Any) -> Any:
+        return parse_size(value)
+
+    @field_validator("sha256")
+    @classmethod
+    def _sum(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[0-9a-f]{64}", value):
+            raise impossible("must be 64 hexadecimal digits in lower case, as sha256sum prints them")
+        return value
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
+            raise impossible("must be 1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        is_archive = self.source.startswith(("file:", "https:"))
+        if self.source.startswith("http:"):
+            raise impossible(f"data.source = {self.source!r}: plain http is refused; use https: or file:")
+        if is_archive and self.sha256 is None:
+            raise impossible("data.sha256 is empty: an archive needs its SHA-256 sum (run sha256sum on the file)")
+        if self.sha256 is not None and not is_archive:
+            raise impossible(
+                f"data.sha256 is only read with an archive, not with data.source: {self.source}; set it to null"
+            )
+        if self.source != "folders" and (self.folder_A, self.folder_B) != (FOLDER_A, FOLDER_B):
+            raise impossible(
+                f"data.folder_A and data.folder_B are only read with data.source: folders, not {self.source!r}; "
+                "set data.source: folders"
+            )
+        if self.val_fraction + self.test_fraction >= 0.9:
+            raise impossible("data.val_fraction + data.test_fraction leave under a tenth for training; lower them")
+        return self
+
+    @property
+    def dataset(self) -> str:
+        """The name under which runs and registered models of this data appear."""
+        if self.name is not None:
+            return self.name
+        if self.source == "folders":
+            raw = f"{Path(self.folder_A).name}2{Path(self.folder_B).name}"
+        elif self.source.startswith(("file:", "https:")):
+            raw = re.sub(r"\.(zip|tar|tgz|tbz2|txz|tar\.\w+)$", "", self.source.rstrip("/").rsplit("/", 1)[-1])
+        else:
+            raw = self.source
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", raw).strip("-._")[:64] or "dataset"
+
+
+class Model(Section):
+    """The networks. Both generators share one form, and so do both discriminators."""
+
+    generator: Literal["resnet", "unet"]
+    base_filters: Annotated[int, Field(ge=1, le=1024)]
+    blocks: Literal["auto"] | Annotated[int, Field(ge=0, le=64)]
+    skip: Literal["add", "concat"]
+    padding: Literal["reflect", "same"]
+    upsample: Literal["transpose", "resize", "antialias"]
+    norm: Norm
+    output_norm: bool
+    residual_output: bool
+    dropout: Fraction
+    discriminator: Literal["patch", "pixel", "tutorial"]
+    patch_layers: Annotated[int, Field(ge=1, le=5)]
+    discriminator_filters: Annotated[int, Field(ge=1, le=1024)]
+    discriminator_norm: Norm
+    spectral_norm: bool
+    init: Literal["normal", "xavier", "kaiming", "orthogonal"]
+    init_gain: Positive
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.generator == "unet":
+            for key, only in (("blocks", "auto"), ("skip", "add"), ("padding", "same")):
+                if getattr(self, key) != only:
+                    raise impossible(f"model.{key} has no effect with model.generator: unet; set it to {only!r}")
+            if self.upsample == "antialias":
+                raise impossible("model.upsample: antialias needs model.generator: resnet; use resize or transpose")
+        if self.discriminator != "patch" and self.patch_layers != 3:
+            raise impossible(
+                f"model.patch_layers is only read with model.discriminator: patch, not {self.discriminator!r}; "
+                "set it to 3"
+            )
+        if self.output_norm and self.norm == "none":
+            raise impossible("model.output_norm needs a normalisation, but model.norm is none; set it to false")
+        return self
+
+    def blocks_for(self, size: Size) -> int:
+        """Number of residual blocks at a training size: `auto` is the paper's 6 below 256 pixels, else 9."""
+        if self.blocks != "auto":
+            return self.blocks
+        return 9 if min(size) >= 256 else 6
+
+    def unet_depth(self, size: Size) -> int:
+        """Halvings of a U-Net: down to one pixel on the shorter side where the size allows it."""
+        return next(depth for depth in range(8, -1, -1) if all(side % 2**depth == 0 for side in size))
+
+    def size_multiple(self, size: Size) -> int:
+        """The generator's input sides must be multiples of this."""
+        return 2 ** self.unet_depth(size) if self.generator == "unet" else 4
+
+
+class Directions(Section):
+    """One weight for each generator."""
+
+    AtoB: NotNegative
+    BtoA: NotNegative
+
+
+class LossWeights(Section):
+    """Weights of the four terms of a generator's loss, as one number or as `{AtoB: …, BtoA: …}`."""
+
+    adversarial: Directions
+    identity: Directions
+    forward_cycle: Directions
+    backward_cycle: Directions
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _same_both_ways(cls, value: Any) -> Any:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return {"AtoB": value, "BtoA": value}
+        if not isinstance(value, dict):
+            raise impossible("must be a number, or {AtoB: number, BtoA: number}")
+        return value
+
+
+class Train(Section):
+    """Stage `train`."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    epochs: Count
+    steps_per_epoch: Literal["auto"] | Count
+    batch_size: Annotated[int, Field(ge=1, le=1024)]
+    crop_size: Size
+    flip: bool
+    update_order: Literal["joint", "sequential"]
+    adversarial_loss: Literal["least_squares", "vanilla", "hinge", "wasserstein"]
+    loss_weights: LossWeights
+    gradient_penalty: NotNegative
+    r1_penalty: NotNegative
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
+    pool_size: Annotated[int, Field(ge=0, le=100_000)]
+    learning_rate: Positive
+    beta_1: Fraction
+    beta_2: Fraction
+    gradient_clip_norm: Positive | None
+    lr_policy: Literal["constant", "linear", "cosine", "step"]
+    lr_decay_start: Annotated[float, Field(ge=0, le=1)]
+    ema_decay: Fraction
+    mixed_precision: bool
+    deterministic: bool
+    jit_compile: Literal["auto"] | bool
+    log_every: Count
+    evaluate_every: Count
+    checkpoint_every: Positive
+    keep_checkpoints: Count
+    sample_images: Annotated[int, Field(ge=1, le=64)]
+
+    @field_validator("crop_size", mode="before")
+    @classmethod
+    def _size(cls, value: Any) -> Any:
+        return parse_size(value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        weights = self.loss_weights
+        if self.update_order == "joint" and (
+            weights.forward_cycle.AtoB != weights.backward_cycle.BtoA
+            or weights.forward_cycle.BtoA != weights.backward_cycle.AtoB
+        ):
+            raise impossible(
+                "train.loss_weights: with train.update_order: joint each cycle is counted once, so forward_cycle of "
+                "one direction must equal backward_cycle of the other; make them equal or use update_order: sequential"
+            )
+        if self.gradient_penalty > 0 and self.adversarial_loss != "wasserstein":
+            raise impossible(
+                f"train.gradient_penalty = {self.gradient_penalty} belongs to train.adversarial_loss: wasserstein; "
+                "set it to 0, or use train.r1_penalty"
+            )
+        if self.adversarial_loss == "wasserstein" and self.gradient_penalty == 0:
+            raise impossible(
+                "train.gradient_penalty = 0 leaves train.adversarial_loss: wasserstein without its Lipschitz "
+                "constraint; set it to 10 (Gulrajani et al. 2017)"
+            )
+        if self.label_smoothing > 0 and self.adversarial_loss not in ("least_squares", "vanilla"):
+            raise impossible(
+                f"train.label_smoothing = {self.label_smoothing} has no labels to smooth with "
+                f"train.adversarial_loss: {self.adversarial_loss}; set it to 0"
+            )
+        return self
+
+
+class Evaluate(Section):
+    """Stage `evaluate`."""
+
+    batch_size: Annotated[int, Field(ge=1, le=1024)]
+    grid_images: Annotated[int, Field(ge=1, le=64)]
+
+
+class Tracking(Section):
+    """Where MLflow runs are kept. Shapes no result, so no stage depends on it."""
+
+    uri: str | None
+    experiment: str | None
+
+
+class Params(Section):
+    """The whole of `params.yaml`."""
+
+    data: Data
+    model: Model
+    train: Train
+    evaluate: Evaluate
+    tracking: Tracking
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        weights = self.train.loss_weights.identity
+        if self.data.channels_A != self.data.channels_B:
+            if weights.AtoB > 0 or weights.BtoA > 0:
+                raise impossible(
+                    f"train.loss_weights.identity compares a generator's output with its input, but data.channels_A = "
+                    f"{self.data.channels_A} and data.channels_B = {self.data.channels_B}; set the identity weight to 0"
+                )
+            if self.model.residual_output:
+                raise impossible(
+                    "model.residual_output adds the input to the output, but data.channels_A and data.channels_B "
+                    "differ; set it to false"
+                )
+        crop, load = self.train.crop_size, self.data.load_size
+        if crop[0] > load[0] or crop[1] > load[1]:
+            raise impossible(f"train.crop_size {list(crop)} is larger than data.load_size {list(load)}; lower it")
+        multiple = self.model.size_multiple(crop)
+        if any(side % multiple for side in crop):
+            lower = [max(multiple, side // multiple * multiple) for side in crop]
+            raise impossible(
+                f"train.crop_size {list(crop)}: each side must be a multiple of {multiple} for "
+                f"model.generator: {self.model.generator}; use {lower}"
+            )
+        if self.model.generator == "unet" and self.model.unet_depth(crop) < 4:
+            raise impossible(
+                f"train.crop_size {list(crop)}: model.generator: unet halves its input at least 4 times; "
+                "use sides that are multiples of 16"
+            )
+        smallest = smallest_input(self.model)
+        if min(crop) < smallest:
+            raise impossible(
+                f"train.crop_size {list(crop)} is too small for model.discriminator: {self.model.discriminator} with "
+                f"{self.model.patch_layers} layers; use at least {smallest} or fewer layers"
+            )
+        return self
+
+
+def smallest_input(model: Model) -> int:
+    """Smallest image side, in pixels, for which the discriminator still has an output."""
+    if model.discriminator == "pixel":
+        return 4
+    halvings = 4 if model.discriminator == "tutorial" else model.patch_layers
+    # The reference's PatchGAN ends with two unpadded-by-one 4×4 convolutions, each of which takes one pixel.
+    return 2**halvings if model.discriminator == "tutorial" else 3 * 2**halvings
+
+
+def load(path: Path) -> Params:
+    """Read and validate a parameter file.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or a key is unknown, missing, of the wrong type, out of range
+            or at odds with another. One line per finding.
+    """
+    return validate(read(path), path.name)
+
+
+def read(path: Path) -> Any:
+    """Parse a YAML 1.2 file, as DVC does (PyYAML would read `2e-4` as text).
+
+    Raises:
+        UserError: the file is missing, unreadable or not YAML.
+    """
+    try:
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; 'cyclegan preset quickstart' writes one") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path.name} is not valid YAML: {reason}") from None
+
+
+def validate(tree: Any, name: str = "params.yaml") -> Params:
+    """Turn a parsed parameter file into `Params`.
+
+    Raises:
+        UserError: see `load`; every message starts with `name`.
+    """
+    if not isinstance(tree, dict):
+        raise UserError(f"{name} must hold the sections {', '.join(Params.model_fields)}; it holds no mapping")
+    try:
+        return Params.model_validate(tree)
+    except ValidationError as failure:
+        # A key that takes one of several kinds of value has one finding for each: tell them in one line.
+        findings: dict[str, list[str]] = {}
+        for detail in failure.errors():
+            subject, message = _explain(detail)
+            findings.setdefault(subject, []).append(message)
+        lines = [
+            f"{name}: {subject}{', or '.join(dict.fromkeys(messages)).replace(', or must be', ', or')}"
+            for subject, messages in findings.items()
+        ]
+        raise UserError("\n".join(lines)) from None
+
+
+def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield `("train.loss_weights.identity", 5.0)` for every leaf of nested mappings."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _explain(detail: ErrorDetails) -> tuple[str, str]:
+    """One validation finding as `("key = value: ", "what is wrong; remedy")`."""
+    where = [str(part) for part in detail["loc"] if not _is_branch_label(part)]
+    key, kind, value = ".".join(where), detail["type"], detail["input"]
+    if kind == "impossible":
+        # A section's own check names the keys that are at odds; a single value's check does not repeat its key.
+        return ("", detail["msg"]) if isinstance(value, dict | Section) else (f"{key} = {value!r}: ", detail["msg"])
+    if kind == "extra_forbidden":
+        known = _known_keys(where[:-1])
+        near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {'.'.join([*where[:-1], near[0]])}?" if near else f"known keys: {', '.join(known)}"
+        return f"{key}: ", f"unknown key; {hint}"
+    if kind == "missing":
+        return f"{key}: ", "missing; add it ('cyclegan preset quickstart' writes a complete file)"
+    message = detail["msg"][0].lower() + detail["msg"][1:]
+    message = message.replace("input should be", "must be").replace("greater than or equal to", "at least")
+    if kind == "model_type":
+        message = "must be a mapping of keys"
+    elif isinstance(value, float) and not math.isfinite(value):
+        message = "must be a finite number"
+    return f"{key} = {'a mapping' if isinstance(value, dict) else repr(value)}: ", message
+
+
+def _is_branch_label(part: Any) -> bool:
+    """Pydantic adds the tried branch of a union (`constrained-int`, `literal['auto']`) to a key's path."""
+    return not re.fullmatch(r"[A-Za-z_]\w*", str(part)) or part in ("bool", "int", "float", "str")
+
+
+def _known_keys(path: list[str]) -> list[str]:
+    section: Any = Params
+    for part in path:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)

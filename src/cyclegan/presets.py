@@ -1,0 +1,44 @@
+"""Presets: complete, tried parameter files under `presets/`."""
+
+from __future__ import annotations
+
+import difflib
+
+from cyclegan.errors import UserError
+from cyclegan.files import write_text
+from cyclegan.params import flatten, read, validate
+from cyclegan.project import Project
+
+
+def preset_names(project: Project) -> list[str]:
+    """Names of the presets that come with the project."""
+    return sorted(file.stem for file in project.presets.glob("*.yaml"))
+
+
+def apply_preset(project: Project, name: str) -> list[str]:
+    """Write a preset over `params.yaml`.
+
+    Returns:
+        One line for each value that changes, with the old value, from which the old file can be told.
+
+    Raises:
+        UserError: there is no such preset, or it is not a valid parameter file.
+    """
+    names = preset_names(project)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
+        raise UserError(f"preset {name!r} does not exist; {hint}")
+    file = project.presets / f"{name}.yaml"
+    new = read(file)
+    validate(new, file.name)
+    before = dict(flatten(read(project.params))) if project.params.exists() else {}
+    after = dict(flatten(new))
+    write_text(project.params, file.read_text(encoding="utf-8"))
+    missing = "(none)"
+    changes = [
+        f"{key}: {before.get(key, missing)} -> {after.get(key, missing)}"
+        for key in {**after, **before}
+        if before.get(key, missing) != after.get(key, missing)
+    ]
+    return changes or [f"params.yaml already holds the values of preset {name}"]
