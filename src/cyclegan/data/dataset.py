@@ -1,0 +1,117 @@
+"""Reading what stage `split` wrote: packed pictures, their manifest and their pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cyclegan.domains import DOMAINS, SPLITS, Domain, Split
+from cyclegan.errors import UserError
+
+Images = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """True pairs of one split: row `index_A[i]` of domain A and row `index_B[i]` of domain B show the same thing."""
+
+    index_A: Images
+    index_B: Images
+    scored: Images
+    """Boolean: whether the pair counts in the scores."""
+    id_A: list[str]
+    id_B: list[str]
+    carried: pd.DataFrame
+    """The source's other columns, one row per pair, as text."""
+
+    def __len__(self) -> int:
+        return len(self.index_A)
+
+    @property
+    def ids(self) -> list[str]:
+        """Names of the pairs: the names of their pictures in A."""
+        return self.id_A
+
+
+@dataclass(frozen=True)
+class PackedDataset:
+    """The output folder of stage `split`. Pixels are mapped from disk, never loaded as a whole."""
+
+    folder: Path
+    manifest: pd.DataFrame
+    """One row per picture: id, domain, split, index (row in the array), file, part, width, height, mode, sha256."""
+    table: pd.DataFrame
+    """All pairs as text: split, index_A, index_B, id_A, id_B, scored and the source's other columns."""
+    arrays: dict[tuple[str, str], Images]
+
+    @classmethod
+    def open(cls, folder: Path) -> PackedDataset:
+        """Open and check `folder`.
+
+        Raises:
+            UserError: a file is missing, cut short, or at odds with the manifest.
+        """
+        try:
+            manifest = pd.read_csv(folder / "manifest.csv", dtype=str, keep_default_na=False, encoding="utf-8")
+            manifest = manifest.astype({"index": int, "width": int, "height": int})
+            table = pd.read_csv(folder / "pairs.csv", dtype=str, keep_default_na=False, encoding="utf-8")
+            arrays: dict[tuple[str, str], Images] = {}
+            for domain in DOMAINS:
+                for split in SPLITS:
+                    array = np.load(folder / f"{split}{domain}.npy", mmap_mode="r", allow_pickle=False)
+                    count = int(((manifest["domain"] == domain) & (manifest["split"] == split)).sum())
+                    if array.ndim != 4 or len(array) != count or array.dtype not in (np.uint8, np.uint16):
+                        raise ValueError(
+                            f"{split}{domain}.npy has shape {array.shape}, the manifest lists {count} pictures"
+                        )
+                    arrays[domain, split] = array
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"{folder} holds no complete packed data ({reason}); make it with 'dvc repro split'"
+            ) from None
+        return cls(folder, manifest, table, arrays)
+
+    @property
+    def bit_depth(self) -> int:
+        """8 or 16: pixels are uint8 or uint16."""
+        return self.arrays["A", "train"].dtype.itemsize * 8
+
+    def images(self, domain: Domain, split: Split) -> Images:
+        """Pixels [N, H, W, C], uint8 or uint16, mapped read-only from disk."""
+        return self.arrays[domain, split]
+
+    def ids(self, domain: Domain, split: Split) -> list[str]:
+        """Names of the pictures, in the order of `images`."""
+        rows = self.manifest[(self.manifest["domain"] == domain) & (self.manifest["split"] == split)]
+        return list(rows.sort_values("index")["id"])
+
+    def pairs(self, split: Split) -> Pairs:
+        """The true pairs within a split; of length 0 if there are none."""
+        rows = self.table[self.table["split"] == split].reset_index(drop=True)
+        return Pairs(
+            index_A=rows["index_A"].to_numpy(dtype=np.int64),
+            index_B=rows["index_B"].to_numpy(dtype=np.int64),
+            scored=(rows["scored"] == "true").to_numpy(dtype=bool),
+            id_A=list(rows["id_A"]),
+            id_B=list(rows["id_B"]),
+            carried=rows.drop(columns=["split", "index_A", "index_B", "id_A", "id_B", "scored"]),
+        )
+
+
+def to_float(images: Images) -> Images:
+    """uint8 or uint16 pixels → float32 in [-1, 1]."""
+    half = np.float32(np.iinfo(images.dtype).max / 2)
+    return images.astype(np.float32) / half - np.float32(1)
+
+
+def to_integer(images: Images, bit_depth: int) -> Images:
+    """Floats in [-1, 1] → uint8 (`bit_depth` 8) or uint16 (16): rounded, clipped."""
+    top = 2**bit_depth - 1
+    kind = {8: np.uint8, 16: np.uint16}[bit_depth]
+    scaled = (np.asarray(images, np.float64) + 1) * (top / 2)
+    return np.clip(np.rint(scaled), 0, top).astype(kind)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cyclegan import params
+from cyclegan.data.dataset import PackedDataset, to_float, to_integer
+from cyclegan.data.split import split
+from cyclegan.errors import UserError
+from cyclegan.project import Project
+
+
+@pytest.fixture
+def packed(project: Project, data: Callable[..., params.Data], paint_domains: Callable[..., None]) -> Path:
+    paint_domains(project.raw, trainA=6, trainB=7)
+    split(data(), project)
+    return project.split
+
+
+def test_reading(packed: Path) -> None:
+    dataset = PackedDataset.open(packed)
+    assert dataset.bit_depth == 8
+    images = dataset.images("A", "train")
+    assert isinstance(images, np.memmap)
+    assert images.shape == (4, 16, 16, 3)
+    assert not images.flags.writeable
+    assert len(dataset.ids("B", "train")) == 5
+    pairs = dataset.pairs("test")
+    assert len(pairs) == 0
+    assert pairs.index_A.dtype == np.int64
+    assert pairs.scored.dtype == np.bool_
+    assert pairs.ids == []
+
+
+def halve(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "pairs.csv", "trainA.npy", "valB.npy", "testA.npy"])
+@pytest.mark.parametrize("harm", [Path.unlink, halve, empty])
+def test_incomplete_data(packed: Path, name: str, harm: Callable[[Path], object]) -> None:
+    harm(packed / name)
+    with pytest.raises(
+        UserError, match=r"holds no complete packed data \(.+\); make it with 'dvc repro split'"
+    ) as error:
+        PackedDataset.open(packed)
+    assert "\n" not in str(error.value)
+
+
+def test_data_at_odds_with_the_manifest(packed: Path) -> None:
+    lines = (packed / "manifest.csv").read_text().splitlines(keepends=True)
+    (packed / "manifest.csv").write_text("".join(lines[:-1]))
+    with pytest.raises(UserError, match=r"testB.npy has shape \(1, 16, 16, 3\), the manifest lists 0 pictures"):
+        PackedDataset.open(packed)
+
+
+def test_a_pickle_is_not_loaded(packed: Path) -> None:
+    np.save(packed / "trainA.npy", np.array([{"x": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match="holds no complete packed data"):
+        PackedDataset.open(packed)
+
+
+@pytest.mark.parametrize(("kind", "bit_depth"), [(np.uint8, 8), (np.uint16, 16)])
+def test_every_value_survives_the_round_trip(kind: type[np.unsignedinteger], bit_depth: int) -> None:
+    values = np.arange(2**bit_depth, dtype=kind)
+    floats = to_float(values)
+    assert floats.dtype == np.float32
+    assert (floats.min(), floats.max()) == (-1, 1)
+    back = to_integer(floats, bit_depth)
+    assert back.dtype == kind
+    np.testing.assert_array_equal(back, values)
+
+
+def test_eight_bit_formula() -> None:
+    values = np.array([0, 1, 100, 255], np.uint8)
+    np.testing.assert_allclose(to_float(values), values / 127.5 - 1, atol=1e-7)
+
+
+@given(st.floats(-1e6, 1e6))
+def test_floats_out_of_range_are_clipped(value: float) -> None:
+    expected = 0 if value <= -1 else 255 if value >= 1 else round((value + 1) * 127.5)
+    assert abs(int(to_integer(np.array([value]), 8)[0]) - expected) <= 1
+    if abs(value) >= 1:
+        assert int(to_integer(np.array([value]), 8)[0]) == expected
+
+
+def test_reading_needs_no_heavy_package() -> None:
+    code = "import sys, cyclegan.data.dataset; print({'tensorflow', 'keras', 'mlflow', 'PIL'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
