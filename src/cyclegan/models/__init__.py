@@ -1,0 +1,23 @@
+"""Networks: generators, discriminators, and the layers that they are made of.
+
+Importing this package registers the layers, so that `keras.saving.load_model` finds them.
+"""
+
+from __future__ import annotations
+
+from cyclegan.models.discriminator import build_discriminator
+from cyclegan.models.generator import build_generator
+from cyclegan.models.layers import batches_are_independent
+from cyclegan.models.legacy import load_legacy_generator
+from cyclegan.models.sizes import size_multiple
+from cyclegan.models.summary import draw, summary_text
+
+__all__ = [
+    "batches_are_independent",
+    "build_discriminator",
+    "build_generator",
+    "draw",
+    "load_legacy_generator",
+    "size_multiple",
+    "summary_text",
+]

@@ -1,0 +1,116 @@
+"""The discriminators: PatchGANs, which judge overlapping patches, and the single-pixel one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import layers as keras_layers
+
+from cyclegan.models.initializers import SeededInitializers
+from cyclegan.models.layers import SpectralConv2D, normalization, output_dtype
+
+
+def build_discriminator(
+    channels: int = 3,
+    *,
+    architecture: str = "patch",
+    layers: int = 3,
+    base_filters: int = 64,
+    norm: str = "instance",
+    spectral_norm: bool = False,
+    init: str = "normal",
+    init_gain: float = 0.02,
+    seed: int = 0,
+    name: str = "discriminator",
+) -> keras.Model:
+    """Build a discriminator for images of any size.
+
+    Input `(batch, height, width, channels)` in [-1, 1]; output one unbounded score per patch, `(batch, rows,
+    columns, 1)`, float32 under mixed precision too. High means real.
+
+    Args:
+        channels: channels of the images.
+        architecture: `patch`, the reference implementation's `NLayerDiscriminator`; with the defaults it sees
+            70×70 pixels (Zhu et al. 2017, appendix 7.2: C64-C128-C256-C512) and has 2.8 million parameters.
+            `tutorial`, the Keras tutorial's, with a further C512 and zero padding on one side more than on the
+            other. `pixel`, the reference's `PixelDiscriminator` of 1×1 convolutions.
+        layers: number of halvings of `patch`; 1 to 5 see 16, 34, 70, 142, 286 pixels. The others have a fixed
+            number.
+        base_filters: width of the first layer; doubles with each layer up to eightfold.
+        norm: see `layers.normalization`; the first and the last layer have none.
+        spectral_norm: divide each kernel by its largest singular value, see `layers.SpectralConv2D`.
+        init, init_gain, seed: see `initializers.SeededInitializers`.
+        name: name of the model.
+
+    Raises:
+        ValueError: an unknown choice.
+
+    Example:
+
+    >>> from cyclegan.models import build_discriminator
+    >>> build_discriminator(base_filters=8).output_shape
+    (None, None, None, 1)
+    """
+    makers = {"patch": _patch, "tutorial": _tutorial, "pixel": _pixel}
+    if architecture not in makers:
+        raise ValueError(f"architecture = {architecture!r}: must be one of {', '.join(makers)}")
+    if layers < 1:
+        raise ValueError(f"layers = {layers}: must be at least 1")
+    parts = _Parts(norm, spectral_norm, SeededInitializers(init, init_gain, seed))
+    image = keras.Input((None, None, channels), name="image")
+    return keras.Model(image, makers[architecture](image, parts, base_filters, layers), name=name)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    norm: str
+    spectral_norm: bool
+    initializers: SeededInitializers
+
+    def conv(self, x: Any, filters: int, size: int, name: str, *, normed: bool = False, **options: Any) -> Any:
+        """Convolution; `normed` if a normalisation follows."""
+        options["kernel_initializer"] = self.initializers()
+        # As in the reference: batch normalisation has its own offset and no bias before it.
+        options["use_bias"] = not (normed and self.norm == "batch")
+        if self.spectral_norm:
+            seed = self.initializers.next_seed()
+            options["vector_initializer"] = keras.initializers.RandomNormal(seed=seed)
+        layer = SpectralConv2D if self.spectral_norm else keras_layers.Conv2D
+        return layer(filters, size, name=f"{name}_conv", **options)(x)
+
+    def layer(self, x: Any, filters: int, size: int, name: str, *, normed: bool = True, **options: Any) -> Any:
+        """Convolution, normalisation if `normed`, leaky ReLU."""
+        x = self.conv(x, filters, size, name, normed=normed, **options)
+        norm = normalization(self.norm, f"{name}_norm") if normed else None
+        if norm is not None:
+            x = norm(x)
+        return keras_layers.LeakyReLU(0.2, name=f"{name}_relu")(x)
+
+    def scores(self, x: Any, size: int, **options: Any) -> Any:
+        return self.conv(x, 1, size, "score", dtype=output_dtype(), **options)
+
+
+def _patch(x: Any, parts: _Parts, base_filters: int, layers: int) -> Any:
+    # One pixel of zeros on each side, as PyTorch pads; `same` would add them unevenly where the stride is 1.
+    for number in range(1, layers + 2):
+        filters = base_filters * min(2 ** (number - 1), 8)
+        strides = 2 if number <= layers else 1
+        x = keras_layers.ZeroPadding2D(1, name=f"layer{number}_pad")(x)
+        x = parts.layer(x, filters, 4, f"layer{number}", normed=number > 1, strides=strides)
+    x = keras_layers.ZeroPadding2D(1, name="score_pad")(x)
+    return parts.scores(x, 4)
+
+
+def _tutorial(x: Any, parts: _Parts, base_filters: int, layers: int) -> Any:
+    for number, (factor, strides) in enumerate(((1, 2), (2, 2), (4, 2), (8, 2), (8, 1)), start=1):
+        name = f"layer{number}"
+        x = parts.layer(x, factor * base_filters, 4, name, normed=number > 1, strides=strides, padding="same")
+    return parts.scores(x, 4, padding="same")
+
+
+def _pixel(x: Any, parts: _Parts, base_filters: int, layers: int) -> Any:
+    x = parts.layer(x, base_filters, 1, "layer1", normed=False)
+    x = parts.layer(x, 2 * base_filters, 1, "layer2")
+    return parts.scores(x, 1)

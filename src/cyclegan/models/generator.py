@@ -1,0 +1,262 @@
+"""The generators: the paper's residual network and the U-Net."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import layers
+
+from cyclegan.models.initializers import SeededInitializers
+from cyclegan.models.layers import (
+    BilinearUpsampling2D,
+    BlurPooling2D,
+    ReflectionPadding2D,
+    ResidualTanh,
+    normalization,
+    output_dtype,
+)
+
+# With `residual_output` the last layer starts this much smaller than the others, so that the untrained generator
+# changes little; not 0, which would leave all other layers without a gradient in the first step.
+_FIRST_CHANGE = 0.05
+
+
+def build_generator(
+    channels_in: int = 3,
+    channels_out: int = 3,
+    *,
+    architecture: str = "resnet",
+    base_filters: int = 64,
+    blocks: int = 9,
+    skip: str = "add",
+    padding: str = "reflect",
+    upsample: str = "transpose",
+    norm: str = "instance",
+    output_norm: bool = False,
+    residual_output: bool = False,
+    dropout: float = 0.0,
+    depth: int = 8,
+    init: str = "normal",
+    init_gain: float = 0.02,
+    seed: int = 0,
+    name: str = "generator",
+) -> keras.Model:
+    """Build a generator for images of any size whose sides are multiples of `sizes.size_multiple(generator)`.
+
+    Input `(batch, height, width, channels_in)` in [-1, 1], output `(batch, height, width, channels_out)` in
+    [-1, 1], float32 under mixed precision too. The defaults are the paper's generator for 256×256 (Zhu et al.
+    2017, appendix 7.2): c7s1-64, d128, d256, nine R256, u128, u64, c7s1-3; 11.4 million parameters.
+
+    Args:
+        channels_in, channels_out: channels of the input and output images.
+        architecture: `resnet`, or `unet` (the reference implementation's `UnetGenerator`: 4×4 convolutions with
+            stride 2, skip connections, widths doubling up to 8 * `base_filters`).
+        base_filters: width of the first layer.
+        blocks: number of residual blocks (`resnet` only).
+        skip: how a residual block joins its input: `add`, or `concat` as in the Keras tutorial, which makes each
+            block wider than the one before by 4 * `base_filters` (`resnet` only).
+        padding: `reflect` as in the reference, or `same` (zeros), around the 7×7 and the residual blocks'
+            convolutions (`resnet` only; all others pad with zeros).
+        upsample: `transpose` (transposed convolutions); `resize` (bilinear, then a convolution; avoids
+            checkerboards, Odena et al. 2016); `antialias` (`resize`, and halving by a blur after an unstrided
+            convolution, as in CUT; `resnet` only).
+        norm: see `layers.normalization`. The U-Net's outermost and innermost halvings have none: at 1×1 pixel an
+            instance norm would return a constant.
+        output_norm: normalise the last convolution before tanh, as the Keras tutorial does.
+        residual_output: the network computes a change to the input, see `layers.ResidualTanh`; starts near the
+            identity. Needs `channels_in == channels_out`.
+        dropout: rate; the reference's is 0.5. `resnet`: inside each residual block. `unet`: after the doublings
+            between the first and the last four, at least one.
+        depth: number of halvings, at least 3 (`unet` only).
+        init, init_gain, seed: see `initializers.SeededInitializers`.
+        name: name of the model.
+
+    Raises:
+        ValueError: an unknown choice, or choices that exclude each other.
+
+    Example:
+
+    >>> from cyclegan.models import build_generator
+    >>> generator = build_generator(base_filters=8, blocks=2)
+    >>> generator.output_shape
+    (None, None, None, 3)
+    """
+    _check("architecture", architecture, ("resnet", "unet"))
+    _check("skip", skip, ("add", "concat"))
+    _check("padding", padding, ("reflect", "same"))
+    _check("upsample", upsample, ("transpose", "resize", "antialias"))
+    if residual_output and channels_in != channels_out:
+        raise ValueError(
+            f"residual_output adds a change to the input, but channels_in = {channels_in} and "
+            f"channels_out = {channels_out}"
+        )
+    if output_norm and norm == "none":
+        raise ValueError("output_norm needs a normalisation, but norm = 'none'")
+    parts = _Parts(norm, padding, upsample, dropout, SeededInitializers(init, init_gain, seed))
+    output = _Output(channels_out, output_norm, residual_output)
+
+    image = keras.Input((None, None, channels_in), name="image")
+    if architecture == "resnet":
+        x = _resnet(image, parts, output, base_filters, blocks, skip)
+    else:
+        if skip != "add" or upsample == "antialias":
+            raise ValueError("architecture = 'unet' has neither skip = 'concat' nor upsample = 'antialias'")
+        if depth < 3:
+            raise ValueError(f"depth = {depth}: a U-Net halves its input at least 3 times")
+        x = _unet(image, parts, output, base_filters, depth)
+    if residual_output:
+        x = ResidualTanh(dtype=output_dtype(), name="output")([x, image])
+    else:
+        x = layers.Activation("tanh", dtype=output_dtype(), name="output")(x)
+    return keras.Model(image, x, name=name)
+
+
+def _check(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{key} = {value!r}: must be one of {', '.join(choices)}")
+
+
+@dataclass(frozen=True)
+class _Output:
+    """What the last convolution computes."""
+
+    channels: int
+    norm: bool
+    residual: bool
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The pieces that both architectures are put together from, in the chosen forms."""
+
+    norm: str
+    padding: str
+    upsample: str
+    dropout: float
+    initializers: SeededInitializers
+
+    def conv(
+        self,
+        x: Any,
+        filters: int,
+        size: int,
+        name: str,
+        *,
+        strides: int = 1,
+        padding: str = "same",
+        normed: bool = True,
+        scale: float = 1.0,
+    ) -> Any:
+        """Convolution with stride and padding; `normed` if a normalisation follows."""
+        if padding == "reflect":
+            x = ReflectionPadding2D(size // 2, name=f"{name}_pad")(x)
+        return layers.Conv2D(
+            filters,
+            size,
+            strides,
+            padding="valid" if padding == "reflect" else "same",
+            use_bias=self._needs_bias(normed),
+            kernel_initializer=self.initializers(scale),
+            name=f"{name}_conv",
+        )(x)
+
+    def halve(self, x: Any, filters: int, name: str) -> Any:
+        """Half the height and width, normalised and rectified (`resnet`)."""
+        if self.upsample == "antialias":
+            x = self.rectified(self.conv(x, filters, 3, name), name)
+            return BlurPooling2D(name=f"{name}_blur")(x)
+        return self.rectified(self.conv(x, filters, 3, name, strides=2), name)
+
+    def double(self, x: Any, filters: int, size: int, name: str, *, normed: bool = True, scale: float = 1.0) -> Any:
+        """Twice the height and width; `size` is that of a transposed kernel."""
+        if self.upsample == "transpose":
+            return layers.Conv2DTranspose(
+                filters,
+                size,
+                2,
+                padding="same",
+                use_bias=self._needs_bias(normed),
+                kernel_initializer=self.initializers(scale),
+                name=f"{name}_conv",
+            )(x)
+        x = BilinearUpsampling2D(name=f"{name}_resize")(x)
+        return self.conv(x, filters, 3, name, normed=normed, scale=scale)
+
+    def normalized(self, x: Any, name: str, gamma: float = 1.0) -> Any:
+        layer = normalization(self.norm, f"{name}_norm", keras.initializers.Constant(gamma))
+        return x if layer is None else layer(x)
+
+    def rectified(self, x: Any, name: str) -> Any:
+        return layers.ReLU(name=f"{name}_relu")(self.normalized(x, name))
+
+    def dropped(self, x: Any, name: str) -> Any:
+        if self.dropout == 0:
+            return x
+        return layers.Dropout(self.dropout, seed=self.initializers.next_seed(), name=f"{name}_dropout")(x)
+
+    def finish(self, x: Any, output: _Output, conv: Callable[..., Any]) -> Any:
+        """The last convolution, made by `conv(x, normed=, scale=)`, with its normalisation if there is one."""
+        small = _FIRST_CHANGE if output.residual else 1.0
+        if output.norm:
+            return self.normalized(conv(x, normed=True, scale=1.0), "head", gamma=small)
+        return conv(x, normed=False, scale=small)
+
+    def _needs_bias(self, normed: bool) -> bool:
+        # As in the reference: batch normalisation has its own offset and no bias before it.
+        return not (normed and self.norm == "batch")
+
+
+def _resnet(x: Any, parts: _Parts, output: _Output, base_filters: int, blocks: int, skip: str) -> Any:
+    x = parts.rectified(parts.conv(x, base_filters, 7, "stem", padding=parts.padding), "stem")
+    x = parts.halve(x, 2 * base_filters, "down1")
+    x = parts.halve(x, 4 * base_filters, "down2")
+    for number in range(1, blocks + 1):
+        x = _residual_block(x, parts, 4 * base_filters, skip, f"block{number}")
+    x = parts.rectified(parts.double(x, 2 * base_filters, 3, "up1"), "up1")
+    x = parts.rectified(parts.double(x, base_filters, 3, "up2"), "up2")
+
+    def head(x: Any, normed: bool, scale: float) -> Any:
+        return parts.conv(x, output.channels, 7, "head", padding=parts.padding, normed=normed, scale=scale)
+
+    return parts.finish(x, output, head)
+
+
+def _residual_block(x: Any, parts: _Parts, filters: int, skip: str, name: str) -> Any:
+    y = parts.rectified(parts.conv(x, filters, 3, f"{name}a", padding=parts.padding), f"{name}a")
+    y = parts.dropped(y, name)
+    y = parts.normalized(parts.conv(y, filters, 3, f"{name}b", padding=parts.padding), f"{name}b")
+    join = layers.Add if skip == "add" else layers.Concatenate
+    return join(name=f"{name}_{skip}")([y, x])
+
+
+def _unet(x: Any, parts: _Parts, output: _Output, base_filters: int, depth: int) -> Any:
+    widths = [base_filters * min(2**level, 8) for level in range(depth)]
+    skips = []
+    for level, width in enumerate(widths, start=1):
+        name = f"down{level}"
+        if level > 1:
+            skips.append(x)
+            x = layers.LeakyReLU(0.2, name=f"{name}_relu")(x)
+        normed = 1 < level < depth
+        x = parts.conv(x, width, 4, name, strides=2, normed=normed)
+        if normed:
+            x = parts.normalized(x, name)
+
+    # In the reference the blocks between the innermost one and the outer four have dropout.
+    dropped = range(depth - 1, depth - 1 - max(1, depth - 5), -1)
+    for level in range(depth, 1, -1):
+        name = f"up{level}"
+        x = layers.ReLU(name=f"{name}_relu")(x)
+        x = parts.normalized(parts.double(x, widths[level - 2], 4, name), name)
+        if level in dropped:
+            x = parts.dropped(x, name)
+        x = layers.Concatenate(name=f"{name}_skip")([skips.pop(), x])
+    x = layers.ReLU(name="head_relu")(x)
+
+    def head(x: Any, normed: bool, scale: float) -> Any:
+        return parts.double(x, output.channels, 4, "head", normed=normed, scale=scale)
+
+    return parts.finish(x, output, head)

@@ -1,0 +1,443 @@
+"""The layers that CycleGAN needs and Keras does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+Shape = tuple[int | None, ...]
+
+_register = keras.saving.register_keras_serializable(package="cyclegan")
+
+
+def normalization(kind: str, name: str, gamma_initializer: Any = "ones") -> keras.layers.Layer | None:
+    """Return a new normalisation layer, or None for `none`.
+
+    Args:
+        kind: `instance` (the paper's), `instance_contrib` (keras-contrib's), `batch` (momentum and epsilon as in
+            the reference implementation) or `none`.
+        name: name of the layer.
+        gamma_initializer: start of the scale.
+
+    Raises:
+        ValueError: unknown `kind`.
+    """
+    match kind:
+        case "instance":
+            return InstanceNormalization(gamma_initializer=gamma_initializer, name=name)
+        case "instance_contrib":
+            return ContribInstanceNormalization(axis=-1, gamma_initializer=gamma_initializer, name=name)
+        case "batch":
+            return keras.layers.BatchNormalization(
+                momentum=0.9, epsilon=1e-5, gamma_initializer=gamma_initializer, name=name
+            )
+        case "none":
+            return None
+    raise ValueError(f"norm = {kind!r}: must be one of instance, instance_contrib, batch, none")
+
+
+def batches_are_independent(model: keras.Model) -> bool:
+    """Whether a sample's output does not depend on the rest of its batch.
+
+    Only then may passes over different inputs be joined into one batch. False if the model contains
+    BatchNormalization, whose statistics run over the batch.
+    """
+    return not any(
+        isinstance(layer, keras.layers.BatchNormalization)
+        for layer in model._flatten_layers(include_self=False, recursive=True)
+    )
+
+
+def output_dtype() -> str:
+    """Type of a network's output under the current policy: never half precision, which is too coarse for a loss."""
+    return str(keras.config.dtype_policy().variable_dtype)
+
+
+def _moments(x: tf.Tensor, axes: Sequence[int]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return `x` shifted to about zero mean, the mean of the shifted values, and the biased variance."""
+    # Mean and mean of squares have the cheapest gradient (one sweep over the data for its sums), but their
+    # difference loses all digits where the mean is large against the deviation: hence the shift. The result does
+    # not depend on the shift's value, so holding it constant loses no gradient of any order.
+    shift = tf.stop_gradient(tf.reduce_mean(x, axes, keepdims=True))
+    shifted = x - shift
+    mean = tf.reduce_mean(shifted, axes, keepdims=True)
+    variance = tf.reduce_mean(tf.square(shifted), axes, keepdims=True) - tf.square(mean)
+    return shifted, mean, variance
+
+
+def _statistics_dtype(layer: keras.layers.Layer) -> str:
+    """Half precision has too few digits for sums over an image; float64 is kept."""
+    return "float64" if layer.compute_dtype == "float64" else "float32"
+
+
+@_register
+class InstanceNormalization(keras.layers.Layer):
+    """Instance normalisation: y = gamma * (x - mean) / sqrt(variance + epsilon) + beta.
+
+    Mean and biased variance run over all positions of one channel of one sample, in training and inference alike
+    (Ulyanov et al. 2016, arXiv:1607.08022; epsilon and the affine parameters as in the original Torch CycleGAN).
+    Under mixed precision the statistics are float32.
+
+    Args:
+        epsilon: added to the variance.
+        gamma_initializer: start of the scale; the offset beta starts at zero.
+
+    Input and output shape: `(batch, ..., channels)`.
+
+    Example:
+
+    >>> import keras
+    >>> from cyclegan.models.layers import InstanceNormalization
+    >>> InstanceNormalization()(keras.random.normal((2, 8, 8, 3))).shape
+    TensorShape([2, 8, 8, 3])
+    """
+
+    def __init__(self, epsilon: float = 1e-5, gamma_initializer: Any = "ones", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+        self.gamma_initializer = keras.initializers.get(gamma_initializer)
+
+    def build(self, input_shape: Shape) -> None:
+        shape = (input_shape[-1],)
+        self.gamma = self.add_weight(shape, self.gamma_initializer, name="gamma", autocast=False)
+        self.beta = self.add_weight(shape, "zeros", name="beta", autocast=False)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        x = tf.cast(inputs, _statistics_dtype(self))
+        shifted, mean, variance = _moments(x, range(1, len(x.shape) - 1))
+        scale = self.gamma * tf.math.rsqrt(variance + self.epsilon)
+        return tf.cast(shifted * scale + (self.beta - mean * scale), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "epsilon": self.epsilon,
+            "gamma_initializer": keras.initializers.serialize(self.gamma_initializer),
+        }
+
+
+@_register
+class ContribInstanceNormalization(keras.layers.Layer):
+    """keras-contrib's InstanceNormalization: y = gamma * (x - mean) / (deviation + epsilon) + beta.
+
+    Unlike the paper's form, epsilon is added to the standard deviation and is 1e-3. keras-contrib is deprecated
+    and does not run under Keras 3; this layer takes the same configuration and weights and gives the same numbers.
+
+    Args:
+        axis: the channel axis, with one gamma and beta per channel; None normalises each sample as a whole, with
+            one gamma and beta. The batch axis 0 is refused.
+        epsilon: added to the standard deviation.
+        center, scale: whether there is a beta, a gamma.
+        beta_initializer, gamma_initializer, beta_regularizer, gamma_regularizer, beta_constraint,
+            gamma_constraint: as in Keras' BatchNormalization.
+
+    Input and output shape: `(batch, ..., channels)`.
+
+    Raises:
+        ValueError: `axis` is the batch axis, or is given for inputs of shape `(batch, features)`.
+
+    Example:
+
+    >>> import keras
+    >>> from cyclegan.models.layers import ContribInstanceNormalization
+    >>> ContribInstanceNormalization(axis=-1)(keras.random.normal((2, 8, 8, 3))).shape
+    TensorShape([2, 8, 8, 3])
+    """
+
+    def __init__(
+        self,
+        axis: int | None = None,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        beta_regularizer: Any = None,
+        gamma_regularizer: Any = None,
+        beta_constraint: Any = None,
+        gamma_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if axis == 0:
+            raise ValueError("axis = 0 is the batch axis, which instance normalisation never reduces over")
+        self.axis = axis
+        self.epsilon = epsilon
+        self.center = center
+        self.scale = scale
+        self.beta_initializer = keras.initializers.get(beta_initializer)
+        self.gamma_initializer = keras.initializers.get(gamma_initializer)
+        self.beta_regularizer = keras.regularizers.get(beta_regularizer)
+        self.gamma_regularizer = keras.regularizers.get(gamma_regularizer)
+        self.beta_constraint = keras.constraints.get(beta_constraint)
+        self.gamma_constraint = keras.constraints.get(gamma_constraint)
+
+    def build(self, input_shape: Shape) -> None:
+        rank = len(input_shape)
+        kept: list[int] = []
+        if self.axis is not None:
+            if rank == 2:
+                raise ValueError(f"axis = {self.axis} leaves nothing to normalise in inputs of shape {input_shape}")
+            kept = [self.axis % rank]
+        self._reduced = [axis for axis in range(1, rank) if axis not in kept]
+        self._broadcast = [input_shape[axis] if axis in kept else 1 for axis in range(rank)]
+        shape = tuple(input_shape[axis] for axis in kept) or (1,)
+        self.gamma = self.beta = None
+        if self.scale:
+            self.gamma = self.add_weight(
+                shape,
+                self.gamma_initializer,
+                regularizer=self.gamma_regularizer,
+                constraint=self.gamma_constraint,
+                name="gamma",
+                autocast=False,
+            )
+        if self.center:
+            self.beta = self.add_weight(
+                shape,
+                self.beta_initializer,
+                regularizer=self.beta_regularizer,
+                constraint=self.beta_constraint,
+                name="beta",
+                autocast=False,
+            )
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        shifted, mean, variance = _moments(tf.cast(inputs, _statistics_dtype(self)), self._reduced)
+        # The root's slope is infinite at 0. XLA multiplies it by the zero that reaches it in a constant channel,
+        # which gives NaN; here the slope is taken at 1 instead and dropped.
+        varies = variance > 0
+        deviation = tf.where(varies, tf.sqrt(tf.where(varies, variance, 1)), 0)
+        y = (shifted - mean) / (deviation + self.epsilon)
+        if self.gamma is not None:
+            y *= tf.reshape(self.gamma, self._broadcast)
+        if self.beta is not None:
+            y += tf.reshape(self.beta, self._broadcast)
+        return tf.cast(y, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "axis": self.axis,
+            "epsilon": self.epsilon,
+            "center": self.center,
+            "scale": self.scale,
+            "beta_initializer": keras.initializers.serialize(self.beta_initializer),
+            "gamma_initializer": keras.initializers.serialize(self.gamma_initializer),
+            "beta_regularizer": keras.regularizers.serialize(self.beta_regularizer),
+            "gamma_regularizer": keras.regularizers.serialize(self.gamma_regularizer),
+            "beta_constraint": keras.constraints.serialize(self.beta_constraint),
+            "gamma_constraint": keras.constraints.serialize(self.gamma_constraint),
+        }
+
+
+@_register
+class ReflectionPadding2D(keras.layers.Layer):
+    """Pads height and width by mirroring the image at its border; the border pixels are not repeated.
+
+    Args:
+        padding: pixels added on each of the four sides; must be smaller than the sides of the image.
+
+    Input shape: `(batch, height, width, channels)`. Output shape: height and width grow by `2 * padding`.
+
+    Example:
+
+    >>> import keras
+    >>> from cyclegan.models.layers import ReflectionPadding2D
+    >>> ReflectionPadding2D(3)(keras.ops.zeros((1, 8, 8, 2))).shape
+    TensorShape([1, 14, 14, 2])
+    """
+
+    def __init__(self, padding: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.padding = padding
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        # MirrorPad is as fast as slices and concatenation, has a deterministic gradient, and names the sizes in
+        # its error when the image is too small.
+        return tf.pad(inputs, _sides(self.padding), mode="REFLECT")
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        batch, height, width, channels = input_shape
+        grown = [None if side is None else side + 2 * self.padding for side in (height, width)]
+        return (batch, *grown, channels)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "padding": self.padding}
+
+
+def _sides(padding: int) -> list[list[int]]:
+    return [[0, 0], [padding, padding], [padding, padding], [0, 0]]
+
+
+@_register
+class BlurPooling2D(keras.layers.Layer):
+    """Halves height and width: blur with [1, 2, 1] / 4 each way, reflected at the border, then every second pixel.
+
+    Removes what the smaller image cannot represent before it can turn into false detail (Zhang 2019,
+    arXiv:1904.11486; the form is CUT's `Downsample` with its filter of 3).
+
+    Input shape: `(batch, height, width, channels)`. Output shape: sides are halved, odd ones rounded up.
+
+    Example:
+
+    >>> import keras
+    >>> from cyclegan.models.layers import BlurPooling2D
+    >>> BlurPooling2D()(keras.ops.zeros((1, 8, 8, 2))).shape
+    TensorShape([1, 4, 4, 2])
+    """
+
+    strides = (2, 2)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        x = tf.pad(inputs, _sides(1), mode="REFLECT")
+        x = 0.5 * x[:, 1:-1:2] + 0.25 * (x[:, :-2:2] + x[:, 2::2])
+        return 0.5 * x[:, :, 1:-1:2] + 0.25 * (x[:, :, :-2:2] + x[:, :, 2::2])
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        batch, height, width, channels = input_shape
+        halved = [None if side is None else (side + 1) // 2 for side in (height, width)]
+        return (batch, *halved, channels)
+
+
+@_register
+class BilinearUpsampling2D(keras.layers.Layer):
+    """Doubles height and width by bilinear interpolation between pixel centres, the border pixels repeated.
+
+    The same numbers as Keras' `UpSampling2D(interpolation="bilinear")` and CUT's `Upsample` with its filter of 4,
+    made of slices, whose gradient is deterministic on every device and compiles under XLA with unknown sizes.
+
+    Input shape: `(batch, height, width, channels)`. Output shape: height and width are doubled.
+
+    Example:
+
+    >>> import keras
+    >>> from cyclegan.models.layers import BilinearUpsampling2D
+    >>> BilinearUpsampling2D()(keras.ops.zeros((1, 8, 8, 2))).shape
+    TensorShape([1, 16, 16, 2])
+    """
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        batch, height, width = tf.unstack(tf.shape(inputs)[:3])
+        channels = inputs.shape[-1]
+        x = inputs
+        before = tf.concat([x[:, :1], x[:, :-1]], 1)
+        after = tf.concat([x[:, 1:], x[:, -1:]], 1)
+        x = tf.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], 2)
+        x = tf.reshape(x, [batch, 2 * height, width, channels])
+        before = tf.concat([x[:, :, :1], x[:, :, :-1]], 2)
+        after = tf.concat([x[:, :, 1:], x[:, :, -1:]], 2)
+        x = tf.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], 3)
+        return tf.reshape(x, [batch, 2 * height, 2 * width, channels])
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        batch, height, width, channels = input_shape
+        doubled = [None if side is None else 2 * side for side in (height, width)]
+        return (batch, *doubled, channels)
+
+
+@_register
+class ResidualTanh(keras.layers.Layer):
+    """Applies a change to an image and stays in range: y = tanh(change + atanh(image)).
+
+    A change of 0 gives back the image, up to the clipping at ±`limit` that keeps atanh finite.
+
+    Args:
+        limit: image values beyond ±`limit` are clipped; 0.999 is an eighth of a grey level of 8 bits from 1.
+
+    Input: `[change, image]`, both `(batch, height, width, channels)`, the image in [-1, 1]. Output: in [-1, 1].
+
+    Example:
+
+    >>> import keras
+    >>> from cyclegan.models.layers import ResidualTanh
+    >>> image = keras.ops.full((1, 2, 2, 3), 0.5)
+    >>> bool(keras.ops.all(abs(ResidualTanh()([0 * image, image]) - image) < 1e-6))
+    True
+    """
+
+    def __init__(self, limit: float = 0.999, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.limit = limit
+
+    def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
+        change, image = inputs
+        return tf.tanh(change + tf.atanh(tf.clip_by_value(image, -self.limit, self.limit)))
+
+    def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
+        return tuple(input_shape[0])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "limit": self.limit}
+
+
+@_register
+class SpectralConv2D(keras.layers.Conv2D):
+    """Conv2D whose kernel is divided by its largest singular value (Miyato et al. 2018, arXiv:1802.05957).
+
+    The singular value is estimated by power iteration, one turn per call with `training=True`; the vector of the
+    iteration is a weight of the layer, so a saved model goes on where it was. The trained kernel itself changes
+    only through an optimizer. (`keras.layers.SpectralNormalization` overwrites it in every training pass: a
+    generator's step would move the discriminator, and under mixed precision the float32 kernel is rounded to half
+    precision each time, which swallows small updates.)
+
+    Args:
+        vector_initializer: start of the power iteration's vector.
+        *args, **kwargs: as in `keras.layers.Conv2D`.
+
+    Example:
+
+    >>> import keras
+    >>> from cyclegan.models.layers import SpectralConv2D
+    >>> SpectralConv2D(4, 3)(keras.ops.zeros((1, 8, 8, 3)), training=True).shape
+    TensorShape([1, 6, 6, 4])
+    """
+
+    def __init__(self, *args: Any, vector_initializer: Any = "random_normal", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.vector_initializer = keras.initializers.get(vector_initializer)
+
+    def build(self, input_shape: Shape) -> None:
+        super().build(input_shape)
+        self.vector_u = self.add_weight(
+            (self.filters,),
+            self.vector_initializer,
+            trainable=False,
+            autocast=False,
+            # Every replica computes the same vector from the same kernel.
+            aggregation="only_first_replica",
+            name="vector_u",
+        )
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        kernel = tf.convert_to_tensor(self.kernel)
+        matrix = tf.reshape(tf.cast(kernel, _statistics_dtype(self)), [-1, self.filters])
+        vector = tf.math.l2_normalize(self.vector_u)[:, None]
+        if training:
+            vector = tf.math.l2_normalize(tf.stop_gradient(tf.matmul(matrix, matrix @ vector, transpose_a=True)))
+            self.vector_u.assign(tf.squeeze(vector, 1))
+        # With the vector held constant the norm of matrix @ vector is the singular value, gradient included.
+        inverse = tf.math.rsqrt(tf.reduce_sum(tf.square(matrix @ vector)) + 1e-12)
+        outputs = self.convolution_op(inputs, kernel * tf.cast(inverse, kernel.dtype))
+        if self.use_bias:
+            outputs += tf.convert_to_tensor(self.bias)
+        return outputs if self.activation is None else self.activation(outputs)
+
+    # Conv2D's own pair stores the kernel and the bias only.
+    save_own_variables = keras.layers.Layer.save_own_variables
+    load_own_variables = keras.layers.Layer.load_own_variables
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "vector_initializer": keras.initializers.serialize(self.vector_initializer),
+        }

@@ -1,0 +1,37 @@
+"""A network as text and as a picture."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import keras
+
+from cyclegan.errors import UserError
+from cyclegan.files import replacing
+
+
+def summary_text(model: keras.Model) -> str:
+    """Return what `model.summary()` prints: layers, output shapes, parameters and connections."""
+    lines: list[str] = []
+    model.summary(print_fn=lines.append)
+    return "\n".join(lines)
+
+
+def draw(model: keras.Model, path: Path) -> None:
+    """Draw the graph of layers with their shapes to a `.png` or `.svg` file.
+
+    Raises:
+        UserError: another file type, or Graphviz or pydot is missing.
+    """
+    if path.suffix not in (".png", ".svg"):
+        raise UserError(f"{path}: a network is drawn as .png or .svg; use one of these endings")
+    with replacing(path) as temporary:
+        # Without its tools plot_model raises ImportError, or in a notebook prints a message and writes nothing.
+        with suppress(ImportError):
+            keras.utils.plot_model(model, temporary, show_shapes=True, show_layer_names=True)
+        if temporary.stat().st_size == 0:
+            raise UserError(
+                f"{path} cannot be drawn without pydot and Graphviz; install both "
+                "(pip install pydot; apt-get install graphviz)"
+            )
