@@ -1,0 +1,510 @@
+"""CycleGAN as a Keras model: the one place where weights move.
+
+Read `train_step` first, then `_joint_step` (the default) and `_sequential_step` (the tutorial's order). Gradients are
+always taken for an explicit list of variables; no `trainable` flag is ever toggled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import keras
+import tensorflow as tf
+
+from cyclegan.domains import Direction
+from cyclegan.models.layers import batches_are_independent
+from cyclegan.training.losses import (
+    AdversarialName,
+    absolute_error,
+    adversarial_loss,
+    gradient_penalty,
+    mean,
+    r1_penalty,
+)
+from cyclegan.training.pool import ImagePool
+
+UpdateOrder = Literal["joint", "sequential"]
+Losses = dict[str, tf.Tensor]
+DISCRIMINATOR_WEIGHT = 0.5
+"""Halves the discriminators' loss, so that they learn more slowly than the generators (paper, §7.1)."""
+
+GENERATOR_TERMS = ("adversarial", "identity", "forward_cycle", "backward_cycle")
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the four terms of one generator's loss. The defaults are the paper's: λ = 10, identity 0.5 · λ."""
+
+    adversarial: float = 1.0
+    identity: float = 5.0
+    forward_cycle: float = 10.0
+    backward_cycle: float = 10.0
+
+
+@keras.saving.register_keras_serializable(package="cyclegan")
+class MeanOfEach(keras.metrics.Metric):
+    """Running means of several named scalars, held in one vector so that an update is one operation."""
+
+    def __init__(self, names: Iterable[str], name: str = "losses", **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
+        self.names = tuple(names)
+        self.total = self.add_variable((len(self.names),), initializer="zeros", name="total")
+        self.count = self.add_variable((), initializer="zeros", name="count")
+
+    def update_state(self, values: Losses) -> None:
+        self.total.assign_add(tf.stack([tf.cast(values[name], self.dtype) for name in self.names]))
+        self.count.assign_add(1.0)
+
+    def result(self) -> Losses:
+        means = tf.math.divide_no_nan(self.total.value, self.count.value)
+        return dict(zip(self.names, tf.unstack(means), strict=True))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "names": self.names}
+
+
+@keras.saving.register_keras_serializable(package="cyclegan")
+class CycleGAN(keras.Model):
+    """Two generators and two discriminators trained on unpaired pictures (Zhu et al. 2017).
+
+    `fit` takes batches `(real_A, real_B)`, each `[N, H, W, C]` float in [-1, 1]; N must be fixed. Calling the model
+    with such a pair returns `(G_AtoB(real_A), G_BtoA(real_B))`. Everything training depends on is a variable of the
+    model: the networks, their averages, the optimizers, the image pools and the step counter, from which all random
+    choices follow.
+
+    Args:
+        G_AtoB, G_BtoA: generators, `[N, H, W, C]` → the other domain's `[N, H, W, C]`, in [-1, 1].
+        D_A, D_B: discriminators of real and translated pictures of their domain, `[N, H, W, C]` → `[N, h, w, 1]`.
+        image_size: `(H, W)` of the training pictures, which fixes the size of the pools.
+        update_order: `joint` updates both generators in one step on the sum of all terms with each cycle counted once,
+            then both discriminators (the reference implementation). `sequential` updates G_BtoA, D_A on a real and then
+            on a fake picture, G_AtoB, and D_B likewise (the tutorial and the original Torch code).
+        pool_size: pictures held in each image pool; 0 for none.
+        ema_decay: weight decay of the exponential moving average of the generators' weights, which `generators` then
+            returns; 0 for none.
+        seed: seed of the pools' choices.
+    """
+
+    def __init__(
+        self,
+        G_AtoB: keras.Model,
+        G_BtoA: keras.Model,
+        D_A: keras.Model,
+        D_B: keras.Model,
+        *,
+        image_size: tuple[int, int],
+        update_order: UpdateOrder = "joint",
+        pool_size: int = 50,
+        ema_decay: float = 0.0,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.G_AtoB, self.G_BtoA, self.D_A, self.D_B = G_AtoB, G_BtoA, D_A, D_B
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.update_order = update_order
+        self.pool_size = pool_size
+        self.ema_decay = ema_decay
+        self.seed = seed
+        self.pool_A = ImagePool(pool_size, (*self.image_size, D_A.input_shape[-1]), name="pool_A")
+        self.pool_B = ImagePool(pool_size, (*self.image_size, D_B.input_shape[-1]), name="pool_B")
+        self.step = self.add_weight(name="step", shape=(), dtype="int64", initializer="zeros", trainable=False)
+        self.ema_AtoB = _copy(G_AtoB) if ema_decay > 0 else None
+        self.ema_BtoA = _copy(G_BtoA) if ema_decay > 0 else None
+        self._same_channels = D_A.input_shape[-1] == D_B.input_shape[-1]
+        self.built = True
+
+    @property
+    def generators(self) -> dict[Direction, keras.Model]:
+        """The generators to evaluate and to keep: the averaged ones where there is an average."""
+        return {"AtoB": self.ema_AtoB or self.G_AtoB, "BtoA": self.ema_BtoA or self.G_BtoA}
+
+    def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+        real_A, real_B = inputs
+        return self.generators["AtoB"](real_A, training=training), self.generators["BtoA"](real_B, training=training)
+
+    def compile(
+        self,
+        optimizer: keras.optimizers.Optimizer | None = None,
+        *,
+        schedule: keras.optimizers.schedules.LearningRateSchedule | None = None,
+        loss_weights: LossWeights | None = None,
+        loss_weights_BtoA: LossWeights | None = None,
+        adversarial: AdversarialName = "least_squares",
+        label_smoothing: float = 0.0,
+        gradient_penalty_weight: float = 0.0,
+        r1_weight: float = 0.0,
+        jit_compile: bool | Literal["auto"] = "auto",
+        steps_per_execution: int = 1,
+        run_eagerly: bool = False,
+    ) -> None:
+        """Choose what is optimised and how.
+
+        Args:
+            optimizer: a pattern, copied for each group of networks that is updated together (two in `joint` order, four
+                in `sequential`); default `Adam(2e-4, beta_1=0.5)`, the paper's.
+            schedule: learning rate as a function of the *training* step; default: the optimizer's own constant rate.
+            loss_weights: weights for G_AtoB, and for G_BtoA unless `loss_weights_BtoA` is given. `forward_cycle` of
+                G_AtoB is A→B→A and so is `backward_cycle` of G_BtoA.
+            adversarial: see `losses.adversarial_loss`.
+            label_smoothing: see `losses.adversarial_loss`.
+            gradient_penalty_weight, r1_weight: weights of the penalties in `losses`, which count once per discriminator
+                and step.
+            jit_compile: `auto` compiles with XLA on a GPU only; on a CPU it was measured to be slower.
+            steps_per_execution, run_eagerly: as in `keras.Model.compile`.
+
+        Raises:
+            ValueError: the weights cannot be honoured: an identity loss between unequal channels, or, in `joint`
+                order, two different weights for the same cycle.
+        """
+        weights_AtoB = loss_weights or LossWeights()
+        weights_BtoA = loss_weights_BtoA or weights_AtoB
+        if not self._same_channels and (weights_AtoB.identity or weights_BtoA.identity):
+            raise ValueError("the identity loss needs equal channels in A and B: set LossWeights(identity=0)")
+        if self.update_order == "joint" and (
+            weights_AtoB.forward_cycle != weights_BtoA.backward_cycle
+            or weights_BtoA.forward_cycle != weights_AtoB.backward_cycle
+        ):
+            raise ValueError("update_order='joint' counts each cycle once: its two weights must be equal")
+        if jit_compile == "auto":
+            jit_compile = bool(tf.config.list_physical_devices("GPU"))
+        # Keras' own optimizer slot stays empty: a default left there would be reported as if it were in use.
+        super().compile(
+            optimizer=None,
+            jit_compile=jit_compile,
+            steps_per_execution=steps_per_execution,
+            run_eagerly=run_eagerly,
+        )
+        pattern = optimizer or keras.optimizers.Adam(2e-4, beta_1=0.5)
+        self.schedule = schedule
+        self.weights_AtoB, self.weights_BtoA = weights_AtoB, weights_BtoA
+        self._adversarial = adversarial_loss(adversarial, label_smoothing)
+        self._gradient_penalty_weight = gradient_penalty_weight
+        self._r1_weight = r1_weight
+        self.optimizers = {
+            name: _fresh(pattern, [variable for network in group for variable in network.trainable_variables])
+            for name, group in self._groups().items()
+        }
+        self._means = MeanOfEach(self._series())
+        self._compile_arguments = {
+            "optimizer": pattern,
+            "schedule": schedule,
+            "loss_weights": asdict(weights_AtoB),
+            "loss_weights_BtoA": asdict(weights_BtoA),
+            "adversarial": adversarial,
+            "label_smoothing": label_smoothing,
+            "gradient_penalty_weight": gradient_penalty_weight,
+            "r1_weight": r1_weight,
+            "jit_compile": jit_compile,
+            "steps_per_execution": steps_per_execution,
+        }
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return [self._means] if self.compiled else []
+
+    def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> Losses:
+        """Update all four networks once on real pictures of both domains, `[N, H, W, C]` in [-1, 1].
+
+        Returns the running means of every loss since the metrics were last reset, each measured before its own update.
+        """
+        real_A, real_B, _ = keras.utils.unpack_x_y_sample_weight(data)
+        if self.schedule is not None:
+            for optimizer in self.optimizers.values():
+                optimizer.learning_rate = tf.cast(self.schedule(self.step.value), optimizer.learning_rate.dtype)
+        take_step = self._joint_step if self.update_order == "joint" else self._sequential_step
+        self._means.update_state(take_step(real_A, real_B))
+        self._update_averages()
+        self.step.assign_add(1)
+        return self._means.result()
+
+    def _joint_step(self, real_A: tf.Tensor, real_B: tf.Tensor) -> Losses:
+        """Both generators on the sum of all terms, then both discriminators (reference: `optimize_parameters`)."""
+        generators = self.G_AtoB.trainable_variables + self.G_BtoA.trainable_variables
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(_values(generators))
+            fake_B, same_B = self._translate_both(self.G_AtoB, real_A, real_B)
+            fake_A, same_A = self._translate_both(self.G_BtoA, real_B, real_A)
+            cycle_A = absolute_error(self.G_BtoA(fake_B, training=True), real_A)
+            cycle_B = absolute_error(self.G_AtoB(fake_A, training=True), real_B)
+            terms_AtoB = self._generator_terms(self.D_B, fake_B, same_B, real_B, forward=cycle_A, backward=cycle_B)
+            terms_BtoA = self._generator_terms(self.D_A, fake_A, same_A, real_A, forward=cycle_B, backward=cycle_A)
+            # Each cycle stands in both generators' terms; the objective counts it once, with its forward weight.
+            once = replace(self.weights_AtoB, backward_cycle=0.0), replace(self.weights_BtoA, backward_cycle=0.0)
+            objective = _weighted(terms_AtoB, once[0]) + _weighted(terms_BtoA, once[1])
+        self._descend("G", tape, objective, generators)
+
+        pooled_A, pooled_B = self._exchange(fake_A, fake_B)
+        discriminators = self.D_A.trainable_variables + self.D_B.trainable_variables
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(_values(discriminators))
+            terms_A = self._discriminator_terms(self.D_A, real_A, pooled_A, purpose=2)
+            terms_B = self._discriminator_terms(self.D_B, real_B, pooled_B, purpose=3)
+            objective = terms_A["total"] + terms_B["total"]
+        self._descend("D", tape, objective, discriminators)
+        return self._report(terms_AtoB, terms_BtoA, terms_A, terms_B)
+
+    def _sequential_step(self, real_A: tf.Tensor, real_B: tf.Tensor) -> Losses:
+        """G_BtoA, D_A (real, then fake), G_AtoB, D_B (real, then fake), each with its own optimizer.
+
+        The fakes for both pools come from the weights at the start of the step; G_AtoB sees the updated G_BtoA. Equal
+        to the tutorial's `train_on_batch` calls, with the passes that they share computed once.
+        """
+        weights_AtoB, weights_BtoA = self.G_AtoB.trainable_variables, self.G_BtoA.trainable_variables
+        with (
+            tf.GradientTape(watch_accessed_variables=False) as tape_AtoB,
+            tf.GradientTape(watch_accessed_variables=False) as tape_BtoA,
+        ):
+            tape_AtoB.watch(_values(weights_AtoB))
+            tape_BtoA.watch(_values(weights_BtoA))
+            fake_B, same_B = self._translate_both(self.G_AtoB, real_A, real_B)
+            fake_A, same_A = self._translate_both(self.G_BtoA, real_B, real_A)
+        pooled_A, pooled_B = self._exchange(fake_A, fake_B)
+
+        with tape_BtoA:
+            cycle_B = absolute_error(self.G_AtoB(fake_A, training=True), real_B)
+            cycle_A = absolute_error(self.G_BtoA(tf.stop_gradient(fake_B), training=True), real_A)
+            terms_BtoA = self._generator_terms(self.D_A, fake_A, same_A, real_A, forward=cycle_B, backward=cycle_A)
+            objective = _weighted(terms_BtoA, self.weights_BtoA)
+        self._descend("G_BtoA", tape_BtoA, objective, weights_BtoA)
+        terms_A = self._discriminate_in_turn("D_A", self.D_A, real_A, pooled_A, purpose=2)
+
+        with tape_AtoB:
+            cycle_A = absolute_error(self.G_BtoA(fake_B, training=True), real_A)
+            cycle_B = absolute_error(self.G_AtoB(self.G_BtoA(real_B, training=True), training=True), real_B)
+            terms_AtoB = self._generator_terms(self.D_B, fake_B, same_B, real_B, forward=cycle_A, backward=cycle_B)
+            objective = _weighted(terms_AtoB, self.weights_AtoB)
+        self._descend("G_AtoB", tape_AtoB, objective, weights_AtoB)
+        terms_B = self._discriminate_in_turn("D_B", self.D_B, real_B, pooled_B, purpose=3)
+        return self._report(terms_AtoB, terms_BtoA, terms_A, terms_B)
+
+    def _translate_both(
+        self, generator: keras.Model, source: tf.Tensor, target: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """`(generator(source), generator(target))`: the translation, and the identity output where it is needed.
+
+        One batch for both where that gives the same numbers, that is, unless batch normalisation mixes pictures.
+        """
+        weights = self.weights_AtoB if generator is self.G_AtoB else self.weights_BtoA
+        if weights.identity == 0:
+            return generator(source, training=True), None
+        if batches_are_independent(generator):
+            fake, same = tf.split(generator(tf.concat([source, target], axis=0), training=True), 2)
+            return fake, same
+        return generator(source, training=True), generator(target, training=True)
+
+    def _generator_terms(
+        self,
+        discriminator: keras.Model,
+        fake: tf.Tensor,
+        same: tf.Tensor | None,
+        real: tf.Tensor,
+        *,
+        forward: tf.Tensor,
+        backward: tf.Tensor,
+    ) -> Losses:
+        """The four unweighted terms of one generator's loss."""
+        return {
+            "adversarial": self._adversarial.generator(discriminator(fake, training=True)),
+            "identity": tf.zeros_like(forward) if same is None else absolute_error(same, real),
+            "forward_cycle": forward,
+            "backward_cycle": backward,
+        }
+
+    def _discriminator_terms(
+        self, discriminator: keras.Model, real: tf.Tensor, fake: tf.Tensor, purpose: int
+    ) -> Losses:
+        """One discriminator's loss on real pictures and pooled fakes together."""
+        if batches_are_independent(discriminator):
+            score_real, score_fake = tf.split(discriminator(tf.concat([real, fake], axis=0), training=True), 2)
+        else:
+            score_real, score_fake = discriminator(real, training=True), discriminator(fake, training=True)
+        terms = {
+            "real": self._adversarial.real(score_real),
+            "fake": self._adversarial.fake(score_fake),
+            "output_real": mean(score_real),
+            "output_fake": mean(score_fake),
+        }
+        total = DISCRIMINATOR_WEIGHT * (terms["real"] + terms["fake"])
+        return self._with_penalty(terms, total, discriminator, real, fake, purpose)
+
+    def _discriminate_in_turn(
+        self, group: str, discriminator: keras.Model, real: tf.Tensor, fake: tf.Tensor, purpose: int
+    ) -> Losses:
+        """Two updates of one discriminator: on real pictures (with the penalty, if any), then on pooled fakes."""
+        variables = discriminator.trainable_variables
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(_values(variables))
+            score = discriminator(real, training=True)
+            terms = {"real": self._adversarial.real(score), "output_real": mean(score)}
+            half = DISCRIMINATOR_WEIGHT * terms["real"]
+            terms = self._with_penalty(terms, half, discriminator, real, fake, purpose)
+        self._descend(group, tape, terms["total"], variables)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(_values(variables))
+            score = discriminator(fake, training=True)
+            terms |= {"fake": self._adversarial.fake(score), "output_fake": mean(score)}
+            half = DISCRIMINATOR_WEIGHT * terms["fake"]
+        self._descend(group, tape, half, variables)
+        return {**terms, "total": terms["total"] + half}
+
+    def _with_penalty(
+        self,
+        terms: Losses,
+        total: tf.Tensor,
+        discriminator: keras.Model,
+        real: tf.Tensor,
+        fake: tf.Tensor,
+        purpose: int,
+    ) -> Losses:
+        """Add `total`, with the weighted gradient penalties in it where there are any."""
+        if self._has_penalty:
+            penalty = tf.zeros_like(total)
+            if self._gradient_penalty_weight:
+                mix = self._uniform((tf.shape(real)[0], 1, 1, 1), purpose, dtype=real.dtype)
+                penalty += self._gradient_penalty_weight * gradient_penalty(discriminator, real, fake, mix)
+            if self._r1_weight:
+                penalty += self._r1_weight * r1_penalty(discriminator, real)
+            terms = {**terms, "penalty": penalty}
+            total += penalty
+        return {**terms, "total": total}
+
+    def _exchange(self, fake_A: tf.Tensor, fake_B: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Pass both fakes through their pools."""
+        return (
+            self.pool_A.exchange(fake_A, *self._pool_choices(fake_A, purpose=0)),
+            self.pool_B.exchange(fake_B, *self._pool_choices(fake_B, purpose=1)),
+        )
+
+    def _pool_choices(self, fakes: tf.Tensor, purpose: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """For each picture of a batch: whether to swap it, and for which slot of the pool."""
+        draws = self._uniform((2, fakes.shape[0]), purpose)
+        return draws[0] < 0.5, tf.cast(draws[1] * float(self.pool_size), tf.int32)
+
+    def _uniform(self, shape: Any, purpose: int, dtype: Any = tf.float32) -> tf.Tensor:
+        """Uniform draws in [0, 1) that depend on nothing but (seed, purpose, step): a resumed run repeats them."""
+        seed = tf.stack([tf.constant(4 * self.seed + purpose, tf.int64), self.step.value])
+        return tf.random.stateless_uniform(shape, seed, dtype=dtype, alg="philox")
+
+    def _descend(
+        self, group: str, tape: tf.GradientTape, objective: tf.Tensor, variables: list[keras.Variable]
+    ) -> None:
+        """One optimizer step on `objective` for exactly these variables."""
+        gradients = tape.gradient(objective, _values(variables))
+        self.optimizers[group].apply(gradients, variables)
+
+    def _update_averages(self) -> None:
+        """Move the averaged generators towards the trained ones, faster in the first steps."""
+        if self.ema_AtoB is None or self.ema_BtoA is None:
+            return
+        step = tf.cast(self.step.value, tf.float32)
+        decay = tf.minimum(self.ema_decay, (1.0 + step) / (10.0 + step))
+        for average, trained in ((self.ema_AtoB, self.G_AtoB), (self.ema_BtoA, self.G_BtoA)):
+            for kept, new in zip(average.trainable_variables, trained.trainable_variables, strict=True):
+                kept.assign_add(tf.cast(1.0 - decay, kept.dtype) * (new.value - kept.value))
+            for kept, new in zip(average.non_trainable_variables, trained.non_trainable_variables, strict=True):
+                kept.assign(new.value)
+
+    @property
+    def _has_penalty(self) -> bool:
+        return self._gradient_penalty_weight > 0 or self._r1_weight > 0
+
+    def _groups(self) -> dict[str, tuple[keras.Model, ...]]:
+        """The networks that one optimizer updates together."""
+        if self.update_order == "joint":
+            return {"G": (self.G_AtoB, self.G_BtoA), "D": (self.D_A, self.D_B)}
+        return {"G_BtoA": (self.G_BtoA,), "D_A": (self.D_A,), "G_AtoB": (self.G_AtoB,), "D_B": (self.D_B,)}
+
+    def _series(self) -> list[str]:
+        """Names of all reported losses."""
+        of_discriminator = ["total", "real", "fake", "output_real", "output_fake"]
+        if self._has_penalty:
+            of_discriminator.append("penalty")
+        return [f"{G}/{term}" for G in ("G_AtoB", "G_BtoA") for term in ("total", *GENERATOR_TERMS)] + [
+            f"{D}/{term}" for D in ("D_A", "D_B") for term in of_discriminator
+        ]
+
+    def _report(self, terms_AtoB: Losses, terms_BtoA: Losses, terms_A: Losses, terms_B: Losses) -> Losses:
+        """All losses of a step by name. A generator's `total` is its own weighted sum, as in its composite model."""
+        total_AtoB = _weighted(terms_AtoB, self.weights_AtoB)
+        total_BtoA = _weighted(terms_BtoA, self.weights_BtoA)
+        networks = {
+            "G_AtoB": {"total": total_AtoB, **terms_AtoB},
+            "G_BtoA": {"total": total_BtoA, **terms_BtoA},
+            "D_A": terms_A,
+            "D_B": terms_B,
+        }
+        return {f"{network}/{term}": value for network, terms in networks.items() for term, value in terms.items()}
+
+    def state(self) -> dict[str, keras.Variable]:
+        """Every variable that training depends on, by a stable name: what a checkpoint must hold."""
+        owners: list[tuple[str, Any]] = [
+            (name, getattr(self, name)) for name in ("G_AtoB", "G_BtoA", "D_A", "D_B", "pool_A", "pool_B")
+        ]
+        if self.ema_AtoB is not None:
+            owners += [("ema_AtoB", self.ema_AtoB), ("ema_BtoA", self.ema_BtoA)]
+        owners += [(f"optimizer_{name}", optimizer) for name, optimizer in self.optimizers.items()]
+        variables = {f"{name}/{n:03d}": v for name, owner in owners for n, v in enumerate(owner.variables)}
+        return {"step": self.step, **variables}
+
+    def get_config(self) -> dict[str, Any]:
+        networks = {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in NETWORKS}
+        return {
+            **networks,
+            "image_size": self.image_size,
+            "update_order": self.update_order,
+            "pool_size": self.pool_size,
+            "ema_decay": self.ema_decay,
+            "seed": self.seed,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None) -> CycleGAN:
+        networks = {
+            name: keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
+            for name in NETWORKS
+        }
+        return cls(**{**config, **networks})
+
+    def get_compile_config(self) -> dict[str, Any]:
+        return {name: keras.saving.serialize_keras_object(value) for name, value in self._compile_arguments.items()}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        arguments = {name: keras.saving.deserialize_keras_object(value) for name, value in config.items()}
+        for weights in ("loss_weights", "loss_weights_BtoA"):
+            arguments[weights] = LossWeights(**arguments[weights])
+        self.compile(**arguments)
+
+
+NETWORKS = ("G_AtoB", "G_BtoA", "D_A", "D_B")
+
+
+def _weighted(terms: Losses, weights: LossWeights) -> tf.Tensor:
+    """The weighted sum of a generator's terms; a term of weight zero adds nothing to the graph."""
+    parts = [
+        tf.cast(getattr(weights, name), terms[name].dtype) * terms[name]
+        for name in GENERATOR_TERMS
+        if getattr(weights, name)
+    ]
+    return tf.add_n(parts) if parts else tf.zeros_like(terms["adversarial"])
+
+
+def _values(variables: list[keras.Variable]) -> list[tf.Variable]:
+    return [variable.value for variable in variables]
+
+
+def _fresh(pattern: keras.optimizers.Optimizer, variables: list[keras.Variable]) -> keras.optimizers.Optimizer:
+    """A new optimizer of the same kind and settings, with its slots for `variables` made."""
+    optimizer = type(pattern).from_config(pattern.get_config())
+    optimizer.build(variables)
+    return optimizer
+
+
+def _copy(network: keras.Model) -> keras.Model:
+    """A network of the same form with the same weights, in variables of its own."""
+    copy = type(network).from_config({**network.get_config(), "name": f"{network.name}_average"})
+    copy.set_weights(network.get_weights())
+    return copy

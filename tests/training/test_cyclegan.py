@@ -1,0 +1,233 @@
+"""The training step: which weights move, by which gradient, and that the model is an ordinary Keras model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cyclegan.models.composite import build_composite
+from cyclegan.training.cyclegan import NETWORKS, CycleGAN, LossWeights
+from cyclegan.training.schedule import DecaySchedule
+
+Make = Callable[..., CycleGAN]
+Pictures = Callable[..., np.ndarray]
+
+
+def snapshot(model: CycleGAN) -> dict[str, list[np.ndarray]]:
+    return {name: [v.numpy().copy() for v in getattr(model, name).trainable_variables] for name in NETWORKS}
+
+
+def moved(before: dict[str, list[np.ndarray]], after: dict[str, list[np.ndarray]]) -> set[str]:
+    """Networks of which every trainable array changed, provided that all others kept every array."""
+    result = set()
+    for name in before:
+        changes = [not np.array_equal(old, new) for old, new in zip(before[name], after[name], strict=True)]
+        if any(changes):
+            # A bias ahead of a normalisation has no gradient, so not quite all arrays need to move.
+            assert np.mean(changes) > 0.7, name
+            result.add(name)
+    return result
+
+
+def one_step(model: CycleGAN, real_A: np.ndarray, real_B: np.ndarray) -> dict[str, float]:
+    model.reset_metrics()
+    logs = model.train_on_batch(real_A, real_B, return_dict=True)
+    return {name: float(value) for name, value in logs.items()}
+
+
+@pytest.mark.parametrize("order", ["joint", "sequential"])
+def test_one_step_moves_all_four_networks(make_model: Make, pictures: Pictures, order: str) -> None:
+    model = make_model(update_order=order)
+    model.compile()
+    before = snapshot(model)
+    one_step(model, pictures(1), pictures(1, seed=1))
+    assert moved(before, snapshot(model)) == set(NETWORKS)
+
+
+@pytest.mark.parametrize("order", ["joint", "sequential"])
+@pytest.mark.parametrize("frozen", ["G", "D"])
+def test_each_optimizer_moves_only_its_own_networks(
+    make_model: Make, pictures: Pictures, order: str, frozen: str
+) -> None:
+    """With one side's learning rate at zero that side must stand still: no gradient leaks into other networks."""
+    model = make_model(update_order=order)
+    model.compile()
+    for name, optimizer in model.optimizers.items():
+        if name.startswith(frozen):
+            optimizer.learning_rate = 0.0
+    before = snapshot(model)
+    for seed in range(3):
+        one_step(model, pictures(1, seed=seed), pictures(1, seed=seed + 9))
+    assert moved(before, snapshot(model)) == {name for name in NETWORKS if not name.startswith(frozen)}
+
+
+def test_joint_step_descends_the_summed_objective(make_model: Make, pictures: Pictures) -> None:
+    """Against the objective written out with one pass per term, and plain gradient descent."""
+    weights = LossWeights(adversarial=1.5, identity=2.0, forward_cycle=7.0, backward_cycle=7.0)
+    model = make_model()
+    model.compile(keras.optimizers.SGD(0.1), loss_weights=weights)
+    real_A, real_B = pictures(2), pictures(2, seed=1)
+    generators = model.G_AtoB.trainable_variables + model.G_BtoA.trainable_variables
+    with tf.GradientTape() as tape:
+        fake_A, fake_B = model.G_BtoA(real_B), model.G_AtoB(real_A)
+        objective = (
+            1.5 * (tf.reduce_mean((model.D_A(fake_A) - 1) ** 2) + tf.reduce_mean((model.D_B(fake_B) - 1) ** 2))
+            + 2.0 * tf.reduce_mean(tf.abs(model.G_BtoA(real_A) - real_A))
+            + 2.0 * tf.reduce_mean(tf.abs(model.G_AtoB(real_B) - real_B))
+            + 7.0 * tf.reduce_mean(tf.abs(model.G_BtoA(fake_B) - real_A))
+            + 7.0 * tf.reduce_mean(tf.abs(model.G_AtoB(fake_A) - real_B))
+        )
+    gradients = tape.gradient(objective, [v.value for v in generators])
+    expected = [v.numpy() - 0.1 * g.numpy() for v, g in zip(generators, gradients, strict=True)]
+
+    discriminators = model.D_A.trainable_variables + model.D_B.trainable_variables
+    with tf.GradientTape() as tape:
+        objective = 0.5 * sum(
+            tf.reduce_mean((D(real) - 1) ** 2) + tf.reduce_mean(D(fake) ** 2)
+            for D, real, fake in ((model.D_A, real_A, fake_A), (model.D_B, real_B, fake_B))
+        )
+    gradients = tape.gradient(objective, [v.value for v in discriminators])
+    expected += [v.numpy() - 0.1 * g.numpy() for v, g in zip(discriminators, gradients, strict=True)]
+
+    one_step(model, real_A, real_B)  # the pools are empty: the discriminators see the fakes themselves
+    for variable, value in zip(generators + discriminators, expected, strict=True):
+        np.testing.assert_allclose(variable.numpy(), value, atol=2e-6, err_msg=variable.path)
+
+
+def test_reported_losses_are_those_of_the_composite_models(make_model: Make, pictures: Pictures) -> None:
+    model = make_model()
+    model.compile()
+    real_A, real_B = pictures(1), pictures(1, seed=1)
+    composite = build_composite(model.G_AtoB, model.D_B, model.G_BtoA)
+    outputs = {name: value.numpy() for name, value in composite([real_A, real_B]).items()}
+    expected = {
+        "adversarial": np.mean((outputs["adversarial"] - 1) ** 2),
+        "identity": np.mean(np.abs(outputs["identity"] - real_B)),
+        "forward_cycle": np.mean(np.abs(outputs["forward_cycle"] - real_A)),
+        "backward_cycle": np.mean(np.abs(outputs["backward_cycle"] - real_B)),
+    }
+    logs = one_step(model, real_A, real_B)
+    for term, value in expected.items():
+        np.testing.assert_allclose(logs[f"G_AtoB/{term}"], value, rtol=1e-4, err_msg=term)
+    total = expected["adversarial"] + 5 * expected["identity"]
+    total += 10 * (expected["forward_cycle"] + expected["backward_cycle"])
+    np.testing.assert_allclose(logs["G_AtoB/total"], total, rtol=1e-4)
+
+
+def test_separate_passes_where_a_batch_is_not_independent(make_model: Make, pictures: Pictures) -> None:
+    """With batch normalisation, translation and identity may not share a batch."""
+    model = make_model(generator={"norm": "batch"}, discriminator={"norm": "batch"})
+    model.compile()
+    real_A, real_B = pictures(2), pictures(2, seed=1)
+    alone = np.mean(np.abs(model.G_AtoB(real_B, training=True) - real_B))
+    np.testing.assert_allclose(one_step(model, real_A, real_B)["G_AtoB/identity"], alone, rtol=1e-4)
+
+
+@pytest.mark.parametrize("order", ["joint", "sequential"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"adversarial": "vanilla", "label_smoothing": 0.1},
+        {"adversarial": "hinge", "r1_weight": 1.0},
+        {"adversarial": "wasserstein", "gradient_penalty_weight": 10.0},
+    ],
+    ids=lambda options: options["adversarial"],
+)
+def test_other_losses_and_penalties_train(
+    make_model: Make, pictures: Pictures, order: str, options: dict[str, Any]
+) -> None:
+    model = make_model(update_order=order)
+    model.compile(**options)
+    before = snapshot(model)
+    logs = one_step(model, pictures(2), pictures(2, seed=1))
+    assert all(np.isfinite(value) for value in logs.values())
+    assert moved(before, snapshot(model)) == set(NETWORKS)
+    if "label_smoothing" not in options:
+        assert logs["D_A/penalty"] > 0
+        total = 0.5 * (logs["D_A/real"] + logs["D_A/fake"]) + logs["D_A/penalty"]
+        np.testing.assert_allclose(logs["D_A/total"], total, rtol=1e-4)
+
+
+def test_unequal_channels_train_without_identity_loss(make_model: Make, pictures: Pictures) -> None:
+    model = make_model(channels_A=1, channels_B=3)
+    with pytest.raises(ValueError, match="equal channels"):
+        model.compile()
+    model.compile(loss_weights=LossWeights(identity=0))
+    logs = one_step(model, pictures(1, channels=1), pictures(1, channels=3))
+    assert logs["G_AtoB/identity"] == 0
+
+
+def test_contradictory_cycle_weights_are_refused(make_model: Make) -> None:
+    with pytest.raises(ValueError, match="each cycle once"):
+        make_model().compile(loss_weights=LossWeights(forward_cycle=5))
+    make_model(update_order="sequential").compile(loss_weights=LossWeights(forward_cycle=5))
+
+
+def test_schedule_counts_training_steps_in_every_optimizer(make_model: Make, pictures: Pictures) -> None:
+    """In sequential order a discriminator takes two steps in one; the schedule must not run twice as fast."""
+    model = make_model(update_order="sequential")
+    model.compile(schedule=DecaySchedule(1e-3, total_steps=10, decay_start=0.0, policy="linear"))
+    for _ in range(4):
+        one_step(model, pictures(1), pictures(1, seed=1))
+    for optimizer in model.optimizers.values():
+        np.testing.assert_allclose(float(optimizer.learning_rate), 1e-3 * 0.7, rtol=1e-5)
+
+
+def test_average_follows_the_trained_generators(make_model: Make, pictures: Pictures) -> None:
+    model = make_model(ema_decay=0.999)
+    model.compile()
+    average = [value.copy() for value in model.ema_AtoB.get_weights()]
+    for step in range(3):
+        one_step(model, pictures(1, seed=step), pictures(1, seed=step + 9))
+        decay = min(0.999, (1 + step) / (10 + step))
+        trained = model.G_AtoB.get_weights()
+        average = [decay * old + (1 - decay) * new for old, new in zip(average, trained, strict=True)]
+    for got, expected in zip(model.ema_AtoB.get_weights(), average, strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+    assert model.generators["AtoB"] is model.ema_AtoB
+
+
+@pytest.mark.parametrize("order", ["joint", "sequential"])
+def test_whole_model_round_trips_and_trains_on_identically(
+    make_model: Make, pictures: Pictures, order: str, tmp_path: Path
+) -> None:
+    model = make_model(update_order=order, pool_size=2, ema_decay=0.9, seed=5)
+    model.compile(schedule=DecaySchedule(1e-3, total_steps=10, decay_start=0.0, policy="linear"))
+    for seed in range(3):
+        one_step(model, pictures(1, seed=seed), pictures(1, seed=seed + 9))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    real = pictures(1), pictures(1, seed=1)
+    for got, expected in zip(loaded(real), model(real), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    assert loaded.state().keys() == model.state().keys()
+    for _ in range(2):
+        assert one_step(loaded, *real) == one_step(model, *real)
+    for name, variable in model.state().items():
+        np.testing.assert_array_equal(loaded.state()[name].numpy(), variable.numpy(), err_msg=name)
+
+
+def test_state_holds_every_variable(make_model: Make, pictures: Pictures) -> None:
+    model = make_model(ema_decay=0.9, generator={"dropout": 0.5}, discriminator={"spectral_norm": True})
+    model.compile()
+    held = {id(variable) for variable in model.state().values()}
+    optimizers = [v for optimizer in model.optimizers.values() for v in optimizer.variables]
+    metric = {id(v) for v in model.metrics[0].variables}
+    missing = [v.path for v in [*model.variables, *optimizers] if id(v) not in held | metric]
+    assert missing == []
+
+
+def test_fit_learns_on_tf_data(make_model: Make, pictures: Pictures) -> None:
+    model = make_model()
+    model.compile(keras.optimizers.Adam(2e-3, beta_1=0.5))
+    data = tf.data.Dataset.from_tensor_slices((pictures(8), pictures(8, seed=1))).batch(2, drop_remainder=True)
+    history = model.fit(data, epochs=8, verbose=0).history
+    assert history["G_AtoB/forward_cycle"][-1] < 0.95 * history["G_AtoB/forward_cycle"][0]
+    assert history["D_A/total"][-1] < history["D_A/total"][0]
+    assert int(model.step) == 32

@@ -1,0 +1,82 @@
+"""Losses against NumPy."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cyclegan.models.discriminator import build_discriminator
+from cyclegan.training.losses import absolute_error, adversarial_loss, gradient_penalty, r1_penalty
+
+SCORES = np.random.default_rng(0).normal(0, 2, (3, 4, 4, 1)).astype(np.float32)
+
+
+def cross_entropy(score: np.ndarray, target: float) -> np.ndarray:
+    probability = 1 / (1 + np.exp(-score.astype(np.float64)))
+    return np.mean(-target * np.log(probability) - (1 - target) * np.log(1 - probability))
+
+
+@pytest.mark.parametrize(
+    ("name", "smoothing", "generator", "real", "fake"),
+    [
+        ("least_squares", 0.0, np.mean((SCORES - 1) ** 2), np.mean((SCORES - 1) ** 2), np.mean(SCORES**2)),
+        ("least_squares", 0.1, np.mean((SCORES - 1) ** 2), np.mean((SCORES - 0.9) ** 2), np.mean(SCORES**2)),
+        ("vanilla", 0.0, cross_entropy(SCORES, 1), cross_entropy(SCORES, 1), cross_entropy(SCORES, 0)),
+        ("vanilla", 0.2, cross_entropy(SCORES, 1), cross_entropy(SCORES, 0.8), cross_entropy(SCORES, 0)),
+        ("hinge", 0.0, -SCORES.mean(), np.maximum(0, 1 - SCORES).mean(), np.maximum(0, 1 + SCORES).mean()),
+        ("wasserstein", 0.0, -SCORES.mean(), -SCORES.mean(), SCORES.mean()),
+    ],
+)
+def test_adversarial_losses(name: str, smoothing: float, generator: float, real: float, fake: float) -> None:
+    loss = adversarial_loss(name, smoothing)  # type: ignore[arg-type]
+    got = [float(part(tf.constant(SCORES))) for part in (loss.generator, loss.real, loss.fake)]
+    np.testing.assert_allclose(got, [generator, real, fake], rtol=1e-5)
+
+
+def test_unknown_loss_is_refused() -> None:
+    with pytest.raises(ValueError, match="wgan"):
+        adversarial_loss("wgan")  # type: ignore[arg-type]
+
+
+def test_absolute_error() -> None:
+    first, second = np.full((1, 2, 2, 3), 0.5, np.float32), np.full((1, 2, 2, 3), -0.25, np.float32)
+    assert float(absolute_error(tf.constant(first), tf.constant(second))) == 0.75
+
+
+def linear_critic(gradient: np.ndarray) -> keras.Model:
+    """Scores a picture by its product with `gradient`, which therefore is the gradient everywhere."""
+    image = keras.Input((None, None, gradient.shape[-1]))
+    convolution = keras.layers.Conv2D(1, gradient.shape[:2], use_bias=False)
+    critic = keras.Model(image, convolution(image))
+    convolution.set_weights([gradient[..., None]])
+    return critic
+
+
+def test_penalties_of_a_critic_with_known_gradient() -> None:
+    gradient = np.random.default_rng(1).normal(size=(4, 4, 3)).astype(np.float32)
+    critic = linear_critic(gradient)
+    real, fake = tf.zeros((2, 4, 4, 3)), tf.ones((2, 4, 4, 3))
+    norm = np.linalg.norm(gradient)
+    penalty = gradient_penalty(critic, real, fake, tf.fill((2, 1, 1, 1), 0.3))
+    np.testing.assert_allclose(float(penalty), (norm - 1) ** 2, rtol=1e-5)
+    np.testing.assert_allclose(float(r1_penalty(critic, real)), norm**2 / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+def test_penalties_reach_the_discriminators_weights(jit_compile: bool) -> None:
+    """The reference implementation computes its penalty and never adds it."""
+    critic = build_discriminator(base_filters=4, layers=1, init_gain=0.2)
+    images = tf.constant(np.random.default_rng(2).uniform(-1, 1, (2, 3, 16, 16, 3)).astype(np.float32))
+
+    @tf.function(jit_compile=jit_compile)
+    def gradients() -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            loss = gradient_penalty(critic, images[0], images[1], tf.fill((3, 1, 1, 1), 0.5))
+            loss += r1_penalty(critic, images[0])
+        return tape.gradient(loss, [critic.trainable_variables[0].value])
+
+    (gradient,) = gradients()
+    assert np.isfinite(gradient).all()
+    assert np.abs(gradient).max() > 0
