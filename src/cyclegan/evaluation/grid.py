@@ -1,0 +1,127 @@
+"""Pictures side by side, for the eye. Everything here is for display; nothing is measured on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+GAP = 2
+"""White pixels between the pictures of a row; rows are twice as far apart."""
+READABLE = 128
+"""Smaller pictures are enlarged by the whole number that brings them nearest to this many pixels."""
+LARGEST = 256
+"""Pictures in a comparison are reduced to this many pixels on the longer side."""
+WHITE = 255
+
+
+def displayable(images: np.ndarray) -> np.ndarray:
+    """Turn stored pictures into 8-bit RGB.
+
+    16 bits are scaled to 8; grey is repeated; transparency lies over white; of five channels or more the first three
+    are shown.
+
+    Args:
+        images: [N, H, W, C], uint8 or uint16.
+
+    Returns:
+        [N, H, W, 3], uint8.
+    """
+    channels = images.shape[-1]
+    values = images.astype(np.float32) / np.iinfo(images.dtype).max
+    colour = values[..., : 1 if channels < 3 else 3]
+    if channels in (2, 4):
+        opacity = values[..., -1:]
+        colour = colour * opacity + (1 - opacity)
+    return np.broadcast_to(np.rint(colour * 255).astype(np.uint8), (*images.shape[:-1], 3))
+
+
+def sample_grid(
+    real: np.ndarray, translated: np.ndarray, back: np.ndarray, partner: np.ndarray | None = None
+) -> np.ndarray:
+    """One row for each picture: real, translated, translated back and, where pairs exist, the true partner.
+
+    Args:
+        real, translated, back, partner: [N, H, W, C], uint8 or uint16; their channels may differ.
+
+    Returns:
+        [height, width, 3], uint8, on white.
+    """
+    columns = [real, translated, back] if partner is None else [real, translated, back, partner]
+    return _table([_enlarged(displayable(column)) for column in columns])
+
+
+def comparison_grid(blocks: Sequence[Sequence[tuple[str, np.ndarray]]]) -> np.ndarray:
+    """A table of pictures with a heading over each column.
+
+    Args:
+        blocks: groups of columns, set apart by a wider gap, usually one for each direction. A column is its heading
+            and its pictures, [N, H, W, C], uint8 or uint16; all columns hold equally many.
+
+    Returns:
+        [height, width, 3], uint8, on white.
+    """
+    tables = []
+    for block in blocks:
+        columns = [_enlarged(_reduced(displayable(pictures), LARGEST)) for _, pictures in block]
+        headings = [_heading(heading, column.shape[2]) for (heading, _), column in zip(block, columns, strict=True)]
+        tables.append(np.concatenate([_row(headings), _table(columns)]))
+    tallest = max(len(table) for table in tables)
+    return _row([_padded(table, tallest) for table in tables], gap=12 * GAP)
+
+
+def strips(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """The rows of a table as pictures of their own, at about `READABLE` pixels for each picture.
+
+    Args:
+        columns: each [N, H, W, C], uint8 or uint16.
+
+    Returns:
+        [N, height, width, 3], uint8.
+    """
+    shown = [_enlarged(_reduced(displayable(column), READABLE)) for column in columns]
+    return np.stack([_row(pictures) for pictures in zip(*shown, strict=True)])
+
+
+def _enlarged(images: np.ndarray) -> np.ndarray:
+    factor = max(1, round(READABLE / max(images.shape[1:3])))
+    return images.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def _reduced(images: np.ndarray, largest: int) -> np.ndarray:
+    height, width = images.shape[1:3]
+    scale = largest / max(height, width)
+    if scale >= 1:
+        return images
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)) for image in images])
+
+
+def _table(columns: Sequence[np.ndarray]) -> np.ndarray:
+    rows = [_row(pictures) for pictures in zip(*columns, strict=True)]
+    between = np.full((2 * GAP, rows[0].shape[1], 3), WHITE, np.uint8)
+    stacked = [part for row in rows for part in (between, row)]
+    return np.concatenate(stacked[1:])
+
+
+def _row(pictures: Sequence[np.ndarray], gap: int = GAP) -> np.ndarray:
+    between = np.full((len(pictures[0]), gap, 3), WHITE, np.uint8)
+    side_by_side = [part for picture in pictures for part in (between, picture)]
+    return np.concatenate(side_by_side[1:], axis=1)
+
+
+def _padded(table: np.ndarray, height: int) -> np.ndarray:
+    return np.pad(table, [(0, height - len(table)), (0, 0), (0, 0)], constant_values=WHITE)
+
+
+def _heading(text: str, width: int) -> np.ndarray:
+    """A white strip with `text` in its middle, in the largest type that fits."""
+    strip = Image.new("RGB", (width, 24), "white")
+    draw = ImageDraw.Draw(strip)
+    font = next(
+        (font for size in (14, 12, 10) if draw.textlength(text, font := ImageFont.load_default(size)) <= width - 4),
+        ImageFont.load_default(9),
+    )
+    draw.text((width / 2, 12), text, fill="black", font=font, anchor="mm")
+    return np.asarray(strip)

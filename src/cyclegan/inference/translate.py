@@ -1,0 +1,250 @@
+"""Apply a generator to pictures of any size."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import cyclegan.models.layers  # noqa: F401  (registers the layers that a .keras file names)
+from cyclegan.data.dataset import to_float, to_integer
+from cyclegan.data.images import BadImageError, decode
+from cyclegan.errors import UserError
+from cyclegan.files import replacing
+from cyclegan.models.sizes import size_multiple
+
+# A ResNet generator at its narrowest is a quarter of the input, and reflecting one pixel there needs two.
+SMALLEST_SIDE = 8
+
+
+class Translator:
+    """A generator that takes pictures as they are stored and returns them as they are stored.
+
+    Sides that the network cannot take are padded at the bottom and the right by reflection, and the result is cropped
+    back. The generator's variables are read at every call, so one `Translator` serves a whole training.
+
+    Args:
+        generator: maps float images [N, H, W, C] in [-1, 1] to [N, H, W, C_out] in [-1, 1].
+        bit_depth: of the stored pictures, 8 (uint8) or 16 (uint16).
+        batch_size: pictures in one call of the network.
+    """
+
+    def __init__(self, generator: keras.Model, bit_depth: int = 8, batch_size: int = 8) -> None:
+        if bit_depth not in (8, 16):
+            raise UserError(f"bit_depth = {bit_depth}: pictures hold 8 or 16 bits a channel")
+        if batch_size < 1:
+            raise UserError(f"batch_size = {batch_size}: must be at least 1")
+        self.channels: int = generator.input_shape[-1]
+        self.channels_out: int = generator.output_shape[-1]
+        self.bit_depth = bit_depth
+        self.batch_size = batch_size
+        self._multiple = size_multiple(generator)
+
+        self._fixed_size: tuple[int | None, int | None] = generator.input_shape[1:3]
+
+        # The signature leaves every size open that the generator leaves open: one trace serves all pictures.
+        @tf.function(input_signature=[tf.TensorSpec([None, *generator.input_shape[1:]], tf.float32)])
+        def run(images: tf.Tensor) -> tf.Tensor:
+            return tf.cast(generator(images, training=False), tf.float32)
+
+        self._run = run
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of stored pictures: uint8 or uint16."""
+        return np.dtype(np.uint8 if self.bit_depth == 8 else np.uint16)
+
+    def translate(self, images: np.ndarray) -> np.ndarray:
+        """Translate stored pictures.
+
+        Args:
+            images: [N, H, W, C], uint8 or uint16 by `bit_depth`. A memory map is read batch by batch.
+
+        Returns:
+            [N, H, W, C_out] of the same type and size, rounded to the nearest integer.
+
+        Raises:
+            UserError: wrong rank, channels or type, or an output that is not finite.
+        """
+        self._check(images, self.dtype)
+        result = np.empty((*images.shape[:-1], self.channels_out), self.dtype)
+        for part in self._batches(len(images)):
+            result[part] = to_integer(self._translate_batch(to_float(images[part])), self.bit_depth)
+        return result
+
+    def translate_float(self, images: np.ndarray) -> np.ndarray:
+        """Translate float32 images [N, H, W, C] in [-1, 1]; returns [N, H, W, C_out], float32 in [-1, 1], unrounded.
+
+        Raises:
+            UserError: wrong rank, channels or type, or an output that is not finite.
+        """
+        self._check(images, np.dtype(np.float32))
+        result = np.empty((*images.shape[:-1], self.channels_out), np.float32)
+        for part in self._batches(len(images)):
+            result[part] = self._translate_batch(images[part])
+        return result
+
+    def _batches(self, count: int) -> Iterator[slice]:
+        return (slice(start, start + self.batch_size) for start in range(0, count, self.batch_size))
+
+    def _translate_batch(self, images: np.ndarray) -> np.ndarray:
+        height, width = images.shape[1:3]
+        padding = [(0, 0), (0, self._padding(height)), (0, self._padding(width)), (0, 0)]
+        # np.pad reflects again and again where the padding is larger than the picture.
+        padded = np.pad(images, padding, mode="reflect")
+        translated = self._run(padded).numpy()[:, :height, :width]
+        if not np.isfinite(translated).all():
+            raise UserError(
+                "the generator returns values that are not finite: its training diverged; "
+                "train again with a lower train.learning_rate"
+            )
+        return translated
+
+    def _padding(self, side: int) -> int:
+        wanted = max(side, SMALLEST_SIDE)
+        return -(-wanted // self._multiple) * self._multiple - side
+
+    def _check(self, images: np.ndarray, dtype: np.dtype) -> None:
+        expected = f"expected {dtype} images [N, H, W, {self.channels}]"
+        if images.ndim != 4 or images.shape[-1] != self.channels or 0 in images.shape[1:]:
+            raise UserError(f"images have shape {list(images.shape)}: {expected}")
+        if images.dtype != dtype:
+            raise UserError(f"images are {images.dtype}: {expected}")
+        for side, fixed in zip(images.shape[1:3], self._fixed_size, strict=True):
+            if fixed is not None and side + self._padding(side) != fixed:
+                raise UserError(
+                    f"images have shape {list(images.shape)}: this generator was built for "
+                    f"{self._fixed_size[0]}×{self._fixed_size[1]} pixels only; resize them first"
+                )
+
+
+def load_generator(path: Path) -> keras.Model:
+    """Load a generator from a `.keras` file, for inference. Files that would run code on loading are refused.
+
+    Raises:
+        UserError: the file is missing, is no `.keras` file, is damaged, or its model does not map images to images.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: train first ('dvc repro'), or name a generator's .keras file")
+    if path.suffix != ".keras":
+        raise UserError(f"{path} is not a .keras file: name a generator's .keras file")
+    try:
+        generator = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be loaded as a generator; restore or train it again: {reason}") from error
+    shapes = (getattr(generator, "input_shape", None), getattr(generator, "output_shape", None))
+    if not all(isinstance(shape, tuple) and len(shape) == 4 and isinstance(shape[-1], int) for shape in shapes):
+        raise UserError(
+            f"{path} holds a model {shapes[0]} → {shapes[1]}: a generator maps [N, H, W, C] to [N, H, W, C]"
+        )
+    return generator
+
+
+def translate_files(
+    translator: Translator,
+    inputs: Iterable[Path],
+    output: Path,
+    *,
+    overwrite: bool = False,
+    on_written: Callable[[Path], None] | None = None,
+) -> list[Path]:
+    """Translate picture files into PNG files of the same stem in folder `output`; pictures keep their own size.
+
+    Nothing is written before every name is known to be free. Pictures are decoded and encoded in threads beside the
+    network; consecutive pictures of one size share a batch.
+
+    Args:
+        inputs: picture files, of any form that `cyclegan.data.images` decodes.
+        output: made where it is missing.
+        overwrite: replace files that exist; an input is never replaced.
+        on_written: called with each path once it is on disk, in the order of `inputs`.
+
+    Returns:
+        the written paths, in the order of `inputs`.
+
+    Raises:
+        UserError: a picture is missing or unreadable, two would get one name, or a target exists and `overwrite`
+            is false.
+    """
+    for kind, channels, possible in (
+        ("takes", translator.channels, (1, 3, 4)),
+        ("returns", translator.channels_out, (1, 2, 3, 4)),
+    ):
+        if channels not in possible:
+            raise UserError(
+                f"the generator {kind} {channels} channels: files hold {possible[0]} to 4; translate arrays instead"
+            )
+    sources = list(inputs)
+    targets = _targets(sources, output, overwrite)
+    output.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        pictures = zip(targets, _decoded(pool, translator, sources), strict=True)
+        writing: list[tuple[Path, Future[None]]] = []
+        for _, group in itertools.groupby(pictures, key=lambda item: item[1].shape):
+            while batch := list(itertools.islice(group, translator.batch_size)):
+                translated = translator.translate(np.stack([picture for _, picture in batch]))
+                _finish(writing, on_written)
+                writing = [
+                    (target, pool.submit(_write_png, target, picture))
+                    for (target, _), picture in zip(batch, translated, strict=True)
+                ]
+        _finish(writing, on_written)
+    return targets
+
+
+def _targets(sources: list[Path], output: Path, overwrite: bool) -> list[Path]:
+    targets: dict[Path, Path] = {}
+    originals = {source.resolve() for source in sources}
+    for source in sources:
+        target = output / f"{source.stem}.png"
+        if not source.is_file():
+            raise UserError(f"{source} does not exist or is not a file: name picture files")
+        if target in targets:
+            raise UserError(f"{targets[target]} and {source} would both become {target}: rename one of them")
+        if target.resolve() in originals:
+            raise UserError(f"{target} is itself a picture to translate: choose another output folder")
+        if target.exists() and not overwrite:
+            raise UserError(f"{target} exists already: choose another output folder or allow overwriting")
+        targets[target] = source
+    return list(targets)
+
+
+def _decoded(pool: ThreadPoolExecutor, translator: Translator, sources: list[Path]) -> Iterator[np.ndarray]:
+    """Pictures [H, W, C] in order, with at most two batches decoded before they are needed."""
+    ahead: deque[Future[np.ndarray]] = deque()
+    for source in sources:
+        ahead.append(pool.submit(_decode, source, translator.channels, translator.bit_depth))
+        if len(ahead) > 2 * translator.batch_size:
+            yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()
+
+
+def _decode(source: Path, channels: int, bit_depth: int) -> np.ndarray:
+    try:
+        return decode(source, channels, bit_depth)
+    except BadImageError as reason:
+        raise UserError(f"{source} {reason}; leave it out or save it again") from None
+
+
+def _finish(writing: list[tuple[Path, Future[None]]], on_written: Callable[[Path], None] | None) -> None:
+    for target, future in writing:
+        future.result()
+        if on_written is not None:
+            on_written(target)
+
+
+def _write_png(target: Path, picture: np.ndarray) -> None:
+    # TensorFlow's encoder rather than Pillow's, which has no 16-bit colour.
+    encoded = tf.io.encode_png(picture).numpy()
+    with replacing(target) as temporary:
+        temporary.write_bytes(encoded)

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+
+from cyclegan.data.dataset import PackedDataset, to_float, to_integer
+from cyclegan.errors import UserError
+from cyclegan.evaluation.metrics import l1, psnr, ssim
+from cyclegan.evaluation.protocol import evaluate, evenly
+from cyclegan.inference.translate import Translator
+
+Pack = Callable[..., PackedDataset]
+Linear = Callable[..., keras.Model]
+MEASURES = {"l1": l1, "psnr": psnr, "ssim": ssim}
+
+
+def noise(*shape: int, dtype: type = np.uint8, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
+
+
+def through(matrix: np.ndarray, offset: float, images: np.ndarray) -> np.ndarray:
+    """What `linear` computes, in NumPy, as float."""
+    return to_float(images) @ matrix + offset
+
+
+def test_identity_reproduces_the_known_baseline(emoji: PackedDataset, unchanged: dict[str, Translator]) -> None:
+    metrics = evaluate(unchanged, emoji, "test").metrics
+    assert metrics["protocol"]["counts"] == {"A": 245, "B": 245, "pairs": 245, "scored_pairs": 233}
+    for direction in ("AtoB", "BtoA"):
+        figures = metrics[direction]
+        assert figures["n"] == 245
+        assert figures["pair_n"] == 233
+        assert figures["pair_l1"] == pytest.approx(0.0576, abs=0.00005)
+        assert figures["pair_psnr"] == pytest.approx(19.84, abs=0.005)
+        assert figures["pair_ssim"] == pytest.approx(0.752, abs=0.0005)
+        # The model is the identity here, so it equals its baseline and is perfectly faithful.
+        assert figures["identity"] == {key: figures[key] for key in ("change_l1", "pair_l1", "pair_psnr", "pair_ssim")}
+        for kind in ("cycle", "identity"):
+            assert [figures[f"{kind}_{key}"] for key in MEASURES] == [0, 100, 1]
+
+
+def test_each_figure_is_what_it_says(pack: Pack, linear: Linear) -> None:
+    a, b = noise(5, 9, 10, 3, seed=1), noise(4, 9, 10, 3, seed=2)
+    dataset = pack(a, b, split="val", pairs=[(0, 3, True), (4, 1, True), (2, 0, False)])
+    rng = np.random.default_rng(3)
+    networks = {"AtoB": (rng.normal(size=(3, 3)) / 3, 0.1), "BtoA": (rng.normal(size=(3, 3)) / 3, -0.2)}
+    translators = {direction: Translator(linear(*network), batch_size=2) for direction, network in networks.items()}
+
+    evaluation = evaluate(translators, dataset, "val")
+
+    for direction, opposite, source, target, pairs in (
+        ("AtoB", "BtoA", a, b, [(0, 3), (4, 1)]),
+        ("BtoA", "AtoB", b, a, [(3, 0), (1, 4)]),
+    ):
+        forward, backward = networks[direction], networks[opposite]
+        unrounded = through(*forward, source)
+        translated = to_integer(unrounded, 8)
+        back = to_integer(unrounded @ backward[0] + backward[1], 8)
+        same = to_integer(through(*forward, target), 8)
+        index, partner = np.transpose(pairs)
+        figures = evaluation.metrics[direction]
+        assert figures["n"] == len(source)
+        assert figures["pair_n"] == 2
+        assert figures["change_l1"] == pytest.approx(l1(translated, source).mean(), abs=1e-4)
+        for key, measure in MEASURES.items():
+            expected = {
+                f"cycle_{key}": measure(back, source).mean(),
+                f"identity_{key}": measure(same, target).mean(),
+                f"pair_{key}": measure(translated[index], target[partner]).mean(),
+            }
+            for name, value in expected.items():
+                assert figures[name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
+            baseline = measure(source[index], target[partner]).mean()
+            assert figures["identity"][f"pair_{key}"] == pytest.approx(baseline)
+
+        # The table's means are the metrics, and its rows are the pictures.
+        rows = evaluation.per_image[evaluation.per_image["direction"] == direction]
+        assert len(rows) == len(source) + len(target)
+        own = rows[rows["domain"] == direction[0]]
+        assert list(own["id"]) == dataset.ids(direction[0], "val")
+        assert own["pair_l1"].notna().sum() == 3
+        scored = own[own["scored"].astype(bool)]
+        assert list(scored["partner"]) == [f"val{direction[-1]}/{p}" for _, p in sorted(pairs)]
+        for name in ("cycle_psnr", "change_l1", "identity_ssim"):
+            assert rows[name].mean() == pytest.approx(figures[name])
+        assert scored["pair_psnr"].mean() == pytest.approx(figures["pair_psnr"])
+        assert scored["baseline_pair_psnr"].mean() == pytest.approx(figures["identity"]["pair_psnr"])
+
+    assert evaluation.metrics["protocol"] == {
+        "split": "val",
+        "counts": {"A": 5, "B": 4, "pairs": 3, "scored_pairs": 2},
+        "scored_rule": "pairs marked as scored in the data set",
+        "resolution": {"height": 9, "width": 10},
+        "channels": {"A": 3, "B": 3},
+        "bit_depth": 8,
+    }
+    json.dumps(evaluation.metrics, allow_nan=False)
+
+
+@pytest.mark.parametrize("pairs", [[], [(0, 0, False)]])
+def test_no_scored_pairs_leave_no_pair_keys(
+    pack: Pack, unchanged: dict[str, Translator], pairs: list[tuple[int, int, bool]]
+) -> None:
+    metrics = evaluate(unchanged, pack(noise(2, 8, 8, 3), noise(3, 8, 8, 3), pairs=pairs), "test").metrics
+    for direction in ("AtoB", "BtoA"):
+        assert not [key for key in metrics[direction] if key.startswith("pair_")]
+        assert metrics[direction]["identity"] == {"change_l1": 0.0}
+
+
+def test_unequal_channels(pack: Pack, linear: Linear) -> None:
+    grey, colour = noise(3, 8, 8, 1, seed=1), noise(2, 8, 8, 3, seed=2)
+    dataset = pack(grey, colour, pairs=[(0, 0, True)])
+    translators = {
+        "AtoB": Translator(linear(np.ones((1, 3)))),
+        "BtoA": Translator(linear(np.full((3, 1), 1 / 3))),
+    }
+    evaluation = evaluate(translators, dataset, "test")
+    for direction in ("AtoB", "BtoA"):
+        keys = set(evaluation.metrics[direction])
+        assert keys == {"n", "pair_n"} | {f"{kind}_{key}" for kind in ("cycle", "pair") for key in MEASURES}
+    # Grey to colour and back loses nothing.
+    assert evaluation.metrics["AtoB"]["cycle_l1"] == 0
+    assert not [name for name in evaluation.per_image if name.startswith(("identity_", "change_", "baseline_"))]
+
+
+def test_16_bit(pack: Pack, linear: Linear) -> None:
+    images = noise(2, 8, 8, 3, dtype=np.uint16)
+    translators = {direction: Translator(linear(np.eye(3)), bit_depth=16) for direction in ("AtoB", "BtoA")}
+    metrics = evaluate(translators, pack(images, images, pairs=[(0, 1, True)]), "test").metrics
+    assert metrics["protocol"]["bit_depth"] == 16
+    assert metrics["AtoB"]["change_l1"] < 1e-5
+    assert metrics["AtoB"]["pair_psnr"] == pytest.approx(psnr(images[:1], images[1:])[0], rel=1e-4)
+
+
+def test_the_cycle_is_not_rounded_in_between(pack: Pack, linear: Linear) -> None:
+    images = noise(2, 8, 8, 3)
+    # A thousandth of the range leaves one or two integers, from which rounding could not return.
+    translators = {"AtoB": Translator(linear(np.eye(3) / 1000)), "BtoA": Translator(linear(np.eye(3) * 1000))}
+    assert evaluate(translators, pack(images, images), "test").metrics["AtoB"]["cycle_l1"] == 0
+
+
+def test_empty_split_is_named(pack: Pack, unchanged: dict[str, Translator]) -> None:
+    dataset = pack(noise(2, 8, 8, 3), noise(2, 8, 8, 3), split="val")
+    with pytest.raises(UserError, match=r"test split of domain A is empty: raise data\.test_fraction"):
+        evaluate(unchanged, dataset, "test")
+
+
+def test_diverged_generator_is_refused(pack: Pack, linear: Linear, unchanged: dict[str, Translator]) -> None:
+    diverged = linear(np.full((3, 3), np.nan))
+    dataset = pack(noise(2, 8, 8, 3), noise(2, 8, 8, 3))
+    with pytest.raises(UserError, match="not finite"):
+        evaluate({**unchanged, "BtoA": Translator(diverged)}, dataset, "test")
+
+
+@pytest.mark.parametrize(
+    ("count", "wanted", "expected"),
+    [(10, 4, [0, 3, 6, 9]), (3, 8, [0, 1, 2]), (5, 1, [0]), (1, 4, [0]), (5, 5, [0, 1, 2, 3, 4])],
+)
+def test_evenly_spread(count: int, wanted: int, expected: list[int]) -> None:
+    assert evenly(count, wanted).tolist() == expected

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from cyclegan.data.dataset import to_float, to_integer
+from cyclegan.errors import UserError
+from cyclegan.inference.translate import Translator, load_generator, translate_files
+from cyclegan.models.generator import build_generator
+
+
+@pytest.fixture(scope="module")
+def generator() -> keras.Model:
+    return build_generator(3, 3, base_filters=4, blocks=1, seed=1)
+
+
+def pictures(*shape: int, dtype: type = np.uint8) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
+
+
+def expected(generator: keras.Model, images: np.ndarray, multiple: int = 4, smallest: int = 8) -> np.ndarray:
+    """One direct call of the model on pictures padded one pixel at a time, by walking to and fro over each line."""
+    padded = to_float(images)
+    for axis in (1, 2):
+        side = images.shape[axis]
+        wanted = max(smallest, -(-side // multiple) * multiple)
+        there_and_back = [*range(side), *range(side - 2, 0, -1)]
+        padded = np.take(padded, [there_and_back[n % len(there_and_back)] for n in range(wanted)], axis)
+    translated = generator(padded, training=False).numpy()
+    return translated[:, : images.shape[1], : images.shape[2]]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 3), (4, 4), (7, 5), (8, 12), (17, 30)])
+def test_any_size_equals_a_direct_call(generator: keras.Model, size: tuple[int, int]) -> None:
+    images = pictures(3, *size, 3)
+    translator = Translator(generator, batch_size=2)
+
+    translated = translator.translate_float(to_float(images))
+    np.testing.assert_allclose(translated, expected(generator, images), atol=1e-5)
+    assert translated.dtype == np.float32
+
+    # Where float error tips a value over a rounding border the integers may differ by one.
+    stored = translator.translate(images).astype(int)
+    assert np.abs(stored - to_integer(expected(generator, images), 8)).max() <= 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 8])
+def test_batches_do_not_matter(generator: keras.Model, batch_size: int) -> None:
+    images = pictures(5, 12, 10, 3)
+    translated = Translator(generator, batch_size=batch_size).translate_float(to_float(images))
+    np.testing.assert_allclose(translated, expected(generator, images), atol=1e-5)
+
+
+def test_no_pictures_give_no_pictures(generator: keras.Model) -> None:
+    assert Translator(generator).translate(pictures(0, 8, 8, 3)).shape == (0, 8, 8, 3)
+
+
+def test_16_bit_keeps_more_than_8_bits(generator: keras.Model) -> None:
+    images = pictures(2, 8, 8, 3, dtype=np.uint16)
+    translated = Translator(generator, bit_depth=16).translate(images)
+    assert translated.dtype == np.uint16
+    reference = to_integer(expected(generator, images), 16).astype(int)
+    assert np.abs(translated.astype(int) - reference).max() <= 2
+    assert len(np.unique(translated % 257)) > 50
+
+
+def test_grey_to_colour() -> None:
+    generator = build_generator(1, 3, base_filters=4, blocks=1)
+    images = pictures(2, 9, 11, 1)
+    translated = Translator(generator).translate(images)
+    assert translated.shape == (2, 9, 11, 3)
+    assert np.abs(translated.astype(int) - to_integer(expected(generator, images), 8)).max() <= 1
+
+
+def test_training_is_seen_at_once() -> None:
+    generator = build_generator(3, 3, base_filters=4, blocks=0)
+    translator = Translator(generator)
+    images = pictures(1, 8, 8, 3)
+    before = translator.translate(images)
+    generator.set_weights([2 * weights + 0.1 for weights in generator.get_weights()])
+    assert (translator.translate(images) != before).any()
+
+
+def test_unet_of_fixed_multiple() -> None:
+    generator = build_generator(3, 3, architecture="unet", base_filters=2, depth=5, padding="same", upsample="resize")
+    images = pictures(1, 33, 20, 3)
+    translated = Translator(generator).translate_float(to_float(images))
+    np.testing.assert_allclose(translated, expected(generator, images, multiple=32, smallest=32), atol=1e-5)
+
+
+def test_generator_built_for_one_size() -> None:
+    image = keras.Input((8, 8, 3))
+    generator = keras.Model(image, keras.layers.Conv2D(3, 1)(image))
+    assert Translator(generator).translate(pictures(1, 8, 7, 3)).shape == (1, 8, 7, 3)
+    with pytest.raises(UserError, match="8×8 pixels only"):
+        Translator(generator).translate(pictures(1, 9, 8, 3))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (pictures(8, 8, 3), r"shape \[8, 8, 3\]: expected uint8 images \[N, H, W, 3\]"),
+        (pictures(1, 8, 8, 1), r"shape \[1, 8, 8, 1\]: expected uint8 images \[N, H, W, 3\]"),
+        (pictures(1, 0, 8, 3), r"shape \[1, 0, 8, 3\]"),
+        (pictures(1, 8, 8, 3, dtype=np.uint16), "images are uint16: expected uint8"),
+        (np.zeros((1, 8, 8, 3)), "images are float64: expected uint8"),
+    ],
+)
+def test_wrong_input_is_named(generator: keras.Model, images: np.ndarray, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Translator(generator).translate(images)
+
+
+def test_integers_are_no_floats(generator: keras.Model) -> None:
+    with pytest.raises(UserError, match="images are uint8: expected float32"):
+        Translator(generator).translate_float(pictures(1, 8, 8, 3))
+
+
+def test_diverged_generator_is_refused() -> None:
+    generator = build_generator(3, 3, base_filters=4, blocks=0)
+    generator.set_weights([weights * np.nan for weights in generator.get_weights()])
+    with pytest.raises(UserError, match="not finite"):
+        Translator(generator).translate(pictures(1, 8, 8, 3))
+
+
+@pytest.mark.parametrize(("key", "value"), [("bit_depth", 12), ("batch_size", 0)])
+def test_wrong_setting_is_named(generator: keras.Model, key: str, value: int) -> None:
+    with pytest.raises(UserError, match=f"{key} = {value}"):
+        Translator(generator, **{key: value})
+
+
+def test_load_gives_the_same_generator(generator: keras.Model, tmp_path: Path) -> None:
+    generator.save(tmp_path / "generator.keras")
+    images = pictures(2, 10, 8, 3)
+    loaded = Translator(load_generator(tmp_path / "generator.keras")).translate(images)
+    np.testing.assert_array_equal(loaded, Translator(generator).translate(images))
+
+
+def test_load_refuses_what_is_no_generator(generator: keras.Model, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        load_generator(tmp_path / "missing.keras")
+
+    (tmp_path / "text.keras").write_text("no model")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_generator(tmp_path / "text.keras")
+
+    generator.save(tmp_path / "whole.keras")
+    whole = (tmp_path / "whole.keras").read_bytes()
+    (tmp_path / "short.keras").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_generator(tmp_path / "short.keras")
+
+    (tmp_path / "model.h5").write_bytes(whole)
+    with pytest.raises(UserError, match=r"not a \.keras file"):
+        load_generator(tmp_path / "model.h5")
+
+    classifier = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    classifier.save(tmp_path / "classifier.keras")
+    with pytest.raises(UserError, match=r"a generator maps \[N, H, W, C\]"):
+        load_generator(tmp_path / "classifier.keras")
+
+
+def test_load_runs_no_code(tmp_path: Path) -> None:
+    image = keras.Input((None, None, 3))
+    keras.Model(image, keras.layers.Lambda(lambda x: -x)(image)).save(tmp_path / "lambda.keras")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_generator(tmp_path / "lambda.keras")
+
+
+def test_files_keep_size_order_and_stem(generator: keras.Model, tmp_path: Path) -> None:
+    sizes = [(8, 8), (8, 8), (8, 8), (9, 5), (8, 8)]
+    inputs, images = [], []
+    for n, size in enumerate(sizes):
+        images.append(pictures(1, *size, 3) // (n + 1))
+        inputs.append(tmp_path / f"picture.{n}.bmp")
+        Image.fromarray(images[-1][0]).save(inputs[-1])
+    translator = Translator(generator, batch_size=2)
+    seen: list[Path] = []
+
+    written = translate_files(translator, inputs, tmp_path / "new" / "out", on_written=seen.append)
+
+    assert written == seen == [tmp_path / "new" / "out" / f"picture.{n}.png" for n in range(5)]
+    for path, image in zip(written, images, strict=True):
+        stored = np.asarray(Image.open(path)).astype(int)
+        assert np.abs(stored - translator.translate(image)[0]).max() <= 1
+
+
+def test_files_are_brought_to_the_generators_channels(generator: keras.Model, tmp_path: Path) -> None:
+    grey = pictures(9, 7)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    written = translate_files(Translator(generator), [tmp_path / "grey.png"], tmp_path / "out")
+    colour = np.repeat(grey[None, ..., None], 3, axis=-1)
+    np.testing.assert_array_equal(np.asarray(Image.open(written[0])), Translator(generator).translate(colour)[0])
+
+
+def test_16_bit_files_stay_16_bit(tmp_path: Path) -> None:
+    generator = build_generator(1, 1, base_filters=4, blocks=1)
+    images = pictures(1, 8, 8, 1, dtype=np.uint16)
+    Image.fromarray(images[0, ..., 0]).save(tmp_path / "deep.png")
+    translator = Translator(generator, bit_depth=16)
+    written = translate_files(translator, [tmp_path / "deep.png"], tmp_path / "out")
+    np.testing.assert_array_equal(np.asarray(Image.open(written[0])), translator.translate(images)[0, ..., 0])
+
+
+def test_no_file_is_overwritten_unasked(generator: keras.Model, tmp_path: Path) -> None:
+    sources = [tmp_path / "a.png", tmp_path / "b.png"]
+    for source in sources:
+        Image.fromarray(pictures(8, 8, 3)).save(source)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "b.png").write_bytes(b"precious")
+    translator = Translator(generator)
+
+    with pytest.raises(UserError, match="exists already"):
+        translate_files(translator, sources, out)
+    assert (out / "b.png").read_bytes() == b"precious"
+    assert not (out / "a.png").exists()
+
+    translate_files(translator, sources, out, overwrite=True)
+    assert Image.open(out / "b.png").size == (8, 8)
+
+
+def test_no_input_is_overwritten_ever(generator: keras.Model, tmp_path: Path) -> None:
+    source = tmp_path / "a.png"
+    Image.fromarray(pictures(8, 8, 3)).save(source)
+    before = source.read_bytes()
+    with pytest.raises(UserError, match="itself a picture to translate"):
+        translate_files(Translator(generator), [source], tmp_path, overwrite=True)
+    assert source.read_bytes() == before
+
+
+def test_files_that_cannot_be_translated_are_named(generator: keras.Model, tmp_path: Path) -> None:
+    translator = Translator(generator)
+    with pytest.raises(UserError, match=r"missing\.png does not exist"):
+        translate_files(translator, [tmp_path / "missing.png"], tmp_path / "out")
+
+    for name in ("a.png", "a.jpg"):
+        Image.fromarray(pictures(8, 8, 3)).save(tmp_path / name)
+    with pytest.raises(UserError, match=r"would both become .*a\.png"):
+        translate_files(translator, [tmp_path / "a.png", tmp_path / "a.jpg"], tmp_path / "out")
+
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"broken\.png is not a"):
+        translate_files(translator, [tmp_path / "broken.png"], tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+    spectral = build_generator(5, 5, base_filters=4, blocks=0)
+    with pytest.raises(UserError, match="takes 5 channels"):
+        translate_files(Translator(spectral), [tmp_path / "a.png"], tmp_path / "out")
