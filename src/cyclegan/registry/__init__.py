@@ -1,0 +1,1 @@
+"""The MLflow model registry: how trained generators get there, and what it serves."""

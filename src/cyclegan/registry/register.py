@@ -1,0 +1,243 @@
+"""Put the generators of a run into the MLflow model registry."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tempfile
+import time
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import numpy as np
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+import cyclegan
+from cyclegan.tracking.provenance import installed
+from cyclegan.tracking.store import Store
+
+CHALLENGER = "challenger"
+SERVED_BATCH = 8
+# What the served code imports; the model's requirements pin the versions installed here.
+REQUIREMENTS = ("tensorflow", "tensorflow-cpu", "keras", "mlflow", "numpy", "pandas", "pillow")
+CONTENT_TAG = "content.sha256"
+WEIGHTS_TAG = "model.sha256"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained generator on its way into the registry."""
+
+    direction: str
+    """`AtoB` or `BtoA`."""
+    path: Path
+    """Its `.keras` file."""
+    channels_in: int
+    channels_out: int
+    metrics: Mapping[str, float]
+    """On the test split."""
+    identity: Mapping[str, float]
+    """The same figures for the input itself as output: what any use has to beat."""
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A version of a registered model."""
+
+    direction: str
+    name: str
+    version: str
+    model_id: str
+    reused: bool
+    """It was in the registry already."""
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{self.name}/{self.version}"
+
+
+def register(
+    store: Store,
+    run_id: str,
+    dataset: str,
+    candidates: Iterable[Candidate],
+    *,
+    bit_depth: int = 8,
+    tags: Mapping[str, str],
+) -> list[RegisteredVersion]:
+    """Make each candidate a version of `<dataset>-<direction>` and give it the alias `challenger`.
+
+    The same generator of the same run, with the same code to serve it, keeps its version: repeating this, also after
+    it was killed half-way, adds nothing and only brings metrics, tags and description up to date. The run's status
+    is left as it is.
+
+    Args:
+        run_id: of the training, in `store`.
+        bit_depth: of the pictures, 8 (uint8) or 16 (uint16).
+        tags: lineage (commit, DVC stage, md5 of the data …), set on every version.
+    """
+    return [_register(store, run_id, dataset, candidate, bit_depth, tags) for candidate in candidates]
+
+
+def _register(
+    store: Store, run_id: str, dataset: str, candidate: Candidate, bit_depth: int, tags: Mapping[str, str]
+) -> RegisteredVersion:
+    model = log_generator(store, run_id, candidate, bit_depth)
+    name = f"{dataset}-{candidate.direction}"
+    try:
+        store.client.create_registered_model(name, {"dataset": dataset, "direction": candidate.direction})
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    source = f"models:/{model.model_id}"
+    found = _version_from(store, name, source)
+    version = found or store.client.create_model_version(name, source, run_id, model_id=model.model_id)
+    details = {
+        **tags,
+        WEIGHTS_TAG: model.tags[WEIGHTS_TAG],
+        CONTENT_TAG: model.tags[CONTENT_TAG],
+        "bit_depth": str(bit_depth),
+        **{f"metric.{key}": f"{value:.6g}" for key, value in candidate.metrics.items()},
+        **{f"identity.{key}": f"{value:.6g}" for key, value in candidate.identity.items()},
+    }
+    for key, value in details.items():
+        store.client.set_model_version_tag(name, version.version, key, value)
+    text = _description(store, name, str(version.version), run_id, candidate, bit_depth, tags)
+    store.client.update_model_version(name, version.version, text)
+    # Last: whoever follows the alias finds a version that is complete.
+    store.client.set_registered_model_alias(name, CHALLENGER, version.version)
+    return RegisteredVersion(candidate.direction, name, str(version.version), model.model_id, found is not None)
+
+
+def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: int = 8) -> LoggedModel:
+    """Store a generator in the form in which it is served, as a model of the run, unless the run has it already.
+
+    Its metrics appear on the run as `test_<direction>/<name>`, tied to the model.
+    """
+    run = store.client.get_run(run_id)
+    requirements = [f"{name}=={version}" for name in REQUIREMENTS if (version := installed(name))]
+    weights = hashlib.sha256(candidate.path.read_bytes()).hexdigest()
+    content = _content_digest(weights, requirements, bit_depth)
+    alike = store.client.search_logged_models(
+        [run.info.experiment_id], f"source_run_id = '{run_id}' AND tags.`{CONTENT_TAG}` = '{content}'"
+    )
+    model = None
+    for other in alike:
+        if other.name == f"G_{candidate.direction}" and other.status == LoggedModelStatus.READY:
+            model = other
+        elif other.status == LoggedModelStatus.PENDING:
+            # Left by a process that was killed while it stored the model.
+            store.client.delete_logged_model(other.model_id)
+    if model is None:
+        model = store.client.create_logged_model(
+            run.info.experiment_id,
+            name=f"G_{candidate.direction}",
+            source_run_id=run_id,
+            tags={WEIGHTS_TAG: weights, CONTENT_TAG: content},
+            params={"bit_depth": str(bit_depth), "direction": candidate.direction},
+            model_type="generator",
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            _save(Path(folder) / "model", model, run_id, candidate, bit_depth, requirements)
+            store.client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
+        store.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+        model = store.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    _log_metrics(store, run_id, model, candidate)
+    return model
+
+
+def _save(
+    path: Path, model: LoggedModel, run_id: str, candidate: Candidate, bit_depth: int, requirements: list[str]
+) -> None:
+    dtype = np.dtype(np.uint8 if bit_depth == 8 else np.uint16)
+    with warnings.catch_warnings():
+        # The signature is given; an example picture in JSON would add nothing to it.
+        warnings.filterwarnings("ignore", message=".*input example was not provided")
+        mlflow.pyfunc.save_model(
+            path,
+            mlflow_model=Model(artifact_path=model.artifact_location, run_id=run_id, model_id=model.model_id),
+            python_model=Path(__file__).with_name("served.py"),
+            artifacts={"generator": candidate.path.resolve().as_uri()},
+            code_paths=[str(Path(cyclegan.__file__).parent)],
+            model_config={"bit_depth": bit_depth, "batch_size": SERVED_BATCH},
+            pip_requirements=requirements,
+            signature=ModelSignature(
+                inputs=Schema([TensorSpec(dtype, (-1, -1, -1, candidate.channels_in))]),
+                outputs=Schema([TensorSpec(dtype, (-1, -1, -1, candidate.channels_out))]),
+            ),
+        )
+
+
+def _content_digest(weights: str, requirements: list[str], bit_depth: int) -> str:
+    """One sum over everything that decides what the served model answers: weights, code and libraries."""
+    digest = hashlib.sha256("\n".join([weights, *requirements, str(bit_depth)]).encode())
+    package = Path(cyclegan.__file__).parent
+    for file in sorted(package.rglob("*.py")):
+        digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _log_metrics(store: Store, run_id: str, model: LoggedModel, candidate: Candidate) -> None:
+    """Tie the metrics to the model, so that MLflow compares models by them, without doubling points of the run."""
+    known = {metric.key: metric.value for metric in model.metrics or []}
+    points = []
+    for name, value in candidate.metrics.items():
+        key = f"test_{candidate.direction}/{name}"
+        if known.get(key) == value or not math.isfinite(value):
+            continue
+        # MLflow takes a point with equal value, step and time for the same point.
+        history = [point for point in store.client.get_metric_history(run_id, key) if point.value == value]
+        now = history[-1].timestamp if history else time.time_ns() // 1_000_000
+        points.append(Metric(key, float(value), now, history[-1].step if history else 0, model_id=model.model_id))
+    if points:
+        store.client.log_batch(run_id, metrics=points, synchronous=True)
+
+
+def _version_from(store: Store, name: str, source: str) -> ModelVersion | None:
+    versions = store.client.search_model_versions(f"name = '{name}' AND source_path = '{source}'")
+    return versions[0] if versions else None
+
+
+def _description(
+    store: Store,
+    name: str,
+    version: str,
+    run_id: str,
+    candidate: Candidate,
+    bit_depth: int,
+    tags: Mapping[str, str],
+) -> str:
+    """The version's page in the registry, in Markdown."""
+    rows = [
+        f"| {key} | {value:.4g} | {f'{candidate.identity[key]:.4g}' if key in candidate.identity else ''} |"
+        for key, value in candidate.metrics.items()
+    ]
+    kind = f"uint{bit_depth}"
+    origin = [f"run `{run_id}`", *(f"{key} `{value}`" for key, value in tags.items() if not key.startswith("version."))]
+    return "\n".join(
+        [
+            f"Generator {candidate.direction[0]} → {candidate.direction[-1]}: {kind} pictures "
+            f"[N, H, W, {candidate.channels_in}] to [N, H, W, {candidate.channels_out}] of the same size, any size.",
+            "",
+            "| test split | this model | identity baseline |",
+            "|---|---|---|",
+            *rows,
+            "",
+            "```python",
+            "import mlflow",
+            "",
+            f'mlflow.set_tracking_uri("{store.shown}")',
+            f'model = mlflow.pyfunc.load_model("models:/{name}/{version}")',
+            f"translated = model.predict(images)  # {kind} [N, H, W, {candidate.channels_in}]",
+            "```",
+            "",
+            "From " + ", ".join(origin) + ".",
+        ]
+    )

@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import http.server
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from cyclegan.errors import UserError
+from cyclegan.params import Tracking
+from cyclegan.project import Project
+from cyclegan.tracking.locks import held
+from cyclegan.tracking.runs import TrackedRun
+from cyclegan.tracking.store import Store, open_store, without_credentials
+
+Opened = Callable[..., Store]
+DEFAULT = Tracking(uri=None, experiment=None)
+
+OPEN = """
+import sys
+from pathlib import Path
+from cyclegan.params import Tracking
+from cyclegan.project import Project
+from cyclegan.tracking.store import open_store
+
+root = Path(sys.argv[1])
+store = open_store(Project(root=root, home=root), Tracking(uri=None, experiment=None))
+print(store.experiment("shared"))
+"""
+
+
+def start_opening(root: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", OPEN, str(root)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def journal_mode(database: Path) -> str:
+    with closing(sqlite3.connect(database)) as connection:
+        return connection.execute("PRAGMA journal_mode").fetchone()[0]
+
+
+def test_four_processes_that_start_on_a_missing_store_all_succeed(tmp_path: Path) -> None:
+    processes = [start_opening(tmp_path) for _ in range(4)]
+    outputs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, outputs
+    assert {out.strip() for out, _ in outputs} == {"1"}
+    assert {err for _, err in outputs} == {""}
+    assert journal_mode(tmp_path / "mlruns" / "mlflow.db") == "wal"
+
+
+def test_process_killed_while_it_creates_the_store_leaves_nothing_half_made(tmp_path: Path) -> None:
+    mlruns = tmp_path / "mlruns"
+    process = start_opening(tmp_path)
+    while not any(mlruns.glob(".mlflow.*.db")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (mlruns / "mlflow.db").exists()
+
+    store = open_store(Project(root=tmp_path, home=tmp_path), DEFAULT)
+    assert store.client.get_experiment(store.experiment("after")).name == "after"
+
+
+def test_files_that_a_removed_data_base_left_are_not_taken_for_the_new_one(project: Project, opened: Opened) -> None:
+    project.mlruns.mkdir()
+    for leftover in ("mlflow.db-wal", "mlflow.db-shm", "mlflow.db-journal"):
+        (project.mlruns / leftover).write_bytes(os.urandom(4096))
+    (project.mlruns / "mlflow.db").touch()
+    assert opened().experiment("new") == "1"
+
+
+def test_default_store_lies_in_the_project_whatever_the_working_directory(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An old file store lying about makes MLflow's own default raise.
+    (project.mlruns / "0").mkdir(parents=True)
+    (project.mlruns / "0" / "meta.yaml").write_text("experiment_id: '0'\n")
+    below = project.root / "notebooks"
+    below.mkdir()
+    monkeypatch.chdir(below)
+
+    store = open_store(Project.find(), DEFAULT)
+
+    found = store.client.get_experiment(store.experiment("digits"))
+    assert found.artifact_location == (project.mlruns / "artifacts").as_uri()
+    assert (project.mlruns / "mlflow.db").is_file()
+    assert list(below.iterdir()) == []
+    assert mlflow.get_tracking_uri() == mlflow.get_registry_uri() == store.uri
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+
+
+def test_temporary_dvc_experiment_writes_to_the_users_own_store(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "tmpx"
+    copy.mkdir(parents=True)
+    shutil.copy(project.root / "dvc.yaml", copy)
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("DVC_ROOT", str(project.root))
+
+    store = open_store(Project.find(), DEFAULT)
+    with TrackedRun.start(store, experiment="e", name="n", params={}) as run:
+        run.log_image(1, "samples", np.zeros((4, 4, 3), np.uint8))
+
+    shutil.rmtree(copy)
+    assert (project.mlruns / "mlflow.db").is_file()
+    assert len(store.client.list_artifacts(run.id, "images")) == 2
+    # MLflow's own default experiment, too, must not point into the temporary copy.
+    assert str(copy) not in store.client.get_experiment("0").artifact_location
+
+
+def test_parameter_comes_before_environment_before_default(
+    project: Project, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.root.parent)
+    assert opened().uri.endswith("/mlruns/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere/environment.db")
+    # Relative means: to the project.
+    assert opened().uri == f"sqlite:///{project.root}/elsewhere/environment.db"
+    assert opened("sqlite:///elsewhere/parameter.db").uri == f"sqlite:///{project.root}/elsewhere/parameter.db"
+    assert os.environ["MLFLOW_TRACKING_URI"] == "sqlite:///elsewhere/environment.db"
+    assert (project.root / "elsewhere" / "parameter.db").is_file()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert opened().uri.endswith("/mlruns/mlflow.db")
+
+
+@pytest.mark.parametrize(
+    "uri", ["file:///data/mlruns", "mlruns", "./mlruns", "/data/mlruns", "databricks", "ftp://host/x"]
+)
+def test_folders_and_unknown_kinds_are_refused_with_the_remedy(opened: Opened, project: Project, uri: str) -> None:
+    with pytest.raises(UserError, match=r"not supported.*sqlite:///FILE.*migrate-filestore") as caught:
+        opened(uri)
+    assert uri in str(caught.value)
+    assert not project.mlruns.exists()
+
+
+@pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
+def test_store_that_would_vanish_is_refused(opened: Opened, uri: str) -> None:
+    with pytest.raises(UserError, match="names no file"):
+        opened(uri)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_server_that_is_away_is_told_at_once_and_without_its_password(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "")
+    started = time.monotonic()
+    with pytest.raises(UserError, match="does not answer") as caught:
+        opened(f"http://ann:s%40cret@127.0.0.1:{free_port()}")
+    assert time.monotonic() - started < 8
+    message = str(caught.value)
+    assert "tracking.uri = http://127.0.0.1:" in message
+    assert "\n" not in message
+    assert "ann" not in message
+    assert "cret" not in message
+    assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "s@cret"
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
+
+
+def test_server_that_is_no_mlflow_server_is_refused(opened: Opened) -> None:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(UserError, match="does not answer as one should"):
+            opened(f"http://127.0.0.1:{server.server_port}")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_sql_server_that_is_away_is_told_without_its_password(opened: Opened) -> None:
+    with pytest.raises(UserError, match="cannot be used") as caught:
+        opened(f"postgresql://ann:s3cret@127.0.0.1:{free_port()}/mlflow")
+    assert "s3cret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_credentials_are_dropped_from_texts_and_representations(store: Store) -> None:
+    text = "at postgresql://ann:p@ss@db/x?password=s3cret&y=1 and sqlite:////home/a@b/x.db"
+    assert without_credentials(text) == "at postgresql://db/x?&y=1 and sqlite:////home/a@b/x.db"
+    assert "uri" not in repr(store)
+
+
+def test_file_that_is_no_data_base(project: Project, opened: Opened) -> None:
+    project.mlruns.mkdir()
+    database = project.mlruns / "mlflow.db"
+    database.write_bytes(b"not a data base, but long enough to be one " * 50)
+    with pytest.raises(UserError, match=r"mlflow\.db is no usable MLflow store \(file is not a database\)"):
+        opened()
+    assert database.read_bytes().startswith(b"not a data base")
+
+
+def test_folder_that_cannot_be_written(project: Project, opened: Opened) -> None:
+    project.mlruns.write_text("a file where the folder should be")
+    with pytest.raises(UserError, match="must be writable"):
+        opened()
+
+
+def test_store_of_another_mlflow_version(project: Project, store: Store, opened: Opened) -> None:
+    project.mlruns.mkdir()
+    database = project.mlruns / "mlflow.db"
+    with (
+        closing(sqlite3.connect(store.locks.parent / "mlflow.db")) as source,
+        closing(sqlite3.connect(database)) as copy,
+    ):
+        source.backup(copy)
+        with copy:
+            copy.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+    with pytest.raises(UserError, match=r"another version of MLflow.*mlflow db upgrade sqlite:///"):
+        opened()
+
+
+def test_deleted_experiment_is_named_with_the_remedy(store: Store, experiment: str) -> None:
+    number = store.experiment(experiment)
+    assert store.experiment(experiment) == number
+    store.client.delete_experiment(number)
+    with pytest.raises(UserError, match=f"was deleted.*--experiment-id {number}"):
+        store.experiment(experiment)
+    store.client.restore_experiment(number)
+    assert store.experiment(experiment) == number
+
+
+def record(store: Store, experiment: str, value: float) -> str:
+    with TrackedRun.start(store, experiment=experiment, name="n", params={}) as run:
+        run.log_metrics(1, {"loss": value})
+        run.log_image(1, "samples", np.zeros((4, 4, 3), np.uint8))
+    return run.id
+
+
+def test_copied_project_finds_its_artifacts_and_leaves_the_original_alone(
+    project: Project, opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    original = opened()
+    run_id = record(original, "digits", 1.0)
+    # A trainer that was killed: its run is RUNNING, its lock file is there, and nobody holds it.
+    lost = original.client.create_run("1", tags={"cyclegan.lock": str(original.locks / "x.lock")}).info.run_id
+    (original.locks / "x.lock").touch()
+    home = project.root.with_name(project.root.name + " copy %")
+    shutil.copytree(project.root, home)
+
+    with held(home / "mlruns" / "running" / "x.lock"), pytest.raises(UserError, match="in use under its former path"):
+        open_store(Project(root=home, home=home), DEFAULT)
+    copy = open_store(Project(root=home, home=home), DEFAULT)
+
+    assert "the project moved" in caplog.text
+    assert copy.client.get_run(run_id).info.artifact_uri.startswith((home / "mlruns" / "artifacts").as_uri())
+    (image, *_) = copy.client.list_artifacts(run_id, "images")
+    assert Path(copy.client.download_artifacts(run_id, image.path)).stat().st_size == image.file_size
+    assert copy.client.get_run(lost).data.tags["cyclegan.lock"] == str(copy.locks / "x.lock")
+    assert copy.client.get_experiment("0").artifact_location.startswith((home / "mlruns" / "artifacts").as_uri())
+    record(copy, "digits", 2.0)
+    assert len(list((project.mlruns / "artifacts").iterdir())) == 1
+
+    caplog.clear()
+    assert opened().client.get_run(run_id).info.artifact_uri.startswith((project.mlruns / "artifacts").as_uri())
+    open_store(Project(root=home, home=home), DEFAULT)
+    assert caplog.text == ""
+
+
+def test_experiments_of_other_programs_in_the_same_data_base_are_left_alone(opened: Opened, tmp_path: Path) -> None:
+    store = opened()
+    location = (tmp_path / "theirs").as_uri()
+    store.client.create_experiment("theirs", location)
+    assert opened().client.get_experiment(store.experiment("theirs")).artifact_location == location
+
+
+@pytest.mark.slow
+def test_real_server(project: Project, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    local = opened()
+    local.experiment("local")
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
+    command += ["--backend-store-uri", local.uri, "--artifacts-destination", str(project.root / "served")]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (project.root / "server.log").open("w") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                remote = opened(f"http://ann:secret@127.0.0.1:{port}")
+                break
+            except UserError:
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+        assert remote.uri == f"http://127.0.0.1:{port}"
+        remote_run = record(remote, "remote", 1.0)
+        local_run = record(remote, "local", 1.0)
+        assert remote.client.get_run(remote_run).info.status == "FINISHED"
+        assert len(local.client.list_artifacts(local_run, "images")) == 2
+        with pytest.raises(UserError, match="created through an MLflow server"):
+            local.experiment("remote")
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+        monkeypatch.delenv("MLFLOW_TRACKING_USERNAME", raising=False)
+        monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD", raising=False)
