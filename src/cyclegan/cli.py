@@ -1,0 +1,168 @@
+"""The command line: one command for each stage, and a few for people. Thin: it finds the project and calls.
+
+Nothing heavy is imported here, so that `cyclegan --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cyclegan.errors import UserError
+
+MENDABLE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.EISDIR,
+    errno.ENOTDIR,
+}
+
+Command = Callable[[argparse.Namespace], None]
+
+STAGES = {
+    "fetch": "bring the pictures into data/raw",
+    "split": "decode them once, split them, pack them into data/split",
+    "train": "train both generators; goes on where an interrupted training stopped",
+    "evaluate": "measure both generators on the test split, write reports/evaluate",
+    "register": "put both generators into the MLflow model registry",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command. Exits with 2 and one line on an error that the user can mend."""
+    # TensorFlow reports every library it does not find at level 1; its real errors stay visible.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    options = parser().parse_args(arguments)
+    try:
+        if options.tensorflow:
+            from cyclegan.quiet import import_tensorflow
+
+            import_tensorflow()
+        options.run(options)
+    except UserError as error:
+        sys.exit(_fail(str(error), 2))
+    except BrokenPipeError:
+        # The reader of our output has gone, as in `cyclegan params | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        if error.errno not in MENDABLE:
+            raise
+        # A full disk, a missing permission: the system's words and the path are what the user needs.
+        where = f": {error.filename}" if error.filename else ""
+        sys.exit(_fail(f"{error.strerror}{where}", 2))
+    except KeyboardInterrupt:
+        sys.exit(_fail("interrupted", 128 + signal.SIGINT))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = argparse.ArgumentParser(
+        prog="cyclegan", description="Unpaired image-to-image translation, tracked and reproducible."
+    )
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, run: Command, text: str, tensorflow: bool = False) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        command.set_defaults(run=run, tensorflow=tensorflow)
+        return command
+
+    for name, text in STAGES.items():
+        add(name, _stage, f"stage: {text}", tensorflow=name in ("train", "evaluate")).set_defaults(stage=name)
+    add("params", _params, "check params.yaml and print every value")
+    preset = add("preset", _preset, "write a complete preset over params.yaml and print what changes")
+    preset.add_argument("name", metavar="NAME", help="a file of presets/ without .yaml; 'list' lists them")
+    summary = add("summary", _summary, "print each network of params.yaml, layer by layer", tensorflow=True)
+    summary.add_argument(
+        "--draw", type=Path, metavar="FOLDER", help="also draw each to FOLDER as PNG and SVG (needs graphviz)"
+    )
+    translate = add("translate", _translate, "translate picture files with a generator", tensorflow=True)
+    translate.add_argument(
+        "model", help="a .keras file, or a registered model such as models:/fluent-emoji-AtoB@challenger"
+    )
+    translate.add_argument("inputs", nargs="+", type=Path, metavar="PICTURE", help="picture files, or folders of them")
+    translate.add_argument("--output", "-o", type=Path, required=True, metavar="FOLDER", help="where the PNG files go")
+    translate.add_argument("--overwrite", action="store_true", help="replace files that exist in FOLDER")
+    legacy = add(
+        "import-legacy",
+        _import_legacy,
+        "turn a generator saved by Keras 2 and keras-contrib (.h5) into a .keras file",
+        tensorflow=True,
+    )
+    legacy.add_argument("file", type=Path, metavar="FILE.h5")
+    legacy.add_argument("--output", "-o", type=Path, required=True, metavar="FILE.keras", help="must not exist")
+    return top
+
+
+def _stage(options: argparse.Namespace) -> None:
+    from importlib import import_module
+
+    from cyclegan.project import Project
+
+    import_module(f"cyclegan.stages.{options.stage}").run(Project.find())
+
+
+def _params(_options: argparse.Namespace) -> None:
+    from cyclegan.params import flatten, load
+    from cyclegan.project import Project
+
+    for key, value in flatten(load(Project.find().params).model_dump()):
+        print(f"{key} = {value}")
+
+
+def _preset(options: argparse.Namespace) -> None:
+    from cyclegan.presets import apply_preset, preset_names
+    from cyclegan.project import Project
+
+    project = Project.find()
+    print("\n".join(preset_names(project) if options.name == "list" else apply_preset(project, options.name)))
+
+
+def _summary(options: argparse.Namespace) -> None:
+    from cyclegan.params import load
+    from cyclegan.project import Project
+    from cyclegan.stages.networks import build_cyclegan
+
+    params = load(Project.find().params)
+    from cyclegan.models.summary import draw, summary_text
+
+    model = build_cyclegan(params)
+    for network in (model.G_AtoB, model.G_BtoA, model.D_A, model.D_B):
+        print(summary_text(network))
+        if options.draw:
+            for kind in ("png", "svg"):
+                draw(network, options.draw / f"{network.name}.{kind}")
+
+
+def _translate(options: argparse.Namespace) -> None:
+    from cyclegan.stages.translate import run
+
+    run(options.model, options.inputs, options.output, options.overwrite)
+
+
+def _import_legacy(options: argparse.Namespace) -> None:
+    if options.output.suffix != ".keras":
+        raise UserError(f"--output {options.output}: must end in .keras")
+    if options.output.exists():
+        raise UserError(f"--output {options.output} exists; name a new file")
+    from cyclegan.files import replacing
+    from cyclegan.models.legacy import load_legacy_generator
+
+    generator = load_legacy_generator(options.file)
+    with replacing(options.output) as temporary:
+        generator.save(temporary)
+    print(f"{options.output}: {generator.count_params():,} parameters")
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"cyclegan: {message}", file=sys.stderr)
+    return code

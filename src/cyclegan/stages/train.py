@@ -1,0 +1,214 @@
+"""Stage `train`: from a packed data set and parameters to two generators and one MLflow run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from PIL import Image
+
+import cyclegan
+from cyclegan.data.dataset import PackedDataset
+from cyclegan.data.pipeline import steps_per_epoch, training_batches
+from cyclegan.domains import DIRECTIONS, DOMAINS, OPPOSITE, Direction
+from cyclegan.evaluation.grid import sample_grid
+from cyclegan.evaluation.protocol import evaluate, evenly
+from cyclegan.files import replacing, write_json, write_text
+from cyclegan.inference.translate import Translator
+from cyclegan.params import Params, flatten, load
+from cyclegan.project import Project
+from cyclegan.stages.networks import build_cyclegan, compile_cyclegan, inference_copy
+from cyclegan.tracking.provenance import data_digest, tags
+from cyclegan.tracking.runs import DatasetInput, TrackedRun, close_stale_runs
+from cyclegan.tracking.store import open_store
+from cyclegan.training.checkpoint import CheckpointFolder, code_digest, run_key
+from cyclegan.training.cyclegan import CycleGAN
+from cyclegan.training.loop import Plan, Progress, only_trainer, train
+
+VALIDATION_FIGURES = ("cycle_l1", "identity_l1", "pair_psnr", "pair_ssim")
+"""What becomes a series, for each direction; the full table is the test's."""
+
+SHAPE_NOTHING = ("checkpoint_every", "keep_checkpoints")
+"""Keys of section `train` that change no weight."""
+
+
+def run(project: Project) -> None:
+    """Train, or go on training; write `models/*.keras` and `reports/train/`."""
+    params = load(project.params)
+    dataset = PackedDataset.open(project.split)
+    device = prepare_device(params.train.seed, params.train.deterministic)
+    # Before any work: a tracking server that is away is told at once.
+    store = open_store(project, params.tracking)
+    experiment = params.tracking.experiment or params.data.dataset
+    digest = data_digest(project, "data/split") or dataset_digest(project.split)
+
+    key = run_key(shapes_the_run(params, digest))
+    checkpoints = CheckpointFolder(project.checkpoints / key, keep=params.train.keep_checkpoints)
+    with only_trainer(checkpoints.path):
+        close_stale_runs(store, experiment)
+        plan = training_plan(params, dataset)
+        print(f"training on {device}: {plan.epochs} epochs of {plan.steps_per_epoch} steps")
+        model = build_cyclegan(params)
+        compile_cyclegan(model, params, plan.total_steps)
+        progress = Progress.restore(checkpoints, model)
+        if progress.step:
+            print(f"resuming at step {progress.step} of {plan.total_steps}")
+        translators = {
+            direction: Translator(generator, dataset.bit_depth, params.evaluate.batch_size)
+            for direction, generator in model.generators.items()
+        }
+        with TrackedRun.start(
+            store,
+            experiment=experiment,
+            name=os.environ.get("DVC_EXP_NAME") or f"{params.data.dataset}-{key[:8]}",
+            params=dict(flatten(params.model_dump(exclude={"tracking"}))),
+            tags={**tags(project), "device": device, "run_key": key},
+            inputs=[DatasetInput(params.data.dataset, digest, params.data.source, "training")],
+            resume=progress.run_id,
+        ) as tracked:
+            progress.run_id = tracked.id
+            train(
+                model,
+                lambda step: batches(params, dataset, step),
+                plan,
+                progress,
+                checkpoints,
+                tracked,
+                validate=lambda: validation_figures(translators, dataset),
+                samples=lambda: sample_grids(translators, dataset, params.train.sample_images),
+            )
+            write_models(project.models, model, params)
+            write_training_report(project.reports / "train", progress, translators, dataset, params)
+    write_json(
+        project.reports / "train" / "run.json",
+        {
+            "run_id": progress.run_id,
+            "experiment": experiment,
+            "dataset": params.data.dataset,
+            "run_key": key,
+            "steps": progress.step,
+            "epochs": params.train.epochs,
+            "seconds": round(progress.seconds, 1),
+            "device": device,
+            "data_md5": digest,
+        },
+    )
+
+
+def prepare_device(seed: int, deterministic: bool) -> str:
+    """Seed every generator of random numbers, take GPU memory as it is needed, and name the device."""
+    keras.utils.set_random_seed(seed)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    if not gpus:
+        return f"CPU ({os.cpu_count()} cores)"
+    names = [str(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)) for gpu in gpus]
+    return ", ".join(names)
+
+
+def training_plan(params: Params, dataset: PackedDataset) -> Plan:
+    """Turn epochs into steps for this data set."""
+    options = params.train
+    counts = [len(dataset.images(domain, "train")) for domain in DOMAINS]
+    automatic = steps_per_epoch(max(counts), options.batch_size)
+    return Plan(
+        epochs=options.epochs,
+        steps_per_epoch=automatic if options.steps_per_epoch == "auto" else options.steps_per_epoch,
+        batch_size=options.batch_size,
+        log_every=options.log_every,
+        evaluate_every=options.evaluate_every,
+        checkpoint_every=options.checkpoint_every,
+    )
+
+
+def batches(params: Params, dataset: PackedDataset, start_step: int) -> tf.data.Dataset:
+    """The training batches from a step on."""
+    options = params.train
+    return training_batches(
+        dataset.images("A", "train"),
+        dataset.images("B", "train"),
+        batch_size=options.batch_size,
+        crop_size=options.crop_size,
+        flip=options.flip,
+        seed=options.seed,
+        start_step=start_step,
+    )
+
+
+def shapes_the_run(params: Params, digest: str) -> dict[str, Any]:
+    """Everything on which the trained weights depend; a checkpoint made with anything else is not resumed."""
+    package = Path(cyclegan.__file__).parent
+    return {
+        "data": digest,
+        "model": params.model.model_dump(),
+        "train": params.train.model_dump(exclude=set(SHAPE_NOTHING)),
+        "code": code_digest(package / "models", package / "training", package / "data"),
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+        "numpy": version("numpy"),
+    }
+
+
+def dataset_digest(folder: Path) -> str:
+    """A digest of the packed pictures, for a stage that is run outside DVC."""
+    manifest = (folder / "manifest.csv").read_bytes()
+    return run_key({"manifest": manifest.hex()})
+
+
+def validation_figures(translators: Mapping[Direction, Translator], dataset: PackedDataset) -> dict[str, float]:
+    """The validation series: `val_AtoB/pair_psnr` and so on, those that the data allows."""
+    metrics = evaluate(translators, dataset, "val").metrics
+    return {
+        f"val_{direction}/{name}": metrics[direction][name]
+        for direction in DIRECTIONS
+        for name in VALIDATION_FIGURES
+        if name in metrics[direction]
+    }
+
+
+def sample_grids(
+    translators: Mapping[Direction, Translator], dataset: PackedDataset, count: int
+) -> dict[str, np.ndarray]:
+    """Real, translated and translated-back validation pictures, the same ones every time, for each direction."""
+    grids = {}
+    for direction, (source, _) in DIRECTIONS.items():
+        opposite = translators[OPPOSITE[direction]]
+        images = dataset.images(source, "val")
+        real = images[evenly(len(images), count)]
+        translated = translators[direction].translate(real)
+        grids[f"samples/{direction}"] = sample_grid(real, translated, opposite.translate(translated))
+    return grids
+
+
+def write_models(folder: Path, model: CycleGAN, params: Params) -> None:
+    """Write both generators, ready for inference, as `generator_AtoB.keras` and `generator_BtoA.keras`."""
+    for direction, generator in model.generators.items():
+        with replacing(folder / f"generator_{direction}.keras") as temporary:
+            inference_copy(generator, params, f"G_{direction}").save(temporary)
+
+
+def write_training_report(
+    folder: Path,
+    progress: Progress,
+    translators: Mapping[Direction, Translator],
+    dataset: PackedDataset,
+    params: Params,
+) -> None:
+    """Write the curves as CSV and the last sample grid as PNG."""
+    write_text(folder / "losses.csv", pd.DataFrame(progress.losses).to_csv(index=False))
+    write_text(folder / "validation.csv", pd.DataFrame(progress.validation).to_csv(index=False))
+    grids = list(sample_grids(translators, dataset, params.train.sample_images).values())
+    width = max(grid.shape[1] for grid in grids)
+    padded = [np.pad(grid, ((0, 8), (0, width - grid.shape[1]), (0, 0)), constant_values=255) for grid in grids]
+    with replacing(folder / "samples.png") as temporary:
+        Image.fromarray(np.concatenate(padded)).save(temporary)

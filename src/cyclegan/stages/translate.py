@@ -1,0 +1,65 @@
+"""Command `translate`: a generator from a file or from the registry, applied to picture files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cyclegan.errors import UserError
+from cyclegan.inference.translate import Translator, load_generator, translate_files
+
+PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+
+
+def run(model: str, inputs: Iterable[Path], output: Path, overwrite: bool) -> None:
+    """Translate pictures, and the pictures in folders, into PNG files in `output`.
+
+    Raises:
+        UserError: the model or a picture cannot be used, or a file would be overwritten.
+    """
+    pictures = [picture for path in inputs for picture in pictures_in(path)]
+    translator = (
+        registered_translator(model) if model.startswith("models:/") else Translator(load_generator(Path(model)))
+    )
+    with tqdm(total=len(pictures), unit="picture") as bar:
+        translate_files(translator, pictures, output, overwrite=overwrite, on_written=lambda _: bar.update())
+
+
+def pictures_in(path: Path) -> list[Path]:
+    """The file itself, or the picture files of a folder, by name.
+
+    Raises:
+        UserError: there is nothing there to translate.
+    """
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
+    if not found:
+        raise UserError(f"{path} holds no pictures ({', '.join(sorted(PICTURES))})")
+    return found
+
+
+def registered_translator(uri: str) -> Translator:
+    """Load a generator from the project's registry.
+
+    Raises:
+        UserError: there is no such model, version or alias.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    from cyclegan.params import load
+    from cyclegan.project import Project
+    from cyclegan.tracking.store import open_store
+
+    project = Project.find()
+    open_store(project, load(project.params).tracking)
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(uri))
+    except MlflowException as error:
+        raise UserError(f"{uri} cannot be loaded from the registry: {' '.join(str(error).split())}") from None
+    # The served form keeps the generator and its bit depth; its own code is for processes without this package.
+    config = mlflow.models.Model.load(folder).flavors["python_function"]["config"]
+    return Translator(load_generator(next(folder.rglob("*.keras"))), bit_depth=config["bit_depth"])
