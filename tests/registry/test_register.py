@@ -313,17 +313,19 @@ def test_registered_models_move_with_the_project(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     copied = tmp_path / "renamed project"
-    shutil.copytree(store.locks.parents[1], copied)
+    original = store.locks.parents[1]
+    # By another process: a process that closes any handle of a data base it uses drops SQLite's locks on it.
+    subprocess.run(["cp", "-r", str(original), str(copied)], check=True)
+    default = Tracking(uri=None, experiment=None)
     try:
-        moved = open_store(Project(root=copied, home=copied), Tracking(uri=None, experiment=None))
+        moved = open_store(Project(root=copied, home=copied), default)
         location = moved.client.get_model_version_download_uri("emoji-AtoB", "1")
         model_folder = moved.client.get_logged_model(versions[0].model_id).artifact_location
         assert location == model_folder
         assert location.startswith((copied / "mlruns" / "artifacts" / "models").as_uri())
         assert Model.load("models:/emoji-AtoB@challenger").signature is not None
     finally:
-        mlflow.set_tracking_uri(store.uri)
-        mlflow.set_registry_uri(store.uri)
+        open_store(Project(root=original, home=original), default)
 
 
 def test_sixteen_bit_pictures(store: Store, candidates: list[Candidate]) -> None:

@@ -28,7 +28,9 @@ def project(tmp_path: Path) -> Project:
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """One store for the tests that only add runs of their own, in a folder whose name is as awkward as people's are."""
     root = tmp_path_factory.mktemp("Über %20 #1 project")
-    return open_store(Project(root=root, home=root), DEFAULT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return open_store(Project(root=root, home=root), DEFAULT)
 
 
 @pytest.fixture

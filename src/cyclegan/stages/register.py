@@ -61,5 +61,5 @@ def run(project: Project) -> None:
 
 
 def numbers(figures: Mapping[str, Any]) -> dict[str, float]:
-    """The plain figures of one direction, without the nested baseline."""
-    return {name: float(value) for name, value in figures.items() if isinstance(value, int | float)}
+    """The measured figures of one direction, without the counts and the nested baseline."""
+    return {name: float(value) for name, value in figures.items() if isinstance(value, float)}

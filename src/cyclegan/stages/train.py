@@ -30,6 +30,7 @@ from cyclegan.tracking.runs import DatasetInput, TrackedRun, close_stale_runs
 from cyclegan.tracking.store import open_store
 from cyclegan.training.checkpoint import CheckpointFolder, code_digest, run_key
 from cyclegan.training.cyclegan import CycleGAN
+from cyclegan.training.device import prepare_device
 from cyclegan.training.loop import Plan, Progress, only_trainer, train
 
 VALIDATION_FIGURES = ("cycle_l1", "identity_l1", "pair_psnr", "pair_ssim")
@@ -100,20 +101,6 @@ def run(project: Project) -> None:
             "data_md5": digest,
         },
     )
-
-
-def prepare_device(seed: int, deterministic: bool) -> str:
-    """Seed every generator of random numbers, take GPU memory as it is needed, and name the device."""
-    keras.utils.set_random_seed(seed)
-    if deterministic:
-        tf.config.experimental.enable_op_determinism()
-    gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
-    if not gpus:
-        return f"CPU ({os.cpu_count()} cores)"
-    names = [str(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)) for gpu in gpus]
-    return ", ".join(names)
 
 
 def training_plan(params: Params, dataset: PackedDataset) -> Plan:

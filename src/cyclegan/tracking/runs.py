@@ -71,8 +71,8 @@ class TrackedRun:
     ) -> Iterator[TrackedRun]:
         """Open a run around a training; host and GPU figures are sampled as long as it is open.
 
-        The run ends FINISHED, or FAILED after an exception, or KILLED after Ctrl-C, SIGTERM or SIGHUP. The two
-        signals raise SystemExit inside the context, unless the program handles them itself.
+        The run ends FINISHED, or FAILED after an exception, or KILLED after Ctrl-C, SIGTERM or SIGHUP; the last two
+        raise SystemExit inside the context, unless the program handles them itself.
 
         Args:
             experiment: its name; created where it does not exist.

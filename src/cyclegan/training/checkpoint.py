@@ -84,7 +84,7 @@ def code_digest(*packages: Path) -> str:
 
 
 def _array(variable: keras.Variable) -> np.ndarray:
-    value = keras.ops.convert_to_numpy(variable)
+    value = variable.value.numpy()
     # NumPy has no bfloat16; float32 holds every bfloat16 exactly.
     return value.astype(np.float32) if value.dtype.name == "bfloat16" else value
 

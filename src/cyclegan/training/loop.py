@@ -120,6 +120,8 @@ def train(
     """
     with stopping() as stop, tqdm(total=plan.total_steps, initial=progress.step, unit="step", mininterval=1) as bar:
         windows = _Windows(plan, progress, checkpoints, listener, validate, samples, stop, bar)
+        windows.set_model(model)
+        windows.catch_up()
         full, rest = divmod(plan.total_steps, plan.log_every)
         for until, size in ((full, plan.log_every), (full + 1, rest)):
             if size and progress.step < min(until * plan.log_every, plan.total_steps):
@@ -135,7 +137,7 @@ def train(
 
 
 class _Windows(keras.callbacks.Callback):
-    """What happens after each window, in this order: log, evaluate, save, stop."""
+    """What happens after each window, in this order: log, stop, evaluate, save."""
 
     def __init__(
         self,
@@ -166,14 +168,22 @@ class _Windows(keras.callbacks.Callback):
         self.progress.step = step
         self.progress.seconds += seconds
         self._log(losses, step, step - before, seconds)
-        done = step == self.plan.total_steps
-        if done or self._evaluations(step) > self._evaluations(before):
-            self._evaluate(step)
-        if done or self.stop.signal or time.monotonic() - self.last_save > 60 * self.plan.checkpoint_every:
-            self.checkpoints.save(step, self.model.state(), asdict(self.progress))
-            self.last_save = time.monotonic()
-        if self.stop.signal and not done:
+        if self.stop.signal:
+            # There may be little time: an evaluation that is due is made up for by the resumed training.
+            self._save()
             self.stop.leave()
+        self._evaluate_if_due()
+        if step == self.plan.total_steps or time.monotonic() - self.last_save > 60 * self.plan.checkpoint_every:
+            self._save()
+
+    def catch_up(self) -> None:
+        """Make up for an evaluation that a stop has cut off."""
+        if self.progress.step and self._evaluate_if_due():
+            self._save()
+
+    def _save(self) -> None:
+        self.checkpoints.save(self.progress.step, self.model.state(), asdict(self.progress))
+        self.last_save = time.monotonic()
 
     def _log(self, losses: Row, step: int, steps: int, seconds: float) -> None:
         epoch = step / self.plan.steps_per_epoch
@@ -199,9 +209,14 @@ class _Windows(keras.callbacks.Callback):
         )
         self.bar.update(steps)
 
-    def _evaluations(self, step: int) -> int:
-        """Evaluations that are due by this step."""
-        return step // (self.plan.evaluate_every * self.plan.steps_per_epoch)
+    def _evaluate_if_due(self) -> bool:
+        """Evaluate once `evaluate_every` epochs have passed since the last time, and at the end."""
+        step, interval = self.progress.step, self.plan.evaluate_every * self.plan.steps_per_epoch
+        last = self.progress.validation[-1]["step"] if self.progress.validation else 0
+        due = step // interval > last // interval or (step == self.plan.total_steps and step != last)
+        if due:
+            self._evaluate(step)
+        return due
 
     def _evaluate(self, step: int) -> None:
         figures = dict(self.validate())

@@ -1,0 +1,82 @@
+"""Training batches: fair, random where they should be, and a function of the step alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cyclegan.data.pipeline import steps_per_epoch, training_batches
+
+
+def numbered(count: int, size: int = 6, dtype: type = np.uint8) -> np.ndarray:
+    """Pictures that tell their number in channel 0, their row in channel 1 and their column in channel 2."""
+    images = np.zeros((count, size, size, 3), dtype)
+    images[..., 0] = np.arange(count)[:, None, None]
+    images[..., 1] = np.arange(size)[None, :, None]
+    images[..., 2] = np.arange(size)[None, None, :]
+    return images
+
+
+def take(count: int, *, start_step: int = 0, batch_size: int = 1, flip: bool = True, crop: int = 4) -> list[np.ndarray]:
+    """Batches of both domains as the integers that they were made from: `[2, N, h, w, C]` each."""
+    batches = training_batches(
+        numbered(7),
+        numbered(5),
+        batch_size=batch_size,
+        crop_size=(crop, crop),
+        flip=flip,
+        seed=1,
+        start_step=start_step,
+    )
+    return [np.rint((np.stack(pair) + 1) * 127.5).astype(int) for pair in batches.take(count).as_numpy_iterator()]
+
+
+def test_the_same_step_has_the_same_batch_wherever_one_starts() -> None:
+    np.testing.assert_array_equal(take(20)[9:], take(11, start_step=9))
+
+
+def test_every_pass_sees_every_picture_once_in_a_new_order() -> None:
+    drawn = np.array([[batch[domain, 0, 0, 0, 0] for batch in take(70)] for domain in (0, 1)])
+    passes_A, passes_B = drawn[0].reshape(10, 7), drawn[1].reshape(14, 5)
+    assert all(sorted(order) == list(range(7)) for order in passes_A.tolist())
+    assert all(sorted(order) == list(range(5)) for order in passes_B.tolist())
+    assert len({tuple(order) for order in passes_A.tolist()}) > 5
+    assert len({tuple(order) for order in passes_B.tolist()}) > 5
+
+
+def test_batches_walk_on_through_the_same_order() -> None:
+    single = np.concatenate([batch[:, :, 0, 0, 0] for batch in take(12)], axis=1)
+    triple = np.concatenate([batch[:, :, 0, 0, 0] for batch in take(4, batch_size=3)], axis=1)
+    np.testing.assert_array_equal(single, triple)
+
+
+def test_crops_and_flips_are_random_and_whole() -> None:
+    corners, flipped = set(), 0
+    for batch in take(200):
+        rows, columns = batch[0, 0, :, 0, 1], batch[0, 0, 0, :, 2]
+        assert np.all(np.diff(rows) == 1)
+        assert abs(np.diff(columns)).tolist() == [1, 1, 1]
+        flipped += columns[0] > columns[1]
+        corners.add((rows.min(), columns.min()))
+    assert corners == {(top, left) for top in range(3) for left in range(3)}
+    assert abs(flipped - 100) < 4 * np.sqrt(200 * 0.25)
+
+
+def test_without_flip_and_crop_pictures_stay_whole() -> None:
+    for batch in take(5, flip=False, crop=6):
+        np.testing.assert_array_equal(batch[0, 0, :, :, 1:], numbered(1)[0, :, :, 1:])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_values_fill_minus_one_to_one(dtype: type) -> None:
+    largest = np.iinfo(dtype).max
+    images = np.stack([np.zeros((4, 4, 1), dtype), np.full((4, 4, 1), largest, dtype)])
+    batches = training_batches(images, images, batch_size=2, crop_size=(4, 4), flip=False, seed=0)
+    (first, _) = next(batches.as_numpy_iterator())
+    assert first.dtype == np.float32
+    assert sorted(np.unique(first).tolist()) == [-1.0, 1.0]
+
+
+def test_steps_per_epoch() -> None:
+    assert steps_per_epoch(10, 4) == 2
+    assert steps_per_epoch(3, 4) == 1

@@ -1,0 +1,219 @@
+"""`dvc repro` from the embedded pictures to registered generators, and what it leaves behind."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import Sandbox  # type: ignore[import-not-found]
+from mlflow.entities import Run
+
+MakeSandbox = Callable[[], Sandbox]
+STEPS = [4, 8, 12]
+TERMS = ("adversarial", "identity", "forward_cycle", "backward_cycle")
+SERIES = {
+    *(f"{G}/{term}" for G in ("G_AtoB", "G_BtoA") for term in ("total", *TERMS)),
+    *(f"{G}_weighted/{term}" for G in ("G_AtoB", "G_BtoA") for term in TERMS),
+    *(f"{D}/{term}" for D in ("D_A", "D_B") for term in ("total", "real", "fake", "output_real", "output_fake")),
+    "training/learning_rate",
+    "training/epoch",
+    "training/images_per_second",
+    "training/seconds_per_epoch",
+}
+VALIDATION = {
+    f"val_{direction}/{figure}"
+    for direction in ("AtoB", "BtoA")
+    for figure in ("cycle_l1", "identity_l1", "pair_psnr", "pair_ssim")
+}
+
+
+def run_of(sandbox: Sandbox) -> Run:
+    return sandbox.client.get_run(sandbox.json("reports/train/run.json")["run_id"])
+
+
+def weights(sandbox: Sandbox) -> list[np.ndarray]:
+    """All weights of both generators."""
+    return [
+        array
+        for direction in ("AtoB", "BtoA")
+        for array in keras.saving.load_model(sandbox.root / f"models/generator_{direction}.keras").get_weights()
+    ]
+
+
+def test_nothing_is_left_to_do(finished: Sandbox) -> None:
+    assert "Data and pipelines are up to date." in finished.run("dvc", "repro").stdout
+
+
+def test_every_stage_left_its_outputs(finished: Sandbox) -> None:
+    for path in (
+        "data/raw/source.json",
+        "data/split/manifest.csv",
+        "data/split/trainA.npy",
+        "models/generator_AtoB.keras",
+        "models/generator_BtoA.keras",
+        "reports/split.json",
+        "reports/train/run.json",
+        "reports/train/losses.csv",
+        "reports/train/validation.csv",
+        "reports/train/samples.png",
+        "reports/evaluate/metrics.json",
+        "reports/evaluate/per_image.csv",
+        "reports/evaluate/grid.png",
+        "reports/evaluate/report.html",
+        "reports/register.json",
+    ):
+        assert (finished.root / path).stat().st_size > 0, path
+    ignored = finished.run("git", "status", "--porcelain", "--untracked-files=all").stdout
+    assert not [line for line in ignored.splitlines() if not line.endswith((".gitignore", "dvc.lock"))]
+
+
+def test_one_run_holds_every_series_once(finished: Sandbox) -> None:
+    run = run_of(finished)
+    assert run.info.status == "FINISHED"
+    for name in SERIES:
+        points = finished.client.get_metric_history(run.info.run_id, name)
+        assert [point.step for point in points] == STEPS, name
+    for name in VALIDATION:
+        assert [point.step for point in finished.client.get_metric_history(run.info.run_id, name)] == [8, 12], name
+    plotted = {name for name in run.data.metrics if not name.startswith(("test_", "system/"))}
+    assert plotted == SERIES | VALIDATION
+    assert len(plotted) <= 42
+
+
+def test_weighted_series_are_the_terms_times_their_weights(finished: Sandbox) -> None:
+    metrics, params = run_of(finished).data.metrics, run_of(finished).data.params
+    for direction, term in itertools.product(("AtoB", "BtoA"), TERMS):
+        weight = float(params[f"train.loss_weights.{term}.{direction}"])
+        expected = weight * metrics[f"G_{direction}/{term}"]
+        assert metrics[f"G_{direction}_weighted/{term}"] == pytest.approx(expected)
+    for direction in ("AtoB", "BtoA"):
+        parts = [metrics[f"G_{direction}_weighted/{term}"] for term in TERMS]
+        assert metrics[f"G_{direction}/total"] == pytest.approx(sum(parts), rel=1e-4)
+
+
+def test_run_says_where_it_comes_from(finished: Sandbox) -> None:
+    run = run_of(finished)
+    commit = finished.run("git", "rev-parse", "HEAD").stdout.strip()
+    assert run.data.tags["git.commit"] == commit
+    assert run.data.tags["git.dirty"] == "false"
+    assert run.data.tags["dvc.stage"] == "train"
+    assert run.data.tags["device"].startswith(("CPU", "GPU", "NVIDIA", "Tesla"))
+    assert run.data.params["train.epochs"] == "2"
+    assert run.data.params["data.source"] == "fluent-emoji"
+    (dataset,) = [entry.dataset for entry in run.inputs.dataset_inputs]
+    assert dataset.digest in (finished.root / "dvc.lock").read_text()
+    images = {file.path.split("+")[0] for file in finished.client.list_artifacts(run.info.run_id, "images")}
+    assert images == {"images/samples~AtoB", "images/samples~BtoA"}
+    assert [file.path for file in finished.client.list_artifacts(run.info.run_id, "evaluate")]
+
+
+def test_every_figure_has_the_identity_baseline_beside_it(finished: Sandbox) -> None:
+    metrics = finished.json("reports/evaluate/metrics.json")
+    for direction in ("AtoB", "BtoA"):
+        figures = metrics[direction]
+        assert figures["pair_n"] == 233
+        # Measured independently of this project.
+        assert figures["identity"]["pair_psnr"] == pytest.approx(19.84, abs=0.005)
+        assert figures["identity"]["pair_ssim"] == pytest.approx(0.752, abs=0.0006)
+        assert figures["identity"]["pair_l1"] == pytest.approx(0.0576, abs=0.00005)
+        assert {"cycle_l1", "cycle_psnr", "cycle_ssim", "identity_l1", "change_l1", "pair_ssim"} <= set(figures)
+    with (finished.root / "reports/evaluate/per_image.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["direction"] == "AtoB" and row["scored"] == "True"]
+    assert np.mean([float(row["pair_psnr"]) for row in rows]) == pytest.approx(metrics["AtoB"]["pair_psnr"], rel=1e-4)
+    logged = run_of(finished).data.metrics
+    assert logged["test_AtoB/pair_psnr"] == pytest.approx(metrics["AtoB"]["pair_psnr"])
+
+
+def test_dvc_shows_metrics_and_plots(finished: Sandbox) -> None:
+    assert "AtoB.identity.pair_psnr" in finished.run("dvc", "metrics", "show").stdout
+    assert "AtoB.pair_psnr" in finished.run("dvc", "metrics", "diff", "--all").stdout
+    assert "losses.csv" in finished.run("dvc", "plots", "diff", "--json").stdout
+
+
+def test_both_generators_are_registered(finished: Sandbox) -> None:
+    report = finished.json("reports/register.json")
+    for direction in ("AtoB", "BtoA"):
+        version = finished.client.get_model_version_by_alias(f"fluent-emoji-{direction}", "challenger")
+        assert report[direction]["version"] == str(version.version)
+        assert version.run_id == run_of(finished).info.run_id
+        assert version.tags["git.commit"]
+        assert "identity baseline" in version.description
+
+
+def test_translate_takes_the_registered_model(finished: Sandbox, tmp_path: Path) -> None:
+    pictures = sorted((finished.root / "data/fluent-emoji/testA").glob("*.png"))[:3]
+    model, output = "models:/fluent-emoji-AtoB@challenger", str(tmp_path / "out")
+    finished.run("cyclegan", "translate", model, *map(str, pictures), "--output", output)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [path.name for path in pictures]
+    again = finished.run("cyclegan", "translate", model, *map(str, pictures), "--output", output, check=False)
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
+    missing = finished.run("cyclegan", "translate", model + "x", str(pictures[0]), "-o", output, check=False)
+    assert missing.returncode == 2
+    assert "cannot be loaded from the registry" in missing.stderr
+    assert "Traceback" not in missing.stderr
+
+
+def test_going_back_to_earlier_parameters_points_back_to_their_run(finished: Sandbox) -> None:
+    first = finished.json("reports/train/run.json")["run_id"]
+    finished.configure(train={"epochs": 1})
+    finished.run("dvc", "repro", "register")
+    second = finished.json("reports/train/run.json")["run_id"]
+    assert second != first
+    finished.configure(train={"epochs": 2})
+    assert "is cached - skipping run" in finished.run("dvc", "repro").stdout
+    assert finished.json("reports/train/run.json")["run_id"] == first
+
+
+def test_experiment_in_a_temporary_folder_keeps_its_run(finished: Sandbox) -> None:
+    before = finished.json("reports/train/run.json")["run_id"]
+    finished.run("dvc", "exp", "run", "--temp", "--name", "shorter", "-S", "train.epochs=1", "-S", "train.seed=5")
+    assert finished.json("reports/train/run.json")["run_id"] == before
+    experiment = finished.client.get_experiment_by_name("fluent-emoji")
+    (run,) = finished.client.search_runs([experiment.experiment_id], "tags.`dvc.exp` = 'shorter'")
+    assert run.info.run_name == "shorter"
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.seed"] == "5"
+
+
+def test_training_killed_on_the_way_ends_as_if_it_had_not_been(finished: Sandbox, make_sandbox: MakeSandbox) -> None:
+    sandbox = make_sandbox()
+    sandbox.configure(train={"checkpoint_every": 1e-9})
+    sandbox.run("dvc", "repro", "split")
+    with subprocess.Popen(
+        ["dvc", "repro", "train"],
+        cwd=sandbox.root,
+        env=sandbox.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as killed:
+        deadline = time.monotonic() + 240
+        while not list(sandbox.root.glob("checkpoints/*/step-*.sha256")):
+            assert time.monotonic() < deadline, "no checkpoint was written"
+            assert killed.poll() is None, "the training ended before it could be killed"
+            time.sleep(0.02)
+        os.killpg(killed.pid, signal.SIGKILL)
+    assert not (sandbox.root / "models/generator_AtoB.keras").exists()
+    resumed = sandbox.run("dvc", "repro", "train").stdout
+    assert "resuming at step" in resumed
+    for got, expected in zip(weights(sandbox), weights(finished), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    for report in ("losses.csv", "validation.csv"):
+        path = f"reports/train/{report}"
+        assert (sandbox.root / path).read_text() == (finished.root / path).read_text()
+    run = run_of(sandbox)
+    assert run.info.status == "FINISHED"
+    for name in SERIES:
+        assert [point.step for point in sandbox.client.get_metric_history(run.info.run_id, name)] == STEPS, name
+    experiment = sandbox.client.get_experiment_by_name("fluent-emoji")
+    assert len(sandbox.client.search_runs([experiment.experiment_id])) == 1

@@ -1,0 +1,71 @@
+"""Imports flow one way: stages → {registry, evaluation, inference, tracking} → training → {models, data} → the base."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import cyclegan
+
+PACKAGE = Path(cyclegan.__file__).parent
+BASE = {"domains", "errors", "files", "project"}
+# What each part may import of the others, beside the base and itself.
+ALLOWED = {
+    "models": set(),
+    "data": {"params"},
+    "training": {"models", "data"},
+    "inference": {"models", "data"},
+    "evaluation": {"data", "inference"},
+    "tracking": {"params"},
+    "registry": {"tracking", "inference"},
+    "params": set(),
+    "presets": {"params"},
+    "quiet": set(),
+}
+# Libraries that parts must do without: what a notebook or a GPU machine without them uses.
+FORBIDDEN = {
+    "models": {"mlflow", "dvc", "optuna", "pydantic", "pandas"},
+    "training": {"mlflow", "dvc", "optuna", "pydantic", "pandas"},
+    "inference": {"mlflow", "dvc", "optuna", "pydantic"},
+    "evaluation": {"mlflow", "dvc", "optuna", "pydantic"},
+}
+
+
+def imported(file: Path) -> set[str]:
+    """Full names of the modules that a file imports, wherever in the file."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names if node.module == "cyclegan"}
+    return names
+
+
+def part_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_arrows_point_one_way() -> None:
+    wrong = []
+    for file in sorted(PACKAGE.rglob("*.py")):
+        part = part_of(file)
+        if part not in ALLOWED:
+            continue
+        for name in imported(file):
+            if name.startswith("cyclegan."):
+                target = name.split(".")[1]
+                if target not in BASE | {part} | ALLOWED[part] | {"__version__"}:
+                    wrong.append(f"{file.relative_to(PACKAGE)} imports {name}")
+    assert wrong == []
+
+
+def test_lower_parts_know_nothing_of_the_tools_above() -> None:
+    wrong = [
+        f"{file.relative_to(PACKAGE)} imports {name}"
+        for file in sorted(PACKAGE.rglob("*.py"))
+        for name in imported(file)
+        if name.split(".")[0] in FORBIDDEN.get(part_of(file), set())
+    ]
+    assert wrong == []

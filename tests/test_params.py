@@ -1,0 +1,185 @@
+"""params.yaml: what is accepted, and what each mistake is told."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cyclegan.errors import UserError
+from cyclegan.params import Params, flatten, load, read, validate
+
+ROOT = Path(__file__).parents[1]
+GOOD = read(ROOT / "params.yaml")
+
+
+def changed(**values: Any) -> dict[str, Any]:
+    """The committed parameters with some keys set, `train__epochs=3` for train.epochs."""
+    tree = copy.deepcopy(GOOD)
+    for path, value in values.items():
+        *parents, last = path.split("__")
+        section = tree
+        for parent in parents:
+            section = section[parent]
+        section[last] = value
+    return tree
+
+
+def test_committed_file_and_presets_are_valid() -> None:
+    assert load(ROOT / "params.yaml").train.epochs >= 1
+    presets = sorted((ROOT / "presets").glob("*.yaml"))
+    assert len(presets) >= 3
+    for preset in presets:
+        load(preset)
+    assert read(ROOT / "presets" / "quickstart.yaml") == GOOD
+
+
+def test_every_key_has_a_comment_above_it() -> None:
+    lines = (ROOT / "params.yaml").read_text().splitlines()
+    for before, line in itertools.pairwise(lines):
+        if line.startswith("  ") and not line.strip().startswith("#"):
+            assert before.strip().startswith("#"), line
+
+
+def test_every_key_is_a_field_and_frozen() -> None:
+    params = validate(copy.deepcopy(GOOD))
+    assert {key for key, _ in flatten(GOOD)} <= {
+        key for known, _ in flatten(params.model_dump()) for key in (known, known.rpartition(".")[0])
+    }
+    with pytest.raises(ValueError, match="frozen"):
+        params.train.epochs = 3  # type: ignore[misc]
+
+
+def test_one_number_means_both_directions_and_both_sides() -> None:
+    params = validate(changed(train__loss_weights__identity=2.5, train__crop_size=32))
+    assert params.train.loss_weights.identity.model_dump() == {"AtoB": 2.5, "BtoA": 2.5}
+    assert params.train.crop_size == (32, 32)
+    weights = changed(train__update_order="sequential", train__loss_weights__forward_cycle={"AtoB": 3, "BtoA": 4})
+    assert validate(weights).train.loss_weights.forward_cycle.BtoA == 4
+    assert validate(changed(train__crop_size=[32, 64])).train.crop_size == (32, 64)
+
+
+@pytest.mark.parametrize(
+    ("size", "blocks"), [(64, 6), (252, 6), (256, 9), ([256, 128], 6)], ids=["64", "252", "256", "not square"]
+)
+def test_automatic_blocks(size: Any, blocks: int) -> None:
+    params = validate(changed(data__load_size=size, train__crop_size=size, model__blocks="auto"))
+    assert params.model.blocks_for(params.train.crop_size) == blocks
+
+
+@pytest.mark.parametrize(
+    ("source", "extra", "name"),
+    [
+        ("fluent-emoji", {}, "fluent-emoji"),
+        ("horse2zebra", {}, "horse2zebra"),
+        ("file:///data/My%20Set.tar.gz", {"data__sha256": "0" * 64}, "My-20Set"),
+        ("folders", {"data__folder_A": "/x/summer", "data__folder_B": "/y/winter"}, "summer2winter"),
+        ("folders", {"data__folder_A": "a", "data__folder_B": "b", "data__name": "mine"}, "mine"),
+    ],
+)
+def test_name_of_the_data_set(source: str, extra: dict[str, Any], name: str) -> None:
+    assert validate(changed(data__source=source, **extra)).data.dataset == name
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"train__epoch": 3}, "train.epoch: unknown key; did you mean train.epochs?"),
+    ({"trane": {}}, "trane: unknown key; did you mean train?"),
+    ({"train__zzz": 1}, "train.zzz: unknown key; known keys: seed, epochs"),
+    ({"train__epochs": "3"}, "train.epochs = '3': must be a valid integer"),
+    ({"train__epochs": True}, "train.epochs = True: must be a valid integer"),
+    ({"train__epochs": 2.5}, "train.epochs = 2.5: must be a valid integer"),
+    ({"train__epochs": None}, "train.epochs = None: must be a valid integer"),
+    ({"train__epochs": 0}, "train.epochs = 0: must be at least 1"),
+    ({"train__epochs": [1]}, "train.epochs = [1]: must be a valid integer"),
+    ({"train": None}, "train = None: must be a mapping of keys"),
+    ({"train": []}, "train = []: must be a mapping of keys"),
+    ({"train__flip": "yes"}, "train.flip = 'yes': must be a valid boolean"),
+    ({"train__learning_rate": float("nan")}, "train.learning_rate = nan: must be a finite number"),
+    ({"train__learning_rate": float("inf")}, "train.learning_rate = inf: must be a finite number"),
+    ({"train__learning_rate": -1.0}, "train.learning_rate = -1.0: must be greater than 0"),
+    ({"train__learning_rate": "2e-4"}, "train.learning_rate = '2e-4': must be a valid number"),
+    ({"train__beta_1": 1.0}, "train.beta_1 = 1.0: must be less than 1"),
+    ({"train__steps_per_epoch": "many"}, "train.steps_per_epoch = 'many': must be 'auto', or a valid integer"),
+    ({"train__steps_per_epoch": 0}, "train.steps_per_epoch = 0: must be 'auto', or at least 1"),
+    ({"train__jit_compile": 1}, "train.jit_compile = 1: must be 'auto', or a valid boolean"),
+    ({"train__update_order": "both"}, "train.update_order = 'both': must be 'joint' or 'sequential'"),
+    ({"train__crop_size": 63}, "train.crop_size [63, 63]: each side must be a multiple of 4"),
+    ({"train__crop_size": 128}, "train.crop_size [128, 128] is larger than data.load_size [64, 64]; lower it"),
+    ({"train__crop_size": [64]}, "train.crop_size = [64]: must be one number of pixels, or [height, width]"),
+    ({"train__crop_size": "64"}, "train.crop_size = '64': must be one number of pixels, or [height, width]"),
+    ({"data__load_size": 0}, "data.load_size = 0: must be between 1 and 8192 pixels a side"),
+    ({"data__load_size": 100_000}, "data.load_size = 100000: must be between 1 and 8192 pixels a side"),
+    ({"model__blocks": "nine"}, "model.blocks = 'nine': must be 'auto', or a valid integer"),
+    ({"model__blocks": -1}, "model.blocks = -1: must be 'auto', or at least 0"),
+    ({"model__generator": "unet"}, "model.blocks has no effect with model.generator: unet; set it to 'auto'"),
+    ({"model__norm": "none", "model__output_norm": True}, "model.output_norm needs a normalisation"),
+    ({"model__discriminator": "pixel", "model__patch_layers": 2}, "model.patch_layers is only read with"),
+    ({"model__patch_layers": 5}, "too small for model.discriminator: patch with 5 layers; use at least 96"),
+    ({"data__channels_A": 1}, "train.loss_weights.identity compares a generator's output with its input"),
+    ({"data__channels_A": 2}, "data.channels_A = 2: must be 1, 3 or 4"),
+    ({"data__bit_depth": 12}, "data.bit_depth = 12: must be 8 or 16"),
+    ({"data__source": "http://x/y.zip"}, "plain http is refused; use https: or file:"),
+    ({"data__source": "file:x.zip"}, "data.sha256 is empty: an archive needs its SHA-256 sum"),
+    ({"data__sha256": "abc"}, "data.sha256 = 'abc': must be 64 hexadecimal digits"),
+    ({"data__sha256": "0" * 64}, "data.sha256 is only read with an archive"),
+    ({"data__folder_A": "mine"}, "only read with data.source: folders, not 'fluent-emoji'; set data.source: folders"),
+    ({"data__name": "a b"}, "data.name = 'a b': must be 1 to 64 letters"),
+    ({"data__name": "../x"}, "data.name = '../x': must be 1 to 64 letters"),
+    ({"data__val_fraction": 0.5, "data__test_fraction": 0.5}, "leave under a tenth for training; lower them"),
+    ({"data__on_bad_image": "ignore"}, "data.on_bad_image = 'ignore': must be 'fail' or 'skip'"),
+    ({"train__loss_weights__identity": "x"}, "must be a number, or {AtoB: number, BtoA: number}"),
+    ({"train__loss_weights__identity": {"AtoB": 1}}, "train.loss_weights.identity.BtoA: missing; add it"),
+    ({"train__loss_weights__identity": -1}, "train.loss_weights.identity.AtoB = -1: must be at least 0"),
+    ({"train__loss_weights__forward_cycle": 3}, "make them equal or use update_order: sequential"),
+    ({"train__adversarial_loss": "wgan"}, "must be 'least_squares', 'vanilla', 'hinge' or 'wasserstein'"),
+    ({"train__adversarial_loss": "wasserstein"}, "without its Lipschitz constraint; set it to 10"),
+    ({"train__gradient_penalty": 10.0}, "train.gradient_penalty = 10.0 belongs to train.adversarial_loss: wasserstein"),
+    ({"train__adversarial_loss": "hinge", "train__label_smoothing": 0.1}, "has no labels to smooth"),
+    ({"train__gradient_clip_norm": 0.0}, "train.gradient_clip_norm = 0.0: must be greater than 0"),
+    ({"train__checkpoint_every": 0}, "train.checkpoint_every = 0: must be greater than 0"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), BAD, ids=[" ".join(values) for values, _ in BAD])
+def test_mistakes_are_told_in_one_line(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        validate(changed(**values))
+    (line,) = [line for line in str(caught.value).splitlines() if message in line]
+    assert line.startswith("params.yaml: ")
+
+
+def test_missing_key() -> None:
+    tree = copy.deepcopy(GOOD)
+    del tree["train"]["epochs"]
+    with pytest.raises(UserError, match=r"train\.epochs: missing; add it"):
+        validate(tree)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "does not exist; 'cyclegan preset quickstart' writes one"),
+        (b"", "must hold the sections data, model, train"),
+        (b"- 1\n", "must hold the sections data, model, train"),
+        (b"train: [", "is not valid YAML"),
+        (b"train: {}\ntrain: {}\n", "is not valid YAML"),
+        (b"\xff\xfe", "is not UTF-8 text"),
+        (b"train: !!python/object/apply:os.system ['true']\n", "is not valid YAML"),
+    ],
+    ids=["no file", "empty", "a list", "broken", "key twice", "binary", "code"],
+)
+def test_files_that_are_no_parameters(tmp_path: Path, text: bytes | None, message: str) -> None:
+    file = tmp_path / "params.yaml"
+    if text is not None:
+        file.write_bytes(text)
+    with pytest.raises(UserError) as caught:
+        load(file)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_params_type_lists_all_sections() -> None:
+    assert list(Params.model_fields) == list(GOOD)
