@@ -1,0 +1,10 @@
+#!/bin/sh
+# `ui` starts the MLflow UI; everything else is run as it is.
+set -eu
+if [ "${1:-}" = ui ]; then
+    # 0.0.0.0 is the container's own address: what the host sees is decided by docker run -p.
+    exec env MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --host 0.0.0.0 --port 5000 --workers 1 \
+        --allowed-hosts 'localhost:*,127.0.0.1:*' \
+        --backend-store-uri "sqlite:////project/mlruns/mlflow.db" --default-artifact-root /project/mlruns/artifacts
+fi
+exec "$@"
