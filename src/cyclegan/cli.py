@@ -16,6 +16,7 @@ from pathlib import Path
 from cyclegan.errors import UserError
 
 MENDABLE = {
+    errno.EEXIST,
     errno.ENOSPC,
     errno.EDQUOT,
     errno.EROFS,

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from cyclegan.data.dataset import PackedDataset
-from cyclegan.domains import DIRECTIONS, Direction
-from cyclegan.errors import UserError
+from cyclegan.domains import DIRECTIONS
 from cyclegan.evaluation.protocol import evaluate
 from cyclegan.evaluation.report import draw, write_reports
 from cyclegan.inference.translate import Translator, load_generator
 from cyclegan.params import load
 from cyclegan.project import Project
+from cyclegan.stages.outputs import attach, generator_files, measured, training_run
 from cyclegan.tracking.provenance import tags
-from cyclegan.tracking.runs import TrackedRun
 from cyclegan.tracking.store import open_store
 
 
@@ -49,12 +47,8 @@ def run(project: Project) -> None:
         },
         history=pd.concat(curves, ignore_index=True),
     )
-    tracked = TrackedRun.attach(
-        store,
-        training["run_id"],
-        experiment=training["experiment"],
-        name=f"{params.data.dataset}-{training['run_key'][:8]}",
-    )
+    tracked = attach(store, training)
+    tracked.log_metrics(training["steps"], figures_by_name(evaluation.metrics))
     tracked.log_artifact(folder, "evaluate")
     for direction in DIRECTIONS:
         figures = evaluation.metrics[direction]
@@ -63,18 +57,10 @@ def run(project: Project) -> None:
         )
 
 
-def training_run(project: Project) -> dict[str, Any]:
-    """What stage `train` said of its run.
-
-    Raises:
-        UserError: it has not run.
-    """
-    file = project.reports / "train" / "run.json"
-    if not file.is_file():
-        raise UserError(f"{file} does not exist: train first ('dvc repro train')")
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-def generator_files(project: Project) -> dict[Direction, Path]:
-    """Where stage `train` leaves the generators."""
-    return {direction: project.models / f"generator_{direction}.keras" for direction in DIRECTIONS}
+def figures_by_name(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The figures as they are named in MLflow: `test_AtoB/pair_psnr`, and the baseline's `identity_AtoB/pair_psnr`."""
+    named: dict[str, float] = {}
+    for direction in DIRECTIONS:
+        for prefix, figures in (("test", metrics[direction]), ("identity", metrics[direction].get("identity", {}))):
+            named |= {f"{prefix}_{direction}/{name}": value for name, value in measured(figures).items()}
+    return named

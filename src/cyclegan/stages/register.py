@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
 
 from cyclegan.domains import DIRECTIONS
 from cyclegan.errors import UserError
@@ -12,9 +10,8 @@ from cyclegan.files import write_json
 from cyclegan.params import load
 from cyclegan.project import Project
 from cyclegan.registry.register import Candidate, register
-from cyclegan.stages.evaluate import generator_files, training_run
+from cyclegan.stages.outputs import attach, generator_files, measured, training_run
 from cyclegan.tracking.provenance import tags
-from cyclegan.tracking.runs import TrackedRun
 from cyclegan.tracking.store import open_store
 
 
@@ -28,9 +25,7 @@ def run(project: Project) -> None:
     metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
     store = open_store(project, params.tracking)
     dataset = params.data.dataset
-    tracked = TrackedRun.attach(
-        store, training["run_id"], experiment=training["experiment"], name=f"{dataset}-{training['run_key'][:8]}"
-    )
+    tracked = attach(store, training)
     channels = {"A": params.data.channels_A, "B": params.data.channels_B}
     files = generator_files(project)
     versions = register(
@@ -43,8 +38,8 @@ def run(project: Project) -> None:
                 files[direction],
                 channels[source],
                 channels[target],
-                metrics=numbers(metrics[direction]),
-                identity=numbers(metrics[direction].get("identity", {})),
+                metrics=measured(metrics[direction]),
+                identity=measured(metrics[direction].get("identity", {})),
             )
             for direction, (source, target) in DIRECTIONS.items()
         ],
@@ -58,8 +53,3 @@ def run(project: Project) -> None:
     write_json(project.reports / "register.json", {"run_id": tracked.id, **report})
     for version in versions:
         print(f"{version.uri}  alias challenger{'  (was registered already)' if version.reused else ''}")
-
-
-def numbers(figures: Mapping[str, Any]) -> dict[str, float]:
-    """The measured figures of one direction, without the counts and the nested baseline."""
-    return {name: float(value) for name, value in figures.items() if isinstance(value, float)}

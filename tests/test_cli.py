@@ -1,0 +1,175 @@
+"""The command line, as a person uses it: what it prints, where, and with which exit code."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+FIXTURES = ROOT / "tests" / "fixtures" / "parity"
+
+
+def cyclegan(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cyclegan", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project folder with parameters and presets, and no data."""
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    return tmp_path
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line that a user error prints."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("cyclegan: ")
+    return line.removeprefix("cyclegan: ")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    heavy = {"tensorflow", "keras", "mlflow", "pandas", "numpy", "pydantic", "dvc"}
+    code = (
+        "import sys, cyclegan.cli\n"
+        "try: cyclegan.cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        f"print('LOADED', sorted({heavy!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "LOADED []" in done.stdout
+    for command in ("fetch", "split", "train", "evaluate", "register", "preset", "translate"):
+        assert command in done.stdout
+
+
+def test_outside_a_project(tmp_path: Path) -> None:
+    assert "no dvc.yaml in" in refused(cyclegan("params", cwd=tmp_path))
+
+
+def test_params_prints_every_value(project: Path) -> None:
+    (project / "deep").mkdir()
+    done = cyclegan("params", cwd=project / "deep")
+    assert done.returncode == 0
+    assert "train.loss_weights.identity.AtoB = " in done.stdout
+
+
+def test_a_wrong_parameter_stops_every_stage_before_any_work(project: Path) -> None:
+    file = project / "params.yaml"
+    file.write_text(file.read_text().replace("  update_order: joint", "  update_order: jiont"))
+    for stage in ("fetch", "split", "train", "evaluate", "register"):
+        line = refused(cyclegan(stage, cwd=project))
+        assert line == "params.yaml: train.update_order = 'jiont': must be 'joint' or 'sequential'"
+    assert {path.name for path in project.iterdir()} == {"dvc.yaml", "params.yaml", "presets"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ("split", "dvc repro fetch"),
+        ("train", "dvc repro split"),
+        ("evaluate", "dvc repro train"),
+        ("register", "dvc repro train"),
+    ],
+)
+def test_a_stage_without_its_input_names_the_stage_before(project: Path, stage: str, message: str) -> None:
+    assert message in refused(cyclegan(stage, cwd=project))
+
+
+def test_preset_prints_what_changes(project: Path) -> None:
+    done = cyclegan("preset", "tutorial", cwd=project)
+    assert done.returncode == 0
+    assert "train.update_order: joint -> sequential" in done.stdout
+    assert (project / "params.yaml").read_text() == (project / "presets" / "tutorial.yaml").read_text()
+    again = cyclegan("preset", "tutorial", cwd=project)
+    assert again.stdout == "params.yaml already holds the values of preset tutorial\n"
+    assert "quickstart" in cyclegan("preset", "list", cwd=project).stdout.split()
+
+
+def test_unknown_preset(project: Path) -> None:
+    assert refused(cyclegan("preset", "tutrial", cwd=project)) == (
+        "preset 'tutrial' does not exist; did you mean 'tutorial'?"
+    )
+    (project / "params.yaml").unlink()
+    assert "cyclegan preset quickstart" in refused(cyclegan("params", cwd=project))
+    assert cyclegan("preset", "quickstart", cwd=project).returncode == 0
+    assert cyclegan("params", cwd=project).returncode == 0
+
+
+def test_summary_counts_parameters_as_the_tutorial_does(project: Path) -> None:
+    cyclegan("preset", "tutorial", cwd=project)
+    done = cyclegan("summary", cwd=project)
+    assert done.returncode == 0
+    assert done.stdout.count("35,276,553") >= 2
+    assert done.stdout.count("6,962,369") >= 2
+    assert all(f'"{name}"' in done.stdout for name in ("G_AtoB", "G_BtoA", "D_A", "D_B"))
+
+
+def test_import_legacy_and_translate(tmp_path: Path) -> None:
+    """A generator saved with keras-contrib becomes a .keras file that gives the recorded output."""
+    model = tmp_path / "generator.keras"
+    done = cyclegan("import-legacy", FIXTURES / "generator_keras_contrib.h5", "--output", model, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "69,801 parameters" in done.stdout
+    assert "exists; name a new file" in refused(
+        cyclegan("import-legacy", FIXTURES / "generator_keras_contrib.h5", "--output", model, cwd=tmp_path)
+    )
+    recorded = np.load(FIXTURES / "generator_io.npz")
+    pixels = np.rint((recorded["x"][0] + 1) * 127.5).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    done = cyclegan("translate", model, "picture.png", "--output", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    translated = np.asarray(Image.open(tmp_path / "out" / "picture.png")).astype(float)
+    # The picture was rounded to 8 bits on the way in and out.
+    assert np.abs(translated - (recorded["y"][0] + 1) * 127.5).mean() < 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("translate", "none.keras", "picture.png", "-o", "out"), "none.keras does not exist"),
+        (("translate", "picture.png", "picture.png", "-o", "out"), "is not a .keras file"),
+        (("translate", "broken.keras", "picture.png", "-o", "out"), "broken.keras cannot be loaded as a generator"),
+        (("import-legacy", "picture.png", "-o", "x.keras"), "picture.png"),
+        (("import-legacy", "missing.h5", "-o", "x.keras"), "missing.h5"),
+        (("import-legacy", "missing.h5", "-o", "x.h5"), "must end in .keras"),
+    ],
+)
+def test_files_that_are_no_models(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "picture.png")
+    (tmp_path / "broken.keras").write_bytes(b"no model")
+    assert message in refused(cyclegan(*arguments, cwd=tmp_path))
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "x.keras").exists()
+
+
+def test_a_reader_that_goes_away_is_no_error(project: Path) -> None:
+    command = f"{sys.executable} -m cyclegan params | head -n 1"
+    done = subprocess.run(["bash", "-c", command], cwd=project, capture_output=True, text=True, check=True)
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(project: Path) -> None:
+    (project / "data").write_text("a file where a folder must go")
+    (project / "elsewhere").mkdir()
+    for domain in "AB":
+        (project / f"pictures{domain}").mkdir()
+        for number in range(12):
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(project / f"pictures{domain}" / f"{number}.png")
+    file = project / "params.yaml"
+    text = file.read_text().replace("source: fluent-emoji", "source: folders")
+    for domain in "AB":
+        text = text.replace(f"data/fluent-emoji/train{domain}", f"pictures{domain}")
+    file.write_text(text)
+    line = refused(cyclegan("fetch", cwd=project))
+    assert "data" in line
