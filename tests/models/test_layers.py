@@ -12,12 +12,12 @@ import tensorflow as tf
 
 from cyclegan.models import build_discriminator, build_generator
 from cyclegan.models.layers import (
+    AddChange,
     BilinearUpsampling2D,
     BlurPooling2D,
     ContribInstanceNormalization,
     InstanceNormalization,
     ReflectionPadding2D,
-    ResidualTanh,
     SpectralConv2D,
     batches_are_independent,
     normalization,
@@ -58,7 +58,7 @@ LAYERS = [
     ReflectionPadding2D(3),
     BlurPooling2D(),
     BilinearUpsampling2D(),
-    ResidualTanh(limit=0.9),
+    AddChange(),
     SpectralConv2D(4, 3, strides=2, vector_initializer=keras.initializers.RandomNormal(seed=3)),
 ]
 
@@ -274,12 +274,37 @@ def test_bilinear_upsampling_equals_keras(mode: str) -> None:
         np.testing.assert_allclose(value, reference, rtol=1e-5, atol=1e-5)
 
 
-def test_residual_tanh_keeps_the_image_and_stays_in_range() -> None:
+def test_change_keeps_the_image_and_stays_in_range() -> None:
     image = np.linspace(-1, 1, 2 * 4 * 4 * 3, dtype="float32").reshape(2, 4, 4, 3)
-    np.testing.assert_allclose(ResidualTanh()([0 * image, image]), image, atol=1.001e-3)
-    changed = np.asarray(ResidualTanh()([np.full_like(image, 9), image]))
-    assert changed.max() <= 1
-    assert changed.min() > 0.99
+    np.testing.assert_array_equal(AddChange()([0 * image, image]), image)
+    change = np.where(np.arange(image.size).reshape(image.shape) % 2, 1.5, -1.5).astype("float32")
+    np.testing.assert_array_equal(AddChange()([change, image]), np.clip(image + change, -1, 1))
+
+
+@pytest.mark.parametrize(
+    ("image", "change", "upstream", "passed"),
+    [
+        (0.5, 0.2, 3.0, 3.0),
+        (1.0, 0.0, -3.0, -3.0),
+        # Beyond the range: a step of descent that leads further out is stopped, one that leads back is not.
+        (1.0, 0.2, -3.0, 0.0),
+        (1.0, 0.2, 3.0, 3.0),
+        (-1.0, -0.2, 3.0, 0.0),
+        (-1.0, -0.2, -3.0, -3.0),
+    ],
+)
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+def test_change_outside_the_range_can_come_back(
+    image: float, change: float, upstream: float, passed: float, jit_compile: bool
+) -> None:
+    @tf.function(jit_compile=jit_compile)
+    def gradient(change: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(change)
+            y = AddChange()([change, tf.fill((1, 1, 1, 1), image)])
+        return tape.gradient(y, change, output_gradients=tf.fill((1, 1, 1, 1), upstream))
+
+    assert np.squeeze(gradient(tf.fill((1, 1, 1, 1), change))) == passed
 
 
 def effective_matrix(layer: SpectralConv2D, size: int, channels: int) -> np.ndarray:

@@ -11,10 +11,10 @@ from keras import layers
 
 from cyclegan.models.initializers import SeededInitializers
 from cyclegan.models.layers import (
+    AddChange,
     BilinearUpsampling2D,
     BlurPooling2D,
     ReflectionPadding2D,
-    ResidualTanh,
     normalization,
     output_dtype,
 )
@@ -66,7 +66,7 @@ def build_generator(
         norm: see `layers.normalization`. The U-Net's outermost and innermost halvings have none: at 1×1 pixel an
             instance norm would return a constant.
         output_norm: normalise the last convolution before tanh, as the Keras tutorial does.
-        residual_output: the network computes a change to the input, see `layers.ResidualTanh`; starts near the
+        residual_output: the network computes a change to the input, see `layers.AddChange`; starts near the
             identity. Needs `channels_in == channels_out`.
         dropout: rate; the reference's is 0.5. `resnet`: inside each residual block. `unet`: after the doublings
             between the first and the last four, at least one.
@@ -108,7 +108,7 @@ def build_generator(
             raise ValueError(f"depth = {depth}: a U-Net halves its input at least 3 times")
         x = _unet(image, parts, output, base_filters, depth)
     if residual_output:
-        x = ResidualTanh(dtype=output_dtype(), name="output")([x, image])
+        x = AddChange(dtype=output_dtype(), name="output")([x, image])
     else:
         x = layers.Activation("tanh", dtype=output_dtype(), name="output")(x)
     return keras.Model(image, x, name=name)
