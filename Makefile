@@ -28,10 +28,10 @@ $(VENV)/installed: pyproject.toml $(LOCK)
 	@touch $@
 
 test: install
-	pytest -m "not slow"
+	pytest -m "not slow" -n 2 --dist loadfile
 
 test-all: install
-	pytest
+	pytest -n 2 --dist loadfile
 
 lint: install
 	ruff check

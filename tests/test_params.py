@@ -14,17 +14,28 @@ from cyclegan.params import Params, flatten, load, read, validate
 
 ROOT = Path(__file__).parents[1]
 GOOD = read(ROOT / "params.yaml")
+# What the cases below start from, whatever the committed quick start has.
+START = {
+    "data": {"load_size": 64},
+    "model": {"generator": "resnet", "blocks": 4, "skip": "add", "padding": "reflect", "upsample": "resize"}
+    | {"norm": "instance", "discriminator": "patch", "patch_layers": 3},
+    "train": {"crop_size": 64, "update_order": "joint", "adversarial_loss": "least_squares", "lr_policy": "linear"}
+    | {"lr_decay_start": 0.5, "plateau": None, "diff_augment": [], "deterministic": True, "jit_compile": "auto"}
+    | {"loss_weights": dict.fromkeys(("adversarial", "identity", "forward_cycle", "backward_cycle"), 1.0)},
+}
 
 
 def changed(**values: Any) -> dict[str, Any]:
-    """The committed parameters with some keys set, `train__epochs=3` for train.epochs."""
+    """Good parameters with some keys set, `train__epochs=3` for train.epochs."""
     tree = copy.deepcopy(GOOD)
+    for section, start in copy.deepcopy(START).items():
+        tree[section] |= start
     for path, value in values.items():
         *parents, last = path.split("__")
         section = tree
         for parent in parents:
             section = section[parent]
-        section[last] = value
+        section[last] = copy.deepcopy(value)
     return tree
 
 
@@ -84,6 +95,12 @@ def test_name_of_the_data_set(source: str, extra: dict[str, Any], name: str) -> 
     assert validate(changed(data__source=source, **extra)).data.dataset == name
 
 
+PLATEAU = {
+    "train__lr_policy": "plateau",
+    "train__lr_decay_start": None,
+    "train__plateau": {"metric": "val_AtoB/pair_psnr", "patience": 3, "factor": 0.5},
+}
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"train__epoch": 3}, "train.epoch: unknown key; did you mean train.epochs?"),
     ({"trane": {}}, "trane: unknown key; did you mean train?"),
@@ -108,8 +125,18 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"train__update_order": "both"}, "train.update_order = 'both': must be 'joint' or 'sequential'"),
     ({"train__crop_size": 63}, "train.crop_size [63, 63]: each side must be a multiple of 4"),
     ({"train__crop_size": 128}, "train.crop_size [128, 128] is larger than data.load_size [64, 64]; lower it"),
-    ({"train__crop_size": [64]}, "train.crop_size = [64]: must be one number of pixels, or [height, width]"),
-    ({"train__crop_size": "64"}, "train.crop_size = '64': must be one number of pixels, or [height, width]"),
+    ({"train__crop_size": [64]}, "train.crop_size = [64]: must be one number of pixels, [height, width], or 'whole'"),
+    ({"train__crop_size": "64"}, "train.crop_size = '64': must be one number of pixels, [height, width], or 'whole'"),
+    (
+        {"train__crop_size": "original"},
+        "train.crop_size = 'original': must be one number of pixels, [height, width], or",
+    ),
+    ({"data__load_size": "whole"}, "data.load_size = 'whole': must be one number of pixels, [height, width], or 'orig"),
+    (
+        {"data__load_size": 66, "train__crop_size": "whole"},
+        "data.load_size [66, 66]: each side must be a multiple of 4 for model.generator: resnet; use [64, 64]",
+    ),
+    ({"data__load_size": "original", "train__crop_size": 66}, "train.crop_size [66, 66]: each side must be a multiple"),
     ({"data__load_size": 0}, "data.load_size = 0: must be between 1 and 8192 pixels a side"),
     ({"data__load_size": 100_000}, "data.load_size = 100000: must be between 1 and 8192 pixels a side"),
     ({"model__blocks": "nine"}, "model.blocks = 'nine': must be 'auto', or a valid integer"),
@@ -119,7 +146,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"model__discriminator": "pixel", "model__patch_layers": 2}, "model.patch_layers is only read with"),
     ({"model__patch_layers": 5}, "too small for model.discriminator: patch with 5 layers; use at least 96"),
     ({"data__channels_A": 1}, "train.loss_weights.identity compares a generator's output with its input"),
-    ({"data__channels_A": 2}, "data.channels_A = 2: must be 1, 3 or 4"),
+    ({"data__channels_A": 17}, "data.channels_A = 17: must be less than or equal to 16"),
+    ({"data__channels_A": 0}, "data.channels_A = 0: must be at least 1"),
     ({"data__bit_depth": 12}, "data.bit_depth = 12: must be 8 or 16"),
     ({"data__source": "http://x/y.zip"}, "plain http is refused; use https: or file:"),
     ({"data__source": "file:x.zip"}, "data.sha256 is empty: an archive needs its SHA-256 sum"),
@@ -133,12 +161,27 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"train__loss_weights__identity": "x"}, "must be a number, or {AtoB: number, BtoA: number}"),
     ({"train__loss_weights__identity": {"AtoB": 1}}, "train.loss_weights.identity.BtoA: missing; add it"),
     ({"train__loss_weights__identity": -1}, "train.loss_weights.identity.AtoB = -1: must be at least 0"),
+    (
+        {"train__loss_weights": dict.fromkeys(("adversarial", "identity", "forward_cycle", "backward_cycle"), 0.0)},
+        "train.loss_weights are all 0 for AtoB, whose generator learns nothing; raise one above 0",
+    ),
     ({"train__loss_weights__forward_cycle": 3}, "make them equal or use update_order: sequential"),
     ({"train__adversarial_loss": "wgan"}, "must be 'least_squares', 'vanilla', 'hinge' or 'wasserstein'"),
     ({"train__adversarial_loss": "wasserstein"}, "without its Lipschitz constraint; set it to 10"),
     ({"train__gradient_penalty": 10.0}, "train.gradient_penalty = 10.0 belongs to train.adversarial_loss: wasserstein"),
     ({"train__adversarial_loss": "hinge", "train__label_smoothing": 0.1}, "has no labels to smooth"),
     ({"train__gradient_clip_norm": 0.0}, "train.gradient_clip_norm = 0.0: must be greater than 0"),
+    ({"train__lr_policy": "constant"}, "train.lr_decay_start has no effect with train.lr_policy: constant; set it to"),
+    ({"train__lr_decay_start": None}, "train.lr_decay_start is null: train.lr_policy: linear needs it; set it to 0.5"),
+    (PLATEAU | {"train__plateau": None}, "train.plateau is null: train.lr_policy: plateau needs it; set it to {metric"),
+    ({"train__plateau": PLATEAU["train__plateau"]}, "train.plateau is only read with train.lr_policy: plateau, not"),
+    (PLATEAU | {"train__plateau__metric": "val_AtoB/psn"}, "must be a validation figure that ends in l1, psnr or ssim"),
+    (PLATEAU | {"train__plateau__factor": 1.0}, "train.plateau.factor = 1.0: must be less than 1"),
+    (PLATEAU | {"train__plateau__patiense": 1}, "train.plateau.patiense: unknown key; did you mean train.plateau.pat"),
+    ({"train__diff_augment": ["colour"]}, "train.diff_augment = 'colour': must be 'color', 'translation' or 'cutout'"),
+    ({"train__diff_augment": "color"}, "train.diff_augment = 'color': must be a valid list"),
+    ({"train__diff_augment": ["color", "color"]}, "names a transform twice; name each once"),
+    ({"train__jit_compile": True}, "train.jit_compile: true has no effect with train.deterministic: true, where"),
     ({"train__checkpoint_every": 0}, "train.checkpoint_every = 0: must be greater than 0"),
 ]
 
@@ -149,6 +192,22 @@ def test_mistakes_are_told_in_one_line(values: dict[str, Any], message: str) -> 
         validate(changed(**values))
     (line,) = [line for line in str(caught.value).splitlines() if message in line]
     assert line.startswith("params.yaml: ")
+
+
+def test_a_plateau_is_accepted_whole() -> None:
+    assert validate(changed(**PLATEAU)).train.plateau.patience == 3
+
+
+def test_the_reference_ways_to_prepare_pictures() -> None:
+    ways = {
+        "resize_and_crop": (72, 64, (64, 64)),
+        "resize": ([64, 32], "whole", (64, 32)),
+        "crop": ("original", 64, (64, 64)),
+        "none": ("original", "whole", None),
+    }
+    for way, (load_size, crop_size, expected) in ways.items():
+        params = validate(changed(data__load_size=load_size, train__crop_size=crop_size))
+        assert params.training_size == expected, way
 
 
 def test_missing_key() -> None:

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -24,7 +24,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
-Channels = Annotated[int, Field(ge=1, le=64)]
+Channels = Annotated[int, Field(ge=1, le=16)]
 Norm = Literal["instance", "instance_contrib", "batch", "none"]
 Size = tuple[int, int]
 
@@ -43,15 +43,17 @@ def impossible(message: str) -> PydanticCustomError:
     return PydanticCustomError("impossible", "{message}", {"message": message})
 
 
-def parse_size(value: Any) -> Any:
-    """Read `64` or `[height, width]` in pixels as `(height, width)`."""
+def parse_size(value: Any, word: str) -> Any:
+    """Read `64` or `[height, width]` in pixels as `(height, width)`; `word` stands for itself."""
+    if value == word:
+        return value
     if isinstance(value, int) and not isinstance(value, bool):
         value = (value, value)
     if isinstance(value, list | tuple) and len(value) == 2 and all(type(side) is int for side in value):
         if min(value) < 1 or max(value) > 8192:
             raise impossible("must be between 1 and 8192 pixels a side")
         return tuple(value)
-    raise impossible("must be one number of pixels, or [height, width]")
+    raise impossible(f"must be one number of pixels, [height, width], or {word!r}")
 
 
 class Data(Section):
@@ -62,9 +64,9 @@ class Data(Section):
     folder_A: Annotated[str, Field(min_length=1)]
     folder_B: Annotated[str, Field(min_length=1)]
     name: str | None
-    load_size: Size
-    channels_A: Literal[1, 3, 4]
-    channels_B: Literal[1, 3, 4]
+    load_size: Literal["original"] | Size
+    channels_A: Channels
+    channels_B: Channels
     bit_depth: Literal[8, 16]
     val_fraction: Fraction
     test_fraction: Fraction
@@ -74,7 +76,7 @@ class Data(Section):
     @field_validator("load_size", mode="before")
     @classmethod
     def _size(cls, value: Any) -> Any:
-        return parse_size(value)
+        return parse_size(value, "original")
 
     @field_validator("sha256")
     @classmethod
@@ -176,6 +178,22 @@ class Model(Section):
         """The generator's input sides must be multiples of this."""
         return 2 ** self.unet_depth(size) if self.generator == "unet" else 4
 
+    def objection_to(self, size: Size) -> str | None:
+        """Why these networks cannot be trained on pictures of this size, with the remedy; None where they can."""
+        multiple = self.size_multiple(size)
+        if any(side % multiple for side in size):
+            lower = [max(multiple, side // multiple * multiple) for side in size]
+            return f": each side must be a multiple of {multiple} for model.generator: {self.generator}; use {lower}"
+        if self.generator == "unet" and self.unet_depth(size) < 4:
+            return ": model.generator: unet halves its input at least 4 times; use sides that are multiples of 16"
+        smallest = smallest_input(self)
+        if min(size) < smallest:
+            return (
+                f" is too small for model.discriminator: {self.discriminator} with {self.patch_layers} layers; "
+                f"use at least {smallest} or fewer layers"
+            )
+        return None
+
 
 class Directions(Section):
     """One weight for each generator."""
@@ -202,6 +220,22 @@ class LossWeights(Section):
         return value
 
 
+class Plateau(Section):
+    """When `lr_policy: plateau` lowers the learning rate, and by how much."""
+
+    metric: str
+    patience: Count
+    factor: Annotated[float, Field(gt=0, lt=1)]
+
+    @field_validator("metric")
+    @classmethod
+    def _metric(cls, value: str) -> str:
+        # Which figures there are depends on the data; stage `train` refuses the others before it starts.
+        if not re.fullmatch(r"val_(AtoB|BtoA)/[a-z_]+_(l1|psnr|ssim)", value):
+            raise impossible("must be a validation figure that ends in l1, psnr or ssim, such as val_AtoB/cycle_l1")
+        return value
+
+
 class Train(Section):
     """Stage `train`."""
 
@@ -209,7 +243,7 @@ class Train(Section):
     epochs: Count
     steps_per_epoch: Literal["auto"] | Count
     batch_size: Annotated[int, Field(ge=1, le=1024)]
-    crop_size: Size
+    crop_size: Literal["whole"] | Size
     flip: bool
     update_order: Literal["joint", "sequential"]
     adversarial_loss: Literal["least_squares", "vanilla", "hinge", "wasserstein"]
@@ -222,8 +256,10 @@ class Train(Section):
     beta_1: Fraction
     beta_2: Fraction
     gradient_clip_norm: Positive | None
-    lr_policy: Literal["constant", "linear", "cosine", "step"]
-    lr_decay_start: Annotated[float, Field(ge=0, le=1)]
+    lr_policy: Literal["constant", "linear", "cosine", "step", "plateau"]
+    lr_decay_start: Annotated[float, Field(ge=0, le=1)] | None
+    plateau: Plateau | None
+    diff_augment: list[Literal["color", "translation", "cutout"]]
     ema_decay: Fraction
     mixed_precision: bool
     deterministic: bool
@@ -237,11 +273,16 @@ class Train(Section):
     @field_validator("crop_size", mode="before")
     @classmethod
     def _size(cls, value: Any) -> Any:
-        return parse_size(value)
+        return parse_size(value, "whole")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         weights = self.loss_weights
+        for direction in ("AtoB", "BtoA"):
+            if not any(getattr(getattr(weights, term), direction) for term in LossWeights.model_fields):
+                raise impossible(
+                    f"train.loss_weights are all 0 for {direction}, whose generator learns nothing; raise one above 0"
+                )
         if self.update_order == "joint" and (
             weights.forward_cycle.AtoB != weights.backward_cycle.BtoA
             or weights.forward_cycle.BtoA != weights.backward_cycle.AtoB
@@ -265,6 +306,29 @@ class Train(Section):
                 f"train.label_smoothing = {self.label_smoothing} has no labels to smooth with "
                 f"train.adversarial_loss: {self.adversarial_loss}; set it to 0"
             )
+        if self.jit_compile is True and self.deterministic:
+            raise impossible(
+                "train.jit_compile: true has no effect with train.deterministic: true, where Keras compiles nothing; "
+                "set one of them to false"
+            )
+        decays = self.lr_policy in ("linear", "cosine", "step")
+        if decays and self.lr_decay_start is None:
+            raise impossible(f"train.lr_decay_start is null: train.lr_policy: {self.lr_policy} needs it; set it to 0.5")
+        if not decays and self.lr_decay_start is not None:
+            raise impossible(
+                f"train.lr_decay_start has no effect with train.lr_policy: {self.lr_policy}; set it to null"
+            )
+        if self.lr_policy == "plateau" and self.plateau is None:
+            raise impossible(
+                "train.plateau is null: train.lr_policy: plateau needs it; "
+                "set it to {metric: val_AtoB/cycle_l1, patience: 5, factor: 0.2}"
+            )
+        if self.lr_policy != "plateau" and self.plateau is not None:
+            raise impossible(
+                f"train.plateau is only read with train.lr_policy: plateau, not {self.lr_policy!r}; set it to null"
+            )
+        if len(set(self.diff_augment)) < len(self.diff_augment):
+            raise impossible(f"train.diff_augment = {self.diff_augment} names a transform twice; name each once")
         return self
 
 
@@ -306,27 +370,21 @@ class Params(Section):
                     "differ; set it to false"
                 )
         crop, load = self.train.crop_size, self.data.load_size
-        if crop[0] > load[0] or crop[1] > load[1]:
+        if crop != "whole" and load != "original" and (crop[0] > load[0] or crop[1] > load[1]):
             raise impossible(f"train.crop_size {list(crop)} is larger than data.load_size {list(load)}; lower it")
-        multiple = self.model.size_multiple(crop)
-        if any(side % multiple for side in crop):
-            lower = [max(multiple, side // multiple * multiple) for side in crop]
-            raise impossible(
-                f"train.crop_size {list(crop)}: each side must be a multiple of {multiple} for "
-                f"model.generator: {self.model.generator}; use {lower}"
-            )
-        if self.model.generator == "unet" and self.model.unet_depth(crop) < 4:
-            raise impossible(
-                f"train.crop_size {list(crop)}: model.generator: unet halves its input at least 4 times; "
-                "use sides that are multiples of 16"
-            )
-        smallest = smallest_input(self.model)
-        if min(crop) < smallest:
-            raise impossible(
-                f"train.crop_size {list(crop)} is too small for model.discriminator: {self.model.discriminator} with "
-                f"{self.model.patch_layers} layers; use at least {smallest} or fewer layers"
-            )
+        if self.training_size is not None:
+            reason = self.model.objection_to(self.training_size)
+            if reason is not None:
+                name = "data.load_size" if crop == "whole" else "train.crop_size"
+                raise impossible(f"{name} {list(self.training_size)}{reason}")
         return self
+
+    @property
+    def training_size(self) -> Size | None:
+        """`(height, width)` of the pictures that the networks are trained on; None where it follows from the data."""
+        if self.train.crop_size != "whole":
+            return self.train.crop_size
+        return None if self.data.load_size == "original" else self.data.load_size
 
 
 def smallest_input(model: Model) -> int:
@@ -430,5 +488,7 @@ def _is_branch_label(part: Any) -> bool:
 def _known_keys(path: list[str]) -> list[str]:
     section: Any = Params
     for part in path:
-        section = section.model_fields[part].annotation
+        annotation = section.model_fields[part].annotation
+        # A section that may be null is a union.
+        section = next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)
     return list(section.model_fields)

@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cyclegan import params
-from cyclegan.data.dataset import PackedDataset, to_float, to_integer
+from cyclegan.data.dataset import (
+    PackedDataset,
+    RaggedImages,
+    equal_batches,
+    picked,
+    sizes_of,
+    to_float,
+    to_integer,
+)
 from cyclegan.data.split import split
 from cyclegan.errors import UserError
 from cyclegan.project import Project
@@ -100,3 +108,76 @@ def test_reading_needs_no_heavy_package() -> None:
     code = "import sys, cyclegan.data.dataset; print({'tensorflow', 'keras', 'mlflow', 'PIL'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("name", ["manifest.csv", "trainA.npy", "testB.npy"])
+@pytest.mark.parametrize("harm", [halve, empty])
+def test_incomplete_data_of_own_sizes(
+    project: Project,
+    data: Callable[..., params.Data],
+    paint_domains: Callable[..., None],
+    name: str,
+    harm: Callable[[Path], object],
+) -> None:
+    paint_domains(project.raw, trainA=6, trainB=7)
+    split(data(load_size="original"), project)
+    harm(project.split / name)
+    with pytest.raises(UserError, match=r"holds no complete packed data \(.+\); make it with 'dvc repro split'"):
+        PackedDataset.open(project.split)
+
+
+def test_a_manifest_of_other_sizes_is_noticed(
+    project: Project, data: Callable[..., params.Data], paint_domains: Callable[..., None]
+) -> None:
+    paint_domains(project.raw, trainA=6, trainB=7)
+    split(data(load_size="original"), project)
+    manifest = project.split / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace(",20,16,", ",20,15,"))
+    with pytest.raises(UserError, match="1280 pixels for pictures that have 1200"):
+        PackedDataset.open(project.split)
+
+
+def ragged(sizes: list[tuple[int, int]], channels: int = 3) -> tuple[RaggedImages, list[np.ndarray]]:
+    random = np.random.default_rng(0)
+    pictures = [random.integers(0, 256, (*size, channels)).astype(np.uint8) for size in sizes]
+    pixels = np.concatenate([picture.reshape(-1, channels) for picture in pictures])
+    return RaggedImages(pixels, np.array(sizes)), pictures
+
+
+picture_sizes = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=12)
+
+
+@given(sizes=picture_sizes, batch_size=st.integers(1, 5))
+def test_pictures_of_their_own_sizes(sizes: list[tuple[int, int]], batch_size: int) -> None:
+    images, pictures = ragged(sizes)
+    assert len(images) == len(pictures)
+    for got, expected in zip(images, pictures, strict=True):
+        np.testing.assert_array_equal(got, expected)
+    rows = np.arange(len(sizes))[::-2]
+    for got, row in zip(picked(images, rows), rows, strict=True):
+        np.testing.assert_array_equal(got, pictures[row])
+    np.testing.assert_array_equal(sizes_of(images), sizes)
+    batches = list(equal_batches(images, batch_size))
+    assert sorted(np.concatenate(batches)) == list(range(len(sizes)))
+    for batch in batches:
+        assert 1 <= len(batch) <= batch_size
+        np.testing.assert_array_equal(images[batch], np.stack([pictures[n] for n in batch]))
+    # No more batches than the sizes ask for.
+    counts = [sizes.count(size) for size in set(sizes)]
+    assert len(batches) == sum(-(-count // batch_size) for count in counts)
+
+
+@given(count=st.integers(1, 12), batch_size=st.integers(1, 5))
+def test_pictures_of_one_size_stay_in_order(count: int, batch_size: int) -> None:
+    images = np.zeros((count, 3, 2, 1), np.uint8)
+    assert np.concatenate(list(equal_batches(images, batch_size))).tolist() == list(range(count))
+    np.testing.assert_array_equal(sizes_of(images), [[3, 2]] * count)
+    assert picked(images, np.array([0])).shape == (1, 3, 2, 1)
+
+
+def test_what_own_sizes_do_not_allow() -> None:
+    images, _ = ragged([(2, 3), (3, 2)])
+    with pytest.raises(ValueError, match="same shape"):
+        images[np.array([0, 1])]
+    with pytest.raises(IndexError):
+        images[2]

@@ -7,9 +7,11 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -163,7 +165,6 @@ def test_sixteen_bit_colour_png(tmp_path: Path, colour_type: int, channels: int)
 
 
 def test_sixteen_bit_colour_tiff(tmp_path: Path) -> None:
-    tifffile = pytest.importorskip("tifffile")
     deep = np.random.default_rng(0).integers(0, 65536, (6, 5, 3), np.uint16)
     tifffile.imwrite(tmp_path / "x.tif", deep, photometric="rgb")
     np.testing.assert_array_equal(decode(tmp_path / "x.tif", 3, 16), deep)
@@ -198,6 +199,75 @@ def test_resize_of_the_same_size_changes_nothing() -> None:
 def test_over_white_stays_between_colour_and_white(colour: int, alpha: int) -> None:
     pixel = np.array([[[colour, colour, colour, alpha]]], np.uint8)
     assert colour <= to_channels(pixel, 1)[0, 0, 0] <= 255
+
+
+def bands(count: int, dtype: type = np.uint8) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, np.iinfo(dtype).max, (12, 10, count)).astype(dtype)
+
+
+def save_bands(path: Path, pixels: np.ndarray, **options: Any) -> Path:
+    tifffile.imwrite(path, pixels, **{"photometric": "minisblack", "planarconfig": "contig"} | options)
+    return path
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("count", [2, 3, 5, 8, 16])
+def test_channels_of_a_tiff_stay_as_they_are(tmp_path: Path, count: int, dtype: type) -> None:
+    pixels = bands(count, dtype)
+    depth = pixels.dtype.itemsize * 8
+    forms = [
+        save_bands(tmp_path / "x.tif", pixels),
+        save_bands(tmp_path / "deflated.tif", pixels, compression="zlib", byteorder=">"),
+        save_bands(tmp_path / "planes.tif", np.moveaxis(pixels, -1, 0), planarconfig="separate"),
+        save_bands(tmp_path / "big.tif", pixels, bigtiff=True),
+    ]
+    for path in forms:
+        picture = read(path, depth)
+        np.testing.assert_array_equal(picture.pixels, pixels)
+        assert picture.mode == f"{count} channels"
+        np.testing.assert_array_equal(decode(path, count, depth), pixels)
+    resized = decode(forms[0], count, depth, (6, 5))
+    assert resized.shape == (6, 5, count)
+    # Each channel by itself, as if it were a grey picture.
+    for channel in range(count):
+        alone = resize(np.ascontiguousarray(pixels[..., channel : channel + 1]), (6, 5))
+        assert np.abs(resized[..., channel].astype(int) - alone[..., 0]).max() <= 2
+
+
+def test_colour_with_more_channels_keeps_them_all(tmp_path: Path) -> None:
+    path = save_bands(tmp_path / "x.tif", bands(6), photometric="rgb")
+    np.testing.assert_array_equal(decode(path, 6, 8), bands(6))
+
+
+def test_another_number_of_channels_is_refused(save: Callable[..., Path], tmp_path: Path) -> None:
+    path = save_bands(tmp_path / "x.tif", bands(5))
+    for wanted in (1, 2, 3, 4, 6):
+        with pytest.raises(BadImageError, match=f"has 5 channels, not {wanted}; only 1, 3 and 4 can be converted"):
+            decode(path, wanted, 8)
+    with pytest.raises(BadImageError, match="has 3 channels, not 5"):
+        decode(save(Image.fromarray(RGB)), 5, 8)
+    with pytest.raises(BadImageError, match="has 1 channel, not 2"):
+        decode(save(Image.fromarray(GREY)), 2, 8)
+    # Written as twelve pages, one for each row.
+    tifffile.imwrite(tmp_path / "pages.tif", bands(5), photometric="minisblack")
+    with pytest.raises(BadImageError, match=r"has 1 channel, not 5; .*a TIFF needs all channels in its first page"):
+        decode(tmp_path / "pages.tif", 5, 8)
+
+
+def test_channels_that_cannot_be_read_right_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadImageError, match="4 channels that are not marked as RGBA"):
+        decode(save_bands(tmp_path / "four.tif", bands(4)), 4, 8)
+    with pytest.raises(BadImageError, match="has 5 channels of float32; save it with 8 or 16 bits"):
+        decode(save_bands(tmp_path / "float.tif", bands(5).astype(np.float32)), 5, 8)
+    with pytest.raises(BadImageError, match="an EXIF turn"):
+        decode(save_bands(tmp_path / "turned.tif", bands(5), extratags=[(274, 3, 1, 6, True)]), 5, 8)
+
+
+def test_grey_with_alpha_and_colour_in_a_tiff_are_still_pictures(save: Callable[..., Path]) -> None:
+    np.testing.assert_array_equal(decode(save(Image.fromarray(ALPHA), "x.tif"), 4, 8), ALPHA)
+    grey_alpha = Image.fromarray(ALPHA).convert("LA")
+    expected = np.asarray(grey_alpha.convert("RGBA"))
+    np.testing.assert_array_equal(decode(save(grey_alpha, "y.tif"), 4, 8), expected)
 
 
 def jpeg() -> bytes:
@@ -266,6 +336,9 @@ def samples() -> list[bytes]:
         buffer = io.BytesIO()
         image.save(buffer, form)
         out.append(buffer.getvalue())
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, bands(3), photometric="minisblack", planarconfig="contig", compression="zlib")
+    out.append(buffer.getvalue())
     return out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cyclegan.data.dataset import RaggedImages
 from cyclegan.data.pipeline import steps_per_epoch, training_batches
 
 
@@ -80,3 +81,34 @@ def test_values_fill_minus_one_to_one(dtype: type) -> None:
 def test_steps_per_epoch() -> None:
     assert steps_per_epoch(10, 4) == 2
     assert steps_per_epoch(3, 4) == 1
+
+
+def as_ragged(pictures: list[np.ndarray]) -> RaggedImages:
+    pixels = np.concatenate([picture.reshape(-1, picture.shape[-1]) for picture in pictures])
+    return RaggedImages(pixels, np.array([picture.shape[:2] for picture in pictures]))
+
+
+def test_pictures_of_one_size_give_the_same_batches_however_they_are_packed() -> None:
+    options = {"batch_size": 2, "crop_size": (4, 5), "flip": True, "seed": 3}
+    flat = training_batches(numbered(7), numbered(5), **options)
+    ragged = training_batches(as_ragged(list(numbered(7))), as_ragged(list(numbered(5))), **options)
+    for one, other in zip(flat.take(10).as_numpy_iterator(), ragged.take(10).as_numpy_iterator(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_crops_of_pictures_of_their_own_sizes_are_whole_and_reach_everywhere() -> None:
+    sizes = [(4, 5), (9, 6), (5, 12), (20, 7)]
+    # Row and column stand in channels 1 and 2, the picture's number in channel 0.
+    pictures = [numbered(1, 20)[0, :height, :width].copy() for height, width in sizes]
+    for number, picture in enumerate(pictures):
+        picture[..., 0] = number
+    images = as_ragged(pictures)
+    batches = training_batches(images, images, batch_size=1, crop_size=(4, 5), flip=False, seed=0)
+    corners: dict[int, set[tuple[int, int]]] = {}
+    for batch, _ in batches.take(1200).as_numpy_iterator():
+        (crop,) = np.rint((batch + 1) * 127.5).astype(int)
+        number, top, left = crop[0, 0].tolist()
+        np.testing.assert_array_equal(crop, pictures[number][top : top + 4, left : left + 5])
+        corners.setdefault(number, set()).add((top, left))
+    for number, (height, width) in enumerate(sizes):
+        assert corners[number] == {(top, left) for top in range(height - 3) for left in range(width - 4)}

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from PIL import Image
 
 from cyclegan import params
-from cyclegan.data.dataset import PackedDataset
+from cyclegan.data.dataset import PackedDataset, RaggedImages
 from cyclegan.data.images import decode
 from cyclegan.data.split import split
 from cyclegan.errors import UserError
@@ -377,3 +378,66 @@ def test_odd_names_survive_the_tables(project: Project, data: Build, raw: Callab
         paint(project.raw / "trainA" / f"{name}.png", 500 + number)
     split(data(), project)
     assert {f"trainA/{name}" for name in names} <= set(PackedDataset.open(project.split).manifest["id"])
+
+
+def test_many_channels_from_tiff_files(project: Project, data: Build) -> None:
+    random = np.random.default_rng(0)
+    pictures = {}
+    for domain, channels in (("A", 5), ("B", 2)):
+        folder = project.raw / f"train{domain}"
+        folder.mkdir(parents=True)
+        for n in range(6):
+            pixels = random.integers(0, 256, (16, 16, channels)).astype(np.uint8)
+            tifffile.imwrite(folder / f"{n}.tif", pixels, photometric="minisblack", planarconfig="contig")
+            pictures[f"train{domain}/{n}.tif"] = pixels
+    split(data(channels_A=5, channels_B=2), project)
+    dataset = PackedDataset.open(project.split)
+    for row in dataset.manifest.itertuples():
+        np.testing.assert_array_equal(dataset.images(row.domain, row.split)[row.index], pictures[row.file])
+    assert report(project)["A"]["modes"] == {"5 channels": 6}
+    with pytest.raises(UserError, match=r"6 of 12 pictures cannot be used(.|\n)*trainA/0\.tif has 5 channels, not 3;"):
+        split(data(channels_A=3, channels_B=2), project)
+
+
+def test_pictures_keep_their_own_sizes(project: Project, data: Build, paint: Paint) -> None:
+    sizes = [(20, 16), (31, 9), (7, 40), (20, 16), (12, 12), (25, 24)]
+    for number, (width, height) in enumerate(sizes):
+        for domain in "AB":
+            paint(project.raw / f"train{domain}" / f"{number}.png", number + 10 * (domain == "B"), width, height)
+    split(data(load_size="original", channels_B=1, bit_depth=16), project)
+    dataset = PackedDataset.open(project.split)
+    seen = 0
+    for domain, channels in (("A", 3), ("B", 1)):
+        for part in ("train", "val", "test"):
+            images = dataset.images(domain, part)
+            assert isinstance(images, RaggedImages)
+            assert images.shape == (len(dataset.ids(domain, part)), None, None, channels)
+            assert images.dtype == np.uint16
+            for id_, image in zip(dataset.ids(domain, part), images, strict=True):
+                np.testing.assert_array_equal(image, decode(project.raw / f"{id_}.png", channels, 16))
+                assert (image.shape[1], image.shape[0]) == sizes[int(Path(id_).name)]
+                seen += 1
+    assert seen == 2 * len(sizes)
+    assert report(project)["load_size"] == "original"
+    assert {file.name for file in project.split.iterdir()} == {
+        *("manifest.csv", "pairs.csv", "left_out.csv"),
+        *(f"{part}{domain}.npy" for part in ("train", "val", "test") for domain in "AB"),
+    }
+    # However the threads come along.
+    first = sums(project.split)
+    split(data(load_size="original", channels_B=1, bit_depth=16), project)
+    assert sums(project.split) == first
+
+
+def test_pairs_of_unequal_sizes_are_refused_where_sizes_are_kept(project: Project, data: Build, paint: Paint) -> None:
+    for n in range(6):
+        paint(project.raw / "trainA" / f"{n}.png", n, 20 + n, 16)
+        paint(project.raw / "trainB" / f"{n}.png", n + 10, 20 + n + (n == 3), 16)
+    write_pairs(project, [{"A": f"trainA/{n}.png", "B": f"trainB/{n}.png"} for n in range(6)])
+    split(data(load_size=16), project)
+    message = "trainA/3 has 23×16 pixels, but its true partner trainB/3 has 24×16; pairs are compared pixel by pixel"
+    with pytest.raises(UserError, match=message):
+        split(data(load_size="original"), project)
+    paint(project.raw / "trainB" / "3.png", 13, 23, 16)
+    split(data(load_size="original"), project)
+    assert report(project)["pairs"] == {"train": 4, "val": 1, "test": 1}

@@ -20,11 +20,14 @@ EMOJI = Path(__file__).parents[2] / "data" / "fluent-emoji"
 
 @pytest.fixture
 def pack(tmp_path: Path) -> Callable[..., PackedDataset]:
-    """Write pictures of one split as a packed data set and open it; `pairs` holds (index_A, index_B, scored)."""
+    """Write pictures of one split as a packed data set and open it; `pairs` holds (index_A, index_B, scored).
+
+    A list of pictures is packed at the pictures' own sizes.
+    """
 
     def write(
-        images_A: np.ndarray,
-        images_B: np.ndarray,
+        images_A: np.ndarray | list[np.ndarray],
+        images_B: np.ndarray | list[np.ndarray],
         *,
         split: str = "test",
         ids: Mapping[str, Sequence[str]] | None = None,
@@ -38,10 +41,13 @@ def pack(tmp_path: Path) -> Callable[..., PackedDataset]:
         folder.mkdir()
         rows = []
         for domain, images in (("A", images_A), ("B", images_B)):
+            packed = images
+            if isinstance(images, list):
+                packed = np.concatenate([image.reshape(-1, image.shape[-1]) for image in images])
             for name in ("train", "val", "test"):
-                np.save(folder / f"{name}{domain}.npy", images if name == split else images[:0])
-            height, width = images.shape[1:3]
+                np.save(folder / f"{name}{domain}.npy", packed if name == split else packed[:0])
             for index, id_ in enumerate(ids[domain]):
+                height, width = images[index].shape[:2]
                 rows.append([id_, domain, split, index, f"{id_}.png", "whole", width, height, "RGB", f"{index:064x}"])
         columns = ["id", "domain", "split", "index", "file", "part", "width", "height", "mode", "sha256"]
         pd.DataFrame(rows, columns=columns).to_csv(folder / "manifest.csv", index=False)

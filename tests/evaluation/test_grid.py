@@ -43,6 +43,9 @@ def test_display_of_every_kind_of_picture() -> None:
     rgba = np.array([[[[200, 100, 0, 255], [200, 100, 0, 0], [200, 100, 0, 51]]]], np.uint8)
     np.testing.assert_array_equal(displayable(rgba)[0, 0], [[200, 100, 0], [255, 255, 255], [244, 224, 204]])
 
+    two = np.stack([flat(10)[..., 0], flat(20)[..., 0]], axis=-1)
+    assert (displayable(two) == [10, 20, 0]).all()
+
     assert (displayable(np.stack([flat(c)[..., 0] for c in range(5)], axis=-1)) == [0, 1, 2]).all()
 
 
@@ -77,3 +80,19 @@ def test_comparison_reduces_large_pictures() -> None:
 def test_strips_are_rows_of_their_own() -> None:
     rows = strips([flat(10, 3, (300, 150)), flat(20, 3, (300, 150))])
     assert rows.shape == (3, 128, 2 * 64 + GAP, 3)
+
+
+def test_pictures_of_their_own_sizes_lie_on_white_of_one_size() -> None:
+    wide, high = np.full((20, 40, 3), 10, np.uint8), np.full((64, 16, 1), 20, np.uint8)
+    grid = sample_grid([wide, high], [wide, high], [wide, high])
+    factor, cell_height, cell_width = 2, 64, 40
+    assert grid.shape == (factor * 2 * cell_height + 2 * GAP, factor * 3 * cell_width + 2 * GAP, 3)
+    first, second = grid[: factor * cell_height, : factor * cell_width], grid[-factor * cell_height :, : factor * 40]
+    assert (first[: factor * 20] == 10).all()
+    assert (first[factor * 20 :] == 255).all()
+    assert (second[:, : factor * 16] == 20).all()
+    assert (second[:, factor * 16 :] == 255).all()
+    # A large picture beside a small one is reduced, not the small one drowned.
+    large = np.full((600, 300, 3), 30, np.uint8)
+    assert comparison_grid([[("one", [large, wide])]]).shape[1] == 128
+    assert strips([[wide, high], [wide, high]]).shape == (2, 128, 2 * 80 + GAP, 3)

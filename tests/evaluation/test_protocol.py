@@ -162,3 +162,41 @@ def test_diverged_generator_is_refused(pack: Pack, linear: Linear, unchanged: di
 )
 def test_evenly_spread(count: int, wanted: int, expected: list[int]) -> None:
     assert evenly(count, wanted).tolist() == expected
+
+
+SIZES = [(9, 10), (16, 7), (9, 10), (30, 8), (12, 12)]
+
+
+def own_sizes(seed: int) -> list[np.ndarray]:
+    return [noise(*size, 3, seed=seed + n) for n, size in enumerate(SIZES)]
+
+
+def test_pictures_at_their_own_sizes_are_measured_one_by_one(pack: Pack, linear: Linear) -> None:
+    a, b = own_sizes(1), own_sizes(10)
+    dataset = pack(a, b, pairs=[(0, 2, True), (2, 0, True), (3, 3, True), (1, 1, False)])
+    rng = np.random.default_rng(3)
+    networks = {"AtoB": (rng.normal(size=(3, 3)) / 3, 0.1), "BtoA": (rng.normal(size=(3, 3)) / 3, -0.2)}
+    translators = {direction: Translator(linear(*network), batch_size=2) for direction, network in networks.items()}
+    evaluation = evaluate(translators, dataset, "test")
+
+    outputs = [to_integer(through(*networks["AtoB"], image[None]), 8) for image in a]
+    table = evaluation.per_image[evaluation.per_image["direction"] == "AtoB"]
+    rows_A, rows_B = (table[table["domain"] == domain].reset_index(drop=True) for domain in "AB")
+    assert list(rows_A["id"]) == dataset.ids("A", "test")
+    partners = {0: 2, 2: 0, 3: 3, 1: 1}
+    for n, image in enumerate(a):
+        assert rows_A["change_l1"][n] == pytest.approx(l1(outputs[n], image[None])[0], abs=1e-9)
+        matrix, offset = networks["BtoA"]
+        back = to_integer(through(*networks["AtoB"], image[None]) @ matrix + offset, 8)
+        assert rows_A["cycle_l1"][n] == pytest.approx(l1(back, image[None])[0], abs=1e-9)
+        if n in partners:
+            truth = b[partners[n]][None]
+            assert rows_A["pair_psnr"][n] == pytest.approx(psnr(outputs[n], truth)[0], abs=1e-9)
+            assert rows_A["pair_ssim"][n] == pytest.approx(ssim(outputs[n], truth)[0], abs=1e-9)
+        else:
+            assert np.isnan(rows_A["pair_psnr"][n])
+    for n, image in enumerate(b):
+        same = to_integer(through(*networks["AtoB"], image[None]), 8)
+        assert rows_B["identity_l1"][n] == pytest.approx(l1(same, image[None])[0], abs=1e-9)
+    assert evaluation.metrics["AtoB"]["pair_n"] == 3
+    assert evaluation.metrics["protocol"]["resolution"] == {"height": [9, 30], "width": [7, 12]}

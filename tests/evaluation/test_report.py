@@ -194,3 +194,17 @@ def test_curves_are_in_the_page(folder: Path) -> None:
     # Three panels, each with a line in the first colour of the palette.
     panels = np.array_split(image, 3, axis=1)
     assert all((np.abs(panel.astype(int) - [31, 119, 180]).sum(axis=-1) < 10).any() for panel in panels)
+
+
+def test_a_report_on_pictures_of_their_own_sizes(pack: Pack, linear: Linear, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    a = [random.integers(0, 256, (8 + n, 20 - n, 3), dtype=np.uint8) for n in range(6)]
+    dataset = pack(a, [image // 2 for image in a], pairs=[(n, n, True) for n in range(6)])
+    translators = {direction: Translator(linear(np.eye(3) * 0.9)) for direction in ("AtoB", "BtoA")}
+    evaluation = evaluate(translators, dataset, "test")
+    pictures = draw(translators, dataset, evaluation, 4)
+    assert pictures.grid.ndim == 3
+    assert len(pictures.best["AtoB"]) == len(pictures.worst["BtoA"]) == 3
+    write_reports(tmp_path / "out", evaluation, pictures, title="own sizes", run={})
+    words = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8")).words()
+    assert "pictures at their own sizes, 15…20 by 8…13 pixels, 8 bits a channel" in words

@@ -5,9 +5,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from cyclegan.data.dataset import to_float, to_integer
+from cyclegan.data.images import decode
 from cyclegan.errors import UserError
 from cyclegan.inference.translate import Translator, load_generator, translate_files
 from cyclegan.models.generator import build_generator
@@ -249,5 +251,14 @@ def test_files_that_cannot_be_translated_are_named(generator: keras.Model, tmp_p
     assert list((tmp_path / "out").iterdir()) == []
 
     spectral = build_generator(5, 5, base_filters=4, blocks=0)
-    with pytest.raises(UserError, match="takes 5 channels"):
+    with pytest.raises(UserError, match=r"a\.png has 3 channels, not 5"):
         translate_files(Translator(spectral), [tmp_path / "a.png"], tmp_path / "out")
+
+
+def test_many_channels_go_from_tiff_to_tiff(tmp_path: Path) -> None:
+    images = pictures(1, 10, 12, 5)
+    tifffile.imwrite(tmp_path / "x.tif", images[0], photometric="minisblack", planarconfig="contig")
+    translator = Translator(build_generator(5, 2, base_filters=4, blocks=0, init_gain=0.3))
+    (written,) = translate_files(translator, [tmp_path / "x.tif"], tmp_path / "out")
+    assert written == tmp_path / "out" / "x.tif"
+    np.testing.assert_array_equal(decode(written, 2, 8), translator.translate(images)[0])

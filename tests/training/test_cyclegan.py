@@ -179,6 +179,29 @@ def test_schedule_counts_training_steps_in_every_optimizer(make_model: Make, pic
         np.testing.assert_allclose(float(optimizer.learning_rate), 1e-3 * 0.7, rtol=1e-5)
 
 
+@pytest.mark.parametrize("order", ["joint", "sequential"])
+def test_clipping_bounds_the_step_of_each_group(make_model: Make, pictures: Pictures, order: str) -> None:
+    """Plain gradient descent moves a group of networks by no more than rate times norm, and here by just that."""
+    norm, rate = 0.01, 0.5
+    model = make_model(update_order=order)
+    model.compile(keras.optimizers.SGD(rate, global_clipnorm=norm))
+    before = snapshot(model)
+    one_step(model, pictures(1), pictures(1, seed=1))
+    after = snapshot(model)
+    moved = {
+        name: sum(np.square(new - old).sum() for old, new in zip(before[name], after[name], strict=True))
+        for name in NETWORKS
+    }
+    groups = [("G_AtoB", "G_BtoA"), ("D_A", "D_B")] if order == "joint" else [(name,) for name in NETWORKS]
+    for group in groups:
+        distance = np.sqrt(sum(moved[name] for name in group))
+        # In sequential order a discriminator takes two steps in one, which need not point the same way.
+        steps = 2 if order == "sequential" and group[0].startswith("D") else 1
+        assert distance <= steps * rate * norm * 1.001, group
+        if steps == 1:
+            np.testing.assert_allclose(distance, rate * norm, rtol=1e-3)
+
+
 def test_average_follows_the_trained_generators(make_model: Make, pictures: Pictures) -> None:
     model = make_model(ema_decay=0.999)
     model.compile()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,24 @@ def test_a_crash_loses_only_what_came_after_the_last_checkpoint(make_model: Make
     assert min(step for step, _, _ in second.points) == 12
     for name, variable in expected.state().items():
         np.testing.assert_array_equal(resumed.state()[name].numpy(), variable.numpy(), err_msg=name)
+
+
+def test_checkpoints_come_at_their_interval_and_at_the_end(make_model: Make, tmp_path: Path) -> None:
+    class Watching(Recorder):
+        """Sees what lies in the folder whenever losses are reported."""
+
+        def __init__(self, folder: Path) -> None:
+            super().__init__()
+            self.folder, self.saved = folder, set[int]()
+
+        def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+            self.saved |= {int(file.stem.removeprefix("step-")) for file in self.folder.glob("*.npz")}
+
+    for minutes, expected in ((0.0, {4, 8, 12}), (60.0, set())):
+        watching = Watching(tmp_path / str(minutes))
+        start(make_model, watching.folder, watching, replace(PLAN, checkpoint_every=minutes))
+        assert watching.saved == expected
+        assert (watching.folder / "step-000000015.npz").is_file()
 
 
 def test_a_finished_training_has_nothing_left_to_do(make_model: Make, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_half_of_the_queries_swap_and_all_slots_are_used(make_model: Callable[..
     swaps, slots = [], []
     for step in range(2000):
         model.step.assign(step)
-        swap, slot = model._pool_choices(tf.zeros((1, 16, 16, 3)), purpose=0)
+        swap, slot = model._pool_choices(tf.zeros((1, 16, 16, 3)), "pool_A")
         swaps.append(bool(swap[0]))
         slots.append(int(slot[0]))
     # Four standard deviations of a binomial of 2,000 draws.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,69 @@ from cyclegan.domains import DOMAINS, SPLITS, Domain, Split
 from cyclegan.errors import UserError
 
 Images = np.ndarray[Any, np.dtype[Any]]
+
+
+class RaggedImages:
+    """Pictures of different sizes in one array, without padding.
+
+    Args:
+        pixels: `[P, C]` uint8 or uint16, typically mapped from disk: row by row, one picture after another.
+        sizes: `[N, 2]`, height and width of each picture; their areas add up to P.
+
+    Raises:
+        ValueError: they do not.
+    """
+
+    def __init__(self, pixels: Images, sizes: Images) -> None:
+        ends = np.cumsum(sizes.prod(axis=1, dtype=np.int64))
+        if (ends[-1] if len(ends) else 0) != len(pixels):
+            raise ValueError(f"{len(pixels)} pixels for pictures that have {ends[-1] if len(ends) else 0}")
+        self.sizes = sizes
+        self.dtype = pixels.dtype
+        self.shape = (len(sizes), None, None, pixels.shape[1])
+        """As of an array `[N, H, W, C]`, without the sides, which differ."""
+        self._pixels = pixels
+        self._ends = ends
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, index: int | Images) -> Images:
+        """One picture `[H, W, C]`, or several of equal size `[n, H, W, C]`.
+
+        Raises:
+            ValueError: several of unequal sizes, or none at all.
+        """
+        if isinstance(index, int | np.integer):
+            height, width = self.sizes[index]
+            end = self._ends[index]
+            return self._pixels[end - height * width : end].reshape(height, width, -1)
+        return np.stack([self[int(n)] for n in index])
+
+
+Pictures = Images | RaggedImages
+"""The pictures of a split: all of one size, `[N, H, W, C]`, or each of its own."""
+
+
+def sizes_of(images: Pictures) -> Images:
+    """Height and width of each picture: `[N, 2]`."""
+    if isinstance(images, RaggedImages):
+        return images.sizes
+    return np.tile(np.array(images.shape[1:3]), (len(images), 1))
+
+
+def picked(images: Pictures, rows: Images) -> Images | list[Images]:
+    """Some pictures: `[n, H, W, C]`, or a list of `[H, W, C]` where each has its own size."""
+    return [images[int(row)] for row in rows] if isinstance(images, RaggedImages) else images[rows]
+
+
+def equal_batches(images: Pictures, batch_size: int) -> Iterator[Images]:
+    """Indices of all pictures, in batches of at most `batch_size` pictures of one size."""
+    sizes = sizes_of(images)
+    for size in np.unique(sizes, axis=0):
+        alike = np.flatnonzero((sizes == size).all(axis=1))
+        for start in range(0, len(alike), batch_size):
+            yield alike[start : start + batch_size]
 
 
 @dataclass(frozen=True)
@@ -43,10 +107,11 @@ class PackedDataset:
 
     folder: Path
     manifest: pd.DataFrame
-    """One row per picture: id, domain, split, index (row in the array), file, part, width, height, mode, sha256."""
+    """One row per picture: id, domain, split, index (row in the array), file, part, width, height, mode, sha256.
+    Width and height are the file's own, which are those of the packed picture only where nothing was resized."""
     table: pd.DataFrame
     """All pairs as text: split, index_A, index_B, id_A, id_B, scored and the source's other columns."""
-    arrays: dict[tuple[str, str], Images]
+    arrays: dict[tuple[str, str], Pictures]
 
     @classmethod
     def open(cls, folder: Path) -> PackedDataset:
@@ -59,16 +124,22 @@ class PackedDataset:
             manifest = pd.read_csv(folder / "manifest.csv", dtype=str, keep_default_na=False, encoding="utf-8")
             manifest = manifest.astype({"index": int, "width": int, "height": int})
             table = pd.read_csv(folder / "pairs.csv", dtype=str, keep_default_na=False, encoding="utf-8")
-            arrays: dict[tuple[str, str], Images] = {}
+            arrays: dict[tuple[str, str], Pictures] = {}
             for domain in DOMAINS:
                 for split in SPLITS:
                     array = np.load(folder / f"{split}{domain}.npy", mmap_mode="r", allow_pickle=False)
-                    count = int(((manifest["domain"] == domain) & (manifest["split"] == split)).sum())
-                    if array.ndim != 4 or len(array) != count or array.dtype not in (np.uint8, np.uint16):
+                    rows = manifest[(manifest["domain"] == domain) & (manifest["split"] == split)]
+                    images = array
+                    if array.ndim == 2:
+                        sizes = rows.sort_values("index")[["height", "width"]].to_numpy()
+                        images = RaggedImages(array, sizes)
+                    elif array.ndim != 4 or len(array) != len(rows):
                         raise ValueError(
-                            f"{split}{domain}.npy has shape {array.shape}, the manifest lists {count} pictures"
+                            f"{split}{domain}.npy has shape {array.shape}, the manifest lists {len(rows)} pictures"
                         )
-                    arrays[domain, split] = array
+                    if array.dtype not in (np.uint8, np.uint16):
+                        raise ValueError(f"{split}{domain}.npy holds {array.dtype}")
+                    arrays[domain, split] = images
         except (OSError, ValueError, KeyError, EOFError) as error:
             reason = " ".join(str(error).split())
             raise UserError(
@@ -81,8 +152,8 @@ class PackedDataset:
         """8 or 16: pixels are uint8 or uint16."""
         return self.arrays["A", "train"].dtype.itemsize * 8
 
-    def images(self, domain: Domain, split: Split) -> Images:
-        """Pixels [N, H, W, C], uint8 or uint16, mapped read-only from disk."""
+    def images(self, domain: Domain, split: Split) -> Pictures:
+        """Pixels [N, H, W, C], or pictures of their own sizes, uint8 or uint16, mapped read-only from disk."""
         return self.arrays[domain, split]
 
     def ids(self, domain: Domain, split: Split) -> list[str]:

@@ -11,10 +11,12 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from cyclegan.data.dataset import Pictures, sizes_of
+
 
 def training_batches(
-    images_A: np.ndarray,
-    images_B: np.ndarray,
+    images_A: Pictures,
+    images_B: Pictures,
     *,
     batch_size: int,
     crop_size: tuple[int, int],
@@ -28,7 +30,7 @@ def training_batches(
     the smaller domain comes round more often. Pictures are read from disk as they are needed.
 
     Args:
-        images_A, images_B: `[N, H, W, C]` uint8 or uint16, typically memory-mapped.
+        images_A, images_B: uint8 or uint16, typically memory-mapped, each side at least that of the crop.
         batch_size: pictures of each domain in a batch.
         crop_size: `(height, width)` of the random crop.
         flip: mirror every second picture, at random.
@@ -51,33 +53,32 @@ def steps_per_epoch(larger_domain: int, batch_size: int) -> int:
 
 
 def _domain(
-    images: np.ndarray, batch_size: int, crop_size: tuple[int, int], flip: bool, seed: int
+    images: Pictures, batch_size: int, crop_size: tuple[int, int], flip: bool, seed: int
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """A function from the training step to a batch of one domain."""
-    count, load_height, load_width, channels = images.shape
+    count, channels = len(images), images.shape[-1]
     height, width = crop_size
+    sizes = tf.constant(sizes_of(images), tf.float32)
     half_range = np.iinfo(images.dtype).max / 2.0
     dtype = tf.as_dtype(images.dtype)
 
-    def read(indices: np.ndarray) -> np.ndarray:
-        return images[indices]
+    def read(indices: np.ndarray, tops: np.ndarray, lefts: np.ndarray) -> np.ndarray:
+        places = zip(indices.tolist(), tops.tolist(), lefts.tolist(), strict=True)
+        return np.stack([images[n][top : top + height, left : left + width] for n, top, left in places])
 
     def draw(step: tf.Tensor) -> tf.Tensor:
         positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
         indices = tf.map_fn(lambda position: _shuffled(position, count, seed), positions)
-        batch = tf.numpy_function(read, [indices], dtype, stateful=False)
-        batch = tf.ensure_shape(batch, (batch_size, load_height, load_width, channels))
         draws = tf.random.stateless_uniform(
             (batch_size, 3), tf.stack([tf.constant(seed, tf.int64), step]), alg="philox"
         )
-        top = tf.cast(draws[:, 0] * (load_height - height + 1), tf.int32)
-        left = tf.cast(draws[:, 1] * (load_width - width + 1), tf.int32)
-        pictures = []
-        for n, picture in enumerate(tf.unstack(batch)):
-            crop = picture[top[n] : top[n] + height, left[n] : left[n] + width]
-            crop = tf.ensure_shape(crop, (height, width, channels))
-            pictures.append(tf.where(draws[n, 2] < 0.5, crop[:, ::-1], crop) if flip else crop)
-        return tf.cast(tf.stack(pictures), tf.float32) / half_range - 1.0
+        room = tf.gather(sizes, indices) - tf.constant([height, width], tf.float32)
+        corner = tf.cast(draws[:, :2] * (room + 1.0), tf.int32)
+        batch = tf.numpy_function(read, [indices, corner[:, 0], corner[:, 1]], dtype, stateful=False)
+        batch = tf.ensure_shape(batch, (batch_size, height, width, channels))
+        if flip:
+            batch = tf.where(draws[:, 2, None, None, None] < 0.5, batch[:, :, ::-1], batch)
+        return tf.cast(batch, tf.float32) / half_range - 1.0
 
     return draw
 

@@ -1,7 +1,8 @@
 """Stage `split`: decode every file once, decide who trains, and pack the pixels.
 
-Writes `manifest.csv`, `pairs.csv`, `left_out.csv` and one `[N, H, W, C]` array per domain and split into `data/split`,
-and a summary into `reports/split.json`. The same input gives the same bytes.
+Writes `manifest.csv`, `pairs.csv`, `left_out.csv` and one array per domain and split into `data/split`, and a summary
+into `reports/split.json`. An array is `[N, H, W, C]`, or `[pixels, C]` where pictures keep their own sizes. The same
+input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -44,7 +46,7 @@ class Decoded:
 
     image: SourceImage
     row: int
-    """Row in the unsorted array of its domain."""
+    """Its number in the `Scratch` of its domain."""
     width: int
     height: int
     mode: str
@@ -74,7 +76,7 @@ def split(data: params.Data, project: Project) -> None:
     found = list_images(project.raw)
     table = _read_pairs(project.raw / "pairs.csv", found)
     with replacing_folder(project.split) as folder:
-        scratch = {domain: folder / f"scratch{domain}.npy" for domain in DOMAINS}
+        scratch = {domain: _scratch(folder / f"scratch{domain}", domain, found, data) for domain in DOMAINS}
         decoded, left_out = _decode_all(found, data, scratch)
         _refuse_bad(left_out, len({image.file for image in found}), data.on_bad_image)
         _refuse_sameness(decoded)
@@ -84,9 +86,11 @@ def split(data: params.Data, project: Project) -> None:
         manifest = _manifest(decoded, assigned)
         _refuse_lack(manifest)
         _pack(manifest, decoded, scratch, folder)
-        for path in scratch.values():
-            path.unlink()
+        for domain in DOMAINS:
+            (folder / f"scratch{domain}").unlink()
         pairs = _index_pairs(table, manifest)
+        if data.load_size == "original":
+            _refuse_unequal_pairs(pairs, manifest)
         _write_csv(folder / "manifest.csv", manifest)
         _write_csv(folder / "pairs.csv", pairs)
         columns = ["file", "domain", "kind", "reason"]
@@ -95,23 +99,84 @@ def split(data: params.Data, project: Project) -> None:
         files.write_json(project.reports / "split.json", _summary(manifest, pairs, left_out, data))
 
 
+class Scratch(Protocol):
+    """Where the decoded pictures of one domain lie until it is known which split they belong to."""
+
+    def put(self, row: int, pixels: decoding.Pixels) -> None:
+        """Keep `[H, W, C]` under a number. Called from several threads at once."""
+
+    def pack(self, rows: list[int], target: Path) -> None:
+        """Write an array with the pictures of these numbers, in this order."""
+
+
+class ResizedScratch:
+    """Pictures of one size: `[N, H, W, C]`."""
+
+    def __init__(self, path: Path, count: int, size: tuple[int, int], channels: int, kind: type) -> None:
+        self.size = size
+        self.array = np.memmap(path, kind, mode="w+", shape=(count, *size, channels))
+
+    def put(self, row: int, pixels: decoding.Pixels) -> None:
+        self.array[row] = decoding.resize(pixels, self.size)
+
+    def pack(self, rows: list[int], target: Path) -> None:
+        shape = (len(rows), *self.array.shape[1:])
+        out = np.lib.format.open_memmap(target, mode="w+", dtype=self.array.dtype, shape=shape)
+        for place, row in enumerate(rows):
+            out[place] = self.array[row]
+        out.flush()
+
+
+class RaggedScratch:
+    """Pictures at their own sizes: `[pixels, C]`, in the order in which they come."""
+
+    def __init__(self, path: Path, channels: int, kind: type) -> None:
+        self.path, self.channels, self.kind = path, channels, kind
+        self.places: dict[int, tuple[int, int]] = {}
+        """First pixel and number of pixels of each picture."""
+        self.end = 0
+        self.lock = threading.Lock()
+        path.touch()
+
+    def put(self, row: int, pixels: decoding.Pixels) -> None:
+        count = pixels.shape[0] * pixels.shape[1]
+        with self.lock:
+            with self.path.open("ab") as file:
+                file.write(pixels.data)
+            self.places[row] = self.end, count
+            self.end += count
+
+    def pack(self, rows: list[int], target: Path) -> None:
+        shape = (sum(self.places[row][1] for row in rows), self.channels)
+        out = np.lib.format.open_memmap(target, mode="w+", dtype=self.kind, shape=shape)
+        source = np.memmap(self.path, self.kind, mode="r", shape=(self.end, self.channels))
+        start = 0
+        for row in rows:
+            first, count = self.places[row]
+            out[start : start + count] = source[first : first + count]
+            start += count
+        out.flush()
+
+
+def _scratch(path: Path, domain: Domain, found: list[SourceImage], data: params.Data) -> Scratch:
+    kind = np.uint16 if data.bit_depth == 16 else np.uint8
+    channels = data.channels_A if domain == "A" else data.channels_B
+    if data.load_size == "original":
+        return RaggedScratch(path, channels, kind)
+    count = sum(image.domain == domain for image in found)
+    return ResizedScratch(path, count, data.load_size, channels, kind)
+
+
 def _decode_all(
-    found: list[SourceImage], data: params.Data, scratch: dict[Domain, Path]
+    found: list[SourceImage], data: params.Data, scratch: dict[Domain, Scratch]
 ) -> tuple[list[Decoded], list[LeftOut]]:
-    """Decode every file once, in parallel, into the scratch arrays; results come in the order of `found`."""
+    """Decode every file once, in parallel, into the scratch files; results come in the order of `found`."""
     rows: dict[Domain, int] = dict.fromkeys(DOMAINS, 0)
     by_file: dict[str, list[tuple[SourceImage, int]]] = {}
     for image in found:
         by_file.setdefault(image.file, []).append((image, rows[image.domain]))
         rows[image.domain] += 1
-    kind = np.uint16 if data.bit_depth == 16 else np.uint8
     channels: dict[Domain, int] = {"A": data.channels_A, "B": data.channels_B}
-    arrays = {
-        domain: np.lib.format.open_memmap(
-            scratch[domain], mode="w+", dtype=kind, shape=(rows[domain], *data.load_size, channels[domain])
-        )
-        for domain in DOMAINS
-    }
 
     def one_file(images: list[tuple[SourceImage, int]]) -> list[Decoded | LeftOut]:
         path = images[0][0].path
@@ -123,7 +188,7 @@ def _decode_all(
                 pixels = np.ascontiguousarray(decoding.to_channels(part, channels[image.domain]))
                 digest = hashlib.sha256(f"{pixels.shape}{pixels.dtype}".encode())
                 digest.update(pixels.data)
-                arrays[image.domain][row] = decoding.resize(pixels, data.load_size)
+                scratch[image.domain].put(row, pixels)
                 height, width = pixels.shape[:2]
                 out.append(Decoded(image, row, width, height, picture.mode, digest.hexdigest()))
             return out
@@ -176,6 +241,20 @@ def _refuse_sameness(decoded: list[Decoded]) -> None:
         sums = [d.sha256 for d in decoded if d.image.domain == domain]
         if len(sums) > 1 and len(set(sums)) == 1:
             raise UserError(f"domain {domain}: all {len(sums)} pictures are identical; give it different pictures")
+
+
+def _refuse_unequal_pairs(pairs: pd.DataFrame, manifest: pd.DataFrame) -> None:
+    """True pairs are compared pixel by pixel."""
+    sizes = {
+        (row.domain, row.split, row.index): f"{row.width}×{row.height}" for row in manifest.itertuples(index=False)
+    }
+    for pair in pairs.to_dict("records"):
+        of_A, of_B = sizes["A", pair["split"], pair["index_A"]], sizes["B", pair["split"], pair["index_B"]]
+        if of_A != of_B:
+            raise UserError(
+                f"{shown(pair['id_A'])} has {of_A} pixels, but its true partner {shown(pair['id_B'])} has {of_B}; "
+                "pairs are compared pixel by pixel: give them one size, or set data.load_size to one"
+            )
 
 
 def _refuse_lack(manifest: pd.DataFrame) -> None:
@@ -278,18 +357,12 @@ def _manifest(decoded: list[Decoded], assigned: dict[Key, Split]) -> pd.DataFram
     return table
 
 
-def _pack(manifest: pd.DataFrame, decoded: list[Decoded], scratch: dict[Domain, Path], folder: Path) -> None:
-    """Copy the rows of each domain and split, in the manifest's order, into their own array."""
+def _pack(manifest: pd.DataFrame, decoded: list[Decoded], scratch: dict[Domain, Scratch], folder: Path) -> None:
+    """Copy the pictures of each domain and split, in the manifest's order, into their own array."""
     for domain in DOMAINS:
-        source = np.load(scratch[domain], mmap_mode="r")
         for split in SPLITS:
             chosen = manifest.index[(manifest["domain"] == domain) & (manifest["split"] == split)]
-            out = np.lib.format.open_memmap(
-                folder / f"{split}{domain}.npy", mode="w+", dtype=source.dtype, shape=(len(chosen), *source.shape[1:])
-            )
-            for row, position in enumerate(chosen):
-                out[row] = source[decoded[position].row]
-            out.flush()
+            scratch[domain].pack([decoded[position].row for position in chosen], folder / f"{split}{domain}.npy")
 
 
 def _read_pairs(path: Path, found: list[SourceImage]) -> pd.DataFrame:
@@ -357,7 +430,7 @@ def _summary(manifest: pd.DataFrame, pairs: pd.DataFrame, left_out: list[LeftOut
         **{domain: sizes(manifest[manifest["domain"] == domain]) for domain in DOMAINS},
         "pairs": {split: int((pairs["split"] == split).sum()) for split in SPLITS},
         "scored_pairs": {s: int(((pairs["split"] == s) & (pairs["scored"] == "true")).sum()) for s in SPLITS},
-        "load_size": f"{data.load_size[1]}x{data.load_size[0]}",
+        "load_size": "original" if data.load_size == "original" else f"{data.load_size[1]}x{data.load_size[0]}",
         "unreadable": named("unreadable"),
         "duplicates_taken_out_of_train": named("duplicate"),
     }

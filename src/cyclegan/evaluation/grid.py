@@ -19,8 +19,8 @@ WHITE = 255
 def displayable(images: np.ndarray) -> np.ndarray:
     """Turn stored pictures into 8-bit RGB.
 
-    16 bits are scaled to 8; grey is repeated; transparency lies over white; of five channels or more the first three
-    are shown.
+    16 bits are scaled to 8; grey is repeated; transparency lies over white; two channels are red and green; of five or
+    more the first three are shown.
 
     Args:
         images: [N, H, W, C], uint8 or uint16.
@@ -30,58 +30,83 @@ def displayable(images: np.ndarray) -> np.ndarray:
     """
     channels = images.shape[-1]
     values = images.astype(np.float32) / np.iinfo(images.dtype).max
-    colour = values[..., : 1 if channels < 3 else 3]
-    if channels in (2, 4):
+    colour = values[..., :3]
+    if channels == 2:
+        colour = np.concatenate([colour, np.zeros_like(colour[..., :1])], axis=-1)
+    if channels == 4:
         opacity = values[..., -1:]
         colour = colour * opacity + (1 - opacity)
     return np.broadcast_to(np.rint(colour * 255).astype(np.uint8), (*images.shape[:-1], 3))
 
 
-def sample_grid(
-    real: np.ndarray, translated: np.ndarray, back: np.ndarray, partner: np.ndarray | None = None
-) -> np.ndarray:
+Column = np.ndarray | Sequence[np.ndarray]
+"""Pictures of one size, `[N, H, W, C]`, or of different sizes, each `[H, W, C]`; uint8 or uint16."""
+
+
+def sample_grid(real: Column, translated: Column, back: Column, partner: Column | None = None) -> np.ndarray:
     """One row for each picture: real, translated, translated back and, where pairs exist, the true partner.
 
     Args:
-        real, translated, back, partner: [N, H, W, C], uint8 or uint16; their channels may differ.
+        real, translated, back, partner: their channels may differ.
 
     Returns:
         [height, width, 3], uint8, on white.
     """
     columns = [real, translated, back] if partner is None else [real, translated, back, partner]
-    return _table([_enlarged(displayable(column)) for column in columns])
+    return _table([_enlarged(column) for column in _uniform(columns)])
 
 
-def comparison_grid(blocks: Sequence[Sequence[tuple[str, np.ndarray]]]) -> np.ndarray:
+def comparison_grid(blocks: Sequence[Sequence[tuple[str, Column]]]) -> np.ndarray:
     """A table of pictures with a heading over each column.
 
     Args:
         blocks: groups of columns, set apart by a wider gap, usually one for each direction. A column is its heading
-            and its pictures, [N, H, W, C], uint8 or uint16; all columns hold equally many.
+            and its pictures; all columns hold equally many.
 
     Returns:
         [height, width, 3], uint8, on white.
     """
     tables = []
     for block in blocks:
-        columns = [_enlarged(_reduced(displayable(pictures), LARGEST)) for _, pictures in block]
+        columns = [_enlarged(_reduced(column, LARGEST)) for column in _uniform([pictures for _, pictures in block])]
         headings = [_heading(heading, column.shape[2]) for (heading, _), column in zip(block, columns, strict=True)]
         tables.append(np.concatenate([_row(headings), _table(columns)]))
     tallest = max(len(table) for table in tables)
     return _row([_padded(table, tallest) for table in tables], gap=12 * GAP)
 
 
-def strips(columns: Sequence[np.ndarray]) -> np.ndarray:
+def strips(columns: Sequence[Column]) -> np.ndarray:
     """The rows of a table as pictures of their own, at about `READABLE` pixels for each picture.
 
     Args:
-        columns: each [N, H, W, C], uint8 or uint16.
+        columns: equally many pictures in each.
 
     Returns:
         [N, height, width, 3], uint8.
     """
-    shown = [_enlarged(_reduced(displayable(column), READABLE)) for column in columns]
+    shown = [_enlarged(_reduced(column, READABLE)) for column in _uniform(columns)]
     return np.stack([_row(pictures) for pictures in zip(*shown, strict=True)])
+
+
+def _uniform(columns: Sequence[Column]) -> list[np.ndarray]:
+    """Columns as 8-bit RGB; pictures of different sizes are reduced to `LARGEST` and set on white of one size."""
+    if all(isinstance(column, np.ndarray) for column in columns):
+        return [displayable(np.asarray(column)) for column in columns]
+    shown = [[_reduced(displayable(picture[None]), LARGEST)[0] for picture in column] for column in columns]
+    height, width = np.max([picture.shape[:2] for column in shown for picture in column], axis=0)
+    return [
+        np.stack(
+            [
+                np.pad(
+                    picture,
+                    [(0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0)],
+                    constant_values=WHITE,
+                )
+                for picture in column
+            ]
+        )
+        for column in shown
+    ]
 
 
 def _enlarged(images: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from cyclegan.data.dataset import PackedDataset, to_float, to_integer
+from cyclegan.data.dataset import PackedDataset, Pictures, equal_batches, sizes_of, to_float, to_integer
 from cyclegan.domains import DIRECTIONS, DOMAINS, OPPOSITE, Direction
 from cyclegan.errors import UserError
 from cyclegan.evaluation.metrics import l1, psnr, ssim
@@ -48,7 +48,7 @@ class Evaluation:
 
 
 def evaluate(translators: Mapping[Direction, Translator], dataset: PackedDataset, split: EvaluatedSplit) -> Evaluation:
-    """Measure both generators on a split, batch by batch.
+    """Measure both generators on a split, batch by batch; pictures of different sizes never share one.
 
     Args:
         translators: one for each direction. Their batch size bounds the memory.
@@ -96,8 +96,7 @@ def _translated(
         table["partner"] = names.reindex(partner).to_numpy()
         table["scored"] = pd.array(scored, dtype="boolean")
     figures: dict[str, np.ndarray] = defaultdict(lambda: np.full(len(images), np.nan))
-    for start in range(0, len(images), forward.batch_size):
-        index = np.arange(start, min(start + forward.batch_size, len(images)))
+    for index in equal_batches(images, forward.batch_size):
         inputs = np.asarray(images[index])
         outputs = forward.translate_float(to_float(inputs))
         back = to_integer(backward.translate_float(outputs), dataset.bit_depth)
@@ -107,6 +106,8 @@ def _translated(
         if comparable:
             figures["change_l1"][index] = l1(outputs, inputs)
         paired = partner[index] >= 0
+        if not paired.any():
+            continue
         truth = others[partner[index[paired]]]
         for name, measure in FIGURES.items():
             figures[f"pair_{name}"][index[paired]] = measure(outputs[paired], truth)
@@ -122,13 +123,13 @@ def _reproduced(
     _, target = DIRECTIONS[direction]
     images = dataset.images(target, split)
     table = pd.DataFrame({"direction": direction, "domain": target, "id": dataset.ids(target, split)})
-    figures: dict[str, list[np.ndarray]] = defaultdict(list)
-    for start in range(0, len(images), translator.batch_size):
-        inputs = np.asarray(images[start : start + translator.batch_size])
+    figures: dict[str, np.ndarray] = defaultdict(lambda: np.full(len(images), np.nan))
+    for index in equal_batches(images, translator.batch_size):
+        inputs = np.asarray(images[index])
         outputs = translator.translate(inputs)
         for name, measure in FIGURES.items():
-            figures[f"identity_{name}"].append(measure(outputs, inputs))
-    return table.assign(**{name: np.concatenate(parts) for name, parts in figures.items()})
+            figures[f"identity_{name}"][index] = measure(outputs, inputs)
+    return table.assign(**figures)
 
 
 def _partners(dataset: PackedDataset, split: EvaluatedSplit, direction: Direction) -> tuple[np.ndarray, np.ndarray]:
@@ -171,7 +172,16 @@ def _protocol(dataset: PackedDataset, split: EvaluatedSplit) -> dict[str, Any]:
         "counts": {domain: len(pictures) for domain, pictures in images.items()}
         | {"pairs": len(pairs), "scored_pairs": int(pairs.scored.sum())},
         "scored_rule": "pairs marked as scored in the data set" if len(pairs) else "no pairs",
-        "resolution": {"height": images["A"].shape[1], "width": images["A"].shape[2]},
+        "resolution": _resolution([*images.values()]),
         "channels": {domain: pictures.shape[-1] for domain, pictures in images.items()},
         "bit_depth": dataset.bit_depth,
     }
+
+
+def _resolution(images: list[Pictures]) -> dict[str, Any]:
+    """The one size of all pictures, or the smallest and the largest height and width."""
+    sizes = np.concatenate([sizes_of(pictures) for pictures in images])
+    (least_height, least_width), (height, width) = sizes.min(axis=0).tolist(), sizes.max(axis=0).tolist()
+    if (least_height, least_width) == (height, width):
+        return {"height": height, "width": width}
+    return {"height": [least_height, height], "width": [least_width, width]}

@@ -15,14 +15,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cyclegan.data.dataset import PackedDataset, to_float, to_integer
+from cyclegan.data.dataset import PackedDataset, picked, to_float, to_integer
 from cyclegan.domains import DIRECTIONS, DOMAINS, OPPOSITE, Direction
 from cyclegan.evaluation.curves import curves
 from cyclegan.evaluation.grid import comparison_grid, strips
 from cyclegan.evaluation.metrics import PSNR_CAP
 from cyclegan.evaluation.protocol import Evaluation, evenly
 from cyclegan.files import replacing, write_json, write_text
-from cyclegan.inference.translate import Translator
+from cyclegan.inference.translate import Translator, each
 
 EXTREMES = 10
 """So many best and so many worst pairs are shown."""
@@ -70,16 +70,16 @@ def draw(
     best: dict[Direction, list[Pair]] = {}
     worst: dict[Direction, list[Pair]] = {}
     for direction, (source, target) in DIRECTIONS.items():
-        real = dataset.images(source, split)[shown[source]]
-        translated = translators[direction].translate_float(to_float(real))
-        back = translators[OPPOSITE[direction]].translate_float(translated)
+        real = picked(dataset.images(source, split), shown[source])
+        translated = each(translators[direction].translate_float, each(to_float, real))
+        back = each(translators[OPPOSITE[direction]].translate_float, translated)
         block = [
             (f"real {source}", real),
-            (f"{source} to {target}", to_integer(translated, dataset.bit_depth)),
-            (f"{source} to {target} to {source}", to_integer(back, dataset.bit_depth)),
+            (f"{source} to {target}", each(lambda x: to_integer(x, dataset.bit_depth), translated)),
+            (f"{source} to {target} to {source}", each(lambda x: to_integer(x, dataset.bit_depth), back)),
         ]
         if pairs.scored.any():
-            block.append((f"true {target}", dataset.images(target, split)[shown[target]]))
+            block.append((f"true {target}", picked(dataset.images(target, split), shown[target])))
             best[direction], worst[direction] = _extremes(translators[direction], dataset, evaluation, direction)
         blocks.append(block)
     return Pictures(comparison_grid(blocks), best, worst)
@@ -259,9 +259,9 @@ def _extremes(
     def shown(rows: pd.DataFrame) -> list[Pair]:
         if rows.empty:
             return []
-        inputs = dataset.images(source, split)[rows.index.to_numpy()]
-        truth = dataset.images(target, split)[[partners[row] for row in rows.index]]
-        pictures = strips([inputs, translator.translate(inputs), truth])
+        inputs = picked(dataset.images(source, split), rows.index.to_numpy())
+        truth = picked(dataset.images(target, split), np.array([partners[row] for row in rows.index]))
+        pictures = strips([inputs, each(translator.translate, inputs), truth])
         baselines = rows["baseline_pair_psnr"] if "baseline_pair_psnr" in rows else [None] * len(rows)
         columns = (rows["id"], rows["partner"], rows["pair_psnr"], rows["pair_ssim"], baselines, pictures)
         return [Pair(*values) for values in zip(*columns, strict=True)]

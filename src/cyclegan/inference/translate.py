@@ -13,6 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+import tifffile
 
 import cyclegan.models.layers  # noqa: F401  (registers the layers that a .keras file names)
 from cyclegan.data.dataset import to_float, to_integer
@@ -20,6 +21,9 @@ from cyclegan.data.images import BadImageError, decode
 from cyclegan.errors import UserError
 from cyclegan.files import replacing
 from cyclegan.models.sizes import size_multiple
+
+Column = np.ndarray | list[np.ndarray]
+"""Pictures of one size, `[N, H, W, C]`, or of different sizes, each `[H, W, C]`."""
 
 # A ResNet generator at its narrowest is a quarter of the input, and reflecting one pixel there needs two.
 SMALLEST_SIDE = 8
@@ -126,12 +130,20 @@ class Translator:
                 )
 
 
-def load_generator(path: Path) -> keras.Model:
+def each(function: Callable[[np.ndarray], np.ndarray], images: Column) -> Column:
+    """Apply a function of `[N, H, W, C]` to an array at once, and to a list of `[H, W, C]` picture by picture."""
+    if isinstance(images, np.ndarray):
+        return function(images)
+    return [function(image[None])[0] for image in images]
+
+
+def load_generator(path: str | Path) -> keras.Model:
     """Load a generator from a `.keras` file, for inference. Files that would run code on loading are refused.
 
     Raises:
         UserError: the file is missing, is no `.keras` file, is damaged, or its model does not map images to images.
     """
+    path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} does not exist: train first ('dvc repro'), or name a generator's .keras file")
     if path.suffix != ".keras":
@@ -157,7 +169,9 @@ def translate_files(
     overwrite: bool = False,
     on_written: Callable[[Path], None] | None = None,
 ) -> list[Path]:
-    """Translate picture files into PNG files of the same stem in folder `output`; pictures keep their own size.
+    """Translate picture files into files of the same stem in folder `output`; pictures keep their own size.
+
+    Grey, RGB and RGBA become PNG files, any other number of channels TIFF files.
 
     Nothing is written before every name is known to be free. Pictures are decoded and encoded in threads beside the
     network; consecutive pictures of one size share a batch.
@@ -175,16 +189,9 @@ def translate_files(
         UserError: a picture is missing or unreadable, two would get one name, or a target exists and `overwrite`
             is false.
     """
-    for kind, channels, possible in (
-        ("takes", translator.channels, (1, 3, 4)),
-        ("returns", translator.channels_out, (1, 2, 3, 4)),
-    ):
-        if channels not in possible:
-            raise UserError(
-                f"the generator {kind} {channels} channels: files hold {possible[0]} to 4; translate arrays instead"
-            )
     sources = list(inputs)
-    targets = _targets(sources, output, overwrite)
+    write, ending = (_write_png, "png") if translator.channels_out in (1, 3, 4) else (_write_tiff, "tif")
+    targets = _targets(sources, output, ending, overwrite)
     output.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         pictures = zip(targets, _decoded(pool, translator, sources), strict=True)
@@ -194,18 +201,18 @@ def translate_files(
                 translated = translator.translate(np.stack([picture for _, picture in batch]))
                 _finish(writing, on_written)
                 writing = [
-                    (target, pool.submit(_write_png, target, picture))
+                    (target, pool.submit(write, target, picture))
                     for (target, _), picture in zip(batch, translated, strict=True)
                 ]
         _finish(writing, on_written)
     return targets
 
 
-def _targets(sources: list[Path], output: Path, overwrite: bool) -> list[Path]:
+def _targets(sources: list[Path], output: Path, ending: str, overwrite: bool) -> list[Path]:
     targets: dict[Path, Path] = {}
     originals = {source.resolve() for source in sources}
     for source in sources:
-        target = output / f"{source.stem}.png"
+        target = output / f"{source.stem}.{ending}"
         if not source.is_file():
             raise UserError(f"{source} does not exist or is not a file: name picture files")
         if target in targets:
@@ -248,3 +255,8 @@ def _write_png(target: Path, picture: np.ndarray) -> None:
     encoded = tf.io.encode_png(picture).numpy()
     with replacing(target) as temporary:
         temporary.write_bytes(encoded)
+
+
+def _write_tiff(target: Path, picture: np.ndarray) -> None:
+    with replacing(target) as temporary:
+        tifffile.imwrite(temporary, picture, photometric="minisblack", planarconfig="contig")

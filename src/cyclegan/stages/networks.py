@@ -8,23 +8,38 @@ from typing import Any
 
 import keras
 
+from cyclegan.errors import UserError
 from cyclegan.models.discriminator import build_discriminator
 from cyclegan.models.generator import build_generator
-from cyclegan.params import Params
+from cyclegan.params import Params, Size
 from cyclegan.training.cyclegan import CycleGAN, LossWeights
-from cyclegan.training.schedule import DecaySchedule
+from cyclegan.training.schedule import DecaySchedule, Policy
 
 
-def build_cyclegan(params: Params) -> CycleGAN:
-    """Build the four networks and join them, not yet compiled. Weights follow from `train.seed`."""
+def build_cyclegan(params: Params, size: Size | None = None) -> CycleGAN:
+    """Build the four networks and join them, not yet compiled. Weights follow from `train.seed`.
+
+    Args:
+        params: all parameters.
+        size: `(height, width)` of the training pictures; needed where the parameters leave it to the data.
+
+    Raises:
+        UserError: the size is needed.
+    """
     train = params.train
+    size = size or params.training_size
+    if size is None:
+        raise UserError(
+            "train.crop_size: whole with data.load_size: original leaves the networks' size to the pictures; "
+            "give one of them in pixels"
+        )
     with _precision(train.mixed_precision):
-        generators = {name: _generator(params, name) for name in ("G_AtoB", "G_BtoA")}
+        generators = {name: _generator(params, name, size) for name in ("G_AtoB", "G_BtoA")}
         discriminators = {name: _discriminator(params, name) for name in ("D_A", "D_B")}
     return CycleGAN(
         **generators,
         **discriminators,
-        image_size=train.crop_size,
+        image_size=size,
         update_order=train.update_order,
         pool_size=train.pool_size,
         ema_decay=train.ema_decay,
@@ -47,26 +62,41 @@ def compile_cyclegan(model: CycleGAN, params: Params, total_steps: int) -> None:
             beta_2=train.beta_2,
             global_clipnorm=train.gradient_clip_norm,
         ),
-        schedule=DecaySchedule(train.learning_rate, total_steps, train.lr_decay_start, train.lr_policy),
+        schedule=_schedule(params, total_steps),
         loss_weights=weights["AtoB"],
         loss_weights_BtoA=weights["BtoA"],
         adversarial=train.adversarial_loss,
         label_smoothing=train.label_smoothing,
         gradient_penalty_weight=train.gradient_penalty,
         r1_weight=train.r1_penalty,
-        jit_compile=train.jit_compile,
+        diff_augment=train.diff_augment,
+        jit_compile=False if train.deterministic else train.jit_compile,
     )
 
 
-def inference_copy(generator: keras.Model, params: Params, name: str) -> keras.Model:
-    """The generator in float32, as it is kept and served, whatever precision it was trained in."""
-    copy = _generator(params, name)
+def _schedule(params: Params, total_steps: int) -> DecaySchedule:
+    train = params.train
+    # On a plateau the model's own factor lowers the rate, which the schedule leaves as it is.
+    policy: Policy = "constant" if train.lr_policy == "plateau" else train.lr_policy
+    start = 1.0 if train.lr_decay_start is None else train.lr_decay_start
+    return DecaySchedule(train.learning_rate, total_steps, start, policy)
+
+
+def inference_copy(generator: keras.Model, params: Params, name: str, size: Size) -> keras.Model:
+    """The generator in float32, as it is kept and served, whatever precision it was trained in.
+
+    Args:
+        generator: of a model that `build_cyclegan` made of these parameters.
+        params, size: as given to it.
+        name: `G_AtoB` or `G_BtoA`.
+    """
+    copy = _generator(params, name, size)
     copy.set_weights(generator.get_weights())
     return copy
 
 
-def _generator(params: Params, name: str) -> keras.Model:
-    model, data, size = params.model, params.data, params.train.crop_size
+def _generator(params: Params, name: str, size: Size) -> keras.Model:
+    model, data = params.model, params.data
     channels = (data.channels_A, data.channels_B) if name == "G_AtoB" else (data.channels_B, data.channels_A)
     arguments: dict[str, Any] = {"depth": model.unet_depth(size)} if model.generator == "unet" else {}
     return build_generator(

@@ -15,14 +15,15 @@ import tensorflow as tf
 from PIL import Image
 
 import cyclegan
-from cyclegan.data.dataset import PackedDataset
+from cyclegan.data.dataset import PackedDataset, picked, sizes_of
 from cyclegan.data.pipeline import steps_per_epoch, training_batches
 from cyclegan.domains import DIRECTIONS, DOMAINS, OPPOSITE, Direction
+from cyclegan.errors import UserError
 from cyclegan.evaluation.grid import sample_grid
 from cyclegan.evaluation.protocol import evaluate, evenly
 from cyclegan.files import replacing, write_json, write_text
-from cyclegan.inference.translate import Translator
-from cyclegan.params import Params, flatten, load
+from cyclegan.inference.translate import Translator, each
+from cyclegan.params import Params, Size, flatten, load
 from cyclegan.project import Project
 from cyclegan.stages.networks import build_cyclegan, compile_cyclegan, inference_copy
 from cyclegan.tracking.provenance import data_digest, tags
@@ -32,6 +33,7 @@ from cyclegan.training.checkpoint import CheckpointFolder, code_digest, run_key
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.device import prepare_device
 from cyclegan.training.loop import Plan, Progress, only_trainer, train
+from cyclegan.training.plateau import Plateau
 
 VALIDATION_FIGURES = ("cycle_l1", "identity_l1", "pair_psnr", "pair_ssim")
 """What becomes a series, for each direction; the full table is the test's."""
@@ -55,8 +57,9 @@ def run(project: Project) -> None:
     with only_trainer(checkpoints.path):
         close_stale_runs(store, experiment)
         plan = training_plan(params, dataset)
+        size = training_size(params, dataset)
         print(f"training on {device}: {plan.epochs} epochs of {plan.steps_per_epoch} steps")
-        model = build_cyclegan(params)
+        model = build_cyclegan(params, size)
         compile_cyclegan(model, params, plan.total_steps)
         progress = Progress.restore(checkpoints, model)
         if progress.step:
@@ -104,8 +107,15 @@ def run(project: Project) -> None:
 
 
 def training_plan(params: Params, dataset: PackedDataset) -> Plan:
-    """Turn epochs into steps for this data set."""
+    """Turn epochs into steps for this data set.
+
+    Raises:
+        UserError: the learning rate is to follow a validation figure that this data does not allow.
+    """
     options = params.train
+    plateau = None if options.plateau is None else Plateau(**options.plateau.model_dump())
+    if plateau is not None:
+        plateau.require(validation_series(dataset))
     counts = [len(dataset.images(domain, "train")) for domain in DOMAINS]
     automatic = steps_per_epoch(max(counts), options.batch_size)
     return Plan(
@@ -115,7 +125,49 @@ def training_plan(params: Params, dataset: PackedDataset) -> Plan:
         log_every=options.log_every,
         evaluate_every=options.evaluate_every,
         checkpoint_every=options.checkpoint_every,
+        plateau=plateau,
     )
+
+
+def training_size(params: Params, dataset: PackedDataset) -> Size:
+    """`(height, width)` of the pictures that the networks see.
+
+    Raises:
+        UserError: a training picture is smaller than the crop, or pictures that are to stay whole differ in size or
+            have a size that the networks cannot take.
+    """
+    known = params.training_size
+    found = [
+        (int(height), int(width), f"{name} ({width}×{height})")
+        for domain in DOMAINS
+        for name, (height, width) in zip(
+            dataset.ids(domain, "train"), sizes_of(dataset.images(domain, "train")), strict=True
+        )
+    ]
+    if known is not None:
+        small = [shown for height, width, shown in found if height < known[0] or width < known[1]]
+        if small:
+            raise UserError(
+                f"train.crop_size {list(known)} is larger than {len(small)} of {len(found)} training pictures; "
+                f"lower it, or set data.load_size to a number: {_first(small)}"
+            )
+        return known
+    size = found[0][:2]
+    others = [shown for height, width, shown in found if (height, width) != size]
+    if others:
+        raise UserError(
+            f"train.crop_size: whole needs training pictures of one size, but {found[0][2]} is not the size of "
+            f"{len(others)} of {len(found)}; set train.crop_size or data.load_size to a number: {_first(others)}"
+        )
+    reason = params.model.objection_to(size)
+    if reason is not None:
+        raise UserError(f"train.crop_size: whole, the pictures' size {list(size)}{reason}, by train.crop_size")
+    return size
+
+
+def _first(names: list[str]) -> str:
+    """A few names, on one line."""
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def batches(params: Params, dataset: PackedDataset, start_step: int) -> tf.data.Dataset:
@@ -125,7 +177,7 @@ def batches(params: Params, dataset: PackedDataset, start_step: int) -> tf.data.
         dataset.images("A", "train"),
         dataset.images("B", "train"),
         batch_size=options.batch_size,
-        crop_size=options.crop_size,
+        crop_size=training_size(params, dataset),
         flip=options.flip,
         seed=options.seed,
         start_step=start_step,
@@ -152,6 +204,18 @@ def dataset_digest(folder: Path) -> str:
     return run_key({"manifest": manifest.hex()})
 
 
+def validation_series(dataset: PackedDataset) -> list[str]:
+    """The names of the figures that `validation_figures` will measure on this data."""
+    channels = {dataset.images(domain, "val").shape[-1] for domain in DOMAINS}
+    possible = {"cycle": True, "identity": len(channels) == 1, "pair": bool(dataset.pairs("val").scored.any())}
+    return [
+        f"val_{direction}/{name}"
+        for direction in DIRECTIONS
+        for name in VALIDATION_FIGURES
+        if possible[name.partition("_")[0]]
+    ]
+
+
 def validation_figures(translators: Mapping[Direction, Translator], dataset: PackedDataset) -> dict[str, float]:
     """The validation series: `val_AtoB/pair_psnr` and so on, those that the data allows."""
     metrics = evaluate(translators, dataset, "val").metrics
@@ -171,9 +235,9 @@ def sample_grids(
     for direction, (source, _) in DIRECTIONS.items():
         opposite = translators[OPPOSITE[direction]]
         images = dataset.images(source, "val")
-        real = images[evenly(len(images), count)]
-        translated = translators[direction].translate(real)
-        grids[f"samples/{direction}"] = sample_grid(real, translated, opposite.translate(translated))
+        real = picked(images, evenly(len(images), count))
+        translated = each(translators[direction].translate, real)
+        grids[f"samples/{direction}"] = sample_grid(real, translated, each(opposite.translate, translated))
     return grids
 
 
@@ -181,7 +245,7 @@ def write_models(folder: Path, model: CycleGAN, params: Params) -> None:
     """Write both generators, ready for inference, as `generator_AtoB.keras` and `generator_BtoA.keras`."""
     for direction, generator in model.generators.items():
         with replacing(folder / f"generator_{direction}.keras") as temporary:
-            inference_copy(generator, params, f"G_{direction}").save(temporary)
+            inference_copy(generator, params, f"G_{direction}", model.image_size).save(temporary)
 
 
 def write_training_report(

@@ -6,15 +6,16 @@ always taken for an explicit list of variables; no `trainable` flag is ever togg
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
-from cyclegan.domains import Direction
+from cyclegan.domains import Direction, Domain
 from cyclegan.models.layers import batches_are_independent
+from cyclegan.training.diff_augment import Transform, diff_augment, draws_for
 from cyclegan.training.losses import (
     AdversarialName,
     absolute_error,
@@ -111,6 +112,9 @@ class CycleGAN(keras.Model):
         self.pool_A = ImagePool(pool_size, (*self.image_size, D_A.input_shape[-1]), name="pool_A")
         self.pool_B = ImagePool(pool_size, (*self.image_size, D_B.input_shape[-1]), name="pool_B")
         self.step = self.add_weight(name="step", shape=(), dtype="int64", initializer="zeros", trainable=False)
+        self.learning_rate_factor = self.add_weight(
+            name="learning_rate_factor", shape=(), dtype="float32", initializer="ones", trainable=False
+        )
         self.ema_AtoB = _copy(G_AtoB) if ema_decay > 0 else None
         self.ema_BtoA = _copy(G_BtoA) if ema_decay > 0 else None
         self._same_channels = D_A.input_shape[-1] == D_B.input_shape[-1]
@@ -136,6 +140,7 @@ class CycleGAN(keras.Model):
         label_smoothing: float = 0.0,
         gradient_penalty_weight: float = 0.0,
         r1_weight: float = 0.0,
+        diff_augment: Sequence[Transform] = (),
         jit_compile: bool | Literal["auto"] = "auto",
         steps_per_execution: int = 1,
         run_eagerly: bool = False,
@@ -145,13 +150,16 @@ class CycleGAN(keras.Model):
         Args:
             optimizer: a pattern, copied for each group of networks that is updated together (two in `joint` order, four
                 in `sequential`); default `Adam(2e-4, beta_1=0.5)`, the paper's.
-            schedule: learning rate as a function of the *training* step; default: the optimizer's own constant rate.
+            schedule: learning rate as a function of the *training* step, multiplied by `learning_rate_factor`, which
+                starts at 1 and is lowered from outside (see `training.plateau`); default: the optimizer's own rate.
             loss_weights: weights for G_AtoB, and for G_BtoA unless `loss_weights_BtoA` is given. `forward_cycle` of
                 G_AtoB is A→B→A and so is `backward_cycle` of G_BtoA.
             adversarial: see `losses.adversarial_loss`.
             label_smoothing: see `losses.adversarial_loss`.
             gradient_penalty_weight, r1_weight: weights of the penalties in `losses`, which count once per discriminator
                 and step.
+            diff_augment: transforms of `training.diff_augment`, by which every picture that a discriminator sees is
+                altered, in the generators' updates too; the penalties are taken at the altered pictures.
             jit_compile: `auto` compiles with XLA on a GPU only; on a CPU it was measured to be slower.
             steps_per_execution, run_eagerly: as in `keras.Model.compile`.
 
@@ -183,6 +191,7 @@ class CycleGAN(keras.Model):
         self._adversarial = adversarial_loss(adversarial, label_smoothing)
         self._gradient_penalty_weight = gradient_penalty_weight
         self._r1_weight = r1_weight
+        self._transforms = tuple(diff_augment)
         self.optimizers = {
             name: _fresh(pattern, [variable for network in group for variable in network.trainable_variables])
             for name, group in self._groups().items()
@@ -197,6 +206,7 @@ class CycleGAN(keras.Model):
             "label_smoothing": label_smoothing,
             "gradient_penalty_weight": gradient_penalty_weight,
             "r1_weight": r1_weight,
+            "diff_augment": list(diff_augment),
             "jit_compile": jit_compile,
             "steps_per_execution": steps_per_execution,
         }
@@ -212,8 +222,9 @@ class CycleGAN(keras.Model):
         """
         real_A, real_B, _ = keras.utils.unpack_x_y_sample_weight(data)
         if self.schedule is not None:
+            rate = self.schedule(self.step.value) * self.learning_rate_factor.value
             for optimizer in self.optimizers.values():
-                optimizer.learning_rate = tf.cast(self.schedule(self.step.value), optimizer.learning_rate.dtype)
+                optimizer.learning_rate = tf.cast(rate, optimizer.learning_rate.dtype)
         take_step = self._joint_step if self.update_order == "joint" else self._sequential_step
         self._means.update_state(take_step(real_A, real_B))
         self._update_averages()
@@ -229,8 +240,8 @@ class CycleGAN(keras.Model):
             fake_A, same_A = self._translate_both(self.G_BtoA, real_B, real_A)
             cycle_A = absolute_error(self.G_BtoA(fake_B, training=True), real_A)
             cycle_B = absolute_error(self.G_AtoB(fake_A, training=True), real_B)
-            terms_AtoB = self._generator_terms(self.D_B, fake_B, same_B, real_B, forward=cycle_A, backward=cycle_B)
-            terms_BtoA = self._generator_terms(self.D_A, fake_A, same_A, real_A, forward=cycle_B, backward=cycle_A)
+            terms_AtoB = self._generator_terms("B", fake_B, same_B, real_B, forward=cycle_A, backward=cycle_B)
+            terms_BtoA = self._generator_terms("A", fake_A, same_A, real_A, forward=cycle_B, backward=cycle_A)
             # Each cycle stands in both generators' terms; the objective counts it once, with its forward weight.
             once = replace(self.weights_AtoB, backward_cycle=0.0), replace(self.weights_BtoA, backward_cycle=0.0)
             objective = _weighted(terms_AtoB, once[0]) + _weighted(terms_BtoA, once[1])
@@ -240,8 +251,8 @@ class CycleGAN(keras.Model):
         discriminators = self.D_A.trainable_variables + self.D_B.trainable_variables
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(_values(discriminators))
-            terms_A = self._discriminator_terms(self.D_A, real_A, pooled_A, purpose=2)
-            terms_B = self._discriminator_terms(self.D_B, real_B, pooled_B, purpose=3)
+            terms_A = self._discriminator_terms("A", real_A, pooled_A)
+            terms_B = self._discriminator_terms("B", real_B, pooled_B)
             objective = terms_A["total"] + terms_B["total"]
         self._descend("D", tape, objective, discriminators)
         return self._report(terms_AtoB, terms_BtoA, terms_A, terms_B)
@@ -266,18 +277,18 @@ class CycleGAN(keras.Model):
         with tape_BtoA:
             cycle_B = absolute_error(self.G_AtoB(fake_A, training=True), real_B)
             cycle_A = absolute_error(self.G_BtoA(tf.stop_gradient(fake_B), training=True), real_A)
-            terms_BtoA = self._generator_terms(self.D_A, fake_A, same_A, real_A, forward=cycle_B, backward=cycle_A)
+            terms_BtoA = self._generator_terms("A", fake_A, same_A, real_A, forward=cycle_B, backward=cycle_A)
             objective = _weighted(terms_BtoA, self.weights_BtoA)
         self._descend("G_BtoA", tape_BtoA, objective, weights_BtoA)
-        terms_A = self._discriminate_in_turn("D_A", self.D_A, real_A, pooled_A, purpose=2)
+        terms_A = self._discriminate_in_turn("A", real_A, pooled_A)
 
         with tape_AtoB:
             cycle_A = absolute_error(self.G_BtoA(fake_B, training=True), real_A)
             cycle_B = absolute_error(self.G_AtoB(self.G_BtoA(real_B, training=True), training=True), real_B)
-            terms_AtoB = self._generator_terms(self.D_B, fake_B, same_B, real_B, forward=cycle_A, backward=cycle_B)
+            terms_AtoB = self._generator_terms("B", fake_B, same_B, real_B, forward=cycle_A, backward=cycle_B)
             objective = _weighted(terms_AtoB, self.weights_AtoB)
         self._descend("G_AtoB", tape_AtoB, objective, weights_AtoB)
-        terms_B = self._discriminate_in_turn("D_B", self.D_B, real_B, pooled_B, purpose=3)
+        terms_B = self._discriminate_in_turn("B", real_B, pooled_B)
         return self._report(terms_AtoB, terms_BtoA, terms_A, terms_B)
 
     def _translate_both(
@@ -297,7 +308,7 @@ class CycleGAN(keras.Model):
 
     def _generator_terms(
         self,
-        discriminator: keras.Model,
+        domain: Domain,
         fake: tf.Tensor,
         same: tf.Tensor | None,
         real: tf.Tensor,
@@ -305,18 +316,22 @@ class CycleGAN(keras.Model):
         forward: tf.Tensor,
         backward: tf.Tensor,
     ) -> Losses:
-        """The four unweighted terms of one generator's loss."""
+        """The four unweighted terms of the loss of the generator into `domain`."""
+        score = self._discriminator(domain)(self._augmented(fake, f"fake_{domain} for G"), training=True)
         return {
-            "adversarial": self._adversarial.generator(discriminator(fake, training=True)),
+            "adversarial": self._adversarial.generator(score),
             "identity": tf.zeros_like(forward) if same is None else absolute_error(same, real),
             "forward_cycle": forward,
             "backward_cycle": backward,
         }
 
-    def _discriminator_terms(
-        self, discriminator: keras.Model, real: tf.Tensor, fake: tf.Tensor, purpose: int
-    ) -> Losses:
+    def _discriminator(self, domain: Domain) -> keras.Model:
+        return self.D_A if domain == "A" else self.D_B
+
+    def _discriminator_terms(self, domain: Domain, real: tf.Tensor, fake: tf.Tensor) -> Losses:
         """One discriminator's loss on real pictures and pooled fakes together."""
+        discriminator = self._discriminator(domain)
+        real, fake = self._augmented(real, f"real_{domain}"), self._augmented(fake, f"fake_{domain}")
         if batches_are_independent(discriminator):
             score_real, score_fake = tf.split(discriminator(tf.concat([real, fake], axis=0), training=True), 2)
         else:
@@ -328,19 +343,19 @@ class CycleGAN(keras.Model):
             "output_fake": mean(score_fake),
         }
         total = DISCRIMINATOR_WEIGHT * (terms["real"] + terms["fake"])
-        return self._with_penalty(terms, total, discriminator, real, fake, purpose)
+        return self._with_penalty(terms, total, domain, real, fake)
 
-    def _discriminate_in_turn(
-        self, group: str, discriminator: keras.Model, real: tf.Tensor, fake: tf.Tensor, purpose: int
-    ) -> Losses:
+    def _discriminate_in_turn(self, domain: Domain, real: tf.Tensor, fake: tf.Tensor) -> Losses:
         """Two updates of one discriminator: on real pictures (with the penalty, if any), then on pooled fakes."""
+        group, discriminator = f"D_{domain}", self._discriminator(domain)
+        real, fake = self._augmented(real, f"real_{domain}"), self._augmented(fake, f"fake_{domain}")
         variables = discriminator.trainable_variables
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(_values(variables))
             score = discriminator(real, training=True)
             terms = {"real": self._adversarial.real(score), "output_real": mean(score)}
             half = DISCRIMINATOR_WEIGHT * terms["real"]
-            terms = self._with_penalty(terms, half, discriminator, real, fake, purpose)
+            terms = self._with_penalty(terms, half, domain, real, fake)
         self._descend(group, tape, terms["total"], variables)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(_values(variables))
@@ -351,19 +366,14 @@ class CycleGAN(keras.Model):
         return {**terms, "total": terms["total"] + half}
 
     def _with_penalty(
-        self,
-        terms: Losses,
-        total: tf.Tensor,
-        discriminator: keras.Model,
-        real: tf.Tensor,
-        fake: tf.Tensor,
-        purpose: int,
+        self, terms: Losses, total: tf.Tensor, domain: Domain, real: tf.Tensor, fake: tf.Tensor
     ) -> Losses:
         """Add `total`, with the weighted gradient penalties in it where there are any."""
         if self._has_penalty:
+            discriminator = self._discriminator(domain)
             penalty = tf.zeros_like(total)
             if self._gradient_penalty_weight:
-                mix = self._uniform((tf.shape(real)[0], 1, 1, 1), purpose, dtype=real.dtype)
+                mix = self._uniform((tf.shape(real)[0], 1, 1, 1), f"mix_{domain}", dtype=real.dtype)
                 penalty += self._gradient_penalty_weight * gradient_penalty(discriminator, real, fake, mix)
             if self._r1_weight:
                 penalty += self._r1_weight * r1_penalty(discriminator, real)
@@ -374,18 +384,27 @@ class CycleGAN(keras.Model):
     def _exchange(self, fake_A: tf.Tensor, fake_B: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Pass both fakes through their pools."""
         return (
-            self.pool_A.exchange(fake_A, *self._pool_choices(fake_A, purpose=0)),
-            self.pool_B.exchange(fake_B, *self._pool_choices(fake_B, purpose=1)),
+            self.pool_A.exchange(fake_A, *self._pool_choices(fake_A, "pool_A")),
+            self.pool_B.exchange(fake_B, *self._pool_choices(fake_B, "pool_B")),
         )
 
-    def _pool_choices(self, fakes: tf.Tensor, purpose: int) -> tuple[tf.Tensor, tf.Tensor]:
+    def _pool_choices(self, fakes: tf.Tensor, purpose: str) -> tuple[tf.Tensor, tf.Tensor]:
         """For each picture of a batch: whether to swap it, and for which slot of the pool."""
         draws = self._uniform((2, fakes.shape[0]), purpose)
         return draws[0] < 0.5, tf.cast(draws[1] * float(self.pool_size), tf.int32)
 
-    def _uniform(self, shape: Any, purpose: int, dtype: Any = tf.float32) -> tf.Tensor:
+    def _augmented(self, images: tf.Tensor, purpose: str) -> tf.Tensor:
+        """What a discriminator sees of these pictures."""
+        if not self._transforms:
+            return images
+        draws = self._uniform((tf.shape(images)[0], draws_for(self._transforms)), purpose)
+        return diff_augment(images, draws, self._transforms)
+
+    def _uniform(self, shape: Any, purpose: str, dtype: Any = tf.float32) -> tf.Tensor:
         """Uniform draws in [0, 1) that depend on nothing but (seed, purpose, step): a resumed run repeats them."""
-        seed = tf.stack([tf.constant(4 * self.seed + purpose, tf.int64), self.step.value])
+        block, place = divmod(PURPOSES.index(purpose), 4)
+        # No two purposes and seeds (below 2^38) share a number.
+        seed = tf.stack([tf.constant((block << 40) + 4 * self.seed + place, tf.int64), self.step.value])
         return tf.random.stateless_uniform(shape, seed, dtype=dtype, alg="philox")
 
     def _descend(
@@ -447,7 +466,7 @@ class CycleGAN(keras.Model):
             owners += [("ema_AtoB", self.ema_AtoB), ("ema_BtoA", self.ema_BtoA)]
         owners += [(f"optimizer_{name}", optimizer) for name, optimizer in self.optimizers.items()]
         variables = {f"{name}/{n:03d}": v for name, owner in owners for n, v in enumerate(owner.variables)}
-        return {"step": self.step, **variables}
+        return {"step": self.step, "learning_rate_factor": self.learning_rate_factor, **variables}
 
     def get_config(self) -> dict[str, Any]:
         networks = {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in NETWORKS}
@@ -478,6 +497,12 @@ class CycleGAN(keras.Model):
             arguments[weights] = LossWeights(**arguments[weights])
         self.compile(**arguments)
 
+
+PURPOSES = (
+    *("pool_A", "pool_B", "mix_A", "mix_B"),
+    *("real_A", "real_B", "fake_A", "fake_B", "fake_A for G", "fake_B for G"),
+)
+"""What random numbers are drawn for."""
 
 NETWORKS = ("G_AtoB", "G_BtoA", "D_A", "D_B")
 

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from cyclegan.errors import UserError
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import GENERATOR_TERMS, CycleGAN
+from cyclegan.training.plateau import Plateau
 
 SECONDS_TO_STOP = 8.0
 """After a signal the running window may finish for this long; spot machines give 30 seconds, a shell user fewer."""
@@ -54,6 +55,7 @@ class Plan:
         log_every: steps between two points of a series.
         evaluate_every: epochs between two evaluations.
         checkpoint_every: minutes between two checkpoints.
+        plateau: lowers the learning rate after evaluations without progress; None: never.
     """
 
     epochs: int
@@ -62,6 +64,7 @@ class Plan:
     log_every: int
     evaluate_every: int
     checkpoint_every: float
+    plateau: Plateau | None = None
 
     @property
     def total_steps(self) -> int:
@@ -115,7 +118,7 @@ def train(
         samples: translates some fixed validation pictures; `{name: [H, W, 3] uint8}`.
 
     Raises:
-        UserError: a loss became infinite or NaN.
+        UserError: a loss became infinite or NaN, or the validation lacks the figure that `plan.plateau` watches.
         SystemExit, KeyboardInterrupt: stopped by SIGTERM or SIGINT, after a checkpoint.
     """
     with stopping() as stop, tqdm(total=plan.total_steps, initial=progress.step, unit="step", mininterval=1) as bar:
@@ -221,6 +224,10 @@ class _Windows(keras.callbacks.Callback):
     def _evaluate(self, step: int) -> None:
         figures = dict(self.validate())
         self.progress.validation.append({"step": step, "epoch": step / self.plan.steps_per_epoch, **figures})
+        if self.plan.plateau is not None:
+            self.plan.plateau.require(figures)
+            factor = self.plan.plateau.learning_rate_factor(self.progress.validation)
+            self.model.learning_rate_factor.assign(factor)
         self.listener.log_metrics(step, figures)
         for key, image in self.samples().items():
             self.listener.log_image(step, key, image)

@@ -25,7 +25,7 @@ class DecaySchedule(keras.optimizers.schedules.LearningRateSchedule):
     Args:
         learning_rate: the rate before the decay.
         total_steps: training steps in all.
-        decay_start: share of the training before the decay starts, in [0, 1].
+        decay_start: share of the training before the decay starts, in [0, 1]; means nothing to `constant`.
         policy: see above.
     """
 

@@ -1,0 +1,91 @@
+"""What docs/ says is so: its examples run, its table of switches is complete and names tests that exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+import typing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cyclegan.params import Params, flatten, read
+
+ROOT = Path(__file__).parents[1]
+SWITCHES = (ROOT / "docs" / "switches.md").read_text(encoding="utf-8")
+
+
+def test_the_example_for_people_who_only_want_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "model.md").read_text(encoding="utf-8")
+    first, second = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert len([line for line in first.splitlines() if line.strip()]) <= 20
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(first, "docs/model.md", "exec"), names)
+    exec(compile(second, "docs/model.md", "exec"), names)
+
+    photos, translated = names["photos"], names["translated"]
+    assert translated.dtype == np.uint8
+    assert translated.shape == photos.shape
+    assert len(names["history"].history["G_AtoB/forward_cycle"]) == 2
+    np.testing.assert_array_equal(names["same"], translated)
+    model, restored = names["model"], names["restored"]
+    assert restored.compiled
+    assert int(restored.step) == 32
+    real = names["np"].zeros((2, 1, 64, 64, 3), np.float32)
+    for got, expected in zip(restored(tuple(real)), model(tuple(real)), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def rows() -> dict[str, list[str]]:
+    """Key → the other cells of its row."""
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in SWITCHES.splitlines() if "|" in line]
+    return {first.strip("`"): rest for first, *rest in cells if first.startswith("`")}
+
+
+def test_every_key_is_in_the_table() -> None:
+    tree = read(ROOT / "params.yaml")
+    keys = [key for section in ("model", "train") for key, _ in flatten({section: tree[section]})]
+    assert list(rows()) == keys
+
+
+def test_every_named_value_is_in_the_table() -> None:
+    """`plateau` and `cutout` are values that a key takes by name."""
+    missing = [
+        f"{section}.{key}: {value}"
+        for section in ("model", "train")
+        for key, field in Params.model_fields[section].annotation.model_fields.items()
+        if f"{section}.{key}" in rows()
+        for value in named_values(field.annotation)
+        if f"`{value}`" not in rows()[f"{section}.{key}"][0]
+    ]
+    assert missing == []
+
+
+def named_values(annotation: Any) -> list[str]:
+    if typing.get_origin(annotation) is typing.Literal:
+        return [value for value in typing.get_args(annotation) if isinstance(value, str)]
+    return [value for part in typing.get_args(annotation) for value in named_values(part)]
+
+
+def test_named_values_are_found() -> None:
+    found = {
+        key: named_values(field.annotation)
+        for key, field in Params.model_fields["train"].annotation.model_fields.items()
+    }
+    assert found["lr_policy"] == ["constant", "linear", "cosine", "step", "plateau"]
+    assert found["diff_augment"] == ["color", "translation", "cutout"]
+    assert found["jit_compile"] == ["auto"]
+    assert found["epochs"] == []
+
+
+def test_every_named_test_exists() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", SWITCHES)
+    assert len(named) >= len(rows())
+    assert all("::" in cells[-1] for cells in rows().values())
+    for file, test in named:
+        module = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+        functions = {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
+        assert not test or test in functions, f"{file}::{test}"
