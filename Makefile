@@ -17,9 +17,10 @@ export MLFLOW_DISABLE_TELEMETRY := true
 repro: install
 	dvc repro
 
-install: $(VENV)/installed
+# One stamp for each lock file: GPU=1 after a first set-up without it installs what is missing.
+install: $(VENV)/installed-$(LOCK)
 
-$(VENV)/installed: pyproject.toml $(LOCK)
+$(VENV)/installed-$(LOCK): pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
 	    f"Python {v[0]}.{v[1]} is not supported: TensorFlow has packages for 3.11 to 3.13. Try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv $(VENV)
@@ -42,7 +43,7 @@ ui: install
 	@test -f mlruns/mlflow.db || { echo "no runs yet: make repro first"; exit 2; }
 	@echo 'Open http://127.0.0.1:$(PORT) and choose "Model training" at the top left.'
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
-	    --backend-store-uri sqlite:///$(CURDIR)/mlruns/mlflow.db --default-artifact-root $(CURDIR)/mlruns/artifacts
+	    --backend-store-uri "sqlite:///$(CURDIR)/mlruns/mlflow.db" --default-artifact-root "$(CURDIR)/mlruns/artifacts"
 
 clean:
 	rm -rf $(VENV) models reports data/raw data/split .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -32,7 +32,8 @@ def apply_preset(project: Project, name: str) -> list[str]:
     file = project.presets / f"{name}.yaml"
     new = read(file)
     validate(new, file.name)
-    before = dict(flatten(read(project.params))) if project.params.exists() else {}
+    old = read(project.params) if project.params.exists() else {}
+    before = dict(flatten(old)) if isinstance(old, dict) else {}
     after = dict(flatten(new))
     write_text(project.params, file.read_text(encoding="utf-8"))
     missing = "(none)"

@@ -260,6 +260,20 @@ def test_pictures_of_test_leave_train(project: Project, data: Build, raw: Callab
     assert list(left_out["kind"]) == ["duplicate", "duplicate"]
 
 
+def test_pictures_of_test_are_not_drawn_into_val(project: Project, data: Build, raw: Callable[..., None]) -> None:
+    """Every second picture is drawn, so that some copies of test pictures are among them."""
+    raw(trainA=8, trainB=8, testA=8, testB=2)
+    for file in sorted((project.raw / "testA").iterdir()):
+        shutil.copy(file, project.raw / "trainA" / f"copy{file.name}")
+    split(data(val_fraction=0.5), project)
+    manifest = pd.read_csv(project.split / "manifest.csv")
+    held = set(manifest[(manifest.domain == "A") & (manifest.split == "test")].sha256)
+    others = manifest[(manifest.domain == "A") & (manifest.split != "test")]
+    assert len(held) == 8
+    assert not held & set(others.sha256)
+    assert report(project)["duplicates_taken_out_of_train"]["count"] == 8
+
+
 def test_mixed_formats_sizes_and_modes(project: Project, data: Build, paint: Paint) -> None:
     for i, (mode, ending, size) in enumerate(
         [

@@ -176,6 +176,8 @@ def test_going_back_to_earlier_parameters_points_back_to_their_run(finished: San
     finished.configure(train={"epochs": 2})
     assert "is cached - skipping run" in finished.run("dvc", "repro").stdout
     assert finished.json("reports/train/run.json")["run_id"] == first
+    version = finished.client.get_model_version_by_alias("fluent-emoji-AtoB", "challenger")
+    assert version.run_id == first
 
 
 @pytest.mark.slow

@@ -321,15 +321,14 @@ def test_resumed_run_has_one_point_per_step_and_no_holes(store: Store, experimen
     assert get(store, first).data.tags["commit"] == "new"
 
 
-def test_run_with_other_params_is_not_resumed(store: Store, experiment: str) -> None:
+def test_resumed_run_keeps_its_first_params(store: Store, experiment: str, caplog: pytest.LogCaptureFixture) -> None:
     with TrackedRun.start(store, experiment=experiment, name="n", params={"lr": 1e-4, "seed": 1}) as run:
         pass
-    with (
-        pytest.raises(ValueError, match="other values of lr"),
-        TrackedRun.start(store, experiment=experiment, name="n", params={"lr": 2e-4, "seed": 1}, resume=run.id),
-    ):
+    params = {"lr": 2e-4, "seed": 1, "new": 3}
+    with TrackedRun.start(store, experiment=experiment, name="n", params=params, resume=run.id):
         pass
-    assert get(store, run.id).info.status == "FINISHED"
+    assert get(store, run.id).data.params == {"lr": "0.0001", "seed": "1", "new": "3"}
+    assert "keeps its first values of lr" in caplog.text
 
 
 def test_run_killed_before_its_params_were_written_gets_them_on_resume(store: Store, experiment: str) -> None:

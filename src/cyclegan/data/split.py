@@ -327,17 +327,21 @@ def _units(training: list[Key], table: pd.DataFrame) -> list[list[Key]]:
 
 
 def _drop_duplicates(decoded: list[Decoded], assigned: dict[Key, Split]) -> tuple[list[Decoded], list[LeftOut]]:
-    """Take pictures out of train whose decoded pixels also stand in val or test of their domain."""
-    held: dict[tuple[str, str], str] = {}
-    for d in decoded:
-        if assigned[d.image.domain, d.image.file] != "train":
-            held.setdefault((d.image.domain, d.sha256), d.image.file)
+    """Take training pictures out whose decoded pixels also stand in val or test of their domain.
+
+    Also those that were drawn into val while the same picture is in the test: val may steer the training. A source's own
+    val and test are never touched.
+    """
+    held: dict[tuple[str, str], Decoded] = {}
+    for d in sorted(decoded, key=lambda d: SPLITS.index(assigned[d.image.domain, d.image.file]), reverse=True):
+        held.setdefault((d.image.domain, d.sha256), d)
     kept: list[Decoded] = []
     dropped: list[LeftOut] = []
     for d in decoded:
-        twin = held.get((d.image.domain, d.sha256))
-        if twin is not None and assigned[d.image.domain, d.image.file] == "train":
-            dropped.append(LeftOut(d.image, "duplicate", f"identical with {twin}"))
+        split = assigned[d.image.domain, d.image.file]
+        twin = held[d.image.domain, d.sha256].image
+        if d.image.split == "train" and SPLITS.index(split) < SPLITS.index(assigned[twin.domain, twin.file]):
+            dropped.append(LeftOut(d.image, "duplicate", f"identical with {twin.file}"))
         else:
             kept.append(d)
     return kept, dropped

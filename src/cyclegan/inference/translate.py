@@ -13,7 +13,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-import tifffile
 
 import cyclegan.models.layers  # noqa: F401  (registers the layers that a .keras file names)
 from cyclegan.data.dataset import to_float, to_integer
@@ -259,4 +258,7 @@ def _write_png(target: Path, picture: np.ndarray) -> None:
 
 def _write_tiff(target: Path, picture: np.ndarray) -> None:
     with replacing(target) as temporary:
+        # Not at the top: a served model has no need of it.
+        import tifffile
+
         tifffile.imwrite(temporary, picture, photometric="minisblack", planarconfig="contig")

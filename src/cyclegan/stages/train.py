@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -38,6 +39,9 @@ from cyclegan.training.plateau import Plateau
 VALIDATION_FIGURES = ("cycle_l1", "identity_l1", "pair_psnr", "pair_ssim")
 """What becomes a series, for each direction; the full table is the test's."""
 
+RUN_ID = "run_id"
+"""The file beside the checkpoints that names the MLflow run, from its first moment on."""
+
 SHAPE_NOTHING = ("checkpoint_every", "keep_checkpoints")
 """Keys of section `train` that change no weight."""
 
@@ -50,7 +54,9 @@ def run(project: Project) -> None:
     # Before any work: a tracking server that is away is told at once.
     store = open_store(project, params.tracking)
     experiment = params.tracking.experiment or params.data.dataset
-    digest = data_digest(project, "data/split") or dataset_digest(project.split)
+    # Outside DVC nothing says that dvc.lock describes the files that are there.
+    recorded = data_digest(project, "data/split") if "DVC_STAGE" in os.environ else None
+    digest = recorded or dataset_digest(project.split)
 
     key = run_key(shapes_the_run(params, digest))
     checkpoints = CheckpointFolder(project.checkpoints / key, keep=params.train.keep_checkpoints)
@@ -75,9 +81,10 @@ def run(project: Project) -> None:
             params=dict(flatten(params.model_dump(exclude={"tracking"}))),
             tags={**tags(project), "device": device, "run_key": key},
             inputs=[DatasetInput(params.data.dataset, digest, params.data.source, "training")],
-            resume=progress.run_id,
+            resume=progress.run_id or earlier_run(checkpoints),
         ) as tracked:
             progress.run_id = tracked.id
+            write_text(checkpoints.path / RUN_ID, tracked.id)
             train(
                 model,
                 lambda step: batches(params, dataset, step),
@@ -104,6 +111,12 @@ def run(project: Project) -> None:
             "data_md5": digest,
         },
     )
+
+
+def earlier_run(checkpoints: CheckpointFolder) -> str | None:
+    """The MLflow run of a training that was killed before its first checkpoint."""
+    file = checkpoints.path / RUN_ID
+    return file.read_text(encoding="utf-8") if file.is_file() else None
 
 
 def training_plan(params: Params, dataset: PackedDataset) -> Plan:
@@ -191,7 +204,9 @@ def shapes_the_run(params: Params, digest: str) -> dict[str, Any]:
         "data": digest,
         "model": params.model.model_dump(),
         "train": params.train.model_dump(exclude=set(SHAPE_NOTHING)),
-        "code": code_digest(package / "models", package / "training", package / "data"),
+        "code": code_digest(
+            *(package / part for part in ("data", "models", "training", "params.py", "stages/networks.py"))
+        ),
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
         "numpy": version("numpy"),
@@ -200,8 +215,11 @@ def shapes_the_run(params: Params, digest: str) -> dict[str, Any]:
 
 def dataset_digest(folder: Path) -> str:
     """A digest of the packed pictures, for a stage that is run outside DVC."""
-    manifest = (folder / "manifest.csv").read_bytes()
-    return run_key({"manifest": manifest.hex()})
+    digest = hashlib.md5(usedforsecurity=False)
+    for file in sorted(folder.iterdir()):
+        with file.open("rb") as content:
+            digest.update(file.name.encode() + hashlib.file_digest(content, "md5").digest())
+    return digest.hexdigest()
 
 
 def validation_series(dataset: PackedDataset) -> list[str]:

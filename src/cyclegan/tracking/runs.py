@@ -77,12 +77,11 @@ class TrackedRun:
         Args:
             experiment: its name; created where it does not exist.
             params: flat; written once, values over MLflow's limit are cut.
-            resume: id of the run to go on with, with equal `params`. If the store no longer has it, a new run is
-                opened, with a warning.
+            resume: id of the run to go on with; of `params` it takes those that it does not have yet. If the store no
+                longer has it, a new run is opened, with a warning.
 
         Raises:
             UserError: another live process writes to the run, or see `Store.experiment`.
-            ValueError: `params` differ from those of the run to resume.
         """
         with _signals_raise():
             experiment_id = store.experiment(experiment)
@@ -101,7 +100,7 @@ class TrackedRun:
                     created = store.client.create_run(experiment_id, tags=process, run_name=name)
                     run = cls(store, created.info.run_id, lock=lock)
                 else:
-                    _check_same(fixed, found)
+                    fixed = _not_written_before(fixed, found)
                     run = cls(store, found.info.run_id, past=_Past(store, found.info.run_id, keep="any"), lock=lock)
                 with _status(store, run.id, lock):
                     if found is not None:
@@ -250,11 +249,13 @@ def _find(store: Store, run_id: str) -> entities.Run | None:
     return run if run.info.lifecycle_stage == "active" else None
 
 
-def _check_same(params: Mapping[str, str], run: entities.Run) -> None:
+def _not_written_before(params: Mapping[str, str], run: entities.Run) -> dict[str, str]:
+    """MLflow writes a parameter once: those that have another value now keep the first one, with a warning."""
     stored = run.data.params
     differing = sorted(key for key, value in params.items() if key in stored and stored[key] != value)
     if differing:
-        raise ValueError(f"run {run.info.run_id} cannot be resumed: it has other values of {', '.join(differing)}")
+        logger.warning("MLflow run %s keeps its first values of %s", run.info.run_id, ", ".join(differing))
+    return {key: value for key, value in params.items() if key not in stored}
 
 
 def _fit(value: Any) -> str:

@@ -73,12 +73,12 @@ def run_key(shapes_the_run: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def code_digest(*packages: Path) -> str:
-    """SHA-256 over the Python sources in some folders: the version of the code that shapes a run."""
+def code_digest(*sources: Path) -> str:
+    """SHA-256 over some Python files and those in some folders: the version of the code that shapes a run."""
     digest = hashlib.sha256()
-    for package in packages:
-        for file in sorted(package.rglob("*.py")):
-            digest.update(os.fsencode(file.relative_to(package)))
+    for source in sources:
+        for file in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
+            digest.update(os.fsencode(file.relative_to(source.parent)))
             digest.update(file.read_bytes())
     return digest.hexdigest()
 

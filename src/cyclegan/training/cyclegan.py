@@ -377,6 +377,8 @@ class CycleGAN(keras.Model):
                 penalty += self._gradient_penalty_weight * gradient_penalty(discriminator, real, fake, mix)
             if self._r1_weight:
                 penalty += self._r1_weight * r1_penalty(discriminator, real)
+            # Halved with the loss that it stands beside, so that its weight means what the literature's does.
+            penalty *= DISCRIMINATOR_WEIGHT
             terms = {**terms, "penalty": penalty}
             total += penalty
         return {**terms, "total": total}
@@ -403,8 +405,8 @@ class CycleGAN(keras.Model):
     def _uniform(self, shape: Any, purpose: str, dtype: Any = tf.float32) -> tf.Tensor:
         """Uniform draws in [0, 1) that depend on nothing but (seed, purpose, step): a resumed run repeats them."""
         block, place = divmod(PURPOSES.index(purpose), 4)
-        # No two purposes and seeds (below 2^38) share a number.
-        seed = tf.stack([tf.constant((block << 40) + 4 * self.seed + place, tf.int64), self.step.value])
+        # No two purposes and seeds (below 2^38) share a number, nor does the data pipeline, which has the lowest block.
+        seed = tf.stack([tf.constant(((block + 1) << 40) + 4 * self.seed + place, tf.int64), self.step.value])
         return tf.random.stateless_uniform(shape, seed, dtype=dtype, alg="philox")
 
     def _descend(

@@ -171,11 +171,10 @@ class _Windows(keras.callbacks.Callback):
         self.progress.step = step
         self.progress.seconds += seconds
         self._log(losses, step, step - before, seconds)
-        if self.stop.signal:
-            # There may be little time: an evaluation that is due is made up for by the resumed training.
-            self._save()
-            self.stop.leave()
+        # There may be little time: an evaluation that is due is made up for by the resumed training.
+        self._leave_if_asked()
         self._evaluate_if_due()
+        self._leave_if_asked()
         if step == self.plan.total_steps or time.monotonic() - self.last_save > 60 * self.plan.checkpoint_every:
             self._save()
 
@@ -183,6 +182,13 @@ class _Windows(keras.callbacks.Callback):
         """Make up for an evaluation that a stop has cut off."""
         if self.progress.step and self._evaluate_if_due():
             self._save()
+
+    def _leave_if_asked(self) -> None:
+        if self.stop.signal:
+            # The border is reached: the alarm must not cut the checkpoint off.
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            self._save()
+            self.stop.leave()
 
     def _save(self) -> None:
         self.checkpoints.save(self.progress.step, self.model.state(), asdict(self.progress))
@@ -305,5 +311,5 @@ def _refuse_divergence(losses: Row, step: int) -> None:
         if not math.isfinite(value):
             raise UserError(
                 f"training diverged: {name} became {value} by step {step}; the last checkpoint is kept. "
-                "Lower train.learning_rate or set train.gradient_clip_norm"
+                "Lower train.learning_rate or set train.gradient_clip_norm, which starts a new training"
             )
