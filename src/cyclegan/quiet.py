@@ -23,6 +23,8 @@ def import_tensorflow() -> None:
             import tensorflow as tf
 
             tf.config.list_physical_devices()
+            # Its fusing fails on the networks' leaky ReLUs and skips, with an error in the log, and brought no speed.
+            tf.config.optimizer.set_experimental_options({"remapping": False})
             failed = False
         finally:
             os.dup2(shown, 2)

@@ -329,8 +329,8 @@ def _units(training: list[Key], table: pd.DataFrame) -> list[list[Key]]:
 def _drop_duplicates(decoded: list[Decoded], assigned: dict[Key, Split]) -> tuple[list[Decoded], list[LeftOut]]:
     """Take training pictures out whose decoded pixels also stand in val or test of their domain.
 
-    Also those that were drawn into val while the same picture is in the test: val may steer the training. A source's own
-    val and test are never touched.
+    Also those that were drawn into val while the same picture is in the test: val may steer the training. A source's
+    own val and test are never touched.
     """
     held: dict[tuple[str, str], Decoded] = {}
     for d in sorted(decoded, key=lambda d: SPLITS.index(assigned[d.image.domain, d.image.file]), reverse=True):
