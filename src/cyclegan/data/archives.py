@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import lzma
 import re
@@ -216,7 +217,8 @@ def _archive_errors(name: str) -> Iterator[None]:
     ) as error:
         raise UserError(f"{name} is damaged or cut short ({' '.join(str(error).split())}); get it again") from None
     except OSError as error:
-        # gzip and bz2 report damaged data as OSError without a number; real system errors carry one.
-        if error.errno is not None:
+        # gzip and bz2 report damaged data as OSError without a number, and a damaged zip can send a read to a place
+        # before the file's start (EINVAL); other system errors are not the archive's fault.
+        if error.errno not in (None, errno.EINVAL):
             raise
         raise UserError(f"{name} is damaged or cut short ({error}); get it again") from None

@@ -149,7 +149,8 @@ class TrackedRun:
         if self._lock is not None:
             # Should the process be killed, this is when its run ended.
             with suppress(FileNotFoundError):
-                os.utime(self._lock)
+                # Not the file system's own clock, which is coarser and may lie before the points' time.
+                os.utime(self._lock, ns=(time.time_ns(), time.time_ns()))
 
     def log_image(self, step: int, key: str, image: np.ndarray) -> None:
         """Add a picture [H, W, C] (uint8; C = 1, 3 or 4) to the series `key`, which the run's page shows with a slider.
