@@ -8,7 +8,7 @@ from pathlib import Path
 import cyclegan
 
 PACKAGE = Path(cyclegan.__file__).parent
-BASE = {"domains", "errors", "files", "project"}
+BASE = {"digests", "domains", "errors", "files", "project"}
 # What each part may import of the others, beside the base and itself.
 ALLOWED = {
     "models": set(),
@@ -19,6 +19,7 @@ ALLOWED = {
     "tracking": {"params"},
     "registry": {"tracking", "inference"},
     "params": set(),
+    "overlay": {"params"},
     "presets": {"params"},
     "quiet": set(),
 }

@@ -129,11 +129,11 @@ def _preset(options: argparse.Namespace) -> None:
 
 
 def _summary(options: argparse.Namespace) -> None:
-    from cyclegan.params import load
+    from cyclegan.overlay import effective
     from cyclegan.project import Project
     from cyclegan.stages.networks import build_cyclegan
 
-    params = load(Project.find().params)
+    params = effective(Project.find()).params
     from cyclegan.models.summary import draw, summary_text
 
     model = build_cyclegan(params)

@@ -77,6 +77,16 @@ class Project:
         return self.root / "reports"
 
     @property
+    def best(self) -> Path:
+        """What stage `search` found: values that replace those of params.yaml, or none."""
+        return self.reports / "search" / "best.yaml"
+
+    @property
+    def studies(self) -> Path:
+        """Where searches are kept, so that a killed one goes on; git-ignored and outside DVC's outputs."""
+        return self.home / ".search"
+
+    @property
     def checkpoints(self) -> Path:
         """Git-ignored and outside DVC's outputs, so that a killed training finds its state again."""
         return self.home / "checkpoints"

@@ -17,7 +17,8 @@ from cyclegan.inference.translate import Translator
 from cyclegan.params import Params, read, validate
 from cyclegan.project import Project
 from cyclegan.stages.networks import build_cyclegan
-from cyclegan.stages.train import sample_grids, training_plan, validation_figures, validation_series
+from cyclegan.stages.series import validation_series
+from cyclegan.stages.train import sample_grids, training_plan, validation_figures
 
 ROOT = Path(__file__).parents[2]
 TINY = {

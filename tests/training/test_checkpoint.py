@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from cyclegan.training.checkpoint import CheckpointFolder, code_digest, run_key
+from cyclegan.digests import code_digest, run_key
+from cyclegan.training.checkpoint import CheckpointFolder
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,26 +18,26 @@ from PIL import Image
 import cyclegan
 from cyclegan.data.dataset import PackedDataset, picked, sizes_of
 from cyclegan.data.pipeline import steps_per_epoch, training_batches
+from cyclegan.digests import code_digest, folder_digest, run_key
 from cyclegan.domains import DIRECTIONS, DOMAINS, OPPOSITE, Direction
 from cyclegan.errors import UserError
 from cyclegan.evaluation.grid import sample_grid
 from cyclegan.evaluation.protocol import evaluate, evenly
 from cyclegan.files import replacing, write_json, write_text
 from cyclegan.inference.translate import Translator, each
-from cyclegan.params import Params, Size, flatten, load
+from cyclegan.overlay import effective
+from cyclegan.params import Params, Size, flatten
 from cyclegan.project import Project
 from cyclegan.stages.networks import build_cyclegan, compile_cyclegan, inference_copy
+from cyclegan.stages.series import VALIDATION_FIGURES, validation_series
 from cyclegan.tracking.provenance import data_digest, tags
 from cyclegan.tracking.runs import DatasetInput, TrackedRun, close_stale_runs
 from cyclegan.tracking.store import open_store
-from cyclegan.training.checkpoint import CheckpointFolder, code_digest, run_key
+from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.device import prepare_device
-from cyclegan.training.loop import Plan, Progress, only_trainer, train
+from cyclegan.training.loop import Listener, Plan, Progress, only_trainer, train
 from cyclegan.training.plateau import Plateau
-
-VALIDATION_FIGURES = ("cycle_l1", "identity_l1", "pair_psnr", "pair_ssim")
-"""What becomes a series, for each direction; the full table is the test's."""
 
 RUN_ID = "run_id"
 """The file beside the checkpoints that names the MLflow run, from its first moment on."""
@@ -46,9 +46,69 @@ SHAPE_NOTHING = ("checkpoint_every", "keep_checkpoints")
 """Keys of section `train` that change no weight."""
 
 
+@dataclass(frozen=True)
+class Session:
+    """A training that is set up and, where it was interrupted, restored."""
+
+    params: Params
+    dataset: PackedDataset
+    checkpoints: CheckpointFolder
+    model: CycleGAN
+    plan: Plan
+    progress: Progress
+    translators: Mapping[Direction, Translator]
+
+    @classmethod
+    def prepare(cls, params: Params, dataset: PackedDataset, checkpoints: CheckpointFolder) -> Session:
+        """Build and compile the networks, and load the newest checkpoint where there is one.
+
+        Raises:
+            UserError: parameters and data do not fit.
+        """
+        plan = training_plan(params, dataset)
+        model = build_cyclegan(params, training_size(params, dataset))
+        compile_cyclegan(model, params, plan.total_steps)
+        progress = Progress.restore(checkpoints, model)
+        translators = {
+            direction: Translator(generator, dataset.bit_depth, params.evaluate.batch_size)
+            for direction, generator in model.generators.items()
+        }
+        return cls(params, dataset, checkpoints, model, plan, progress, translators)
+
+    @property
+    def earlier_run(self) -> str | None:
+        """The MLflow run to go on with: of the checkpoint, or of a training that was killed before its first one."""
+        file = self.checkpoints.path / RUN_ID
+        return self.progress.run_id or (file.read_text(encoding="utf-8") if file.is_file() else None)
+
+    def train(self, run_id: str, listener: Listener) -> None:
+        """Train to the end of the plan.
+
+        Args:
+            run_id: of the MLflow run, kept for a resumed training.
+            listener: is told of losses, validation figures and sample pictures.
+
+        Raises:
+            UserError, SystemExit, KeyboardInterrupt: see `cyclegan.training.loop.train`.
+        """
+        self.progress.run_id = run_id
+        write_text(self.checkpoints.path / RUN_ID, run_id)
+        train(
+            self.model,
+            lambda step: batches(self.params, self.dataset, step),
+            self.plan,
+            self.progress,
+            self.checkpoints,
+            listener,
+            validate=lambda: validation_figures(self.translators, self.dataset),
+            samples=lambda: sample_grids(self.translators, self.dataset, self.params.train.sample_images),
+        )
+
+
 def run(project: Project) -> None:
     """Train, or go on training; write `models/*.keras` and `reports/train/`."""
-    params = load(project.params)
+    found = effective(project)
+    params = found.params
     dataset = PackedDataset.open(project.split)
     device = prepare_device(params.train.seed, params.train.deterministic)
     # Before any work: a tracking server that is away is told at once.
@@ -56,47 +116,31 @@ def run(project: Project) -> None:
     experiment = params.tracking.experiment or params.data.dataset
     # Outside DVC nothing says that dvc.lock describes the files that are there.
     recorded = data_digest(project, "data/split") if "DVC_STAGE" in os.environ else None
-    digest = recorded or dataset_digest(project.split)
+    digest = recorded or folder_digest(project.split)
+    for name, both in found.replaced.items():
+        print(f"{name} = {both['best.yaml']} from reports/search/best.yaml; params.yaml has {both['params.yaml']}")
 
     key = run_key(shapes_the_run(params, digest))
     checkpoints = CheckpointFolder(project.checkpoints / key, keep=params.train.keep_checkpoints)
     with only_trainer(checkpoints.path):
         close_stale_runs(store, experiment)
-        plan = training_plan(params, dataset)
-        size = training_size(params, dataset)
+        session = Session.prepare(params, dataset, checkpoints)
+        plan, progress = session.plan, session.progress
         print(f"training on {device}: {plan.epochs} epochs of {plan.steps_per_epoch} steps")
-        model = build_cyclegan(params, size)
-        compile_cyclegan(model, params, plan.total_steps)
-        progress = Progress.restore(checkpoints, model)
         if progress.step:
             print(f"resuming at step {progress.step} of {plan.total_steps}")
-        translators = {
-            direction: Translator(generator, dataset.bit_depth, params.evaluate.batch_size)
-            for direction, generator in model.generators.items()
-        }
         with TrackedRun.start(
             store,
             experiment=experiment,
             name=os.environ.get("DVC_EXP_NAME") or f"{params.data.dataset}-{key[:8]}",
-            params=dict(flatten(params.model_dump(exclude={"tracking"}))),
-            tags={**tags(project), "device": device, "run_key": key},
+            params=recorded_params(params),
+            tags={**tags(project), **found.tags, "device": device, "run_key": key},
             inputs=[DatasetInput(params.data.dataset, digest, params.data.source, "training")],
-            resume=progress.run_id or earlier_run(checkpoints),
+            resume=session.earlier_run,
         ) as tracked:
-            progress.run_id = tracked.id
-            write_text(checkpoints.path / RUN_ID, tracked.id)
-            train(
-                model,
-                lambda step: batches(params, dataset, step),
-                plan,
-                progress,
-                checkpoints,
-                tracked,
-                validate=lambda: validation_figures(translators, dataset),
-                samples=lambda: sample_grids(translators, dataset, params.train.sample_images),
-            )
-            write_models(project.models, model, params)
-            write_training_report(project.reports / "train", progress, translators, dataset, params)
+            session.train(tracked.id, tracked)
+            write_models(project.models, session.model, params)
+            write_training_report(project.reports / "train", progress, session.translators, dataset, params)
     write_json(
         project.reports / "train" / "run.json",
         {
@@ -109,14 +153,14 @@ def run(project: Project) -> None:
             "seconds": round(progress.seconds, 1),
             "device": device,
             "data_md5": digest,
+            "search": {"origin": dict(found.origin), "replaced": dict(found.replaced)},
         },
     )
 
 
-def earlier_run(checkpoints: CheckpointFolder) -> str | None:
-    """The MLflow run of a training that was killed before its first checkpoint."""
-    file = checkpoints.path / RUN_ID
-    return file.read_text(encoding="utf-8") if file.is_file() else None
+def recorded_params(params: Params) -> dict[str, Any]:
+    """What an MLflow run of a training lists as its parameters."""
+    return dict(flatten(params.model_dump(exclude={"search", "tracking"})))
 
 
 def training_plan(params: Params, dataset: PackedDataset) -> Plan:
@@ -211,27 +255,6 @@ def shapes_the_run(params: Params, digest: str) -> dict[str, Any]:
         "tensorflow": tf.__version__,
         "numpy": version("numpy"),
     }
-
-
-def dataset_digest(folder: Path) -> str:
-    """A digest of the packed pictures, for a stage that is run outside DVC."""
-    digest = hashlib.md5(usedforsecurity=False)
-    for file in sorted(folder.iterdir()):
-        with file.open("rb") as content:
-            digest.update(file.name.encode() + hashlib.file_digest(content, "md5").digest())
-    return digest.hexdigest()
-
-
-def validation_series(dataset: PackedDataset) -> list[str]:
-    """The names of the figures that `validation_figures` will measure on this data."""
-    channels = {dataset.images(domain, "val").shape[-1] for domain in DOMAINS}
-    possible = {"cycle": True, "identity": len(channels) == 1, "pair": bool(dataset.pairs("val").scored.any())}
-    return [
-        f"val_{direction}/{name}"
-        for direction in DIRECTIONS
-        for name in VALIDATION_FIGURES
-        if possible[name.partition("_")[0]]
-    ]
 
 
 def validation_figures(translators: Mapping[Direction, Translator], dataset: PackedDataset) -> dict[str, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,22 +64,6 @@ class CheckpointFolder:
 
     def _newest_first(self) -> list[Path]:
         return sorted(self.path.glob("step-*.npz"), reverse=True)
-
-
-def run_key(shapes_the_run: Mapping[str, Any]) -> str:
-    """A short name for everything that shapes a run: 16 hexadecimal digits of the SHA-256 of its JSON form."""
-    text = json.dumps(shapes_the_run, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def code_digest(*sources: Path) -> str:
-    """SHA-256 over some Python files and those in some folders: the version of the code that shapes a run."""
-    digest = hashlib.sha256()
-    for source in sources:
-        for file in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
-            digest.update(os.fsencode(file.relative_to(source.parent)))
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 def _array(variable: keras.Variable) -> np.ndarray:

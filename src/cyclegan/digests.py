@@ -1,0 +1,35 @@
+"""Short names for content: of code, of a folder, of everything that shapes a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def run_key(shapes_the_run: Mapping[str, Any]) -> str:
+    """A short name for everything that shapes a run: 16 hexadecimal digits of the SHA-256 of its JSON form."""
+    text = json.dumps(shapes_the_run, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def code_digest(*sources: Path) -> str:
+    """SHA-256 over some Python files and those in some folders: the version of the code that shapes a run."""
+    digest = hashlib.sha256()
+    for source in sources:
+        for file in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
+            digest.update(os.fsencode(file.relative_to(source.parent)))
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    """MD5 over the files of a flat folder and their names."""
+    digest = hashlib.md5(usedforsecurity=False)
+    for file in sorted(folder.iterdir()):
+        with file.open("rb") as content:
+            digest.update(file.name.encode() + hashlib.file_digest(content, "md5").digest())
+    return digest.hexdigest()
