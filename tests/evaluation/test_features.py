@@ -1,0 +1,110 @@
+"""The feature networks, against the original network's own output and against networks of known effect."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from cyclegan.errors import UserError
+from cyclegan.evaluation.features import EFFICIENTNET, FeatureNetwork, load_features
+
+ROOT = Path(__file__).parents[2]
+FEATURES = ROOT / "data" / "features"
+REFERENCE = Path(__file__).parents[1] / "fixtures" / "efficientnet_lite0.npz"
+
+
+@pytest.fixture(scope="module")
+def small() -> FeatureNetwork:
+    return load_features(EFFICIENTNET, 64, FEATURES, ROOT)
+
+
+@pytest.mark.parametrize("size", [64, 96])
+def test_features_are_those_of_the_published_network(size: int, small: FeatureNetwork) -> None:
+    """`tools/convert_efficientnet_lite0.py` says how the reference was made. Weights are stored with 16 bits, which
+    moves a feature vector by less than 1 % of its length, and its direction by much less."""
+    network = small if size == 64 else load_features(EFFICIENTNET, size, FEATURES, ROOT)
+    with np.load(REFERENCE) as saved:
+        pictures, expected = saved[f"pictures_{size}"], saved[f"features_{size}"].astype(np.float64)
+    got = network(pictures)
+    assert got.shape == (4, 1280)
+    assert got.dtype == np.float64
+    lengths = np.linalg.norm(expected, axis=1)
+    assert (np.linalg.norm(got - expected, axis=1) < 0.01 * lengths).all()
+    cosine = (got * expected).sum(axis=1) / lengths / np.linalg.norm(got, axis=1)
+    assert (cosine > 0.9999).all()
+    # Far above the tolerance: the pictures themselves differ.
+    assert np.linalg.norm(expected[0] - expected[1]) > 0.1 * lengths[0]
+    assert network.name == f"efficientnet-lite0 at {size}×{size}"
+
+
+def test_pictures_of_any_kind(small: FeatureNetwork) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (40, 20, 30, 3), np.uint8)
+    features = small(pictures)
+    assert features.shape == (40, 1280)
+    # Batches change nothing, nor do 16 bits, nor grey as three equal channels.
+    np.testing.assert_allclose(small(pictures[35:]), features[35:], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(small(pictures[:2].astype(np.uint16) * 257), features[:2], rtol=1e-4, atol=1e-4)
+    grey = pictures[:2, :, :, :1]
+    np.testing.assert_allclose(small(grey), small(grey.repeat(3, axis=-1)), rtol=1e-4, atol=1e-4)
+    assert small(pictures[:0]).shape == (0, 1280)
+
+
+def test_altered_weights_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"efficientnet-lite0.npz does not exist"):
+        load_features(EFFICIENTNET, 64, tmp_path, ROOT)
+    file = Path(shutil.copy(FEATURES / "efficientnet-lite0.npz", tmp_path))
+    content = bytearray(file.read_bytes())
+    content[-100] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="altered or incomplete"):
+        load_features(EFFICIENTNET, 64, tmp_path, ROOT)
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_a_keras_model_of_ones_own(tmp_path: Path, pooled: bool) -> None:
+    image = keras.Input((None, None, 3))
+    x = keras.layers.AveragePooling2D(2)(image)
+    keras.Model(image, keras.layers.GlobalAveragePooling2D()(x) if pooled else x).save(tmp_path / "mean.keras")
+    network = load_features("mean.keras", 16, FEATURES, tmp_path)
+    assert (network.name, network.dimensions) == ("mean.keras at 16×16", 3)
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    expected = pictures.mean(axis=(1, 2)) / 127.5 - 1
+    # Enlarging repeats the borders, so the mean moves a little.
+    np.testing.assert_allclose(network(pictures), expected, atol=0.1)
+    flat = np.broadcast_to(pictures[:, :1, :1], pictures.shape)
+    np.testing.assert_allclose(network(flat), flat[:, 0, 0] / 127.5 - 1, atol=1e-6)
+
+
+def test_models_that_are_no_feature_networks(tmp_path: Path) -> None:
+    image = keras.Input((8, 8, 3))
+    keras.Model(image, keras.layers.Reshape((64, 3))(image)).save(tmp_path / "three.keras")
+    grey = keras.Input((8, 8, 1))
+    keras.Model(grey, keras.layers.Flatten()(grey)).save(tmp_path / "grey.keras")
+    (tmp_path / "text.keras").write_text("no model")
+    for spec, size, expected in (
+        ("none.keras", 8, "none.keras does not exist; name a file"),
+        ("text.keras", 8, "text.keras cannot be used"),
+        ("three.keras", 8, r"returns \(None, 64, 3\); a feature network returns"),
+        ("three.keras", 16, r"its input is \(None, 8, 8, 3\), not \[N, 16, 16, 3\]"),
+        ("grey.keras", 8, r"its input is \(None, 8, 8, 1\)"),
+        ("inception-v3:text.keras", 64, "at least 75 pixels"),
+        ("inception-v3:text.keras", 75, "cannot be used at evaluate.features_size = 75"),
+    ):
+        with pytest.raises(UserError, match=expected):
+            load_features(spec, size, FEATURES, tmp_path)
+
+
+@pytest.mark.slow
+def test_inception_from_its_weights_on_disk(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    original = keras.applications.InceptionV3(include_top=False, weights=None, input_shape=(75, 75, 3), pooling="avg")
+    original.save_weights(tmp_path / "random.weights.h5")
+    network = load_features("inception-v3:random.weights.h5", 75, FEATURES, tmp_path)
+    assert network.dimensions == 2048
+    assert network.name.startswith("inception-v3 (Keras' ImageNet weights) at 75×75")
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 75, 75, 3), np.uint8)
+    np.testing.assert_allclose(network(pictures), original(pictures / 127.5 - 1), rtol=1e-3, atol=1e-4)
