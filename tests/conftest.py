@@ -3,8 +3,37 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
+
+import pytest
 
 # A shell starts background jobs with Ctrl-C ignored, and nohup does the same with the terminal's end; so would be every
 # process that the tests start and signal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture
+def within(record_property: Callable[[str, object], None]) -> Callable[[str, float, float], None]:
+    """Assert that a deviation is within its tolerance, and note both for the table printed after the tests."""
+
+    def check(what: str, deviation: float, tolerance: float) -> None:
+        record_property("parity", [what, float(deviation), float(tolerance)])
+        assert deviation <= tolerance, what
+
+    return check
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the largest deviation from the tutorial, keras-contrib and the formulae, over all tests that ran."""
+    worst: dict[str, tuple[float, float]] = {}
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, value in report.user_properties:
+                if name == "parity":
+                    what, deviation, tolerance = value
+                    worst[what] = max(worst.get(what, (0.0, tolerance)), (deviation, tolerance))
+    if worst:
+        terminalreporter.section("parity")
+        for what, (deviation, tolerance) in sorted(worst.items()):
+            terminalreporter.write_line(f"{what:<85} largest {deviation:8.1e}   tolerance {tolerance:8.1e}")

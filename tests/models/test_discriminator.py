@@ -25,9 +25,11 @@ from cyclegan.models.layers import SpectralConv2D
         ({"architecture": "pixel", "norm": "none"}, 64 * 4 + 128 * 65 + 129, 64, 64),
     ],
 )
-def test_parameters_and_output(options: dict[str, Any], parameters: int, size: int, output: int) -> None:
+def test_parameters_and_output(
+    options: dict[str, Any], parameters: int, size: int, output: int, within: Callable[[str, float, float], None]
+) -> None:
     discriminator = build_discriminator(**options)
-    assert discriminator.count_params() == parameters
+    within("parameters of discriminators", abs(discriminator.count_params() - parameters), 0)
     assert discriminator.compute_output_shape((1, size, size, 3)) == (1, output, output, 1)
 
 

@@ -43,19 +43,24 @@ def trainable_parameters(model: keras.Model) -> int:
         ({"upsample": "antialias"}, 11_388_675),
     ],
 )
-def test_parameter_counts(options: dict[str, Any], parameters: int) -> None:
-    assert build_generator(**options).count_params() == parameters
+def test_parameter_counts(
+    options: dict[str, Any], parameters: int, within: Callable[[str, float, float], None]
+) -> None:
+    within("parameters of generators", abs(build_generator(**options).count_params() - parameters), 0)
 
 
 def test_unet_has_the_references_54_414_million_parameters() -> None:
     assert trainable_parameters(build_generator(architecture="unet", norm="batch")) == 54_414_531
 
 
-def test_equals_the_tutorials_generator(parity: Path, weights_of: Callable[..., list[np.ndarray]]) -> None:
+def test_equals_the_tutorials_generator(
+    parity: Path, weights_of: Callable[..., list[np.ndarray]], within: Callable[[str, float, float], None]
+) -> None:
     generator = build_generator(base_filters=8, blocks=2, **TUTORIAL)
     with np.load(parity / "generator_io.npz") as archive:
         generator.set_weights(weights_of(archive, "weights"))
-        assert np.abs(generator(archive["x"]) - archive["y"]).max() < 1e-5
+        deviation = np.abs(generator(archive["x"]) - archive["y"]).max()
+        within("tutorial's generator, keras-contrib's weights: output", deviation, 1e-5)
     with np.load(parity / "seed_loop.npz") as archive:
         for name, fake, domain in (("g_AtoB", "fake_B", "A"), ("g_BtoA", "fake_A", "B")):
             generator.set_weights(weights_of(archive, f"init/{name}"))
