@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from cyclegan.models.discriminator import build_discriminator
 from cyclegan.models.generator import build_generator
+from cyclegan.training.adam import FusedAdam
 from cyclegan.training.cyclegan import CycleGAN, LossWeights
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "parity" / "seed_loop.npz"
@@ -73,7 +74,7 @@ def tutorial_model(
         networks[name].set_weights(weights_of(recorded, f"init/{key}/"))
     model = Replayed(**networks, image_size=(32, 32), update_order="sequential", pool_size=3)
     model.recorded = recorded
-    optimizer = keras.optimizers.Adam(2e-4, beta_1=beta_1, beta_2=0.999, epsilon=1e-7)
+    optimizer = FusedAdam(2e-4, beta_1=beta_1, beta_2=0.999, epsilon=1e-7)
     model.compile(optimizer, loss_weights=weights)
     return model
 

@@ -12,6 +12,7 @@ from cyclegan.errors import UserError
 from cyclegan.models.discriminator import build_discriminator
 from cyclegan.models.generator import build_generator
 from cyclegan.params import Params, Size
+from cyclegan.training.adam import FusedAdam
 from cyclegan.training.cyclegan import CycleGAN, LossWeights
 from cyclegan.training.schedule import DecaySchedule, Policy
 
@@ -56,7 +57,7 @@ def compile_cyclegan(model: CycleGAN, params: Params, total_steps: int) -> None:
         for direction in ("AtoB", "BtoA")
     }
     model.compile(
-        keras.optimizers.Adam(
+        FusedAdam(
             train.learning_rate,
             beta_1=train.beta_1,
             beta_2=train.beta_2,

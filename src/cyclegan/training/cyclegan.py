@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from cyclegan.domains import Direction, Domain
 from cyclegan.models.layers import batches_are_independent
+from cyclegan.training.adam import FusedAdam
 from cyclegan.training.diff_augment import Transform, diff_augment, draws_for
 from cyclegan.training.losses import (
     AdversarialName,
@@ -149,7 +150,7 @@ class CycleGAN(keras.Model):
 
         Args:
             optimizer: a pattern, copied for each group of networks that is updated together (two in `joint` order, four
-                in `sequential`); default `Adam(2e-4, beta_1=0.5)`, the paper's.
+                in `sequential`); default `FusedAdam(2e-4, beta_1=0.5)`, the paper's.
             schedule: learning rate as a function of the *training* step, multiplied by `learning_rate_factor`, which
                 starts at 1 and is lowered from outside (see `training.plateau`); default: the optimizer's own rate.
             loss_weights: weights for G_AtoB, and for G_BtoA unless `loss_weights_BtoA` is given. `forward_cycle` of
@@ -185,7 +186,7 @@ class CycleGAN(keras.Model):
             steps_per_execution=steps_per_execution,
             run_eagerly=run_eagerly,
         )
-        pattern = optimizer or keras.optimizers.Adam(2e-4, beta_1=0.5)
+        pattern = optimizer or FusedAdam(2e-4, beta_1=0.5)
         self.schedule = schedule
         self.weights_AtoB, self.weights_BtoA = weights_AtoB, weights_BtoA
         self._adversarial = adversarial_loss(adversarial, label_smoothing)

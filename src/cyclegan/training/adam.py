@@ -1,0 +1,43 @@
+"""Adam in one operation for each weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="cyclegan")
+class FusedAdam(keras.optimizers.Adam):
+    """Keras' Adam (Kingma and Ba 2015), with TensorFlow's single operation in place of twelve.
+
+    The same formula, state and settings. Each of Keras' operations reads and writes a whole weight, which on a CPU took
+    three times as long; on a GPU without XLA it is one kernel for each weight instead of twelve.
+
+    Raises:
+        ValueError: with `amsgrad`, which the operation does not know.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.amsgrad:
+            raise ValueError("FusedAdam has no amsgrad: use keras.optimizers.Adam")
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
+        dtype = variable.dtype
+        step = tf.cast(self.iterations.value + 1, dtype)
+        index = self._get_variable_index(variable)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            # Cast, not converted: as in Keras the powers are those of the float32 nearest to beta, in float64 too.
+            beta1_power=tf.pow(tf.cast(self.beta_1, dtype), step),
+            beta2_power=tf.pow(tf.cast(self.beta_2, dtype), step),
+            lr=tf.cast(learning_rate, dtype),
+            beta1=tf.constant(self.beta_1, dtype),
+            beta2=tf.constant(self.beta_2, dtype),
+            epsilon=tf.constant(self.epsilon, dtype),
+            grad=tf.cast(gradient, dtype),
+        )
