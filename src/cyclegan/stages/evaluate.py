@@ -9,6 +9,7 @@ import pandas as pd
 
 from cyclegan.data.dataset import PackedDataset
 from cyclegan.domains import DIRECTIONS
+from cyclegan.evaluation.figures import headline
 from cyclegan.evaluation.protocol import evaluate
 from cyclegan.evaluation.report import draw, write_reports
 from cyclegan.inference.translate import Translator, load_generator
@@ -30,6 +31,7 @@ def run(project: Project) -> None:
         for direction, path in generator_files(project).items()
     }
     evaluation = evaluate(translators, dataset, "test")
+    evaluation.metrics["protocol"]["md5"] = dataset.digest("test")
     folder = project.reports / "evaluate"
     curves = [pd.read_csv(project.reports / "train" / f"{name}.csv") for name in ("losses", "validation")]
     write_reports(
@@ -48,7 +50,7 @@ def run(project: Project) -> None:
         history=pd.concat(curves, ignore_index=True),
     )
     tracked = attach(store, training)
-    tracked.log_metrics(training["steps"], figures_by_name(evaluation.metrics))
+    tracked.log_metrics(training["steps"], headlines(evaluation.metrics))
     tracked.log_artifact(folder, "evaluate")
     for direction in DIRECTIONS:
         figures = evaluation.metrics[direction]
@@ -57,10 +59,16 @@ def run(project: Project) -> None:
         )
 
 
-def figures_by_name(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The figures as they are named in MLflow: `test_AtoB/pair_psnr`, and the baseline's `identity_AtoB/pair_psnr`."""
+def headlines(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """What of the figures becomes a metric of the MLflow run: `test_AtoB/pair_psnr`, and `identity_AtoB/pair_psnr`.
+
+    One figure for each direction, and that of doing nothing: whoever compares runs finds it among the curves. All
+    figures are in the run's files and on the registered version.
+    """
     named: dict[str, float] = {}
     for direction in DIRECTIONS:
+        name = headline(measured(metrics[direction]))
         for prefix, figures in (("test", metrics[direction]), ("identity", metrics[direction].get("identity", {}))):
-            named |= {f"{prefix}_{direction}/{name}": value for name, value in measured(figures).items()}
+            if name in figures:
+                named[f"{prefix}_{direction}/{name}"] = figures[name]
     return named
