@@ -339,6 +339,29 @@ class Evaluate(Section):
     grid_images: Annotated[int, Field(ge=1, le=64)]
 
 
+class Gates(Section):
+    """The figure that decides, for each direction."""
+
+    AtoB: Annotated[str, Field(min_length=1)]
+    BtoA: Annotated[str, Field(min_length=1)]
+
+
+class Registry(Section):
+    """Stage `register`."""
+
+    gate: Gates
+
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _same_both_ways(cls, value: Any) -> Any:
+        # Which figures there are depends on the data; stage `register` refuses the others.
+        if isinstance(value, str):
+            return {"AtoB": value, "BtoA": value}
+        if not isinstance(value, dict):
+            raise impossible("must be auto, the name of a test figure such as pair_psnr, or {AtoB: name, BtoA: name}")
+        return value
+
+
 class Tracking(Section):
     """Where MLflow runs are kept. Shapes no result, so no stage depends on it."""
 
@@ -353,6 +376,7 @@ class Params(Section):
     model: Model
     train: Train
     evaluate: Evaluate
+    registry: Registry
     tracking: Tracking
 
     @model_validator(mode="after")

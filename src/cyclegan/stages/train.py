@@ -160,7 +160,7 @@ def run(project: Project) -> None:
 
 def recorded_params(params: Params) -> dict[str, Any]:
     """What an MLflow run of a training lists as its parameters."""
-    return dict(flatten(params.model_dump(exclude={"search", "tracking"})))
+    return dict(flatten(params.model_dump(exclude={"search", "registry", "tracking"})))
 
 
 def training_plan(params: Params, dataset: PackedDataset) -> Plan:
