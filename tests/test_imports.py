@@ -19,6 +19,7 @@ ALLOWED = {
     "tracking": {"params"},
     "registry": {"tracking", "inference", "evaluation"},
     "serving": {"data", "inference"},
+    "search": {"params", "overlay", "tracking"},
     "params": set(),
     "overlay": {"params"},
     "presets": {"params"},

@@ -60,6 +60,8 @@ def test_every_stage_left_its_outputs(finished: Sandbox) -> None:
         "data/split/trainA.npy",
         "models/generator_AtoB.keras",
         "models/generator_BtoA.keras",
+        "reports/search/best.yaml",
+        "reports/search/trials.csv",
         "reports/split.json",
         "reports/train/run.json",
         "reports/train/losses.csv",
