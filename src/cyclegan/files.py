@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
 import tempfile
@@ -15,13 +17,11 @@ from typing import Any
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it over `path`.
 
-    A process killed at any moment leaves either the old file or the new one. On an exception the temporary
-    file is removed and `path` is untouched.
+    A process killed at any moment leaves either the old file or the new one; a temporary file that it leaves beside
+    is taken over by the next to write `path`. On an exception the temporary file is removed and `path` is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary, handle = _temporary(path)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -31,9 +31,36 @@ def replacing(path: Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(handle)
+    sync_folder(path.parent)
+
+
+def _temporary(path: Path) -> tuple[Path, int]:
+    """An empty file beside `path` with its ending, and the descriptor that keeps it locked while it is written."""
+    stem = path.stem if len(os.fsencode(path.name)) < 240 else hashlib.sha256(os.fsencode(path.stem)).hexdigest()
+    temporary = path.with_name(f".{stem}.part{path.suffix}")
+    while True:
+        try:
+            handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError:
+            break
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between opening and locking, its writer may have renamed it: then this is the finished file.
+            if temporary.exists() and os.path.samestat(temporary.stat(), os.fstat(handle)):
+                os.ftruncate(handle, 0)
+                return temporary, handle
+        except OSError:
+            # Another writer of the same file is alive, or the file system has no locks.
+            os.close(handle)
+            break
+        os.close(handle)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
+    return Path(name), handle
 
 
 def sync_folder(folder: Path) -> None:

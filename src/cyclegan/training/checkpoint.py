@@ -45,6 +45,9 @@ class CheckpointFolder:
         for old in self._newest_first()[self.keep :]:
             _sum_file(old).unlink(missing_ok=True)
             old.unlink(missing_ok=True)
+        # Of processes killed while they wrote; only one process writes here at a time.
+        for leftover in self.path.glob(".step-*"):
+            leftover.unlink()
 
     def restore(self, variables: Mapping[str, keras.Variable]) -> dict[str, Any] | None:
         """Load the newest intact checkpoint into the variables.
