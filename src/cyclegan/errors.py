@@ -1,4 +1,42 @@
-"""The one exception type for what a user can mend."""
+"""What a user can mend, told apart from bugs."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Iterator
+
+# Errors that speak of the machine and its files and not of the program.
+MENDABLE = {
+    errno.EACCES,
+    errno.EBUSY,
+    errno.EDQUOT,
+    errno.EEXIST,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.EMFILE,
+    errno.ENAMETOOLONG,
+    errno.ENFILE,
+    errno.ENOENT,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.ENOTEMPTY,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ESTALE,
+}
+
+# SQLite's, by its own words.
+DATABASE_FAULTS = {
+    "database or disk is full": "No space left on device",
+    "database is locked": "locked by another process; wait for it or end it",
+    "attempt to write a readonly database": "Read-only file system, or no permission to write",
+    "unable to open database file": "cannot be opened: no permission, or its folder is gone",
+    "disk I/O error": "Input/output error, or no space left on device",
+    "database disk image is malformed": "damaged; restore it or move it away",
+}
 
 
 class UserError(Exception):
@@ -7,3 +45,28 @@ class UserError(Exception):
     The command line prints its message without a traceback and exits with code 2. The message is one line
     that names the thing, its value and the remedy. Every other exception is a bug and shows its traceback.
     """
+
+
+def system_fault(error: BaseException) -> str | None:
+    """What the system refused, in one line with the place, if that lies at the bottom of an exception; else None.
+
+    Libraries wrap a full disk or a locked data base in exceptions of their own.
+    """
+    for cause in _chain(error):
+        if isinstance(cause, sqlite3.Error):
+            for words, meaning in DATABASE_FAULTS.items():
+                if str(cause).startswith(words):
+                    return f"MLflow's store: {meaning}"
+        if isinstance(cause, OSError) and cause.errno in MENDABLE:
+            # The system's words and the path are what the user needs.
+            return f"{cause.strerror}: {cause.filename}" if cause.filename else str(cause.strerror)
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and what it came from, the innermost last."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -26,8 +27,6 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Channels = Annotated[int, Field(ge=1, le=16)]
 Norm = Literal["instance", "instance_contrib", "batch", "none"]
-Upsample = Literal["transpose", "resize", "antialias"]
-AdversarialLoss = Literal["least_squares", "vanilla", "hinge", "wasserstein"]
 Size = tuple[int, int]
 
 FOLDER_A = "data/fluent-emoji/trainA"
@@ -115,6 +114,14 @@ class Data(Section):
         return self
 
     @property
+    def recorded_source(self) -> str:
+        """`source` as runs record it: of an https address neither user, password, query nor fragment."""
+        if not self.source.startswith("https:"):
+            return self.source
+        parts = urlsplit(self.source)
+        return f"https://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    @property
     def dataset(self) -> str:
         """The name under which runs and registered models of this data appear."""
         if self.name is not None:
@@ -122,7 +129,9 @@ class Data(Section):
         if self.source == "folders":
             raw = f"{Path(self.folder_A).name}2{Path(self.folder_B).name}"
         elif self.source.startswith(("file:", "https:")):
-            raw = re.sub(r"\.(zip|tar|tgz|tbz2|txz|tar\.\w+)$", "", self.source.rstrip("/").rsplit("/", 1)[-1])
+            # What follows a ? or # of an https address may be a secret; a file's name may hold both.
+            path = urlsplit(self.source).path if self.source.startswith("https:") else self.source
+            raw = re.sub(r"\.(zip|tar|tgz|tbz2|txz|tar\.\w+)$", "", path.rstrip("/").rsplit("/", 1)[-1])
         else:
             raw = self.source
         return re.sub(r"[^A-Za-z0-9._-]+", "-", raw).strip("-._")[:64] or "dataset"
@@ -136,7 +145,7 @@ class Model(Section):
     blocks: Literal["auto"] | Annotated[int, Field(ge=0, le=64)]
     skip: Literal["add", "concat"]
     padding: Literal["reflect", "same"]
-    upsample: Upsample
+    upsample: Literal["transpose", "resize", "antialias"]
     norm: Norm
     output_norm: bool
     residual_output: bool
@@ -248,7 +257,7 @@ class Train(Section):
     crop_size: Literal["whole"] | Size
     flip: bool
     update_order: Literal["joint", "sequential"]
-    adversarial_loss: AdversarialLoss
+    adversarial_loss: Literal["least_squares", "vanilla", "hinge", "wasserstein"]
     loss_weights: LossWeights
     gradient_penalty: NotNegative
     r1_penalty: NotNegative
@@ -334,168 +343,11 @@ class Train(Section):
         return self
 
 
-class Range(Section):
-    """Numbers between two bounds, both included."""
-
-    low: NotNegative
-    high: Positive
-    scale: Literal["linear", "log"]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.low >= self.high:
-            raise impossible(f"low = {self.low} must be below high = {self.high}")
-        if self.scale == "log" and self.low == 0:
-            raise impossible("scale: log cannot reach low = 0; raise low above 0 or use scale: linear")
-        return self
-
-
-class WholeRange(Section):
-    """Whole numbers between two bounds, both included."""
-
-    low: Annotated[int, Field(ge=0, le=64)]
-    high: Annotated[int, Field(ge=1, le=64)]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.low >= self.high:
-            raise impossible(f"low = {self.low} must be below high = {self.high}")
-        return self
-
-
-def choices(kind: Any) -> Any:
-    """Two or more different values of a kind, to choose from."""
-
-    def differ(values: list) -> list:
-        if len(set(values)) < len(values):
-            raise impossible("names a value twice; name each once")
-        return values
-
-    return Annotated[list[kind], Field(min_length=2), AfterValidator(differ)]
-
-
-class SearchSpace(Section):
-    """What trials may change; null leaves a key as it is set in its own section."""
-
-    cycle: Range | None
-    identity: Range | None
-    adversarial: Range | None
-    per_direction: bool
-    blocks: WholeRange | None
-    learning_rate: Range | None
-    base_filters: choices(Annotated[int, Field(ge=1, le=1024)]) | None  # type: ignore[valid-type]
-    norm: choices(Norm) | None  # type: ignore[valid-type]
-    upsample: choices(Upsample) | None  # type: ignore[valid-type]
-    adversarial_loss: choices(AdversarialLoss) | None  # type: ignore[valid-type]
-
-
-class Objective(Section):
-    """One figure by which trials are compared: a weighted sum of validation figures."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z][\w -]{0,31}$")]
-    direction: Literal["maximize", "minimize"]
-    terms: Annotated[dict[str, Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]
-
-    @field_validator("terms")
-    @classmethod
-    def _terms(cls, terms: dict[str, float]) -> dict[str, float]:
-        # Which figures there are depends on the data; stage `search` refuses the others before it starts.
-        for name, weight in terms.items():
-            if re.fullmatch(r"(G_AtoB|G_BtoA|D_A|D_B)(_weighted)?/.*", name):
-                raise impossible(
-                    f"{name} is a loss of the training: it falls and rises with the other network's skill and does "
-                    "not tell quality; use a validation figure such as val_AtoB/pair_psnr"
-                )
-            if not re.fullmatch(r"val_(AtoB|BtoA)/\w+", name):
-                raise impossible(f"{name} must be a validation figure, such as val_AtoB/pair_psnr")
-            if weight == 0:
-                raise impossible(f"{name} has weight 0; remove it")
-        return terms
-
-
-class Fidelity(Section):
-    """How trials are made cheaper than the final training; null leaves a key as it is set in its own section."""
-
-    epochs: Count | None
-    steps_per_epoch: Count | None
-    evaluate_every: Count | None
-    crop_size: Size | None
-    base_filters: Annotated[int, Field(ge=1, le=1024)] | None
-    discriminator_filters: Annotated[int, Field(ge=1, le=1024)] | None
-
-    @field_validator("crop_size", mode="before")
-    @classmethod
-    def _size(cls, value: Any) -> Any:
-        return None if value is None else parse_size(value, "whole")
-
-
-class Search(Section):
-    """Stage `search`."""
-
-    trials: Annotated[int, Field(ge=0, le=100_000)]
-    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$")]
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
-    workers: Annotated[int, Field(ge=1, le=256)]
-    storage: Annotated[str, Field(min_length=1)] | None
-    command: Annotated[str, Field(min_length=1)] | None
-    space: SearchSpace
-    objectives: Annotated[list[Objective], Field(min_length=1, max_length=2)]
-    pruner: Literal["none", "median", "hyperband"]
-    fidelity: Fidelity
-    finalists: Annotated[int, Field(ge=1, le=20)]
-    repeats: Annotated[int, Field(ge=2, le=20)]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        names = [objective.name for objective in self.objectives]
-        if len(set(names)) < len(names):
-            raise impossible(f"search.objectives both have the name {names[0]!r}; give each its own")
-        if len(names) > 1 and self.pruner != "none":
-            raise impossible(
-                f"search.pruner: {self.pruner} needs one objective, but search.objectives has {len(names)}; "
-                "set it to none"
-            )
-        if self.fidelity.base_filters is not None and self.space.base_filters is not None:
-            raise impossible(
-                "search.fidelity.base_filters fixes what search.space.base_filters searches; set one of them to null"
-            )
-        figures = [name for objective in self.objectives for name in objective.terms]
-        if all(re.search(r"/(cycle|identity)_", name) for name in figures):
-            raise impossible(
-                f"search.objectives has only {', '.join(figures)}, in which a generator that changes nothing is "
-                "perfect; add a figure that compares with the target domain, such as val_AtoB/pair_psnr"
-            )
-        return self
-
-
 class Evaluate(Section):
     """Stage `evaluate`."""
 
     batch_size: Annotated[int, Field(ge=1, le=1024)]
     grid_images: Annotated[int, Field(ge=1, le=64)]
-
-
-class Gates(Section):
-    """The figure that decides, for each direction."""
-
-    AtoB: Annotated[str, Field(min_length=1)]
-    BtoA: Annotated[str, Field(min_length=1)]
-
-
-class Registry(Section):
-    """Stage `register`."""
-
-    gate: Gates
-
-    @field_validator("gate", mode="before")
-    @classmethod
-    def _same_both_ways(cls, value: Any) -> Any:
-        # Which figures there are depends on the data; stage `register` refuses the others.
-        if isinstance(value, str):
-            return {"AtoB": value, "BtoA": value}
-        if not isinstance(value, dict):
-            raise impossible("must be auto, the name of a test figure such as pair_psnr, or {AtoB: name, BtoA: name}")
-        return value
 
 
 class Tracking(Section):
@@ -510,10 +362,8 @@ class Params(Section):
 
     data: Data
     model: Model
-    search: Search
     train: Train
     evaluate: Evaluate
-    registry: Registry
     tracking: Tracking
 
     @model_validator(mode="after")
@@ -624,7 +474,9 @@ def _explain(detail: ErrorDetails) -> tuple[str, str]:
     key, kind, value = ".".join(where), detail["type"], detail["input"]
     if kind == "impossible":
         # A section's own check names the keys that are at odds; a single value's check does not repeat its key.
-        return ("", detail["msg"]) if isinstance(value, dict | Section) else (f"{key} = {value!r}: ", detail["msg"])
+        return (
+            ("", detail["msg"]) if isinstance(value, dict | Section) else (f"{key} = {_shown(value)}: ", detail["msg"])
+        )
     if kind == "extra_forbidden":
         known = _known_keys(where[:-1])
         near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
@@ -638,7 +490,13 @@ def _explain(detail: ErrorDetails) -> tuple[str, str]:
         message = "must be a mapping of keys"
     elif isinstance(value, float) and not math.isfinite(value):
         message = "must be a finite number"
-    return f"{key} = {'a mapping' if isinstance(value, dict) else repr(value)}: ", message
+    return f"{key} = {_shown(value)}: ", message
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, in one line of bearable length."""
+    text = "a mapping" if isinstance(value, dict) else repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _is_branch_label(part: Any) -> bool:

@@ -147,13 +147,13 @@ def test_load_refuses_what_is_no_generator(generator: keras.Model, tmp_path: Pat
         load_generator(tmp_path / "missing.keras")
 
     (tmp_path / "text.keras").write_text("no model")
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match=r"cut short or no \.keras file"):
         load_generator(tmp_path / "text.keras")
 
     generator.save(tmp_path / "whole.keras")
     whole = (tmp_path / "whole.keras").read_bytes()
     (tmp_path / "short.keras").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match=r"cut short or no \.keras file"):
         load_generator(tmp_path / "short.keras")
 
     (tmp_path / "model.h5").write_bytes(whole)
@@ -248,7 +248,7 @@ def test_files_that_cannot_be_translated_are_named(generator: keras.Model, tmp_p
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"broken\.png is not a"):
         translate_files(translator, [tmp_path / "broken.png"], tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
     spectral = build_generator(5, 5, base_filters=4, blocks=0)
     with pytest.raises(UserError, match=r"a\.png has 3 channels, not 5"):

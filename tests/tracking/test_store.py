@@ -21,10 +21,9 @@ import pytest
 from cyclegan.errors import UserError
 from cyclegan.params import Tracking
 from cyclegan.project import Project
-from cyclegan.tracking.credentials import without_credentials
 from cyclegan.tracking.locks import held
 from cyclegan.tracking.runs import TrackedRun
-from cyclegan.tracking.store import Store, open_store
+from cyclegan.tracking.store import Store, open_store, without_credentials
 
 Opened = Callable[..., Store]
 DEFAULT = Tracking(uri=None, experiment=None)

@@ -183,7 +183,7 @@ def _write(source: Any, target: Path, archive: str, name: str) -> None:
 
 
 def _refused(archive: str, member: str, reason: str) -> UserError:
-    return UserError(f"{archive}: member {shown(member)!r} {reason}; the archive is refused")
+    return UserError(f"{archive}: member {member!r} {reason}; the archive is refused")
 
 
 def _kind(archive: Path) -> str | None:

@@ -39,6 +39,8 @@ def download(url: str, target: Path, sha256: str | None, *, max_bytes: int = MAX
     shown = without_secrets(url)
     if urlsplit(url).scheme != "https":
         raise UserError(f"{shown}: only https and file addresses are read")
+    if not urlsplit(url).hostname:
+        raise UserError(f"{shown}: names no server; check data.source")
     if urlsplit(url).username is not None:
         raise UserError(f"{shown}: an address with a user name or password is refused; download the file and use file:")
     if target.exists():

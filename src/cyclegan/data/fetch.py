@@ -103,13 +103,19 @@ def _from_folders(data: params.Data, project: Project, raw: Path) -> Brought:
         if not folder.is_dir():
             what = "is not a folder" if folder.exists() else "does not exist"
             raise UserError(f"data.folder_{domain} = {shown(folder)}: {what}")
-    a, b = folders["A"].resolve(), folders["B"].resolve()
+    a, b, ours = folders["A"].resolve(), folders["B"].resolve(), project.raw.resolve()
     if a == b:
         raise UserError(f"data.folder_A and data.folder_B are the same folder {shown(a)}; a domain needs its own")
     if a.is_relative_to(b) or b.is_relative_to(a):
         raise UserError(
             f"data.folder_A = {shown(a)} and data.folder_B = {shown(b)}: one lies inside the other; separate them"
         )
+    for domain, path in (("A", a), ("B", b)):
+        if path.is_relative_to(ours) or ours.is_relative_to(path):
+            raise UserError(
+                f"data.folder_{domain} = {shown(path)}: overlaps with {shown(ours)}, which stage fetch replaces; "
+                "keep your pictures elsewhere"
+            )
     passed_over = 0
     unreadable: dict[str, str] = {}
     for domain in DOMAINS:
@@ -198,8 +204,10 @@ def _read_checksums(path: Path) -> dict[str, str]:
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); restore it with 'git checkout {path.name}'") from None
-    return dict(known)
+        raise UserError(f"{path} is not valid JSON ({error}); restore it with 'git checkout {path}'") from None
+    if not isinstance(known, dict) or not all(isinstance(value, str) for value in known.values()):
+        raise UserError(f"{path} holds no table of names and sums; restore it with 'git checkout {path}'")
+    return known
 
 
 def _refuse_single_pictures(raw: Path, file: str) -> None:

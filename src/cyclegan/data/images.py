@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 # Formats register themselves on first use, which is not safe in the threads that decode.
 Image.init()
+# What it finds wrong with a file also stands in the reason that is given for it.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 # Pillow warns at half of that limit and refuses beyond it; only the refusal is wanted here.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 

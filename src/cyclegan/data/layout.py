@@ -91,12 +91,18 @@ def list_images(folder: Path) -> list[SourceImage]:
     """Every picture under `folder`, sorted by file name, A before B.
 
     Raises:
-        UserError: unknown layout, or a domain without pictures.
+        UserError: unknown layout, a picture that cannot be opened, or a domain without pictures.
     """
     layout = find_layout(folder)
     images: list[SourceImage] = []
     for name in layout.folders:
-        for relative in walk(layout.root / name).images:
+        found = walk(layout.root / name)
+        if found.broken:
+            path, reason = found.broken[0]
+            raise UserError(
+                f"{shown(layout.root / name / path)}: {reason}; make it anew with 'dvc repro --force fetch'"
+            )
+        for relative in found.images:
             path = layout.root / name / relative
             file = f"{name}/{relative.as_posix()}"
             stem = file.removesuffix(relative.suffix)

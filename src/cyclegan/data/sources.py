@@ -44,5 +44,5 @@ def public_url(name: str) -> str:
         )
     known = ["fluent-emoji", "folders", *PUBLIC]
     near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}."
     raise UserError(f"data.source = {name!r}: unknown source; {hint} An archive needs file: or https: in front")

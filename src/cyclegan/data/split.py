@@ -12,6 +12,7 @@ import hashlib
 import os
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,8 @@ def split(data: params.Data, project: Project) -> None:
             with the files, or too few different pictures in a domain.
     """
     if not project.raw.is_dir():
-        raise UserError(f"{project.raw} does not exist; make it with 'dvc repro fetch'")
+        what = "is not a folder" if project.raw.exists() else "does not exist"
+        raise UserError(f"{project.raw} {what}; make it with 'dvc repro fetch'")
     found = list_images(project.raw)
     table = _read_pairs(project.raw / "pairs.csv", found)
     with replacing_folder(project.split) as folder:
@@ -84,7 +86,7 @@ def split(data: params.Data, project: Project) -> None:
         decoded, duplicates = _drop_duplicates(decoded, assigned)
         left_out += duplicates
         manifest = _manifest(decoded, assigned)
-        _refuse_lack(manifest)
+        _refuse_lack(manifest, Counter(out.image.domain for out in duplicates))
         _pack(manifest, decoded, scratch, folder)
         for domain in DOMAINS:
             (folder / f"scratch{domain}").unlink()
@@ -115,6 +117,7 @@ class ResizedScratch:
     def __init__(self, path: Path, count: int, size: tuple[int, int], channels: int, kind: type) -> None:
         self.size = size
         self.array = np.memmap(path, kind, mode="w+", shape=(count, *size, channels))
+        _reserve(path)
 
     def put(self, row: int, pixels: decoding.Pixels) -> None:
         self.array[row] = decoding.resize(pixels, self.size)
@@ -122,6 +125,7 @@ class ResizedScratch:
     def pack(self, rows: list[int], target: Path) -> None:
         shape = (len(rows), *self.array.shape[1:])
         out = np.lib.format.open_memmap(target, mode="w+", dtype=self.array.dtype, shape=shape)
+        _reserve(target)
         for place, row in enumerate(rows):
             out[place] = self.array[row]
         out.flush()
@@ -149,6 +153,7 @@ class RaggedScratch:
     def pack(self, rows: list[int], target: Path) -> None:
         shape = (sum(self.places[row][1] for row in rows), self.channels)
         out = np.lib.format.open_memmap(target, mode="w+", dtype=self.kind, shape=shape)
+        _reserve(target)
         source = np.memmap(self.path, self.kind, mode="r", shape=(self.end, self.channels))
         start = 0
         for row in rows:
@@ -156,6 +161,17 @@ class RaggedScratch:
             out[start : start + count] = source[first : first + count]
             start += count
         out.flush()
+
+
+def _reserve(path: Path) -> None:
+    """Claim a new file's space at once: on a full disk, writing to mapped memory ends the process without a word."""
+    size = path.stat().st_size
+    if size and hasattr(os, "posix_fallocate"):
+        with path.open("rb+") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _scratch(path: Path, domain: Domain, found: list[SourceImage], data: params.Data) -> Scratch:
@@ -257,7 +273,7 @@ def _refuse_unequal_pairs(pairs: pd.DataFrame, manifest: pd.DataFrame) -> None:
             )
 
 
-def _refuse_lack(manifest: pd.DataFrame) -> None:
+def _refuse_lack(manifest: pd.DataFrame, duplicates: Mapping[Domain, int]) -> None:
     """Every split needs a picture of every domain, and training needs two."""
     for domain in DOMAINS:
         for split, least, remedy in (
@@ -268,8 +284,10 @@ def _refuse_lack(manifest: pd.DataFrame) -> None:
             count = int(((manifest["domain"] == domain) & (manifest["split"] == split)).sum())
             if count < least:
                 total = int((manifest["domain"] == domain).sum())
+                taken = duplicates.get(domain, 0)
+                also = f" ({taken} more were left out, identical with pictures of val or test)" if taken else ""
                 raise UserError(
-                    f"domain {domain}: {count} of its {total} usable pictures are for {split}, at least {least} "
+                    f"domain {domain}: {count} of its {total} usable pictures are for {split}{also}, at least {least} "
                     f"{'is' if least == 1 else 'are'} needed; {remedy}"
                 )
 
@@ -386,18 +404,16 @@ def _read_pairs(path: Path, found: list[SourceImage]) -> pd.DataFrame:
         known = {image.file for image in found if image.domain == domain}
         unknown = sorted(set(named) - known)
         if unknown:
-            raise UserError(
-                f"{path}: column {domain} names {shown(unknown[0])!r}, which is no picture of domain {domain}"
-            )
+            raise UserError(f"{path}: column {domain} names {unknown[0]!r}, which is no picture of domain {domain}")
         twice = sorted(set(named[named.duplicated()]))
         if twice:
-            raise UserError(f"{path}: column {domain} names {shown(twice[0])!r} twice; a picture has one partner")
+            raise UserError(f"{path}: column {domain} names {twice[0]!r} twice; a picture has one partner")
     if "scored" not in table:
         table["scored"] = "true"
     table["scored"] = table["scored"].str.lower()
     wrong = sorted(set(table["scored"]) - {"true", "false"})
     if wrong:
-        raise UserError(f"{path}: column scored holds {shown(wrong[0])!r}; it must be true or false")
+        raise UserError(f"{path}: column scored holds {wrong[0]!r}; it must be true or false")
     return table
 
 

@@ -143,15 +143,23 @@ def load_generator(path: str | Path) -> keras.Model:
         UserError: the file is missing, is no `.keras` file, is damaged, or its model does not map images to images.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a file: name a generator's .keras file")
     if not path.is_file():
         raise UserError(f"{path} does not exist: train first ('dvc repro'), or name a generator's .keras file")
     if path.suffix != ".keras":
         raise UserError(f"{path} is not a .keras file: name a generator's .keras file")
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is cut short or no .keras file at all; restore or train it again")
     try:
         generator = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, TypeError, KeyError, AttributeError, OSError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be loaded as a generator; restore or train it again: {reason}") from error
+    except MemoryError:
+        raise
+    # The file may be a stranger's: what its parts make Keras raise has no limits.
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = reason if len(reason) <= 300 else f"{reason[:300]}…"
+        raise UserError(f"{path} cannot be loaded as a generator; restore or train it again: {reason}") from None
     shapes = (getattr(generator, "input_shape", None), getattr(generator, "output_shape", None))
     if not all(isinstance(shape, tuple) and len(shape) == 4 and isinstance(shape[-1], int) for shape in shapes):
         raise UserError(
@@ -191,7 +199,6 @@ def translate_files(
     sources = list(inputs)
     write, ending = (_write_png, "png") if translator.channels_out in (1, 3, 4) else (_write_tiff, "tif")
     targets = _targets(sources, output, ending, overwrite)
-    output.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         pictures = zip(targets, _decoded(pool, translator, sources), strict=True)
         writing: list[tuple[Path, Future[None]]] = []
@@ -208,6 +215,8 @@ def translate_files(
 
 
 def _targets(sources: list[Path], output: Path, ending: str, overwrite: bool) -> list[Path]:
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output} is not a folder: choose another output folder")
     targets: dict[Path, Path] = {}
     originals = {source.resolve() for source in sources}
     for source in sources:
@@ -218,6 +227,8 @@ def _targets(sources: list[Path], output: Path, ending: str, overwrite: bool) ->
             raise UserError(f"{targets[target]} and {source} would both become {target}: rename one of them")
         if target.resolve() in originals:
             raise UserError(f"{target} is itself a picture to translate: choose another output folder")
+        if target.is_dir():
+            raise UserError(f"{target} is a folder, where a file must go: choose another output folder")
         if target.exists() and not overwrite:
             raise UserError(f"{target} exists already: choose another output folder or allow overwriting")
         targets[target] = source

@@ -8,14 +8,14 @@ from typing import Any
 import pandas as pd
 
 from cyclegan.data.dataset import PackedDataset
-from cyclegan.domains import DIRECTIONS
-from cyclegan.evaluation.figures import headline
+from cyclegan.domains import DIRECTIONS, Direction
+from cyclegan.errors import UserError
 from cyclegan.evaluation.protocol import evaluate
 from cyclegan.evaluation.report import draw, write_reports
 from cyclegan.inference.translate import Translator, load_generator
 from cyclegan.params import load
 from cyclegan.project import Project
-from cyclegan.stages.outputs import attach, generator_files, measured, training_run
+from cyclegan.stages.outputs import attach, generator_files, measured, training_curves, training_run
 from cyclegan.tracking.provenance import tags
 from cyclegan.tracking.store import open_store
 
@@ -26,14 +26,14 @@ def run(project: Project) -> None:
     training = training_run(project)
     store = open_store(project, params.tracking)
     dataset = PackedDataset.open(project.split)
+    curves = training_curves(project)
     translators = {
         direction: Translator(load_generator(path), dataset.bit_depth, params.evaluate.batch_size)
         for direction, path in generator_files(project).items()
     }
+    _refuse_other_channels(translators, dataset, project)
     evaluation = evaluate(translators, dataset, "test")
-    evaluation.metrics["protocol"]["md5"] = dataset.digest("test")
     folder = project.reports / "evaluate"
-    curves = [pd.read_csv(project.reports / "train" / f"{name}.csv") for name in ("losses", "validation")]
     write_reports(
         folder,
         evaluation,
@@ -50,7 +50,7 @@ def run(project: Project) -> None:
         history=pd.concat(curves, ignore_index=True),
     )
     tracked = attach(store, training)
-    tracked.log_metrics(training["steps"], headlines(evaluation.metrics))
+    tracked.log_metrics(training["steps"], figures_by_name(evaluation.metrics))
     tracked.log_artifact(folder, "evaluate")
     for direction in DIRECTIONS:
         figures = evaluation.metrics[direction]
@@ -59,16 +59,23 @@ def run(project: Project) -> None:
         )
 
 
-def headlines(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """What of the figures becomes a metric of the MLflow run: `test_AtoB/pair_psnr`, and `identity_AtoB/pair_psnr`.
+def _refuse_other_channels(
+    translators: Mapping[Direction, Translator], dataset: PackedDataset, project: Project
+) -> None:
+    for direction, (source, target) in DIRECTIONS.items():
+        found = translators[direction].channels, translators[direction].channels_out
+        expected = tuple(dataset.images(domain, "test").shape[-1] for domain in (source, target))
+        if found != expected:
+            raise UserError(
+                f"{generator_files(project)[direction]} maps {found[0]} to {found[1]} channels, the pictures of "
+                f"{project.split} have {expected[0]} and {expected[1]}; train again ('dvc repro train')"
+            )
 
-    One figure for each direction, and that of doing nothing: whoever compares runs finds it among the curves. All
-    figures are in the run's files and on the registered version.
-    """
+
+def figures_by_name(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The figures as they are named in MLflow: `test_AtoB/pair_psnr`, and the baseline's `identity_AtoB/pair_psnr`."""
     named: dict[str, float] = {}
     for direction in DIRECTIONS:
-        name = headline(measured(metrics[direction]))
         for prefix, figures in (("test", metrics[direction]), ("identity", metrics[direction].get("identity", {}))):
-            if name in figures:
-                named[f"{prefix}_{direction}/{name}"] = figures[name]
+            named |= {f"{prefix}_{direction}/{name}": value for name, value in measured(figures).items()}
     return named

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from cyclegan.domains import DIRECTIONS, Direction
 from cyclegan.errors import UserError
 from cyclegan.project import Project
@@ -18,12 +20,52 @@ def training_run(project: Project) -> dict[str, Any]:
     """What stage `train` said of its run.
 
     Raises:
-        UserError: it has not run.
+        UserError: it has not run, or its word is damaged.
     """
-    file = project.reports / "train" / "run.json"
+    keys = {"run_id", "experiment", "dataset", "run_key", "steps", "epochs", "seconds", "device", "data_md5"}
+    return _report(project.reports / "train" / "run.json", keys, "train")
+
+
+def test_figures(project: Project) -> dict[str, Any]:
+    """What stage `evaluate` measured, by direction.
+
+    Raises:
+        UserError: it has not run, or its word is damaged.
+    """
+    return _report(project.reports / "evaluate" / "metrics.json", set(DIRECTIONS), "evaluate")
+
+
+def training_curves(project: Project) -> list[pd.DataFrame]:
+    """The losses and the validation figures that stage `train` wrote down.
+
+    Raises:
+        UserError: they are missing or damaged.
+    """
+    return [_curve(project.reports / "train" / f"{name}.csv") for name in ("losses", "validation")]
+
+
+def _curve(file: Path) -> pd.DataFrame:
     if not file.is_file():
         raise UserError(f"{file} does not exist: train first ('dvc repro train')")
-    return json.loads(file.read_text(encoding="utf-8"))
+    try:
+        return pd.read_csv(file)
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}): make it anew with 'dvc repro --force train'") from None
+
+
+def _report(file: Path, keys: set[str], stage: str) -> dict[str, Any]:
+    """A JSON file that holds at least these keys."""
+    if not file.is_file():
+        raise UserError(f"{file} does not exist: {stage} first ('dvc repro {stage}')")
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        missing = sorted(keys - set(found)) if isinstance(found, dict) else ["a mapping"]
+        reason = f"without {', '.join(missing)}" if missing else ""
+    except ValueError as error:
+        reason = f"not JSON: {error}"
+    if reason:
+        raise UserError(f"{file} is damaged ({reason}): make it anew with 'dvc repro --force {stage}'")
+    return found
 
 
 def generator_files(project: Project) -> dict[Direction, Path]:

@@ -65,6 +65,7 @@ class Session:
         Raises:
             UserError: parameters and data do not fit.
         """
+        refuse_other_channels(params, dataset)
         plan = training_plan(params, dataset)
         model = build_cyclegan(params, training_size(params, dataset))
         compile_cyclegan(model, params, plan.total_steps)
@@ -135,7 +136,7 @@ def run(project: Project) -> None:
             name=os.environ.get("DVC_EXP_NAME") or f"{params.data.dataset}-{key[:8]}",
             params=recorded_params(params),
             tags={**tags(project), **found.tags, "device": device, "run_key": key},
-            inputs=[DatasetInput(params.data.dataset, digest, params.data.source, "training")],
+            inputs=[DatasetInput(params.data.dataset, digest, params.data.recorded_source, "training")],
             resume=session.earlier_run,
         ) as tracked:
             session.train(tracked.id, tracked)
@@ -160,7 +161,23 @@ def run(project: Project) -> None:
 
 def recorded_params(params: Params) -> dict[str, Any]:
     """What an MLflow run of a training lists as its parameters."""
-    return dict(flatten(params.model_dump(exclude={"search", "registry", "tracking"})))
+    recorded = dict(flatten(params.model_dump(exclude={"search", "tracking"})))
+    return recorded | {"data.source": params.data.recorded_source}
+
+
+def refuse_other_channels(params: Params, dataset: PackedDataset) -> None:
+    """Networks and pictures must have the same channels.
+
+    Raises:
+        UserError: the data was made with other parameters.
+    """
+    for domain, wanted in zip(DOMAINS, (params.data.channels_A, params.data.channels_B), strict=True):
+        found = dataset.images(domain, "train").shape[-1]
+        if found != wanted:
+            raise UserError(
+                f"data.channels_{domain} = {wanted}, but the pictures of {dataset.folder} have {found}; "
+                "make them anew with 'dvc repro split'"
+            )
 
 
 def training_plan(params: Params, dataset: PackedDataset) -> Plan:

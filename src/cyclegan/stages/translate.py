@@ -23,7 +23,8 @@ def run(model: str, inputs: Iterable[Path], output: Path, overwrite: bool) -> No
     translator = (
         registered_translator(model) if model.startswith("models:/") else Translator(load_generator(Path(model)))
     )
-    with tqdm(total=len(pictures), unit="picture") as bar:
+    # The delay leaves the line to what is wrong, if anything is.
+    with tqdm(total=len(pictures), unit="picture", delay=1) as bar:
         translate_files(translator, pictures, output, overwrite=overwrite, on_written=lambda _: bar.update())
 
 

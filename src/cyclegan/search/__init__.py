@@ -1,1 +1,0 @@
-"""Optuna: which settings are tried, by which processes, and what is made of the results."""
