@@ -1,11 +1,13 @@
 # make repro  set everything up and run the pipeline        make test  set everything up and run the tests
 # make ui     the MLflow UI on http://127.0.0.1:5000        make clean remove what the stages and tools can make again
+# make dashboard  Optuna's dashboard on http://127.0.0.1:8080
 # GPU=1 on the first call installs TensorFlow with its CUDA libraries.
 
 PYTHON ?= python3
 VENV := .venv
 LOCK := $(if $(GPU),requirements-gpu.lock,requirements.lock)
 PORT ?= 5000
+DASHBOARD_PORT ?= 8080
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DO_NOT_TRACK := 1
@@ -13,7 +15,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 
-.PHONY: repro install test test-all lint ui clean lock
+.PHONY: repro install test test-all lint ui dashboard clean lock
 
 repro: install
 	dvc repro
@@ -46,10 +48,15 @@ ui: install
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
 	    --backend-store-uri "sqlite:///$(CURDIR)/mlruns/mlflow.db" --default-artifact-root "$(CURDIR)/mlruns/artifacts"
 
+# STORAGE=URL shows the studies of a data base. It has no login: on this machine only.
+dashboard: install
+	@test -n "$(STORAGE)" -o -f .search/journal.log || { echo "no search yet: dvc exp run -S search.trials=20 first"; exit 2; }
+	optuna-dashboard --host 127.0.0.1 --port $(DASHBOARD_PORT) "$(or $(STORAGE),.search/journal.log)"
+
 clean:
 	rm -rf $(VENV) models reports data/raw data/split .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
-	@echo "kept: checkpoints, mlruns, data/downloads, .dvc/cache (dvc checkout restores the stages' outputs)"
+	@echo "kept: checkpoints, mlruns, .search, data/downloads, .dvc/cache (dvc checkout restores the stages' outputs)"
 
 # Resolve both lock files anew (needs uv).
 lock:

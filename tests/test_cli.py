@@ -138,7 +138,10 @@ def test_import_legacy_and_translate(tmp_path: Path) -> None:
     [
         (("translate", "none.keras", "picture.png", "-o", "out"), "none.keras does not exist"),
         (("translate", "picture.png", "picture.png", "-o", "out"), "is not a .keras file"),
-        (("translate", "broken.keras", "picture.png", "-o", "out"), "broken.keras is cut short or no .keras file at all"),
+        (
+            ("translate", "broken.keras", "picture.png", "-o", "out"),
+            "broken.keras is cut short or no .keras file",
+        ),
         (("import-legacy", "picture.png", "-o", "x.keras"), "picture.png"),
         (("import-legacy", "missing.h5", "-o", "x.keras"), "missing.h5"),
         (("import-legacy", "missing.h5", "-o", "x.h5"), "must end in .keras"),

@@ -101,6 +101,14 @@ PLATEAU = {
     "train__plateau": {"metric": "val_AtoB/pair_psnr", "patience": 3, "factor": 0.5},
 }
 
+OBJECTIVE = {"name": "quality", "direction": "maximize", "terms": {"val_AtoB/pair_psnr": 1.0}}
+LOSS = "G_AtoB/total is a loss of the training: it falls and rises with the other network's skill and does not tell"
+
+
+def objectives(*changes: dict[str, Any]) -> dict[str, Any]:
+    return {"search__objectives": [OBJECTIVE | change for change in changes]}
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"train__epoch": 3}, "train.epoch: unknown key; did you mean train.epochs?"),
     ({"trane": {}}, "trane: unknown key; did you mean train?"),
@@ -182,6 +190,37 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"train__diff_augment": "color"}, "train.diff_augment = 'color': must be a valid list"),
     ({"train__diff_augment": ["color", "color"]}, "names a transform twice; name each once"),
     ({"train__jit_compile": True}, "train.jit_compile: true has no effect with train.deterministic: true, where"),
+    ({"search__trials": -1}, "search.trials = -1: must be at least 0"),
+    ({"search__workers": 0}, "search.workers = 0: must be at least 1"),
+    ({"search__study": "a b"}, "search.study = 'a b': "),
+    ({"search__space__cycle": {"low": 2.0, "high": 1.0, "scale": "log"}}, "low = 2.0 must be below high = 1.0"),
+    ({"search__space__cycle": {"low": 0.0, "high": 1.0, "scale": "log"}}, "scale: log cannot reach low = 0"),
+    ({"search__space__cycle__scale": "ln"}, "search.space.cycle.scale = 'ln': must be 'linear' or 'log'"),
+    ({"search__space__blocks": {"low": 9, "high": 6}}, "low = 9 must be below high = 6"),
+    ({"search__space__norm": ["instance"]}, "search.space.norm = ['instance']: "),
+    ({"search__space__norm": ["batch", "batch"]}, "names a value twice; name each once"),
+    ({"search__space__norms": None}, "search.space.norms: unknown key; did you mean search.space.norm?"),
+    ({"search__pruner": "best"}, "search.pruner = 'best': must be 'none', 'median' or 'hyperband'"),
+    ({"search__fidelity__epochs": 0}, "search.fidelity.epochs = 0: must be at least 1"),
+    (
+        {"search__fidelity__base_filters": 8, "search__space__base_filters": [8, 16]},
+        "search.fidelity.base_filters fixes what search.space.base_filters searches; set one of them to null",
+    ),
+    ({"search__repeats": 1}, "search.repeats = 1: must be at least 2"),
+    (objectives(), "search.objectives = []: "),
+    (objectives({}, {}), "search.objectives both have the name 'quality'; give each its own"),
+    (objectives({"direction": "up"}), "must be 'maximize' or 'minimize'"),
+    (objectives({"terms": {}}), "terms = a mapping: "),
+    (objectives({"terms": {"G_AtoB/total": 1.0}}), LOSS),
+    (objectives({"terms": {"D_A/output_fake": 1.0}}), "D_A/output_fake is a loss of the training"),
+    (objectives({"terms": {"G_BtoA_weighted/identity": 1.0}}), "G_BtoA_weighted/identity is a loss of the training"),
+    (objectives({"terms": {"test_AtoB/pair_psnr": 1.0}}), "must be a validation figure, such as val_AtoB/pair_psnr"),
+    (objectives({"terms": {"val_AtoB/pair_psnr": 0.0}}), "val_AtoB/pair_psnr has weight 0; remove it"),
+    (objectives({"terms": {"val_AtoB/cycle_l1": 1.0}}), "in which a generator that changes nothing is perfect; add"),
+    (
+        objectives({}, {"name": "other"}) | {"search__pruner": "median"},
+        "search.pruner: median needs one objective, but search.objectives has 2; set it to none",
+    ),
     ({"train__checkpoint_every": 0}, "train.checkpoint_every = 0: must be greater than 0"),
 ]
 
@@ -221,8 +260,8 @@ def test_missing_key() -> None:
     ("text", "message"),
     [
         (None, "does not exist; 'cyclegan preset quickstart' writes one"),
-        (b"", "must hold the sections data, model, train"),
-        (b"- 1\n", "must hold the sections data, model, train"),
+        (b"", "must hold the sections data, model, search, train"),
+        (b"- 1\n", "must hold the sections data, model, search, train"),
         (b"train: [", "is not valid YAML"),
         (b"train: {}\ntrain: {}\n", "is not valid YAML"),
         (b"\xff\xfe", "is not UTF-8 text"),

@@ -67,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
 
     for name, text in STAGES.items():
         add(name, _stage, f"stage: {text}", tensorflow=name in ("train", "evaluate")).set_defaults(stage=name)
+    _add_search(add("search", _search, "stage: try settings with Optuna, choose one for train, write reports/search"))
     add("params", _params, "check params.yaml and print every value")
     preset = add("preset", _preset, "write a complete preset over params.yaml and print what changes")
     preset.add_argument("name", metavar="NAME", help="a file of presets/ without .yaml; 'list' lists them")
@@ -92,6 +93,48 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _add_search(search: argparse.ArgumentParser) -> None:
+    storage = "data base that holds the study; in place of search.storage"
+    search.add_argument("--workers", type=_count, metavar="N", help="trials at once; in place of search.workers")
+    search.add_argument("--storage", metavar="URL", help=storage)
+    parts = search.add_subparsers(metavar="COMMAND", dest="part")
+    worker = parts.add_parser("worker", help="run trials of a search that was started elsewhere, until it is done")
+    worker.add_argument("--storage", metavar="URL", help=storage)
+    worker.add_argument("--threads", type=_count, metavar="N", help="processor threads for each trial; default: all")
+    worker.add_argument("--supervised", action="store_true", help="end when standard input closes")
+    worker.set_defaults(run=_search_worker)
+    trial = parts.add_parser("trial", help="run one trial; started by a worker (docs/search.md)")
+    trial.set_defaults(run=_search_trial, tensorflow=True)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _search(options: argparse.Namespace) -> None:
+    from cyclegan.project import Project
+    from cyclegan.stages.search import run
+
+    run(Project.find(), options.workers, options.storage)
+
+
+def _search_worker(options: argparse.Namespace) -> None:
+    from cyclegan.project import Project
+    from cyclegan.stages.search import work
+
+    work(Project.find(), options.storage, options.threads, options.supervised)
+
+
+def _search_trial(_options: argparse.Namespace) -> None:
+    from cyclegan.project import Project
+    from cyclegan.stages.trial import run
+
+    run(Project.find())
+
+
 def _stage(options: argparse.Namespace) -> None:
     from importlib import import_module
 
@@ -104,7 +147,12 @@ def _params(_options: argparse.Namespace) -> None:
     from cyclegan.params import flatten, load
     from cyclegan.project import Project
 
-    for key, value in flatten(load(Project.find().params).model_dump()):
+    params = load(Project.find().params)
+    if params.search.trials:
+        from cyclegan.search.space import dimensions
+
+        dimensions(params)
+    for key, value in flatten(params.model_dump()):
         print(f"{key} = {value}")
 
 

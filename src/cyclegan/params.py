@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -27,6 +27,8 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Channels = Annotated[int, Field(ge=1, le=16)]
 Norm = Literal["instance", "instance_contrib", "batch", "none"]
+Upsample = Literal["transpose", "resize", "antialias"]
+AdversarialLoss = Literal["least_squares", "vanilla", "hinge", "wasserstein"]
 Size = tuple[int, int]
 
 FOLDER_A = "data/fluent-emoji/trainA"
@@ -145,7 +147,7 @@ class Model(Section):
     blocks: Literal["auto"] | Annotated[int, Field(ge=0, le=64)]
     skip: Literal["add", "concat"]
     padding: Literal["reflect", "same"]
-    upsample: Literal["transpose", "resize", "antialias"]
+    upsample: Upsample
     norm: Norm
     output_norm: bool
     residual_output: bool
@@ -257,7 +259,7 @@ class Train(Section):
     crop_size: Literal["whole"] | Size
     flip: bool
     update_order: Literal["joint", "sequential"]
-    adversarial_loss: Literal["least_squares", "vanilla", "hinge", "wasserstein"]
+    adversarial_loss: AdversarialLoss
     loss_weights: LossWeights
     gradient_penalty: NotNegative
     r1_penalty: NotNegative
@@ -343,11 +345,168 @@ class Train(Section):
         return self
 
 
+class Range(Section):
+    """Numbers between two bounds, both included."""
+
+    low: NotNegative
+    high: Positive
+    scale: Literal["linear", "log"]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.low >= self.high:
+            raise impossible(f"low = {self.low} must be below high = {self.high}")
+        if self.scale == "log" and self.low == 0:
+            raise impossible("scale: log cannot reach low = 0; raise low above 0 or use scale: linear")
+        return self
+
+
+class WholeRange(Section):
+    """Whole numbers between two bounds, both included."""
+
+    low: Annotated[int, Field(ge=0, le=64)]
+    high: Annotated[int, Field(ge=1, le=64)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.low >= self.high:
+            raise impossible(f"low = {self.low} must be below high = {self.high}")
+        return self
+
+
+def choices(kind: Any) -> Any:
+    """Two or more different values of a kind, to choose from."""
+
+    def differ(values: list) -> list:
+        if len(set(values)) < len(values):
+            raise impossible("names a value twice; name each once")
+        return values
+
+    return Annotated[list[kind], Field(min_length=2), AfterValidator(differ)]
+
+
+class SearchSpace(Section):
+    """What trials may change; null leaves a key as it is set in its own section."""
+
+    cycle: Range | None
+    identity: Range | None
+    adversarial: Range | None
+    per_direction: bool
+    blocks: WholeRange | None
+    learning_rate: Range | None
+    base_filters: choices(Annotated[int, Field(ge=1, le=1024)]) | None  # type: ignore[valid-type]
+    norm: choices(Norm) | None  # type: ignore[valid-type]
+    upsample: choices(Upsample) | None  # type: ignore[valid-type]
+    adversarial_loss: choices(AdversarialLoss) | None  # type: ignore[valid-type]
+
+
+class Objective(Section):
+    """One figure by which trials are compared: a weighted sum of validation figures."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][\w -]{0,31}$")]
+    direction: Literal["maximize", "minimize"]
+    terms: Annotated[dict[str, Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]
+
+    @field_validator("terms")
+    @classmethod
+    def _terms(cls, terms: dict[str, float]) -> dict[str, float]:
+        # Which figures there are depends on the data; stage `search` refuses the others before it starts.
+        for name, weight in terms.items():
+            if re.fullmatch(r"(G_AtoB|G_BtoA|D_A|D_B)(_weighted)?/.*", name):
+                raise impossible(
+                    f"{name} is a loss of the training: it falls and rises with the other network's skill and does "
+                    "not tell quality; use a validation figure such as val_AtoB/pair_psnr"
+                )
+            if not re.fullmatch(r"val_(AtoB|BtoA)/\w+", name):
+                raise impossible(f"{name} must be a validation figure, such as val_AtoB/pair_psnr")
+            if weight == 0:
+                raise impossible(f"{name} has weight 0; remove it")
+        return terms
+
+
+class Fidelity(Section):
+    """How trials are made cheaper than the final training; null leaves a key as it is set in its own section."""
+
+    epochs: Count | None
+    steps_per_epoch: Count | None
+    evaluate_every: Count | None
+    crop_size: Size | None
+    base_filters: Annotated[int, Field(ge=1, le=1024)] | None
+    discriminator_filters: Annotated[int, Field(ge=1, le=1024)] | None
+
+    @field_validator("crop_size", mode="before")
+    @classmethod
+    def _size(cls, value: Any) -> Any:
+        return None if value is None else parse_size(value, "whole")
+
+
+class Search(Section):
+    """Stage `search`."""
+
+    trials: Annotated[int, Field(ge=0, le=100_000)]
+    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$")]
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    workers: Annotated[int, Field(ge=1, le=256)]
+    storage: Annotated[str, Field(min_length=1)] | None
+    command: Annotated[str, Field(min_length=1)] | None
+    space: SearchSpace
+    objectives: Annotated[list[Objective], Field(min_length=1, max_length=2)]
+    pruner: Literal["none", "median", "hyperband"]
+    fidelity: Fidelity
+    finalists: Annotated[int, Field(ge=1, le=20)]
+    repeats: Annotated[int, Field(ge=2, le=20)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [objective.name for objective in self.objectives]
+        if len(set(names)) < len(names):
+            raise impossible(f"search.objectives both have the name {names[0]!r}; give each its own")
+        if len(names) > 1 and self.pruner != "none":
+            raise impossible(
+                f"search.pruner: {self.pruner} needs one objective, but search.objectives has {len(names)}; "
+                "set it to none"
+            )
+        if self.fidelity.base_filters is not None and self.space.base_filters is not None:
+            raise impossible(
+                "search.fidelity.base_filters fixes what search.space.base_filters searches; set one of them to null"
+            )
+        figures = [name for objective in self.objectives for name in objective.terms]
+        if all(re.search(r"/(cycle|identity)_", name) for name in figures):
+            raise impossible(
+                f"search.objectives has only {', '.join(figures)}, in which a generator that changes nothing is "
+                "perfect; add a figure that compares with the target domain, such as val_AtoB/pair_psnr"
+            )
+        return self
+
+
 class Evaluate(Section):
     """Stage `evaluate`."""
 
     batch_size: Annotated[int, Field(ge=1, le=1024)]
     grid_images: Annotated[int, Field(ge=1, le=64)]
+
+
+class Gates(Section):
+    """The figure that decides, for each direction."""
+
+    AtoB: Annotated[str, Field(min_length=1)]
+    BtoA: Annotated[str, Field(min_length=1)]
+
+
+class Registry(Section):
+    """Stage `register`."""
+
+    gate: Gates
+
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _same_both_ways(cls, value: Any) -> Any:
+        # Which figures there are depends on the data; stage `register` refuses the others.
+        if isinstance(value, str):
+            return {"AtoB": value, "BtoA": value}
+        if not isinstance(value, dict):
+            raise impossible("must be auto, the name of a test figure such as pair_psnr, or {AtoB: name, BtoA: name}")
+        return value
 
 
 class Tracking(Section):
@@ -362,8 +521,10 @@ class Params(Section):
 
     data: Data
     model: Model
+    search: Search
     train: Train
     evaluate: Evaluate
+    registry: Registry
     tracking: Tracking
 
     @model_validator(mode="after")

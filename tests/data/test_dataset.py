@@ -47,6 +47,23 @@ def test_reading(packed: Path) -> None:
     assert pairs.ids == []
 
 
+def test_digest_tells_one_test_split_from_another(
+    packed: Path, project: Project, data: Callable[..., params.Data]
+) -> None:
+    before = PackedDataset.open(packed)
+    test = before.digest("test")
+    assert test != before.digest("val")
+    # More validation pictures, taken out of train: the test is the same.
+    split(data(val_fraction=0.4), project)
+    after = PackedDataset.open(packed)
+    assert len(after.images("A", "val")) > len(before.images("A", "val"))
+    assert after.digest("test") == test
+    array = np.load(packed / "testB.npy")
+    array[0, 0, 0, 0] ^= 1
+    np.save(packed / "testB.npy", array)
+    assert PackedDataset.open(packed).digest("test") != test
+
+
 def halve(path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])

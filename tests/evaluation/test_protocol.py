@@ -10,7 +10,7 @@ import pytest
 from cyclegan.data.dataset import PackedDataset, to_float, to_integer
 from cyclegan.errors import UserError
 from cyclegan.evaluation.metrics import l1, psnr, ssim
-from cyclegan.evaluation.protocol import evaluate, evenly
+from cyclegan.evaluation.protocol import VERSION, evaluate, evenly
 from cyclegan.inference.translate import Translator
 
 Pack = Callable[..., PackedDataset]
@@ -91,6 +91,7 @@ def test_each_figure_is_what_it_says(pack: Pack, linear: Linear) -> None:
         assert scored["baseline_pair_psnr"].mean() == pytest.approx(figures["identity"]["pair_psnr"])
 
     assert evaluation.metrics["protocol"] == {
+        "version": VERSION,
         "split": "val",
         "counts": {"A": 5, "B": 4, "pairs": 3, "scored_pairs": 2},
         "scored_rule": "pairs marked as scored in the data set",

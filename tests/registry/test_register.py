@@ -12,27 +12,40 @@ from typing import Any
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from PIL import Image
 
 from cyclegan.models.generator import build_generator
 from cyclegan.params import Tracking
 from cyclegan.project import Project
 from cyclegan.registry import register as module
-from cyclegan.registry.register import Candidate, RegisteredVersion, register
+from cyclegan.registry.champion import moves
+from cyclegan.registry.measured import Measured
+from cyclegan.registry.register import Candidate, RegisteredVersion, recorded, register
 from cyclegan.tracking.runs import TrackedRun
 from cyclegan.tracking.store import Store, open_store
 
 TAGS = {"git.commit": "0123abcd", "dvc.md5.data/split": "d41d8cd98f00b204e9800998ecf8427e.dir", "dvc.stage": "register"}
 METRICS = {"pair_psnr": 20.5, "pair_ssim": 0.75, "cycle_l1": 0.05}
 IDENTITY = {"pair_psnr": 18.25, "pair_ssim": 0.5}
-KEYS = [f"test_{direction}/{name}" for direction in ("AtoB", "BtoA") for name in METRICS]
+KEYS = [f"test_{direction}/pair_psnr" for direction in ("AtoB", "BtoA")]
 
 
 def write_generator(path: Path, channels_in: int, channels_out: int, seed: int = 0) -> Path:
     build_generator(channels_in, channels_out, base_filters=2, blocks=1, seed=seed).save(path)
     return path
+
+
+def measured(psnr: float = 20.5, md5: str = "aa") -> Measured:
+    """Four pictures, of which three are scored, with a mean PSNR of `psnr`."""
+    table = pd.DataFrame({"direction": "AtoB", "domain": "A", "id": ["0030", "NA", "x", "y"]})
+    table["scored"] = [True, True, True, False]
+    table["pair_psnr"] = [psnr - 0.1, psnr, psnr + 0.1, 99.0]
+    table["baseline_pair_psnr"] = 18.25
+    return Measured({**METRICS, "pair_psnr": psnr}, IDENTITY, {"version": 1, "split": "test", "md5": md5}, table)
 
 
 @pytest.fixture(scope="session")
@@ -47,8 +60,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def candidates(files: dict[str, Path]) -> list[Candidate]:
     return [
-        Candidate("AtoB", files["AtoB"], 3, 1, METRICS, IDENTITY),
-        Candidate("BtoA", files["BtoA"], 1, 3, METRICS, IDENTITY),
+        Candidate("AtoB", files["AtoB"], 3, 1, measured(), "pair_psnr"),
+        Candidate("BtoA", files["BtoA"], 1, 3, measured(), "pair_psnr"),
     ]
 
 
@@ -68,14 +81,18 @@ def versions(store: Store, run_id: str, candidates: list[Candidate]) -> list[Reg
     return register(store, run_id, "emoji", candidates, tags=TAGS)
 
 
+def folder_of(store: Store, model_id: str) -> Path:
+    return Path(store.client.get_logged_model(model_id).artifact_location.removeprefix("file://").replace("%20", " "))
+
+
 def contents(store: Store, model_id: str) -> list[Path]:
-    folder = Path(store.client.get_logged_model(model_id).artifact_location.removeprefix("file://").replace("%20", " "))
+    folder = folder_of(store, model_id)
     return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
 
 
-def counts(store: Store, dataset: str, run_id: str) -> tuple[int, int]:
+def counts(store: Store, dataset: str, run_id: str, directions: tuple[str, ...] = ("AtoB", "BtoA")) -> tuple[int, int]:
     experiment = store.client.get_run(run_id).info.experiment_id
-    names = [f"{dataset}-AtoB", f"{dataset}-BtoA"]
+    names = [f"{dataset}-{direction}" for direction in directions]
     found = [store.client.search_model_versions(f"name = '{name}'") for name in names]
     return sum(map(len, found)), len(store.client.search_logged_models([experiment]))
 
@@ -94,19 +111,48 @@ def test_both_directions_become_challengers_with_lineage_and_metrics(
         assert found.source == f"models:/{version.model_id}"
         assert TAGS.items() <= found.tags.items()
         assert (found.tags["metric.pair_psnr"], found.tags["identity.pair_psnr"]) == ("20.5", "18.25")
-        assert store.client.get_registered_model(version.name).tags == {
-            "dataset": "emoji",
-            "direction": version.direction,
-        }
+        tags = store.client.get_registered_model(version.name).tags
+        assert {"dataset": "emoji", "direction": version.direction}.items() <= tags.items()
 
 
-def test_description_shows_the_baseline_beside_and_how_to_load(store: Store, versions: list[RegisteredVersion]) -> None:
-    text = store.client.get_model_version("emoji-AtoB", "1").description
+def test_page_shows_figures_verdict_grid_lineage_and_how_to_load(
+    store: Store, candidates: list[Candidate], tmp_path: Path
+) -> None:
+    grid = tmp_path / "grid.png"
+    Image.new("RGB", (8, 8), (200, 0, 0)).save(grid)
+    with TrackedRun.start(
+        store,
+        experiment="page",
+        name="training",
+        params={"train.epochs": 6, "model.generator": "unet"},
+        tags={"search.study": "emoji", "search.trial": "17"},
+    ) as run:
+        pass
+    (version,) = register(store, run.id, "page", [dataclasses.replace(candidates[0], grid=grid)], tags=TAGS)
+
+    text = store.client.get_model_version("page-AtoB", "1").description
     assert "Generator A → B: uint8 pictures [N, H, W, 3] to [N, H, W, 1]" in text
+    assert "pair_psnr 20.5 beats doing nothing, 18.25, by more than its standard error (+2.25 ± 0.058" in text
     assert "| pair_psnr | 20.5 | 18.25 |\n| pair_ssim | 0.75 | 0.5 |\n| cycle_l1 | 0.05 |  |\n" in text
-    assert 'mlflow.pyfunc.load_model("models:/emoji-AtoB/1")' in text
+    assert "md5 `aa`" in text
+    assert f"logged-models/{version.model_id}/artifacts/files?artifact_file_path=evaluation%2Fgrid.png" in text
+    assert 'mlflow.pyfunc.load_model("models:/page-AtoB/1")' in text
     assert store.uri in text
     assert "git.commit `0123abcd`" in text
+    assert "by the search (best.yaml): search.study `emoji`, search.trial `17`" in text
+    assert "| train.epochs | 6 |" in text
+    assert len(text) <= 5000
+    assert "evaluation/grid.png" in map(str, contents(store, version.model_id))
+    found = store.client.search_model_versions("tags.`search.trial` = '17' AND tags.`gate.metric` = 'pair_psnr'")
+    assert [(other.name, str(other.version)) for other in found] == [("page-AtoB", "1")]
+
+
+def test_the_evaluation_stays_with_the_version(store: Store, versions: list[RegisteredVersion]) -> None:
+    kept = recorded(store, "emoji-AtoB", "1")
+    assert kept is not None
+    original = measured()
+    assert (kept.figures, kept.identity, kept.protocol) == (original.figures, original.identity, original.protocol)
+    pd.testing.assert_frame_equal(kept.per_image, original.per_image, check_dtype=False)
 
 
 def test_run_stays_finished_and_has_its_models_and_their_metrics(
@@ -115,14 +161,13 @@ def test_run_stays_finished_and_has_its_models_and_their_metrics(
     run = store.client.get_run(run_id)
     assert (run.info.status, run.info.run_name) == ("FINISHED", "training")
     assert {output.model_id for output in run.outputs.model_outputs} == {version.model_id for version in versions}
-    assert {key: run.data.metrics[key] for key in KEYS} == {key: METRICS[key.split("/")[1]] for key in KEYS}
+    # The others are on the version: 30 figures of the test would bury the curves.
+    assert {key: value for key, value in run.data.metrics.items() if key != "loss"} == dict.fromkeys(KEYS, 20.5)
     for version in versions:
         model = store.client.get_logged_model(version.model_id)
         assert model.name == f"G_{version.direction}"
         assert str(model.status) == "READY"
-        assert {metric.key: metric.value for metric in model.metrics} == {
-            f"test_{version.direction}/{name}": value for name, value in METRICS.items()
-        }
+        assert {metric.key: metric.value for metric in model.metrics} == {f"test_{version.direction}/pair_psnr": 20.5}
 
 
 def test_form_in_the_registry(store: Store, versions: list[RegisteredVersion], files: dict[str, Path]) -> None:
@@ -135,12 +180,7 @@ def test_form_in_the_registry(store: Store, versions: list[RegisteredVersion], f
     (given,), (returned,) = model.signature.inputs.inputs, model.signature.outputs.inputs
     assert (given.type, given.shape) == (np.dtype("uint8"), (-1, -1, -1, 3))
     assert (returned.type, returned.shape) == (np.dtype("uint8"), (-1, -1, -1, 1))
-    requirements = Path(
-        store.client.get_logged_model(versions[0].model_id)
-        .artifact_location.removeprefix("file://")
-        .replace("%20", " "),
-        "requirements.txt",
-    ).read_text()
+    requirements = (folder_of(store, versions[0].model_id) / "requirements.txt").read_text()
     for name in ("keras", "numpy", "mlflow"):
         assert f"{name}=={metadata.version(name)}" in requirements.split()
     assert "tensorflow" in requirements
@@ -230,10 +270,14 @@ def test_registering_again_adds_nothing_and_brings_figures_up_to_date(
     history = {key: len(store.client.get_metric_history(run_id, key)) for key in KEYS}
     assert set(history.values()) == {1}
 
-    better = [dataclasses.replace(candidates[0], metrics={**METRICS, "pair_psnr": 21.5}), candidates[1]]
+    better = [dataclasses.replace(candidates[0], measured=measured(21.5)), candidates[1]]
     second = register(store, run_id, "again", better, tags={**TAGS, "git.commit": "4567"})
 
-    assert [dataclasses.replace(version, reused=True) for version in first] == second
+    assert [(v.name, v.version, v.model_id, v.reused, v.champion) for v in second] == [
+        (v.name, v.version, v.model_id, True, "1") for v in first
+    ]
+    assert [v.decision.reason for v in second] == ["it is the champion already"] * 2
+    assert [len(moves(store, name)) for name in ("again-AtoB", "again-BtoA")] == [1, 1]
     assert counts(store, "again", run_id) == before
     found = store.client.get_model_version("again-AtoB", "1")
     assert (found.tags["metric.pair_psnr"], found.tags["git.commit"]) == ("21.5", "4567")
@@ -246,13 +290,12 @@ def test_registering_again_adds_nothing_and_brings_figures_up_to_date(
 def test_figures_that_an_earlier_stage_has_logged_are_not_doubled(store: Store, candidates: list[Candidate]) -> None:
     run_id = train(store, "evaluated")
     attached = TrackedRun.attach(store, run_id, experiment="evaluated", name="n")
-    attached.log_metrics(7, {f"test_AtoB/{name}": value for name, value in METRICS.items()})
+    attached.log_metrics(7, {"test_AtoB/pair_psnr": 20.5})
     (version,) = register(store, run_id, "evaluated", candidates[:1], tags={})
-    for name, value in METRICS.items():
-        (point,) = store.client.get_metric_history(run_id, f"test_AtoB/{name}")
-        assert (point.step, point.value) == (7, value)
+    (point,) = store.client.get_metric_history(run_id, "test_AtoB/pair_psnr")
+    assert (point.step, point.value) == (7, 20.5)
     metrics = store.client.get_logged_model(version.model_id).metrics
-    assert {metric.key: metric.step for metric in metrics} == {f"test_AtoB/{name}": 7 for name in METRICS}
+    assert {metric.key: metric.step for metric in metrics} == {"test_AtoB/pair_psnr": 7}
 
 
 def test_other_weights_other_run_or_other_serving_code_make_a_new_version(
@@ -296,9 +339,10 @@ def test_registering_that_was_cut_off_is_completed(
         patch.setattr(store.client, step, cut)
         with pytest.raises(KeyboardInterrupt):
             register(store, run_id, name, candidates[:1], tags=TAGS)
-    # Nobody can follow the alias to something half-made.
-    with pytest.raises(MlflowException):
-        store.client.get_model_version_by_alias(f"{name}-AtoB", "challenger")
+    # Nobody can follow an alias to something half-made.
+    for alias in ("challenger", "champion"):
+        with pytest.raises(MlflowException):
+            store.client.get_model_version_by_alias(f"{name}-AtoB", alias)
 
     (version,) = register(store, run_id, name, candidates[:1], tags=TAGS)
     assert version.version == "1"
@@ -336,3 +380,81 @@ def test_sixteen_bit_pictures(store: Store, candidates: list[Candidate]) -> None
     images = np.random.default_rng(0).integers(0, 65536, (1, 9, 11, 3), np.uint16)
     translated = served.predict(images)
     assert (translated.dtype, translated.shape) == (np.dtype("uint16"), (1, 9, 11, 1))
+
+
+def candidate_of(candidates: list[Candidate], folder: Path, seed: int, **measures: Any) -> Candidate:
+    path = write_generator(folder / f"{seed}.keras", 3, 1, seed=seed)
+    return dataclasses.replace(candidates[0], path=path, measured=measured(**measures))
+
+
+def test_champion_moves_only_for_the_better(store: Store, candidates: list[Candidate], tmp_path: Path) -> None:
+    def add(seed: int, **measures: Any) -> RegisteredVersion:
+        candidate = candidate_of(candidates, tmp_path, seed, **measures)
+        return register(store, train(store, "contest"), "contest", [candidate], tags={})[0]
+
+    def holders() -> dict[str, str]:
+        aliases = store.client.get_registered_model("contest-AtoB").aliases
+        return {alias: str(version) for alias, version in aliases.items()}
+
+    first = add(1, psnr=18.2)
+    assert first.champion is None
+    assert first.decision.reason.startswith("pair_psnr 18.2 does not beat doing nothing, 18.25")
+    assert holders() == {"challenger": "1"}
+    assert add(2, psnr=20.5).champion == "2"
+    worse = add(3, psnr=20.4)
+    assert worse.champion == "2"
+    assert worse.decision.reason == (
+        "pair_psnr 20.4 is worse than 20.5 of the champion, version 2 (-0.1 ± 0 over 3 pictures)"
+    )
+    assert holders() == {"challenger": "3", "champion": "2"}
+    elsewhere = add(4, psnr=30, md5="bb")
+    assert elsewhere.champion == "2"
+    assert "another test split (md5 aa, now bb)" in elsewhere.decision.reason
+    best = add(5, psnr=21)
+    assert (best.version, best.champion) == ("5", "5")
+    assert [(m.before, m.version, m.by) for m in moves(store, "contest-AtoB")] == [
+        (None, "2", "register"),
+        ("2", "5", "register"),
+    ]
+    tags = store.client.get_model_version("contest-AtoB", "5").tags
+    assert tags["champion.since"] == moves(store, "contest-AtoB")[-1].at
+    assert tags["gate.reason"] == best.decision.reason
+
+
+def test_a_champion_without_an_evaluation_is_left_to_people(
+    store: Store, candidates: list[Candidate], tmp_path: Path
+) -> None:
+    (old,) = register(store, train(store, "old"), "old", candidates[:1], tags={})
+    shutil.rmtree(folder_of(store, old.model_id) / "evaluation")
+    new = candidate_of(candidates, tmp_path, 1, psnr=40)
+    (version,) = register(store, train(store, "old"), "old", [new], tags={})
+    assert (version.version, version.champion) == ("2", "1")
+    assert "no evaluation on record" in version.decision.reason
+
+
+REGISTER = """
+import sys
+from pathlib import Path
+from test_register import Candidate, measured, register, open_store, Project, Tracking
+
+root, run_id, seed = sys.argv[1:]
+store = open_store(Project(root=Path(root), home=Path(root)), Tracking(uri=None, experiment=None))
+candidate = Candidate("AtoB", Path(seed), 3, 1, measured(), "pair_psnr")
+print(register(store, run_id, "race", [candidate], tags={})[0].version)
+"""
+
+
+def test_registering_at_once_makes_one_version_and_one_champion(
+    store: Store, candidates: list[Candidate], tmp_path: Path
+) -> None:
+    run_id = train(store, "race")
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    command = [sys.executable, "-c", REGISTER, str(store.locks.parents[1]), run_id, str(candidates[0].path)]
+    racing = [
+        subprocess.Popen(command, env={**environment, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    assert [process.communicate()[0].split()[-1] for process in racing] == ["1", "1", "1"]
+    assert counts(store, "race", run_id, directions=("AtoB",)) == (1, 1)
+    assert [move.version for move in moves(store, "race-AtoB")] == ["1"]

@@ -21,9 +21,10 @@ import pytest
 from cyclegan.errors import UserError
 from cyclegan.params import Tracking
 from cyclegan.project import Project
+from cyclegan.tracking.credentials import without_credentials
 from cyclegan.tracking.locks import held
 from cyclegan.tracking.runs import TrackedRun
-from cyclegan.tracking.store import Store, open_store, without_credentials
+from cyclegan.tracking.store import Store, open_store
 
 Opened = Callable[..., Store]
 DEFAULT = Tracking(uri=None, experiment=None)

@@ -29,6 +29,8 @@ from cyclegan.evaluation.metrics import l1, psnr, ssim
 from cyclegan.inference.translate import Translator
 
 EvaluatedSplit = Literal["val", "test"]
+VERSION = 1
+"""Of the protocol. Raised whenever what a figure means changes: figures of two versions are never compared."""
 FIGURES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {"l1": l1, "psnr": psnr, "ssim": ssim}
 
 
@@ -168,6 +170,7 @@ def _protocol(dataset: PackedDataset, split: EvaluatedSplit) -> dict[str, Any]:
     images = {domain: dataset.images(domain, split) for domain in DOMAINS}
     pairs = dataset.pairs(split)
     return {
+        "version": VERSION,
         "split": split,
         "counts": {domain: len(pictures) for domain, pictures in images.items()}
         | {"pairs": len(pairs), "scored_pairs": int(pairs.scored.sum())},

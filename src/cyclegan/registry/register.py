@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
 import tempfile
 import time
 import warnings
@@ -20,10 +21,15 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 import cyclegan
+from cyclegan.registry.champion import champion_of, changing, move, was_rolled_back
+from cyclegan.registry.gate import Decision, decide
+from cyclegan.registry.measured import Measured
+from cyclegan.registry.page import Page
 from cyclegan.tracking.provenance import installed
 from cyclegan.tracking.store import Store
 
 CHALLENGER = "challenger"
+EVALUATION = "evaluation"
 SERVED_BATCH = 8
 # What the served code imports; the model's requirements pin the versions installed here.
 REQUIREMENTS = ("tensorflow", "tensorflow-cpu", "keras", "mlflow", "numpy", "pandas", "pillow")
@@ -41,10 +47,12 @@ class Candidate:
     """Its `.keras` file."""
     channels_in: int
     channels_out: int
-    metrics: Mapping[str, float]
+    measured: Measured
     """On the test split."""
-    identity: Mapping[str, float]
-    """The same figures for the input itself as output: what any use has to beat."""
+    gate: str
+    """Name of the figure by which it may become champion."""
+    grid: Path | None = None
+    """Test pictures and their translations, a PNG file for its page."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,10 @@ class RegisteredVersion:
     model_id: str
     reused: bool
     """It was in the registry already."""
+    decision: Decision
+    """By the gate."""
+    champion: str | None
+    """The version that is champion now."""
 
     @property
     def uri(self) -> str:
@@ -72,18 +84,19 @@ def register(
     bit_depth: int = 8,
     tags: Mapping[str, str],
 ) -> list[RegisteredVersion]:
-    """Make each candidate a version of `<dataset>-<direction>` and give it the alias `challenger`.
+    """Make each candidate a version of `<dataset>-<direction>`, alias `challenger`, and champion if it is better.
 
     The same generator of the same run, with the same code to serve it, keeps its version: repeating this, also after
-    it was killed half-way, adds nothing and only brings metrics, tags and description up to date. The run's status
-    is left as it is.
+    it was killed half-way, adds nothing and only brings figures, tags and description up to date. The run's status
+    is left as it is. Each direction is decided by itself. Processes on one machine register one after the other.
 
     Args:
         run_id: of the training, in `store`.
         bit_depth: of the pictures, 8 (uint8) or 16 (uint16).
         tags: lineage (commit, DVC stage, md5 of the data …), set on every version.
     """
-    return [_register(store, run_id, dataset, candidate, bit_depth, tags) for candidate in candidates]
+    with changing(store):
+        return [_register(store, run_id, dataset, candidate, bit_depth, tags) for candidate in candidates]
 
 
 def _register(
@@ -98,28 +111,94 @@ def _register(
             raise
     source = f"models:/{model.model_id}"
     found = _version_from(store, name, source)
-    version = found or store.client.create_model_version(name, source, run_id, model_id=model.model_id)
+    version = str((found or store.client.create_model_version(name, source, run_id, model_id=model.model_id)).version)
+    decision = decision_on(store, name, version, candidate.measured, candidate.gate)
+    run = store.client.get_run(run_id)
+    searched = {key: value for key, value in run.data.tags.items() if key.startswith("search.")}
+    measured = candidate.measured
     details = {
+        **searched,
         **tags,
         WEIGHTS_TAG: model.tags[WEIGHTS_TAG],
         CONTENT_TAG: model.tags[CONTENT_TAG],
         "bit_depth": str(bit_depth),
-        **{f"metric.{key}": f"{value:.6g}" for key, value in candidate.metrics.items()},
-        **{f"identity.{key}": f"{value:.6g}" for key, value in candidate.identity.items()},
+        "test.md5": str(measured.protocol.get("md5")),
+        "gate.metric": decision.metric,
+        "gate.reason": decision.reason,
+        **{f"metric.{key}": f"{value:.6g}" for key, value in measured.figures.items()},
+        **{f"identity.{key}": f"{value:.6g}" for key, value in measured.identity.items()},
     }
     for key, value in details.items():
-        store.client.set_model_version_tag(name, version.version, key, value)
-    text = _description(store, name, str(version.version), run_id, candidate, bit_depth, tags)
-    store.client.update_model_version(name, version.version, text)
-    # Last: whoever follows the alias finds a version that is complete.
-    store.client.set_registered_model_alias(name, CHALLENGER, version.version)
-    return RegisteredVersion(candidate.direction, name, str(version.version), model.model_id, found is not None)
+        store.client.set_model_version_tag(name, version, key, value)
+    page = Page(
+        name=name,
+        version=version,
+        direction=candidate.direction,
+        dtype=f"uint{bit_depth}",
+        channels_in=candidate.channels_in,
+        channels_out=candidate.channels_out,
+        model_id=model.model_id,
+        measured=measured,
+        decision=decision,
+        run_id=run_id,
+        params=run.data.params,
+        tags=details,
+        store=store.shown,
+        has_grid=candidate.grid is not None,
+    )
+    store.client.update_model_version(name, version, page.markdown())
+    # Last: whoever follows an alias finds a version that is complete.
+    store.client.set_registered_model_alias(name, CHALLENGER, version)
+    if decision.promote:
+        move(store, name, version, "register", decision.reason)
+    return RegisteredVersion(
+        candidate.direction, name, version, model.model_id, found is not None, decision, champion_of(store, name)
+    )
+
+
+def decision_on(store: Store, name: str, version: str, measured: Measured, metric: str) -> Decision:
+    """What the gate says of a version of `name` that was so measured."""
+    champion, value = champion_of(store, name), measured.figures[metric]
+    if champion == version:
+        return Decision(metric, value, promote=False, reason="it is the champion already")
+    if was_rolled_back(store, name, version):
+        reason = f"it was champion and was rolled back; 'cyclegan registry promote {name} {version}' brings it back"
+        return Decision(metric, value, promote=False, reason=reason)
+    if champion is None:
+        return decide(metric, measured)
+    theirs = recorded(store, name, champion)
+    if theirs is None:
+        reason = f"the champion, version {champion}, has no evaluation on record to compare with"
+        return Decision(metric, value, promote=False, reason=reason)
+    return decide(metric, measured, theirs, champion)
+
+
+def compared(store: Store, name: str, version: str) -> str:
+    """What the gate says of a registered version now, in a sentence, for a person who decides."""
+    measured = recorded(store, name, version)
+    metric = store.client.get_model_version(name, version).tags.get("gate.metric")
+    if measured is None or metric is None:
+        return f"version {version} has no evaluation on record"
+    return decision_on(store, name, version, measured, metric).reason
+
+
+def recorded(store: Store, name: str, version: str) -> Measured | None:
+    """What was measured for a registered version; None where it carries no evaluation."""
+    model_id = str(store.client.get_model_version(name, version).source).removeprefix("models:/")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            location = store.client.get_logged_model(model_id).artifact_location
+            found = mlflow.artifacts.download_artifacts(f"{location}/{EVALUATION}", dst_path=folder)
+            return Measured.load(Path(found))
+        except (MlflowException, OSError):
+            return None
 
 
 def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: int = 8) -> LoggedModel:
     """Store a generator in the form in which it is served, as a model of the run, unless the run has it already.
 
-    Its metrics appear on the run as `test_<direction>/<name>`, tied to the model.
+    The figure of the gate appears on the run as `test_<direction>/<name>`, tied to the model. All figures, those of
+    each picture and the grid lie in the model's folder `evaluation`.
     """
     run = store.client.get_run(run_id)
     requirements = [f"{name}=={version}" for name in REQUIREMENTS if (version := installed(name))]
@@ -149,7 +228,12 @@ def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: in
             store.client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
         store.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
         model = store.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-    _log_metrics(store, run_id, model, candidate)
+    with tempfile.TemporaryDirectory() as folder:
+        candidate.measured.save(Path(folder))
+        if candidate.grid is not None:
+            shutil.copyfile(candidate.grid, Path(folder) / "grid.png")
+        store.client.log_model_artifacts(model.model_id, folder, EVALUATION)
+    _log_metric(store, run_id, model, candidate)
     return model
 
 
@@ -184,60 +268,19 @@ def _content_digest(weights: str, requirements: list[str], bit_depth: int) -> st
     return digest.hexdigest()
 
 
-def _log_metrics(store: Store, run_id: str, model: LoggedModel, candidate: Candidate) -> None:
-    """Tie the metrics to the model, so that MLflow compares models by them, without doubling points of the run."""
+def _log_metric(store: Store, run_id: str, model: LoggedModel, candidate: Candidate) -> None:
+    """Tie the gate's figure to the model, so that MLflow compares models by it, without doubling points of the run."""
+    key, value = f"test_{candidate.direction}/{candidate.gate}", candidate.measured.figures[candidate.gate]
     known = {metric.key: metric.value for metric in model.metrics or []}
-    points = []
-    for name, value in candidate.metrics.items():
-        key = f"test_{candidate.direction}/{name}"
-        if known.get(key) == value or not math.isfinite(value):
-            continue
-        # MLflow takes a point with equal value, step and time for the same point.
-        history = [point for point in store.client.get_metric_history(run_id, key) if point.value == value]
-        now = history[-1].timestamp if history else time.time_ns() // 1_000_000
-        points.append(Metric(key, float(value), now, history[-1].step if history else 0, model_id=model.model_id))
-    if points:
-        store.client.log_batch(run_id, metrics=points, synchronous=True)
+    if known.get(key) == value or not math.isfinite(value):
+        return
+    # MLflow takes a point with equal value, step and time for the same point.
+    history = [point for point in store.client.get_metric_history(run_id, key) if point.value == value]
+    now = history[-1].timestamp if history else time.time_ns() // 1_000_000
+    point = Metric(key, float(value), now, history[-1].step if history else 0, model_id=model.model_id)
+    store.client.log_batch(run_id, metrics=[point], synchronous=True)
 
 
 def _version_from(store: Store, name: str, source: str) -> ModelVersion | None:
     versions = store.client.search_model_versions(f"name = '{name}' AND source_path = '{source}'")
     return versions[0] if versions else None
-
-
-def _description(
-    store: Store,
-    name: str,
-    version: str,
-    run_id: str,
-    candidate: Candidate,
-    bit_depth: int,
-    tags: Mapping[str, str],
-) -> str:
-    """The version's page in the registry, in Markdown."""
-    rows = [
-        f"| {key} | {value:.4g} | {f'{candidate.identity[key]:.4g}' if key in candidate.identity else ''} |"
-        for key, value in candidate.metrics.items()
-    ]
-    kind = f"uint{bit_depth}"
-    origin = [f"run `{run_id}`", *(f"{key} `{value}`" for key, value in tags.items() if not key.startswith("version."))]
-    return "\n".join(
-        [
-            f"Generator {candidate.direction[0]} → {candidate.direction[-1]}: {kind} pictures "
-            f"[N, H, W, {candidate.channels_in}] to [N, H, W, {candidate.channels_out}] of the same size, any size.",
-            "",
-            "| test split | this model | identity baseline |",
-            "|---|---|---|",
-            *rows,
-            "",
-            "```python",
-            "import mlflow",
-            "",
-            f'mlflow.set_tracking_uri("{store.shown}")',
-            f'model = mlflow.pyfunc.load_model("models:/{name}/{version}")',
-            f"translated = model.predict(images)  # {kind} [N, H, W, {candidate.channels_in}]",
-            "```",
-            "",
-            "From " + ", ".join(origin) + ".",
-        ]
-    )

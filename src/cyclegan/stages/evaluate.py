@@ -10,6 +10,7 @@ import pandas as pd
 from cyclegan.data.dataset import PackedDataset
 from cyclegan.domains import DIRECTIONS, Direction
 from cyclegan.errors import UserError
+from cyclegan.evaluation.figures import headline
 from cyclegan.evaluation.protocol import evaluate
 from cyclegan.evaluation.report import draw, write_reports
 from cyclegan.inference.translate import Translator, load_generator
@@ -33,6 +34,7 @@ def run(project: Project) -> None:
     }
     _refuse_other_channels(translators, dataset, project)
     evaluation = evaluate(translators, dataset, "test")
+    evaluation.metrics["protocol"]["md5"] = dataset.digest("test")
     folder = project.reports / "evaluate"
     write_reports(
         folder,
@@ -50,7 +52,7 @@ def run(project: Project) -> None:
         history=pd.concat(curves, ignore_index=True),
     )
     tracked = attach(store, training)
-    tracked.log_metrics(training["steps"], figures_by_name(evaluation.metrics))
+    tracked.log_metrics(training["steps"], headlines(evaluation.metrics))
     tracked.log_artifact(folder, "evaluate")
     for direction in DIRECTIONS:
         figures = evaluation.metrics[direction]
@@ -72,10 +74,16 @@ def _refuse_other_channels(
             )
 
 
-def figures_by_name(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The figures as they are named in MLflow: `test_AtoB/pair_psnr`, and the baseline's `identity_AtoB/pair_psnr`."""
+def headlines(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """What of the figures becomes a metric of the MLflow run: `test_AtoB/pair_psnr`, and `identity_AtoB/pair_psnr`.
+
+    One figure for each direction, and that of doing nothing: whoever compares runs finds it among the curves. All
+    figures are in the run's files and on the registered version.
+    """
     named: dict[str, float] = {}
     for direction in DIRECTIONS:
+        name = headline(measured(metrics[direction]))
         for prefix, figures in (("test", metrics[direction]), ("identity", metrics[direction].get("identity", {}))):
-            named |= {f"{prefix}_{direction}/{name}": value for name, value in measured(figures).items()}
+            if name in figures:
+                named[f"{prefix}_{direction}/{name}"] = figures[name]
     return named

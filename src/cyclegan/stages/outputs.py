@@ -32,7 +32,7 @@ def test_figures(project: Project) -> dict[str, Any]:
     Raises:
         UserError: it has not run, or its word is damaged.
     """
-    return _report(project.reports / "evaluate" / "metrics.json", set(DIRECTIONS), "evaluate")
+    return _report(project.reports / "evaluate" / "metrics.json", {*DIRECTIONS, "protocol"}, "evaluate")
 
 
 def training_curves(project: Project) -> list[pd.DataFrame]:

@@ -7,6 +7,8 @@ from cyclegan.errors import UserError
 from cyclegan.files import write_json
 from cyclegan.params import load
 from cyclegan.project import Project
+from cyclegan.registry.gate import choose
+from cyclegan.registry.measured import Measured, read_per_image
 from cyclegan.registry.register import Candidate, register
 from cyclegan.stages.outputs import attach, generator_files, measured, test_figures, training_run
 from cyclegan.tracking.provenance import tags
@@ -14,40 +16,55 @@ from cyclegan.tracking.store import open_store
 
 
 def run(project: Project) -> None:
-    """Register `<dataset>-AtoB` and `<dataset>-BtoA` under the alias `challenger`; write `reports/register.json`."""
+    """Register `<dataset>-AtoB` and `<dataset>-BtoA`, champion where they are better; write `reports/register.json`."""
     params = load(project.params)
     training = training_run(project)
+    evaluated = project.reports / "evaluate"
     metrics = test_figures(project)
+    per_image = read_per_image(evaluated / "per_image.csv")
+    channels = {"A": params.data.channels_A, "B": params.data.channels_B}
     files = generator_files(project)
     for file in files.values():
         if not file.is_file():
             raise UserError(f"{file} does not exist: train first ('dvc repro train')")
+    candidates = []
+    for direction, (source, target) in DIRECTIONS.items():
+        found = Measured(
+            figures=measured(metrics[direction]),
+            identity=measured(metrics[direction].get("identity", {})),
+            protocol=metrics["protocol"],
+            per_image=per_image[per_image["direction"] == direction],
+        )
+        gate = choose(getattr(params.registry.gate, direction), direction, found)
+        candidates.append(
+            Candidate(
+                direction, files[direction], channels[source], channels[target], found, gate, evaluated / "grid.png"
+            )
+        )
+    # Only now: a gate that cannot work is told before anything is opened.
     store = open_store(project, params.tracking)
-    dataset = params.data.dataset
     tracked = attach(store, training)
-    channels = {"A": params.data.channels_A, "B": params.data.channels_B}
     versions = register(
         store,
         tracked.id,
-        dataset,
-        [
-            Candidate(
-                direction,
-                files[direction],
-                channels[source],
-                channels[target],
-                metrics=measured(metrics[direction]),
-                identity=measured(metrics[direction].get("identity", {})),
-            )
-            for direction, (source, target) in DIRECTIONS.items()
-        ],
+        params.data.dataset,
+        candidates,
         bit_depth=params.data.bit_depth,
         tags={**tags(project), "run_id": tracked.id, "run_key": training["run_key"], "data.md5": training["data_md5"]},
     )
     report = {
-        version.direction: {"name": version.name, "version": version.version, "uri": version.uri, "alias": "challenger"}
+        version.direction: {
+            "name": version.name,
+            "version": version.version,
+            "uri": version.uri,
+            "alias": "champion" if version.champion == version.version else "challenger",
+            "champion": version.champion,
+            "gate": version.decision.as_dict(),
+        }
         for version in versions
     }
     write_json(project.reports / "register.json", {"run_id": tracked.id, **report})
     for version in versions:
-        print(f"{version.uri}  alias challenger{'  (was registered already)' if version.reused else ''}")
+        again = " (was registered already)" if version.reused else ""
+        verdict = "is champion" if version.champion == version.version else "stays challenger"
+        print(f"{version.uri}{again} {verdict}: {version.decision.reason}")

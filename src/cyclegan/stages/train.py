@@ -161,7 +161,7 @@ def run(project: Project) -> None:
 
 def recorded_params(params: Params) -> dict[str, Any]:
     """What an MLflow run of a training lists as its parameters."""
-    recorded = dict(flatten(params.model_dump(exclude={"search", "tracking"})))
+    recorded = dict(flatten(params.model_dump(exclude={"search", "registry", "tracking"})))
     return recorded | {"data.source": params.data.recorded_source}
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -28,6 +27,7 @@ from cyclegan.errors import UserError
 from cyclegan.files import replacing
 from cyclegan.params import Tracking
 from cyclegan.project import Project
+from cyclegan.tracking.credentials import without_credentials
 from cyclegan.tracking.locks import held
 
 SQL = ("postgresql", "mysql", "mssql")
@@ -127,11 +127,6 @@ def open_store(project: Project, tracking: Tracking) -> Store:
         )
     _make_current(store.uri)
     return store
-
-
-def without_credentials(text: str) -> str:
-    """Drop `user:password@` and `password=…` from every URI in a text."""
-    return re.sub(r"(?<=://)[^/\s]+@|\bpassword=[^&\s]*", "", text)
 
 
 @contextmanager

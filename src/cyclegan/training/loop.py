@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from cyclegan.errors import UserError
 from cyclegan.training.checkpoint import CheckpointFolder
-from cyclegan.training.cyclegan import GENERATOR_TERMS, CycleGAN
+from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.plateau import Plateau
 
 SECONDS_TO_STOP = 8.0
@@ -203,7 +203,6 @@ class _Windows(keras.callbacks.Callback):
             step,
             {
                 **losses,
-                **_weighted_terms(self.model, losses),
                 "training/learning_rate": rate,
                 "training/epoch": epoch,
                 "training/images_per_second": images_per_second,
@@ -294,16 +293,6 @@ def only_trainer(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(f"another process trains this run (lock: {file.name}); wait for it or end it") from None
         yield
-
-
-def _weighted_terms(model: CycleGAN, losses: Row) -> Row:
-    """Each generator term times its weight, under a name of its own: what the optimizer really sees."""
-    both = {"G_AtoB": model.weights_AtoB, "G_BtoA": model.weights_BtoA}
-    return {
-        f"{generator}_weighted/{term}": getattr(weights, term) * losses[f"{generator}/{term}"]
-        for generator, weights in both.items()
-        for term in GENERATOR_TERMS
-    }
 
 
 def _refuse_divergence(losses: Row, step: int) -> None:

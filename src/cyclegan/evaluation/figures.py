@@ -1,0 +1,23 @@
+"""What the name of a figure says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+# By the last word of the name. `change_l1` is missing on purpose: neither direction is better.
+HIGHER_IS_BETTER = {"l1": False, "psnr": True, "ssim": True}
+HEADLINES = ("pair_psnr", "cycle_l1")
+
+
+def higher_is_better(name: str) -> bool | None:
+    """Whether a larger value of the figure is a better one; None for a name that cannot be ranked."""
+    return None if name.startswith("change_") else HIGHER_IS_BETTER.get(name.rpartition("_")[2])
+
+
+def headline(measured: Iterable[str]) -> str:
+    """The one figure by which generators of a direction are compared where nothing else is asked for.
+
+    Against true partners where the data has any; else the cycle error, which every data set has.
+    """
+    names = set(measured)
+    return next(name for name in HEADLINES if name in names)

@@ -1,0 +1,159 @@
+"""The gate: whether a new version is better than the champion, or than doing nothing where there is none yet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from cyclegan.errors import UserError
+from cyclegan.evaluation.figures import headline, higher_is_better
+from cyclegan.registry.measured import Measured
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a version becomes champion, and why, in one sentence."""
+
+    metric: str
+    value: float
+    promote: bool
+    reason: str
+    against: float | None = None
+    """The same figure of the champion, or of doing nothing."""
+    gain: float | None = None
+    """The mean difference; above 0 is better, whatever the figure."""
+    standard_error: float | None = None
+    pictures: int | None = None
+    """So many differences; None where the figure is of no single picture."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {key: value for key, value in asdict(self).items() if key != "promote"}
+
+
+@dataclass(frozen=True)
+class _Gain:
+    mean: float
+    standard_error: float
+    pictures: int | None
+
+    @property
+    def is_real(self) -> bool:
+        # A single picture has no standard error: NaN, which nothing exceeds.
+        return self.mean > self.standard_error
+
+    def __str__(self) -> str:
+        number = "" if self.pictures is None else f" over {self.pictures} pictures"
+        return f"{self.mean:+.3g} ± {self.standard_error:.2g}{number}"
+
+
+def choose(gate: str, direction: str, measured: Measured) -> str:
+    """The figure that decides: `gate`, or for `auto` the headline of the data.
+
+    Raises:
+        UserError: the evaluation has no such figure, or one without a standard error.
+    """
+    if gate == "auto":
+        return headline(measured.figures)
+    usable = sorted(name for name in measured.figures if _can_decide(name, measured))
+    if gate not in usable:
+        raise UserError(
+            f"registry.gate = {gate!r}: the test split yields no such figure with a standard error for {direction}; "
+            f"use auto, or one of {', '.join(usable)}"
+        )
+    return gate
+
+
+def decide(metric: str, candidate: Measured, champion: Measured | None = None, version: str = "") -> Decision:
+    """Compare a candidate with the champion, or with the identity baseline where there is no champion.
+
+    It has to be better by more than one standard error of the mean difference. Where both have the figure of each
+    picture, that is of the paired differences; else the two figures' own errors are added in quadrature.
+
+    Args:
+        metric: name of the figure.
+        candidate: what was measured for the new version.
+        champion: the same for the present champion, `version` of the model; None if there is none.
+    """
+    value = candidate.figures[metric]
+    if champion is None:
+        return _first(metric, value, candidate)
+    if obstacle := _not_comparable(metric, candidate, champion):
+        reason = f"it cannot be compared with the champion, version {version}: {obstacle}"
+        return Decision(metric, value, promote=False, reason=reason)
+    against = champion.figures[metric]
+    gain = _paired(metric, candidate.of_each_picture(metric), champion.of_each_picture(metric))
+    gain = gain or _combined(metric, candidate.figures, champion.figures)
+    if gain is None:
+        reason = f"the pictures or errors recorded for {metric} and the champion, version {version}, do not match"
+        return Decision(metric, value, promote=False, reason=reason)
+    verdict = "better" if gain.is_real else "worse" if gain.mean < 0 else "not better"
+    reason = f"{metric} {value:.4g} is {verdict} than {against:.4g} of the champion, version {version}"
+    by = ", by more than its standard error" if verdict == "not better" else ""
+    return _decision(metric, value, against, gain, f"{reason}{by} ({gain})")
+
+
+def _first(metric: str, value: float, candidate: Measured) -> Decision:
+    against = candidate.identity.get(metric)
+    if against is None:
+        reason = (
+            f"{metric} has no baseline that a first version could beat; look at its pictures, then promote it by hand"
+        )
+        return Decision(metric, value, promote=False, reason=reason)
+    gain = _paired(metric, candidate.of_each_picture(metric), candidate.of_each_picture(f"baseline_{metric}"))
+    gain = gain or _combined(metric, candidate.figures, candidate.identity)
+    if gain is None:
+        reason = f"{metric} and its baseline have no standard error, so that a first version cannot be told from chance"
+        return Decision(metric, value, promote=False, reason=reason)
+    verdict = "beats" if gain.is_real else "does not beat"
+    reason = f"{metric} {value:.4g} {verdict} doing nothing, {against:.4g}, by more than its standard error ({gain})"
+    return _decision(metric, value, against, gain, reason)
+
+
+def _decision(metric: str, value: float, against: float, gain: _Gain, reason: str) -> Decision:
+    error = gain.standard_error if math.isfinite(gain.standard_error) else None
+    return Decision(metric, value, gain.is_real, reason, against, gain.mean, error, gain.pictures)
+
+
+def _not_comparable(metric: str, candidate: Measured, champion: Measured) -> str | None:
+    here, there = candidate.protocol, champion.protocol
+    if here.get("md5") != there.get("md5"):
+        return f"it was measured on another test split (md5 {_short(there.get('md5'))}, now {_short(here.get('md5'))})"
+    other = sorted(key for key in {*here, *there} if here.get(key) != there.get(key))
+    if other:
+        return f"it was measured by another protocol ({', '.join(other)} differ)"
+    if metric not in champion.figures:
+        return f"its {metric} was not measured"
+    return None
+
+
+def _short(md5: Any) -> str:
+    return "unknown" if md5 is None else str(md5)[:8]
+
+
+def _sign(metric: str) -> int:
+    return 1 if higher_is_better(metric) else -1
+
+
+def _paired(metric: str, values: pd.Series, others: pd.Series) -> _Gain | None:
+    if values.empty or not values.index.is_unique or set(values.index) != set(others.index):
+        return None
+    differences = _sign(metric) * (values - others.reindex(values.index))
+    count = len(differences)
+    return _Gain(float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(count), count)
+
+
+def _combined(metric: str, figures: Mapping[str, float], others: Mapping[str, float]) -> _Gain | None:
+    error, others_error = figures.get(f"{metric}_se"), others.get(f"{metric}_se")
+    if error is None or others_error is None:
+        return None
+    return _Gain(_sign(metric) * (figures[metric] - others[metric]), math.hypot(error, others_error), None)
+
+
+def _can_decide(name: str, measured: Measured) -> bool:
+    known = not measured.of_each_picture(name).empty or f"{name}_se" in measured.figures
+    return known and higher_is_better(name) is not None

@@ -1,0 +1,174 @@
+"""A search as every process that takes part in it sees it: its studies, its space, and how settings are compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from cyclegan.params import Objective, Params
+from cyclegan.project import Project
+from cyclegan.search.space import current, dimensions, paper
+from cyclegan.search.study import Phase, Slot, derived_seed, open_storage, open_study
+
+BAR = "0"
+"""Name of the slot with the values of params.yaml."""
+PAPER = "1"
+"""Name of the slot with the paper's values, where they differ and the space holds them."""
+PARENT = "mlflow_run"
+"""The study's attribute that names the MLflow run of the search."""
+
+
+class SharedSearch:
+    """The studies of a search: first the trials, then the finals.
+
+    Args:
+        params: of the project; `search.trials` is at least 1.
+        key: short digest of data, parameters and code, on which every value depends: other ones, another study.
+        storage: URL of a data base; None for the project's journal file.
+        create: False: only take part in a study that exists.
+
+    Raises:
+        UserError: the space cannot be searched, the storage cannot be used, or the study is another one.
+    """
+
+    def __init__(self, project: Project, params: Params, key: str, storage: str | None, *, create: bool) -> None:
+        self.params = params
+        self.options = params.search
+        self.space = dimensions(params)
+        self.name = f"{params.data.dataset}-{self.options.study}-{key[:8]}"
+        self.folder = project.studies / self.name
+        self._storage = open_storage(storage, project.studies)
+        self._claims = self.folder / "claims"
+        self.paper = paper(params, self.space)
+        pruner = _pruner(self.options.pruner)
+        study = open_study(self._storage, self.name, self.options, self._claims, create=create, pruner=pruner)
+        self.trials = Phase(study, self._slots(), self.options.seed, self._claims)
+
+    def phase(self) -> Phase | None:
+        """What there is to work on; None when all is done."""
+        if not self.trials.done:
+            return self.trials
+        finals = self.finals()
+        return None if finals.done else finals
+
+    def finals(self) -> Phase:
+        """The finalists and the bar, each trained again with other seeds; once the trials are done."""
+        name, pruner = f"{self.name}-finals", optuna.pruners.NopPruner()
+        study = open_study(self._storage, name, self.options, self._claims, create=True, pruner=pruner)
+        finalists = self.finalists()
+        trials = self.trials.counted()
+        settings = {BAR: self.trials.slots[BAR].fixed} | {name: trials[name].params for name in finalists}
+        slots = [
+            Slot(final_name(name, repeat), setting, prunable=False)
+            for name, setting in settings.items()
+            for repeat in range(self.options.repeats)
+        ]
+        # With nothing to compare it with, the bar need not be measured again.
+        if not finalists:
+            slots = []
+        return Phase(study, slots, self.options.seed, self._claims)
+
+    def finalists(self) -> list[str]:
+        """The slots of the best settings, the bar's left out, best first."""
+        complete = {
+            name: trial
+            for name, trial in self.trials.counted().items()
+            if trial.state == TrialState.COMPLETE and name != BAR
+        }
+        bar = self.trials.slots[BAR].fixed
+        ranked = ranking(complete, self.options.objectives)
+        # The bar's own setting in another slot would only measure the seed.
+        return [name for name in ranked if complete[name].params != bar][: self.options.finalists]
+
+    def seed(self, slot: str, *, final: bool) -> int:
+        """The training seed of a slot; in the finals each setting meets the same seeds."""
+        name = f"final {slot.rpartition('-')[2]}" if final else slot
+        return derived_seed(self.options.seed, "training", name)
+
+    def _slots(self) -> list[Slot]:
+        slots = [Slot(BAR, current(self.params, self.space), prunable=False)]
+        if isinstance(self.paper, dict) and self.paper != slots[0].fixed:
+            slots.append(Slot(PAPER, self.paper, prunable=False))
+        slots += [Slot(str(number)) for number in range(len(slots), self.options.trials)]
+        return slots[: self.options.trials]
+
+
+def final_name(finalist: str, repeat: int) -> str:
+    """Name of a slot of the finals."""
+    return f"{finalist}-{repeat}"
+
+
+def ranking(trials: Mapping[str, FrozenTrial], objectives: Sequence[Objective]) -> list[str]:
+    """Names of complete trials, best first.
+
+    With one objective by its value. With two, the Pareto front first, and within it by the distance from the ideal
+    point: each objective is scaled to 0…1 between the best and the worst of the front, and the distance is Euclidean.
+    """
+    costs = {name: costs_of(trial.values, objectives) for name, trial in trials.items()}
+    if len(objectives) == 1:
+        return sorted(costs, key=lambda name: costs[name][0])
+    front = pareto_front(costs)
+    return sorted(front, key=distances({name: costs[name] for name in front}).__getitem__)
+
+
+def pareto_front(costs: Mapping[str, Sequence[float]]) -> list[str]:
+    """Names of the points that no other point equals or beats in everything and beats in something; lower is better."""
+    return [
+        name
+        for name, point in costs.items()
+        if not any(
+            all(x <= y for x, y in zip(other, point, strict=True)) and tuple(other) != tuple(point)
+            for other in costs.values()
+        )
+    ]
+
+
+def distances(costs: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Distance of each point from the ideal one, after scaling each cost to 0…1."""
+    if not costs:
+        return {}
+    points = np.array(list(costs.values()))
+    span = np.ptp(points, axis=0)
+    scaled = (points - points.min(axis=0)) / np.where(span > 0, span, 1)
+    return dict(zip(costs, map(float, np.linalg.norm(scaled, axis=1)), strict=True))
+
+
+def costs_of(values: Sequence[float], objectives: Sequence[Objective]) -> list[float]:
+    """Objective values with the sign that makes lower better."""
+    return [
+        -value if objective.direction == "maximize" else value
+        for value, objective in zip(values, objectives, strict=True)
+    ]
+
+
+def objective_values(figures: Mapping[str, float], objectives: Sequence[Objective]) -> list[float]:
+    """The weighted sums.
+
+    Raises:
+        ValueError: a figure is missing or not finite.
+    """
+    values = []
+    for objective in objectives:
+        missing = [name for name in objective.terms if not math.isfinite(figures.get(name, math.nan))]
+        if missing:
+            raise ValueError(f"reported no finite {', '.join(missing)}")
+        values.append(sum(weight * figures[name] for name, weight in objective.terms.items()))
+    return values
+
+
+def _pruner(name: str) -> optuna.pruners.BasePruner:
+    if name == "median":
+        return optuna.pruners.MedianPruner()
+    if name == "hyperband":
+        return optuna.pruners.HyperbandPruner()
+    return optuna.pruners.NopPruner()
+
+
+def log_file(folder: Path, slot: str, *, final: bool) -> Path:
+    """Where a trial's output goes."""
+    return folder / f"{'final' if final else 'trial'}-{slot}.log"

@@ -1,0 +1,243 @@
+"""From `search.space` to Optuna's distributions, and from an Optuna setting to parameters."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import Trial
+
+from cyclegan.errors import UserError
+from cyclegan.overlay import nested, overlaid
+from cyclegan.params import Params, Range, flatten, validate
+
+Setting = dict[str, Any]
+"""The value of each dimension: `{"cycle": 3.2, "identity": 0.7}`."""
+
+TERMS = ("adversarial", "identity", "forward_cycle", "backward_cycle")
+PAPER = {
+    "adversarial": 1.0,
+    "identity": 5.0,
+    "cycle": 10.0,
+    "learning_rate": 0.0002,
+    "base_filters": 64,
+    "norm": "instance",
+    "upsample": "transpose",
+    "adversarial_loss": "least_squares",
+}
+"""Zhu et al. 2017, with the reference implementation's identity weight; the blocks follow from the size."""
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One thing that a trial chooses.
+
+    Attributes:
+        name: as Optuna, the reports and MLflow know it.
+        kind: the key of `search.space` that it comes from.
+        keys: the keys of params.yaml that take its value.
+        distribution: the values it may take.
+    """
+
+    name: str
+    kind: str
+    keys: tuple[str, ...]
+    distribution: BaseDistribution
+
+    def suggest(self, trial: Trial) -> Any:
+        """The trial's value."""
+        bounds = self.distribution
+        if isinstance(bounds, CategoricalDistribution):
+            return trial.suggest_categorical(self.name, bounds.choices)
+        if isinstance(bounds, IntDistribution):
+            return trial.suggest_int(self.name, bounds.low, bounds.high)
+        assert isinstance(bounds, FloatDistribution)
+        return trial.suggest_float(self.name, bounds.low, bounds.high, log=bounds.log)
+
+
+def dimensions(params: Params) -> list[Dimension]:
+    """What trials choose, by `search.space`.
+
+    Raises:
+        UserError: nothing, or something that has no effect with these parameters, or a combination that is
+            impossible, or the space leaves out the values that params.yaml has now.
+    """
+    space = params.search.space
+    found: list[Dimension] = []
+
+    def add(kind: str, distribution: BaseDistribution, names: Mapping[str, tuple[str, ...]]) -> None:
+        found.extend(Dimension(name, kind, keys, distribution) for name, keys in names.items())
+
+    if space.cycle is not None:
+        add("cycle", _range(space.cycle), _cycles(space.per_direction))
+    for term in ("identity", "adversarial"):
+        bounds: Range | None = getattr(space, term)
+        if bounds is not None:
+            add(term, _range(bounds), _weights(term, space.per_direction))
+    if space.blocks is not None:
+        if params.model.generator != "resnet":
+            raise UserError(
+                f"search.space.blocks needs model.generator: resnet, not {params.model.generator}; set it to null"
+            )
+        bounds_of_blocks = IntDistribution(space.blocks.low, space.blocks.high)
+        add("blocks", bounds_of_blocks, {"blocks": ("model.blocks",)})
+    if space.learning_rate is not None:
+        add("learning_rate", _range(space.learning_rate), {"learning_rate": ("train.learning_rate",)})
+    for section, key in (
+        ("model", "base_filters"),
+        ("model", "norm"),
+        ("model", "upsample"),
+        ("train", "adversarial_loss"),
+    ):
+        values = getattr(space, key)
+        if values is not None:
+            add(key, CategoricalDistribution(values), {key: (f"{section}.{key}",)})
+    if not found:
+        raise UserError("search.space: every key is null, so that there is nothing to search; give one a range")
+    if space.per_direction and not any(dimension.kind in ("cycle", *TERMS) for dimension in found):
+        raise UserError("search.space.per_direction has no effect without cycle, identity or adversarial; set it false")
+    _refuse_impossible(params, found)
+    current(params, found)
+    return found
+
+
+def current(params: Params, space: list[Dimension]) -> Setting:
+    """The setting that params.yaml has now: trial 0, which every other has to beat.
+
+    Raises:
+        UserError: it lies outside the space.
+    """
+    values = _flat(params)
+    setting: Setting = {}
+    for dimension in space:
+        present = [values[key] for key in dimension.keys]
+        if dimension.kind == "blocks":
+            present = [_blocks(params)]
+        if len(set(present)) > 1:
+            remedy = "make them equal"
+            if not params.search.space.per_direction:
+                remedy += " or set search.space.per_direction: true"
+            shown = ", ".join(f"{key} = {values[key]}" for key in dimension.keys)
+            raise UserError(f"search.space.{dimension.kind} is one value for {shown}; {remedy}")
+        if not _contains(dimension, present[0]):
+            raise UserError(
+                f"search.space.{dimension.kind} leaves out the present value, {dimension.keys[0]} = {present[0]}, "
+                "which is trial 0; widen it"
+            )
+        setting[dimension.name] = present[0]
+    return setting
+
+
+def paper(params: Params, space: list[Dimension]) -> Setting | str:
+    """The paper's values as a setting, or the reason why the space does not hold them."""
+    setting: Setting = {}
+    for dimension in space:
+        value = {**PAPER, "blocks": _paper_blocks(params)}[dimension.kind]
+        if not _contains(dimension, value):
+            return f"the paper's {dimension.name} = {value} lies outside search.space.{dimension.kind}"
+        setting[dimension.name] = value
+    return setting
+
+
+def overlay(space: list[Dimension], setting: Mapping[str, Any]) -> dict[str, Any]:
+    """A setting as the part of params.yaml that it replaces."""
+    return nested({key: setting[dimension.name] for dimension in space for key in dimension.keys})
+
+
+def variant(params: Params, values: Mapping[str, Any], *, seed: int, cheap: bool) -> Params:
+    """The parameters of a trial.
+
+    Args:
+        values: what `overlay` gives.
+        seed: replaces `train.seed`.
+        cheap: with `search.fidelity` as well.
+
+    Raises:
+        UserError: they are impossible together.
+    """
+    tree = overlaid(params.model_dump(), nested({"train.seed": seed}))
+    if cheap:
+        tree = overlaid(tree, nested(cheaper(params)))
+    return validate(overlaid(tree, values), "a trial's parameters")
+
+
+def cheaper(params: Params) -> dict[str, Any]:
+    """`search.fidelity` as keys of params.yaml."""
+    sections = {"base_filters": "model", "discriminator_filters": "model"}
+    chosen = params.search.fidelity.model_dump(exclude_none=True)
+    return {f"{sections.get(key, 'train')}.{key}": value for key, value in chosen.items()}
+
+
+def _refuse_impossible(params: Params, space: list[Dimension]) -> None:
+    """Check all choices together with both ends of the ranges, at both fidelities."""
+    choices = {
+        dimension.name: dimension.distribution.choices
+        for dimension in space
+        if isinstance(dimension.distribution, CategoricalDistribution)
+    }
+    ranges = [dimension for dimension in space if dimension.name not in choices]
+    ends: list[Callable[[Any], Any]] = [lambda bounds: bounds.low, lambda bounds: bounds.high]
+    for cheap in (True, False):
+        for choice in itertools.product(*choices.values()):
+            chosen = dict(zip(choices, choice, strict=True))
+            for end in ends:
+                setting = chosen | {dimension.name: end(dimension.distribution) for dimension in ranges}
+                try:
+                    variant(params, overlay(space, setting), seed=0, cheap=cheap)
+                except UserError as error:
+                    reason = str(error).splitlines()[0].removeprefix("a trial's parameters: ")
+                    shown = ", ".join(f"{name} = {value}" for name, value in setting.items())
+                    where = "search.space with search.fidelity" if cheap and cheaper(params) else "search.space"
+                    raise UserError(f"{where} allows {shown}, which cannot work: {reason}") from None
+
+
+def _cycles(per_direction: bool) -> dict[str, tuple[str, ...]]:
+    """One weight for each way round: A → B → A is G_AtoB's forward cycle and G_BtoA's backward cycle.
+
+    Tied like this, the weights fit `update_order: joint`, which counts each cycle once.
+    """
+    weights = "train.loss_weights"
+    around_A = (f"{weights}.forward_cycle.AtoB", f"{weights}.backward_cycle.BtoA")
+    around_B = (f"{weights}.forward_cycle.BtoA", f"{weights}.backward_cycle.AtoB")
+    return {"cycle_A": around_A, "cycle_B": around_B} if per_direction else {"cycle": (*around_A, *around_B)}
+
+
+def _weights(term: str, per_direction: bool) -> dict[str, tuple[str, ...]]:
+    keys = {direction: f"train.loss_weights.{term}.{direction}" for direction in ("AtoB", "BtoA")}
+    return {f"{term}_{way}": (key,) for way, key in keys.items()} if per_direction else {term: tuple(keys.values())}
+
+
+def _range(bounds: Range) -> FloatDistribution:
+    return FloatDistribution(bounds.low, bounds.high, log=bounds.scale == "log")
+
+
+def _contains(dimension: Dimension, value: Any) -> bool:
+    distribution = dimension.distribution
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    return distribution.low <= value <= distribution.high
+
+
+def _flat(params: Params) -> dict[str, Any]:
+    return dict(flatten(params.model_dump()))
+
+
+def _blocks(params: Params) -> int:
+    size = params.training_size
+    if params.model.blocks == "auto" and size is None:
+        raise UserError("search.space.blocks: model.blocks: auto depends on the pictures' size; set a number")
+    return params.model.blocks_for(size or (0, 0))
+
+
+def _paper_blocks(params: Params) -> int:
+    size = params.training_size
+    return 9 if size is not None and min(size) >= 256 else 6

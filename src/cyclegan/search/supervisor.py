@@ -1,0 +1,103 @@
+"""Start this machine's workers, replace those that are killed, and say how the search gets on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from optuna.trial import FrozenTrial, TrialState
+
+from cyclegan.errors import UserError
+from cyclegan.search.shared import SharedSearch
+from cyclegan.search.study import REASON, Phase
+
+POLL_SECONDS = 0.5
+SECONDS_TO_END = 30.0
+REPLACEMENTS = 10
+"""So many killed workers are replaced, for each one that was asked for."""
+
+
+def supervise(search: SharedSearch, count: int, arguments: Sequence[str], root: Path) -> None:
+    """Run workers until the search is done.
+
+    Args:
+        count: workers at once.
+        arguments: of `cyclegan search worker`.
+        root: where they run.
+
+    Raises:
+        UserError: a worker ended with an error, or too many were killed.
+    """
+    command = [sys.executable, "-m", "cyclegan", "search", "worker", "--supervised", *arguments]
+    told: set[tuple[str, str]] = set()
+    replaced = 0
+    workers = [_start(command, root) for _ in range(count)]
+    try:
+        while (phase := search.phase()) is not None:
+            _tell("trial", search.trials, told)
+            if phase is not search.trials:
+                _tell("final", phase, told)
+            for index, worker in enumerate(workers):
+                code = worker.poll()
+                if code is None or code == 0:
+                    continue
+                if code > 0:
+                    raise UserError(f"a worker of the search ended with exit code {code}; the reason stands above")
+                if replaced == REPLACEMENTS * count:
+                    raise UserError(
+                        f"{replaced + 1} workers of the search were killed (the last by signal {-code}): is there "
+                        "enough memory? Run the same command again to go on"
+                    )
+                replaced += 1
+                print(f"a worker was killed by signal {-code}: another one takes its place", flush=True)
+                workers[index] = _start(command, root)
+            time.sleep(POLL_SECONDS)
+        _tell("trial", search.trials, told)
+        _tell("final", search.finals(), told)
+    finally:
+        for worker in workers:
+            _end(worker)
+
+
+def _start(command: list[str], root: Path) -> subprocess.Popen[bytes]:
+    # The pipe closes when this process dies, however it dies, and the worker ends.
+    return subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE)
+
+
+def _end(worker: subprocess.Popen[bytes]) -> None:
+    if worker.stdin is not None:
+        worker.stdin.close()
+    if worker.poll() is None:
+        try:
+            worker.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+
+
+def _tell(kind: str, phase: Phase, told: set[tuple[str, str]]) -> None:
+    """Print a line for each slot that has ended since the last time."""
+    counted = phase.counted()
+    for name, trial in counted.items():
+        if (kind, name) not in told:
+            told.add((kind, name))
+            done = sum(1 for other, _ in told if other == kind)
+            print(f"{kind} {name} ({done} of {len(phase.slots)}): {outcome(trial)}", flush=True)
+
+
+def outcome(trial: FrozenTrial) -> str:
+    """What became of a trial, for people."""
+    values = ", ".join(f"{value:.4f}" for value in trial.values or [])
+    setting = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
+    if trial.state == TrialState.COMPLETE:
+        return f"{values} with {setting}"
+    if trial.state == TrialState.PRUNED:
+        return f"pruned, {setting}"
+    return f"failed, {setting}: {trial.user_attrs.get(REASON, 'its worker died each time')}"
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,283 @@
+"""A worker: takes trials from the shared study and runs each in a process of its own.
+
+A trial's process may be anything that speaks this protocol, one JSON object a line, on its standard input and output:
+
+- it is given `{"setting", "values", "seed", "cheap", "slot", "final", "folder", "parent", "experiment", "study"}`;
+- whenever it has measured, it says `{"figures": {"val_AtoB/pair_psnr": 20.1, …}}` and is answered `{"continue": true}`,
+  or `{"continue": false}` when it is pruned and should end, with exit code 0 like at its normal end;
+- it may say `{"run_id": "…"}`, the MLflow run with its details.
+
+The last figures are its result. Another exit code, or no figures, costs this trial and nothing else. When its standard
+input closes its worker is dead: it should end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from optuna.trial import Trial, TrialState
+
+from cyclegan.errors import UserError
+from cyclegan.params import Params
+from cyclegan.project import Project
+from cyclegan.search.shared import PARENT, SharedSearch, log_file, objective_values
+from cyclegan.search.space import overlay
+from cyclegan.search.study import REASON, SLOT, Phase, living
+
+POLL_SECONDS = 0.5
+SECONDS_TO_END = 20.0
+"""A trial that is told to end writes a checkpoint; after this long it is killed."""
+PRINTED = b"stdout: "
+THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+
+
+@dataclass
+class Outcome:
+    """What became of a trial's process."""
+
+    figures: dict[str, float] = field(default_factory=dict)
+    run_id: str | None = None
+    pruned: bool = False
+    reason: str | None = None
+    """Why it counts as failed."""
+
+
+def work(project: Project, search: SharedSearch, threads: int | None = None) -> int:
+    """Run trials until the search is done; returns how many.
+
+    Args:
+        threads: for each trial; None leaves it to TensorFlow.
+    """
+    command = trial_command(search.options.command)
+    done = 0
+    with living(project.studies / "workers") as owner, _sigterm_raises():
+        while (phase := search.phase()) is not None:
+            trial = phase.claim(owner)
+            if trial is None:
+                # Others are at the last trials, or one of them has just died.
+                time.sleep(POLL_SECONDS)
+                continue
+            with phase.working(trial):
+                _run_trial(project, search, phase, trial, command, threads)
+            done += 1
+    return done
+
+
+def trial_command(given: str | None) -> list[str]:
+    """The command that runs one trial.
+
+    Raises:
+        UserError: there is no such program.
+    """
+    if given is None:
+        return [sys.executable, "-m", "cyclegan", "search", "trial"]
+    command = shlex.split(given)
+    if not command or shutil.which(command[0]) is None:
+        raise UserError(f"search.command = {given!r}: there is no program {command[0] if command else ''!r}")
+    return command
+
+
+def threads_for(workers: int) -> int:
+    """How many of this machine's cores each of so many trials at once may use."""
+    return max(1, len(os.sched_getaffinity(0)) // workers)
+
+
+def end_with_standard_input() -> None:
+    """End this process, as by SIGTERM, once its standard input closes: whoever started it is gone."""
+
+    def watch() -> None:
+        # Not through sys.stdin, whose lock would be held when Python ends.
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _run_trial(
+    project: Project, search: SharedSearch, phase: Phase, trial: Trial, command: list[str], threads: int | None
+) -> None:
+    final = phase is not search.trials
+    name = trial.user_attrs[SLOT]
+    setting = {dimension.name: dimension.suggest(trial) for dimension in search.space}
+    seed = search.seed(name, final=final)
+    objectives = search.options.objectives
+    prunable = phase.slots[name].prunable
+    reports = 0
+
+    def go_on(figures: dict[str, float]) -> bool:
+        nonlocal reports
+        reports += 1
+        values = objective_values(figures, objectives)
+        if len(values) > 1:
+            # Optuna takes no reports with two objectives.
+            return True
+        trial.report(values[0], reports)
+        return not (prunable and trial.should_prune())
+
+    trial.set_user_attr("seed", seed)
+    started = time.monotonic()
+    outcome = _converse(
+        command,
+        {
+            "setting": setting,
+            "values": overlay(search.space, setting),
+            "seed": seed,
+            "cheap": not final,
+            "slot": name,
+            "final": final,
+            "folder": str(search.folder),
+            "parent": search.trials.study.user_attrs.get(PARENT),
+            "experiment": experiment(search.params),
+            "study": search.name,
+        },
+        go_on,
+        cwd=project.root,
+        log=log_file(search.folder, name, final=final),
+        environment=_environment(threads),
+    )
+    values = None
+    if outcome.reason is None:
+        try:
+            values = objective_values(outcome.figures, objectives)
+        except ValueError as error:
+            outcome.reason = str(error)
+    trial.set_user_attr("seconds", round(time.monotonic() - started, 1))
+    trial.set_user_attr("figures", outcome.figures)
+    if outcome.run_id is not None:
+        trial.set_user_attr("run_id", outcome.run_id)
+    if outcome.reason is not None:
+        trial.set_user_attr(REASON, outcome.reason)
+        phase.study.tell(trial, state=TrialState.FAIL)
+    elif outcome.pruned:
+        phase.study.tell(trial, state=TrialState.PRUNED)
+    else:
+        phase.study.tell(trial, values)
+
+
+def experiment(params: Params) -> str:
+    """The MLflow experiment of a search's runs."""
+    return f"{params.tracking.experiment or params.data.dataset}-search"
+
+
+def _converse(
+    command: list[str],
+    request: dict[str, Any],
+    go_on: Callable[[dict[str, float]], bool],
+    *,
+    cwd: Path,
+    log: Path,
+    environment: dict[str, str],
+) -> Outcome:
+    """Run a trial's process to its end."""
+    outcome = Outcome()
+    with log.open("ab") as output, _process(command, cwd, output, environment) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        _say(process.stdin, request)
+        for line in process.stdout:
+            message = _message(line)
+            if message is None:
+                output.write(PRINTED + line)
+                output.flush()
+            elif "run_id" in message:
+                outcome.run_id = str(message["run_id"])
+            elif "figures" in message:
+                outcome.figures = {str(name): float(value) for name, value in message["figures"].items()}
+                try:
+                    outcome.pruned = not go_on(outcome.figures)
+                except ValueError as error:
+                    # Not a number, or not there: no use in going on.
+                    outcome.reason = str(error)
+                _say(process.stdin, {"continue": not outcome.pruned and outcome.reason is None})
+        code = process.wait()
+    if code != 0 and outcome.reason is None:
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        outcome.reason = f"{how}: {_last_line(log)}"
+    return outcome
+
+
+@contextmanager
+def _process(
+    command: list[str], cwd: Path, output: IO[bytes], environment: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    # A session of its own: Ctrl-C reaches this worker, which then ends the trial and gives it back.
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=output,
+        cwd=cwd,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(SECONDS_TO_END)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with suppress(OSError):
+                assert pipe is not None
+                pipe.close()
+
+
+def _say(pipe: IO[bytes], message: dict[str, Any]) -> None:
+    # A process that is gone is noticed by its exit code.
+    with suppress(BrokenPipeError):
+        pipe.write(json.dumps(message).encode() + b"\n")
+        pipe.flush()
+
+
+def _message(line: bytes) -> dict[str, Any] | None:
+    """A line of the protocol; None for anything else that a program may print."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return None
+    return message if isinstance(message, dict) else None
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()
+    # What it printed reaches the log later than the error that came after it.
+    errors = [line.strip() for line in lines if line.strip() and not line.startswith(PRINTED.decode())]
+    return (errors[-1] if errors else "it said nothing")[:500]
+
+
+def _environment(threads: int | None) -> dict[str, str]:
+    chosen = {} if threads is None else {name: str(threads) for name in THREAD_VARIABLES if name not in os.environ}
+    return {**os.environ, **chosen}
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit, so that the running trial is ended and given back."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

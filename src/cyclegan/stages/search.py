@@ -1,0 +1,146 @@
+"""Stage `search`: let Optuna choose settings for stage `train`, and what the command line does with a search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cyclegan
+from cyclegan.digests import code_digest, folder_digest, run_key
+from cyclegan.errors import UserError
+from cyclegan.params import Params, flatten, load
+from cyclegan.project import Project
+
+if TYPE_CHECKING:
+    from cyclegan.data.dataset import PackedDataset
+
+SHAPE_NOTHING = ("checkpoint_every", "keep_checkpoints", "sample_images")
+"""Keys of section `train` that change no trial's value."""
+CODE = ("data", "evaluation", "models", "training", "params.py", "stages/networks.py", "stages/series.py")
+"""What a trial's value depends on."""
+
+
+def run(project: Project, workers: int | None = None, storage: str | None = None) -> None:
+    """Search, or go on searching; write `reports/search/`.
+
+    Args:
+        workers: replaces `search.workers`.
+        storage: replaces `search.storage`.
+    """
+    params = load(project.params)
+    folder = project.reports / "search"
+    if params.search.trials == 0:
+        from cyclegan.search.nothing import write_nothing
+
+        write_nothing(folder)
+        print("search.trials is 0: no search, stage train takes params.yaml as it is")
+        return
+    _search(project, params, folder, workers or params.search.workers, storage)
+
+
+def _search(project: Project, params: Params, folder: Path, workers: int, storage: str | None) -> None:
+    from cyclegan.data.dataset import PackedDataset
+    from cyclegan.search.shared import BAR, PARENT, SharedSearch
+    from cyclegan.search.supervisor import supervise
+    from cyclegan.search.worker import experiment, threads_for, trial_command
+    from cyclegan.tracking.locks import held
+
+    refuse_unknown_figures(params, PackedDataset.open(project.split))
+    trial_command(params.search.command)
+    search = SharedSearch(project, params, study_key(project, params), storage or params.search.storage, create=True)
+    with held(search.folder / "supervisor") as free:
+        if not free:
+            raise UserError(f"another process runs the search {search.name} here; wait for it or end it")
+        # Not before all that may be refused, since they take seconds to load.
+        from cyclegan.search.report import conclude, write_result
+        from cyclegan.tracking.provenance import tags
+        from cyclegan.tracking.runs import TrackedRun, close_stale_runs
+        from cyclegan.tracking.store import open_store
+
+        # Before the workers, which would break each other in creating it.
+        store = open_store(project, params.tracking)
+        close_stale_runs(store, experiment(params))
+        ended = len(search.trials.counted())
+        print(f"study {search.name}: {ended} of {len(search.trials.slots)} trials done")
+        if isinstance(search.paper, str):
+            print(f"the paper's setting is not tried: {search.paper}")
+        with TrackedRun.start(
+            store,
+            experiment=experiment(params),
+            name=search.name,
+            params=dict(flatten(params.model_dump(include={"search"}, exclude={"search": {"storage"}}))),
+            tags={**tags(project), "search.study": search.name},
+            resume=search.trials.study.user_attrs.get(PARENT),
+        ) as tracked:
+            search.trials.study.set_user_attr(PARENT, tracked.id)
+            threads = threads_for(workers)
+            arguments = ["--threads", str(threads)] + (["--storage", storage] if storage else [])
+            supervise(search, workers, arguments, project.root)
+            result = conclude(search, tracked.id)
+            write_result(folder, result, search)
+            bar = search.trials.counted()[BAR]
+            for objective, value in zip(params.search.objectives, bar.values or [], strict=False):
+                tracked.log_metrics(0, {f"bar/{objective.name}": value})
+            for name, entries in result.verdict.compared.items():
+                for entry in entries:
+                    tracked.log_metrics(int(name), {f"finals/{entry.objective}/gain": entry.gain})
+                    tracked.log_metrics(int(name), {f"finals/{entry.objective}/margin": entry.margin})
+            tracked.set_tags({"search.verdict": result.verdict.reason})
+            tracked.log_artifact(folder, "search")
+    print(result.verdict.reason)
+
+
+def work(project: Project, storage: str | None, threads: int | None, supervised: bool) -> None:
+    """Take part in a search that `run` has started, here or on another machine with the same project.
+
+    Args:
+        supervised: end when standard input closes.
+    """
+    from cyclegan.search.shared import SharedSearch
+    from cyclegan.search.worker import end_with_standard_input
+    from cyclegan.search.worker import work as take_trials
+
+    params = load(project.params)
+    if params.search.trials == 0:
+        raise UserError("search.trials is 0: there is no search to take part in")
+    if supervised:
+        end_with_standard_input()
+    search = SharedSearch(project, params, study_key(project, params), storage or params.search.storage, create=False)
+    done = take_trials(project, search, threads)
+    if not supervised:
+        print(f"the search is done; {done} trials ran here")
+
+
+def study_key(project: Project, params: Params) -> str:
+    """Short digest of all that a trial's value depends on beside its setting and `search.*`."""
+    from cyclegan.data.dataset import PackedDataset
+
+    # It says what to do where there is none yet.
+    PackedDataset.open(project.split)
+    package = Path(cyclegan.__file__).parent
+    return run_key(
+        {
+            "data": folder_digest(project.split),
+            "model": params.model.model_dump(),
+            "train": params.train.model_dump(exclude=set(SHAPE_NOTHING)),
+            "code": code_digest(*(package / part for part in CODE)),
+        }
+    )
+
+
+def refuse_unknown_figures(params: Params, dataset: PackedDataset) -> None:
+    """Check that the objectives' figures will be measured.
+
+    Raises:
+        UserError: the data does not allow one of them.
+    """
+    from cyclegan.stages.series import validation_series
+
+    available = validation_series(dataset)
+    for objective in params.search.objectives:
+        for name in objective.terms:
+            if name not in available:
+                raise UserError(
+                    f"search.objectives: {name}: the validation split yields no such figure; use some of "
+                    f"{', '.join(available)}"
+                )

@@ -1,0 +1,144 @@
+"""One trial of a search, in a process of its own: a training that tells its worker how it gets on."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from cyclegan.data.dataset import PackedDataset
+from cyclegan.digests import folder_digest
+from cyclegan.errors import UserError
+from cyclegan.params import load
+from cyclegan.project import Project
+from cyclegan.search.space import variant
+from cyclegan.stages.train import Session, recorded_params
+from cyclegan.tracking.locks import held
+from cyclegan.tracking.provenance import tags
+from cyclegan.tracking.runs import DatasetInput, TrackedRun, close_stale_runs
+from cyclegan.tracking.store import open_store
+from cyclegan.training.checkpoint import CheckpointFolder
+from cyclegan.training.device import prepare_device
+
+SECONDS_FOR_ANOTHER = 60.0
+"""An earlier attempt whose worker was killed may still be writing its checkpoint."""
+
+
+class Pruned(Exception):  # noqa: N818
+    """The worker has asked to end this trial."""
+
+
+class Answers:
+    """What the worker says, line by line; this process ends when the worker is gone."""
+
+    def __init__(self, lines: IO[bytes]) -> None:
+        self._said: queue.Queue[bytes] = queue.Queue()
+        self._lines = lines
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def next(self) -> dict[str, Any]:
+        """Wait for the next line.
+
+        Raises:
+            SystemExit: the worker is gone.
+        """
+        line = self._said.get()
+        if not line:
+            raise SystemExit(128 + signal.SIGTERM)
+        return json.loads(line)
+
+    def _read(self) -> None:
+        for line in self._lines:
+            self._said.put(line)
+        self._said.put(b"")
+        # The training stops at once, with a checkpoint from which the next attempt goes on.
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Telling:
+    """A listener of the training that passes everything on to MLflow, and the validation figures to the worker."""
+
+    def __init__(self, tracked: TrackedRun, answers: Answers, told: IO[str]) -> None:
+        self._tracked, self._answers, self._told = tracked, answers, told
+
+    def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._tracked.log_metrics(step, metrics)
+        figures = {name: value for name, value in metrics.items() if name.startswith("val_")}
+        if figures:
+            self.tell(figures)
+
+    def log_image(self, step: int, key: str, image: np.ndarray) -> None:
+        self._tracked.log_image(step, key, image)
+
+    def tell(self, figures: Mapping[str, float]) -> None:
+        """Report, and raise Pruned if that is the answer."""
+        self._told.write(json.dumps({"figures": dict(figures)}) + "\n")
+        self._told.flush()
+        if not self._answers.next()["continue"]:
+            raise Pruned
+
+
+def run(project: Project) -> None:
+    """Run the trial that standard input describes; see `cyclegan.search.worker` for the protocol."""
+    # Whatever else prints must not be taken for an answer.
+    told = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    if sys.stdin.isatty():
+        raise UserError("'cyclegan search trial' is started by a worker, which tells it what to do")
+    # Not sys.stdin itself, whose lock would be held when Python ends.
+    answers = Answers(os.fdopen(os.dup(sys.stdin.fileno()), "rb"))
+    request = answers.next()
+    params = load(project.params)
+    params = variant(params, request["values"], seed=request["seed"], cheap=request["cheap"])
+    dataset = PackedDataset.open(project.split)
+    device = prepare_device(params.train.seed, params.train.deterministic)
+    store = open_store(project, params.tracking)
+    kind = "final" if request["final"] else "trial"
+    work = Path(request["folder"]) / f"{kind}-{request['slot']}"
+    checkpoints = CheckpointFolder(work, keep=1)
+    work.mkdir(parents=True, exist_ok=True)
+    with held(work / "lock", wait=SECONDS_FOR_ANOTHER) as free:
+        if not free:
+            raise UserError(f"another process runs this trial (lock: {work / 'lock'})")
+        close_stale_runs(store, request["experiment"])
+        session = Session.prepare(params, dataset, checkpoints)
+        parent = {"mlflow.parentRunId": request["parent"]} if request["parent"] else {}
+        with TrackedRun.start(
+            store,
+            experiment=request["experiment"],
+            name=f"{kind}-{request['slot']}",
+            params=recorded_params(params),
+            tags={
+                **tags(project),
+                **parent,
+                "device": device,
+                "search.study": request["study"],
+                f"search.{kind}": request["slot"],
+            },
+            inputs=[DatasetInput(params.data.dataset, folder_digest(project.split), params.data.source, "training")],
+            resume=session.earlier_run,
+        ) as tracked:
+            told.write(json.dumps({"run_id": tracked.id}) + "\n")
+            told.flush()
+            _train(session, tracked, Telling(tracked, answers, told))
+    shutil.rmtree(work)
+
+
+def _train(session: Session, tracked: TrackedRun, telling: Telling) -> None:
+    try:
+        # What an earlier attempt has measured, which this one does not measure again.
+        for row in session.progress.validation:
+            telling.tell({name: value for name, value in row.items() if name.startswith("val_")})
+        session.train(tracked.id, telling)
+        tracked.set_tags({"search.state": "complete"})
+    except Pruned:
+        tracked.set_tags({"search.state": "pruned"})

@@ -1,0 +1,480 @@
+"""Stage `search` as a person uses it: real studies, real worker processes that are really killed.
+
+Most searches here run trials whose best setting is known (`planted.py`) in place of trainings.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+from sandbox import Sandbox
+
+from cyclegan.params import read
+
+MakeSandbox = Callable[[], Sandbox]
+PLANTED = Path(__file__).with_name("planted.py")
+SPACE = {
+    "cycle": {"low": 0.5, "high": 20.0, "scale": "log"},
+    "identity": {"low": 0.0, "high": 5.0, "scale": "linear"},
+}
+
+
+@pytest.fixture(scope="module")
+def sandbox(make_sandbox: MakeSandbox) -> Sandbox:
+    """A project with split pictures; each test searches under a study name of its own."""
+    sandbox = make_sandbox()
+    sandbox.run("dvc", "repro", "split")
+    shutil.copy(PLANTED, sandbox.root)
+    return sandbox
+
+
+def planted(sandbox: Sandbox, study: str, *arguments: str, **search: Any) -> None:
+    """Configure a search of planted trials under a name of its own."""
+    (sandbox.root / "ran.txt").unlink(missing_ok=True)
+    command = " ".join([sys.executable, "planted.py", *arguments])
+    start = {"trials": 8, "seed": 0, "workers": 2, "storage": None, "pruner": "none", "finalists": 1, "repeats": 2}
+    start["objectives"] = [objective("quality", "maximize", "pair_psnr")]
+    start["space"] = {**read(sandbox.root / "presets" / "quickstart.yaml")["search"]["space"], **SPACE}
+    sandbox.configure(search={**start, **search, "study": study, "command": command})
+
+
+def objective(name: str, direction: str, figure: str) -> dict[str, Any]:
+    return {"name": name, "direction": direction, "terms": {f"val_{way}/{figure}": 0.5 for way in ("AtoB", "BtoA")}}
+
+
+def ran(sandbox: Sandbox) -> list[dict[str, Any]]:
+    """What the trials' processes noted."""
+    return [json.loads(line) for line in (sandbox.root / "ran.txt").read_text().splitlines()]
+
+
+def table(sandbox: Sandbox, phase: str = "trial") -> pd.DataFrame:
+    rows = pd.read_csv(sandbox.root / "reports/search/trials.csv", dtype={"slot": str})
+    return rows[rows["phase"] == phase]
+
+
+def study_of(sandbox: Sandbox, name: str, storage: BaseStorage | None = None) -> optuna.Study:
+    """A fresh look at the study `name`, as Optuna's own tools have it."""
+    backend = JournalFileBackend(str(sandbox.root / ".search/journal.log"))
+    storage = storage or JournalStorage(backend)
+    (full,) = [
+        other
+        for other in optuna.get_all_study_names(storage)
+        if other.startswith(f"fluent-emoji-{name}-") and not other.endswith("-finals")
+    ]
+    return optuna.load_study(study_name=full, storage=storage)
+
+
+def whole(study: optuna.Study, trials: int) -> None:
+    """Every slot came to one end, and nothing is left running or waiting."""
+    ended = [trial for trial in study.trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    assert sorted(int(trial.user_attrs["slot"]) for trial in ended) == list(range(trials))
+    assert {trial.state for trial in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
+    settings = [tuple(sorted(trial.params.items())) for trial in ended]
+    assert len(set(settings)) == trials
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    return line.removeprefix("cyclegan: ")
+
+
+def worker_pids(sandbox: Sandbox) -> list[int]:
+    """Of the workers that live; each holds a file with its number."""
+    texts = [file.read_text() for file in (sandbox.root / ".search/workers").glob("worker-*")]
+    found = [int(text) for text in texts if text.strip()]
+    return [pid for pid in found if Path(f"/proc/{pid}").exists()]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.05)
+
+
+@contextmanager
+def running(sandbox: Sandbox, *command: str) -> Iterator[subprocess.Popen[str]]:
+    """A command in a process group of its own."""
+    process = subprocess.Popen(
+        command,
+        cwd=sandbox.root,
+        env=sandbox.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def output(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.read()
+
+
+def count_ran(sandbox: Sandbox) -> int:
+    file = sandbox.root / "ran.txt"
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def test_no_trials_leave_the_parameters_as_they_are(make_sandbox: MakeSandbox) -> None:
+    sandbox = make_sandbox()
+    code = "import sys, cyclegan.cli; cyclegan.cli.main(['search']); print('LOADED', sorted(sys.modules))"
+    done = sandbox.run(sys.executable, "-c", code)
+    loaded = done.stdout.partition("LOADED ")[2]
+    for heavy in ("tensorflow", "mlflow", "optuna", "matplotlib", "pandas"):
+        assert f"'{heavy}'" not in loaded
+    assert (sandbox.root / "reports/search/best.yaml").read_text() == "{}\n"
+    assert list(pd.read_csv(sandbox.root / "reports/search/trials.csv").columns)[:2] == ["phase", "slot"]
+    assert "there is no search to take part in" in refused(sandbox.run("cyclegan", "search", "worker", check=False))
+
+
+def test_a_planted_problem_is_solved(sandbox: Sandbox) -> None:
+    planted(sandbox, "solved", trials=20, finalists=2, repeats=3)
+    sandbox.run("cyclegan", "search")
+
+    whole(study_of(sandbox, "solved"), 20)
+    trials = table(sandbox)
+    assert list(trials["slot"]) == [str(slot) for slot in range(20)]
+    # Trial 0 is params.yaml, trial 1 the paper.
+    assert list(zip(trials["cycle"], trials["identity"], strict=True))[:2] == [(1.5, 0.5), (10.0, 5.0)]
+    best = read(sandbox.root / "reports/search/best.yaml")
+    weights = best["train"]["loss_weights"]
+    assert set(weights) == {"identity", "forward_cycle", "backward_cycle"}
+    assert len({*weights["forward_cycle"].values(), *weights["backward_cycle"].values()}) == 1
+    assert 2 < weights["forward_cycle"]["AtoB"] < 8
+    assert 1 < weights["identity"]["AtoB"] < 3
+    winner = trials[trials["slot"] == str(best["origin"]["trial"])].iloc[0]
+    assert winner["cycle"] == weights["forward_cycle"]["AtoB"]
+    assert winner["quality"] > trials["quality"][:2].max() + 0.5
+
+    finals = table(sandbox, "final")
+    assert len(finals) == 9
+    by_setting = finals.groupby(finals["slot"].str.partition("-")[0])["seed"].agg(list)
+    assert len({tuple(seeds) for seeds in by_setting}) == 1
+    assert not set(by_setting.iloc[0]) & set(trials["seed"])
+    assert trials["seed"].nunique() == 20
+    assert {note["cheap"] for note in ran(sandbox) if note["final"]} == {False}
+    # A process of its own for each, and the cores shared among two workers.
+    assert len({note["pid"] for note in ran(sandbox)}) == 29
+    assert {note["threads"] for note in ran(sandbox)} == {str(max(1, len(os.sched_getaffinity(0)) // 2))}
+
+    folder = sandbox.root / "reports/search"
+    pictures = {file.stem for file in folder.glob("*.png")}
+    assert pictures == {"history", "slice", "importance", "intermediate", "finals"}
+    page = (folder / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 5
+    assert "http" not in page.replace("http-equiv", "")
+    assert "params.yaml" in page
+    assert "paper" in page
+    run = sandbox.client.get_run(best["origin"]["run_id"])
+    assert run.info.status == "FINISHED"
+    assert sandbox.client.get_experiment(run.info.experiment_id).name == "fluent-emoji-search"
+    assert "beats params.yaml" in run.data.tags["search.verdict"]
+    assert "search/report.html" in {file.path for file in sandbox.client.list_artifacts(run.info.run_id, "search")}
+
+    # Once more: everything is done.
+    before = count_ran(sandbox)
+    assert "20 of 20 trials done" in sandbox.run("cyclegan", "search").stdout
+    assert count_ran(sandbox) == before
+    # Another space, or another direction, is another search.
+    sandbox.configure(search={"space": {**read(sandbox.root / "params.yaml")["search"]["space"], "cycle": None}})
+    assert "search.space.cycle.high was 20.0 and is (none)" in refused(sandbox.run("cyclegan", "search", check=False))
+    planted(sandbox, "solved", trials=20, objectives=[objective("quality", "minimize", "pair_psnr")])
+    line = refused(sandbox.run("cyclegan", "search", check=False))
+    assert "search.objectives.quality.direction was maximize and is minimize" in line
+    assert "give search.study a new name" in line
+    # More trials go on with it.
+    planted(sandbox, "solved", trials=22, finalists=2, repeats=3)
+    assert "20 of 22 trials done" in sandbox.run("cyclegan", "search").stdout
+    assert len(table(sandbox)) == 22
+
+
+def test_what_cannot_be_searched_is_refused_before_any_trial(sandbox: Sandbox) -> None:
+    planted(sandbox, "refused", objectives=[objective("x", "maximize", "lpips")])
+    line = refused(sandbox.run("cyclegan", "search", check=False))
+    assert line.startswith("search.objectives: val_AtoB/lpips: the validation split yields no such figure; use some of")
+    planted(sandbox, "refused", objectives=[objective("x", "maximize", "pair_psnr")])
+    sandbox.configure(search={"command": "no-such-program 1"})
+    assert "there is no program 'no-such-program'" in refused(sandbox.run("cyclegan", "search", check=False))
+    planted(sandbox, "refused", storage="not a URL")
+    assert "must be null or a URL" in refused(sandbox.run("cyclegan", "search", check=False))
+    planted(sandbox, "refused", storage="postgresql://me:secret@127.0.0.1:1/none")
+    line = refused(sandbox.run("cyclegan", "search", check=False))
+    assert "the data base cannot be used" in line
+    assert "secret" not in line
+    assert not (sandbox.root / "ran.txt").exists()
+
+
+@pytest.mark.slow
+def test_the_winner_flows_into_training(make_sandbox: MakeSandbox) -> None:
+    sandbox = make_sandbox()
+    shutil.copy(PLANTED, sandbox.root)
+    planted(sandbox, "flow", trials=10)
+    before = (sandbox.root / "params.yaml").read_text()
+    sandbox.run("dvc", "repro", "train")
+    assert (sandbox.root / "params.yaml").read_text() == before
+    best = read(sandbox.root / "reports/search/best.yaml")
+    identity = best["train"]["loss_weights"]["identity"]["AtoB"]
+    told = sandbox.json("reports/train/run.json")
+    assert told["search"]["origin"] == best["origin"]
+    replaced = told["search"]["replaced"]["train.loss_weights.identity.AtoB"]
+    assert replaced == {"params.yaml": 0.5, "best.yaml": identity}
+    run = sandbox.client.get_run(told["run_id"])
+    assert float(run.data.params["train.loss_weights.identity.AtoB"]) == pytest.approx(identity)
+    assert run.data.tags["search.replaced.train.loss_weights.identity.AtoB"] == f"{identity} (params.yaml: 0.5)"
+    assert run.data.tags["search.study"] == best["origin"]["study"]
+    metrics = run.data.metrics
+    assert metrics["G_AtoB_weighted/identity"] == pytest.approx(identity * metrics["G_AtoB/identity"], rel=1e-4)
+    assert "reports/search/best.yaml" in (sandbox.root / "dvc.lock").read_text()
+    # Back to no search: the training of params.yaml.
+    sandbox.configure(search={"trials": 0})
+    sandbox.run("dvc", "repro", "train")
+    assert sandbox.json("reports/train/run.json")["search"] == {"origin": {}, "replaced": {}}
+    assert sandbox.json("reports/train/run.json")["run_id"] != told["run_id"]
+
+
+@pytest.mark.slow
+def test_trainings_are_trials_and_go_on_after_a_kill(make_sandbox: MakeSandbox) -> None:
+    sandbox = make_sandbox()
+    sandbox.run("dvc", "repro", "split")
+    fidelity = {"epochs": 3, "steps_per_epoch": 4, "evaluate_every": None, "crop_size": None}
+    sandbox.configure(
+        search={
+            "trials": 2,
+            "study": "real",
+            "finalists": 1,
+            "repeats": 2,
+            "fidelity": {**fidelity, "base_filters": None, "discriminator_filters": None},
+        },
+        train={"checkpoint_every": 1e-9, "epochs": 1},
+    )
+    with running(sandbox, "cyclegan", "search") as search:
+        wait_for(lambda: bool(list(sandbox.root.glob(".search/*/trial-1/step-*.sha256"))), seconds=300)
+        (worker,) = worker_pids(sandbox)
+        os.kill(worker, signal.SIGKILL)
+        text = output(search)
+        assert search.wait() == 0, text
+    study = study_of(sandbox, "real")
+    whole(study, 2)
+    assert [trial.state for trial in study.trials].count(TrialState.FAIL) == 1
+    summary = sandbox.json("reports/search/study.json")
+    experiment = sandbox.client.get_experiment_by_name("fluent-emoji-search")
+    runs = sandbox.client.search_runs([experiment.experiment_id])
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == summary["run_id"]]
+    assert len(runs) == 1 + len(children) == 7
+    assert {run.info.status for run in children} == {"FINISHED"}
+    (second,) = [run for run in children if run.data.tags.get("search.trial") == "1"]
+    assert second.info.run_id == table(sandbox).set_index("slot")["run_id"]["1"]
+    for name in ("G_AtoB/total", "G_BtoA_weighted/identity", "D_A/real", "val_AtoB/pair_psnr"):
+        points = [point.step for point in sandbox.client.get_metric_history(second.info.run_id, name)]
+        assert points == [4, 8, 12], name
+    # The attempt that went on where the other had stopped told Optuna of that one's evaluations as well.
+    (trial,) = [t for t in study.trials if t.user_attrs["slot"] == "1" and t.state == TrialState.COMPLETE]
+    assert list(trial.intermediate_values) == [1, 2, 3]
+    assert float(second.data.params["train.loss_weights.forward_cycle.AtoB"]) == 10.0
+    assert second.data.params["train.epochs"] == "3"
+    finals = [run for run in children if "search.final" in run.data.tags]
+    assert {run.data.params["train.epochs"] for run in finals} == {"1"}
+    assert not list(sandbox.root.glob(".search/*/trial-*/"))
+
+
+@pytest.mark.slow
+def test_trouble_costs_one_trial_each(sandbox: Sandbox) -> None:
+    planted(sandbox, "trouble", "--crash", "3", "--kill", "4", "--nan", "5", trials=8)
+    sandbox.run("cyclegan", "search")
+    trials = table(sandbox).set_index("slot")
+    assert list(trials["state"][["3", "4", "5"]]) == ["fail"] * 3
+    assert (trials["state"].drop(["3", "4", "5"]) == "complete").all()
+    assert trials["reason"]["3"] == "ended with exit code 1: MemoryError: planted crash"
+    assert trials["reason"]["4"].startswith("was killed by SIGKILL")
+    assert "reported no finite val_AtoB/pair_psnr" in trials["reason"]["5"]
+    # They are not tried again: it was the trial's own fault.
+    assert [note["slot"] for note in ran(sandbox) if not note["final"]].count("4") == 1
+
+
+@pytest.mark.slow
+def test_killed_workers_lose_no_trial(sandbox: Sandbox) -> None:
+    planted(sandbox, "killed", "--seconds", "1.5", trials=10)
+    with running(sandbox, "cyclegan", "search") as search:
+        for number in (1, 4, 7):
+            wait_for(lambda number=number: count_ran(sandbox) >= number and len(worker_pids(sandbox)) == 2)
+            time.sleep(0.4)
+            os.kill(worker_pids(sandbox)[0], signal.SIGKILL)
+        text = output(search)
+        assert search.wait() == 0, text
+    assert text.count("another one takes its place") == 3
+    study = study_of(sandbox, "killed")
+    whole(study, 10)
+    finals = optuna.load_study(study_name=f"{study.study_name}-finals", storage=study._storage)
+    lost = [trial for trial in study.trials if trial.state == TrialState.FAIL]
+    lost_finals = [trial for trial in finals.trials if trial.state == TrialState.FAIL]
+    assert sandbox.json("reports/search/study.json")["lost_attempts"] == len(lost) + len(lost_finals) >= 2
+    # They were repeated with the same values.
+    complete = {trial.user_attrs["slot"]: trial for trial in study.trials if trial.state == TrialState.COMPLETE}
+    for trial in lost:
+        assert trial.params.items() <= complete[trial.user_attrs["slot"]].params.items()
+
+
+@pytest.mark.slow
+def test_a_killed_search_ends_as_if_it_had_not_been(sandbox: Sandbox) -> None:
+    planted(sandbox, "smooth", trials=14, workers=1)
+    sandbox.run("cyclegan", "search")
+    smooth = table(sandbox)
+    planted(sandbox, "broken", "--seconds", "0.3", trials=14, workers=1)
+    for number in (4, 12):
+        with running(sandbox, "cyclegan", "search") as search:
+            wait_for(lambda number=number: count_ran(sandbox) >= number)
+            (worker,) = worker_pids(sandbox)
+            os.kill(search.pid, signal.SIGKILL)
+            # Its worker must not go on alone.
+            wait_for(lambda worker=worker: not Path(f"/proc/{worker}").exists(), seconds=30)
+    assert "of 14 trials done" in sandbox.run("cyclegan", "search").stdout
+    whole(study_of(sandbox, "broken"), 14)
+    broken = table(sandbox)
+    for column in ("slot", "cycle", "identity", "seed", "quality"):
+        np.testing.assert_array_equal(broken[column], smooth[column])
+    runs = sandbox.client.search_runs(
+        [sandbox.client.get_experiment_by_name("fluent-emoji-search").experiment_id],
+        f"tags.`search.study` = '{sandbox.json('reports/search/study.json')['study']}'",
+    )
+    assert [run.info.status for run in runs] == ["FINISHED"]
+
+
+@pytest.mark.slow
+def test_a_second_search_of_the_same_study_is_refused(sandbox: Sandbox) -> None:
+    planted(sandbox, "twice", "--seconds", "2", trials=3)
+    with running(sandbox, "cyclegan", "search") as search:
+        wait_for(lambda: count_ran(sandbox) >= 1)
+        assert "another process runs the search" in refused(sandbox.run("cyclegan", "search", check=False))
+        os.kill(search.pid, signal.SIGTERM)
+        assert search.wait(60) == 128 + signal.SIGTERM
+    wait_for(lambda: not worker_pids(sandbox), seconds=30)
+    # Told to end, it gave its trials back.
+    assert not [trial for trial in study_of(sandbox, "twice").trials if trial.state == TrialState.RUNNING]
+
+
+@pytest.mark.slow
+def test_bad_trials_are_pruned_and_trial_0_is_not(sandbox: Sandbox) -> None:
+    for pruner in ("median", "hyperband"):
+        planted(sandbox, pruner, trials=24, pruner=pruner)
+        sandbox.run("cyclegan", "search")
+        whole(study_of(sandbox, pruner), 24)
+        trials = table(sandbox).set_index("slot")
+        pruned = trials[trials["state"] == "pruned"]
+        assert len(pruned) >= 2
+        assert trials["state"]["0"] == "complete"
+        assert pruned["quality"].isna().all()
+        assert (sandbox.root / "reports/search/intermediate.png").exists()
+
+
+@pytest.mark.slow
+def test_two_objectives_give_a_front(sandbox: Sandbox) -> None:
+    both = [objective("realism", "maximize", "pair_psnr"), objective("cycle error", "minimize", "cycle_l1")]
+    planted(sandbox, "front", trials=14, objectives=both)
+    sandbox.run("cyclegan", "search")
+    whole(study_of(sandbox, "front"), 14)
+    assert (sandbox.root / "reports/search/pareto.png").exists()
+    assert {"realism", "cycle error"} <= set(table(sandbox).columns)
+    compared = sandbox.json("reports/search/study.json")["compared"]
+    assert [entry["objective"] for entry in next(iter(compared.values()))] == ["realism", "cycle error"]
+
+
+def share_by_hand(sandbox: Sandbox, url: str, storage: BaseStorage) -> None:
+    """A search and a worker that joins it by its URL; one of them is killed."""
+    with running(sandbox, "cyclegan", "search", "--storage", url, "--workers", "1") as search:
+        wait_for(lambda: count_ran(sandbox) >= 1)
+        (first,) = worker_pids(sandbox)
+        with running(sandbox, "cyclegan", "search", "worker", "--storage", url) as joined:
+            wait_for(lambda: len(worker_pids(sandbox)) == 2 and count_ran(sandbox) >= 4)
+            os.kill(first, signal.SIGKILL)
+            text = output(joined)
+            assert joined.wait() == 0, text
+        assert search.wait() == 0, output(search)
+    ran_here = int(text.partition("the search is done; ")[2].partition(" ")[0])
+    assert ran_here >= 1
+    study = study_of(sandbox, sandbox_study(sandbox), storage)
+    whole(study, 8)
+    assert [trial.state for trial in study.trials].count(TrialState.FAIL) <= 1
+    assert len(table(sandbox)) == 8
+
+
+def sandbox_study(sandbox: Sandbox) -> str:
+    return str(read(sandbox.root / "params.yaml")["search"]["study"])
+
+
+@pytest.mark.slow
+def test_two_workers_share_a_sqlite_file(sandbox: Sandbox) -> None:
+    planted(sandbox, "sqlite", "--seconds", "1", trials=8)
+    url = f"sqlite:///{sandbox.root}/shared.db"
+    share_by_hand(sandbox, url, RDBStorage(url))
+    missing = f"sqlite:///{sandbox.root}/another.db"
+    line = refused(sandbox.run("cyclegan", "search", "worker", "--storage", missing, check=False))
+    assert "holds no study fluent-emoji-sqlite-" in line
+
+
+@pytest.fixture
+def postgresql() -> Iterator[str]:
+    """A PostgreSQL server of our own on a free port of this machine."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not programs and not shutil.which("initdb"):
+        pytest.skip("no PostgreSQL server on this machine")
+    pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed")
+    path = programs[-1] if programs else Path(str(shutil.which("initdb"))).parent
+    # Not below pytest's own folder, which nobody else may enter.
+    folder = Path(tempfile.mkdtemp())
+    data, as_user = folder / "data", []
+    if os.geteuid() == 0:
+        # The server refuses to run as root.
+        as_user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+        os.chown(folder, 65534, 65534)
+    initdb = [*as_user, str(path / "initdb"), "-D", str(data), "-U", "search", "--auth=trust", "--no-sync"]
+    subprocess.run(initdb, check=True, capture_output=True, cwd="/")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(folder), "-F"]
+    with subprocess.Popen(
+        [*as_user, str(path / "postgres"), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/"
+    ) as server:
+        try:
+            wait_for(lambda: subprocess.run([str(path / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)],
+                                            capture_output=True, check=False).returncode == 0)  # fmt: skip
+            yield f"postgresql+psycopg://search@127.0.0.1:{port}/postgres"
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(60)
+            shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_two_workers_share_a_postgresql_server(sandbox: Sandbox, postgresql: str) -> None:
+    planted(sandbox, "postgresql", "--seconds", "1", trials=8)
+    share_by_hand(sandbox, postgresql, RDBStorage(postgresql))

@@ -1,0 +1,118 @@
+"""Moving the alias `champion`, by machine and by hand, and back."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+
+from cyclegan.errors import UserError
+from cyclegan.registry.champion import (
+    champion_of,
+    changing,
+    find_alias,
+    find_version,
+    move,
+    moves,
+    previous,
+    was_rolled_back,
+)
+from cyclegan.tracking.store import Store
+
+NUMBER = itertools.count()
+
+
+@pytest.fixture
+def model(store: Store) -> str:
+    """A registered model with four versions, all without files."""
+    name = f"moves-{next(NUMBER)}"
+    store.client.create_registered_model(name)
+    for _ in range(4):
+        store.client.create_model_version(name, "file:///nowhere")
+    return name
+
+
+@pytest.fixture
+def promote(store: Store, model: str) -> Callable[[str], None]:
+    def to(version: str) -> None:
+        move(store, model, version, "promote", "better")
+
+    return to
+
+
+def roll_back(store: Store, model: str) -> str | None:
+    target = previous(store, model)
+    if target is not None:
+        move(store, model, target, "rollback", "by hand")
+    return target
+
+
+def test_rollbacks_go_back_one_champion_after_the_other(
+    store: Store, model: str, promote: Callable[[str], None]
+) -> None:
+    assert champion_of(store, model) is None
+    assert previous(store, model) is None
+    for version in "123":
+        promote(version)
+    assert [roll_back(store, model), champion_of(store, model)] == ["2", "2"]
+    assert was_rolled_back(store, model, "3")
+    assert not was_rolled_back(store, model, "2")
+    promote("4")
+    assert [roll_back(store, model) for _ in range(3)] == ["2", "1", None]
+    assert champion_of(store, model) == "1"
+    promote("3")
+    assert not was_rolled_back(store, model, "3")
+    assert [(made.before, made.version, made.by) for made in moves(store, model)] == [
+        (None, "1", "promote"),
+        ("1", "2", "promote"),
+        ("2", "3", "promote"),
+        ("3", "2", "rollback"),
+        ("2", "4", "promote"),
+        ("4", "2", "rollback"),
+        ("2", "1", "rollback"),
+        ("1", "3", "promote"),
+    ]
+
+
+def test_a_deleted_version_is_stepped_over(store: Store, model: str, promote: Callable[[str], None]) -> None:
+    for version in "123":
+        promote(version)
+    store.client.delete_model_version(model, "2")
+    assert [roll_back(store, model), previous(store, model)] == ["1", None]
+
+
+def test_moves_by_other_means_count(store: Store, model: str, promote: Callable[[str], None]) -> None:
+    store.client.set_registered_model_alias(model, "champion", "1")
+    assert previous(store, model) is None
+    promote("2")
+    assert previous(store, model) == "1"
+    store.client.set_registered_model_alias(model, "champion", "3")
+    assert previous(store, model) == "2"
+    promote("4")
+    assert previous(store, model) == "3"
+
+
+def test_more_than_nine_moves_stay_in_order(store: Store, model: str, promote: Callable[[str], None]) -> None:
+    for version in "121212121212":
+        promote(version)
+    assert [made.version for made in moves(store, model)] == list("121212121212")
+
+
+def test_what_does_not_exist_is_answered_by_what_does(store: Store, model: str) -> None:
+    with pytest.raises(UserError, match=rf"no registered model 'none' in .*there are: .*{model}"):
+        find_version(store, "none", "1")
+    with pytest.raises(UserError, match=r"has no version '9'; there are: 1, 2, 3, 4$"):
+        find_version(store, model, "9")
+    with pytest.raises(UserError, match=r"has no alias 'champion'; there are: \(none\)$"):
+        find_alias(store, model, "champion")
+    store.client.set_registered_model_alias(model, "champion", "2")
+    with pytest.raises(UserError, match=r"has no alias 'best'; there are: champion \(version 2\)$"):
+        find_alias(store, model, "best")
+    assert str(find_alias(store, model, "champion").version) == "2"
+
+
+def test_only_one_process_changes_the_registry(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cyclegan.registry.champion.WAIT_SECONDS", 0)
+    with changing(store), pytest.raises(UserError, match="is held by another process"), changing(store):
+        pass

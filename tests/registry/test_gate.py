@@ -1,0 +1,135 @@
+"""The gate's rule, on figures whose right answer is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cyclegan.errors import UserError
+from cyclegan.evaluation.figures import headline, higher_is_better
+from cyclegan.registry.gate import choose, decide
+from cyclegan.registry.measured import Measured
+
+PROTOCOL = {"version": 1, "split": "test", "md5": "aa"}
+
+
+def measured(values: dict[str, list[float]], **more: object) -> Measured:
+    table = pd.DataFrame({"domain": "A", "id": [str(n) for n in range(len(next(iter(values.values()))))]})
+    table["scored"] = True
+    table = table.assign(**values)
+    figures = {name: float(np.mean(column)) for name, column in values.items() if not name.startswith("baseline_")}
+    identity = {name.removeprefix("baseline_"): float(np.mean(column)) for name, column in values.items()
+                if name.startswith("baseline_")}  # fmt: skip
+    return Measured(figures, identity, {**PROTOCOL, **more}, table)
+
+
+def test_names_say_which_way_is_better() -> None:
+    assert [higher_is_better(name) for name in ("pair_psnr", "cycle_l1", "identity_ssim", "change_l1", "pair_n")] == [
+        True, False, True, None, None,
+    ]  # fmt: skip
+    assert headline(["cycle_l1", "pair_psnr", "pair_l1"]) == "pair_psnr"
+    assert headline(["cycle_psnr", "cycle_l1", "identity_l1"]) == "cycle_l1"
+
+
+def test_paired_differences_tell_what_the_spread_of_the_pictures_hides() -> None:
+    """Pictures differ by 10 dB, the two models by 0.1 dB on each of them: the difference is certain."""
+    easy_and_hard = list(np.linspace(15, 25, 20))
+    champion = measured({"pair_psnr": easy_and_hard})
+    better = measured({"pair_psnr": [value + 0.1 + 0.01 * (-1) ** n for n, value in enumerate(easy_and_hard)]})
+    decision = decide("pair_psnr", better, champion, "3")
+    assert decision.promote
+    assert decision.gain == pytest.approx(0.1)
+    assert decision.standard_error == pytest.approx(0.01 * math.sqrt(20 / 19) / math.sqrt(20))
+    assert decision.pictures == 20
+    assert decision.reason.startswith("pair_psnr 20.1 is better than 20 of the champion, version 3 (+0.1 ± 0.0023")
+    assert not decide("pair_psnr", champion, better, "4").promote
+
+
+def test_a_difference_within_its_standard_error_changes_nothing() -> None:
+    champion = measured({"pair_psnr": [20.0, 20.0, 20.0, 20.0]})
+    decision = decide("pair_psnr", measured({"pair_psnr": [22.0, 18.0, 22.0, 18.4]}), champion, "1")
+    assert decision.gain == pytest.approx(0.1)
+    assert not decision.promote
+    assert "is not better than 20 of the champion, version 1, by more than its standard error" in decision.reason
+
+
+def test_of_an_error_less_is_better() -> None:
+    few, many = measured({"cycle_l1": [0.1, 0.11]}), measured({"cycle_l1": [0.2, 0.22]})
+    assert decide("cycle_l1", few, many, "1").promote
+    assert decide("cycle_l1", many, few, "1").gain == pytest.approx(-0.105)
+    assert not decide("cycle_l1", many, few, "1").promote
+
+
+def test_equal_generators_and_a_single_picture_are_no_reason() -> None:
+    same = measured({"pair_psnr": [20.0, 21.0]})
+    assert not decide("pair_psnr", same, same, "1").promote
+    one, other = measured({"pair_psnr": [20.0]}), measured({"pair_psnr": [30.0]})
+    decision = decide("pair_psnr", other, one, "1")
+    assert not decision.promote
+    assert decision.standard_error is None
+
+
+def test_first_version_has_to_beat_doing_nothing() -> None:
+    values = {"pair_psnr": [20.0, 21.0, 22.5]}
+    better = decide("pair_psnr", measured(values | {"baseline_pair_psnr": [19.0, 20.0, 21.0]}))
+    assert better.promote
+    assert better.against == 20
+    worse = decide("pair_psnr", measured(values | {"baseline_pair_psnr": [20.5, 21.5, 22.9]}))
+    assert not worse.promote
+    assert "does not beat doing nothing" in worse.reason
+    none = decide("cycle_l1", measured({"cycle_l1": [0.1, 0.2]}))
+    assert not none.promote
+    assert "no baseline" in none.reason
+
+
+@pytest.mark.parametrize(
+    ("protocol", "told"),
+    [
+        ({"md5": "bb"}, "another test split (md5 bb, now aa)"),
+        ({"md5": None}, "another test split (md5 unknown, now aa)"),
+        ({"version": 2}, "another protocol (version differ)"),
+        ({"features": "other"}, "another protocol (features differ)"),
+    ],
+)
+def test_other_pictures_or_another_protocol_are_never_compared(protocol: dict[str, object], told: str) -> None:
+    candidate = measured({"pair_psnr": [30.0, 31.0]})
+    decision = decide("pair_psnr", candidate, measured({"pair_psnr": [20.0, 21.0]}, **protocol), "7")
+    assert not decision.promote
+    assert told in decision.reason
+    assert "version 7" in decision.reason
+
+
+def test_figures_of_no_single_picture_go_by_their_own_errors() -> None:
+    def with_ssim(value: float, error: float) -> Measured:
+        plain = measured({"cycle_l1": [0.1, 0.2]})
+        return Measured({**plain.figures, "set_ssim": value, "set_ssim_se": error}, {}, PROTOCOL, plain.per_image)
+
+    champion = with_ssim(0.5, 0.03)
+    assert choose("set_ssim", "AtoB", champion) == "set_ssim"
+    assert decide("set_ssim", with_ssim(0.56, 0.04), champion, "1").promote
+    decision = decide("set_ssim", with_ssim(0.54, 0.04), champion, "1")
+    assert not decision.promote
+    assert decision.standard_error == pytest.approx(0.05)
+    assert decision.pictures is None
+
+
+def test_a_gate_that_is_not_measured_names_those_that_are() -> None:
+    found = measured({"pair_psnr": [20.0], "cycle_l1": [0.1], "change_l1": [0.1]})
+    assert choose("auto", "AtoB", found) == "pair_psnr"
+    assert choose("cycle_l1", "AtoB", found) == "cycle_l1"
+    for wrong in ("pair_psrn", "change_l1"):
+        with pytest.raises(UserError, match=rf"registry.gate = '{wrong}'.*use auto, or one of cycle_l1, pair_psnr$"):
+            choose(wrong, "AtoB", found)
+
+
+@given(st.lists(st.tuples(st.floats(10, 40), st.floats(10, 40)), min_size=2, max_size=12))
+def test_two_generators_never_both_beat_each_other(pairs: list[tuple[float, float]]) -> None:
+    one, other = (measured({"pair_psnr": list(values)}) for values in zip(*pairs, strict=True))
+    first, second = decide("pair_psnr", one, other, "1"), decide("pair_psnr", other, one, "1")
+    assert not (first.promote and second.promote)
+    assert first.gain == pytest.approx(-second.gain)
