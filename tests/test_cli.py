@@ -48,7 +48,18 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "LOADED []" in done.stdout
-    for command in ("fetch", "split", "train", "evaluate", "register", "preset", "translate"):
+    for command in (
+        "fetch",
+        "split",
+        "train",
+        "evaluate",
+        "register",
+        "preset",
+        "translate",
+        "serve",
+        "registry",
+        "runs",
+    ):
         assert command in done.stdout
 
 

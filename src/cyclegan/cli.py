@@ -82,6 +82,32 @@ def parser() -> argparse.ArgumentParser:
     translate.add_argument("inputs", nargs="+", type=Path, metavar="PICTURE", help="picture files, or folders of them")
     translate.add_argument("--output", "-o", type=Path, required=True, metavar="FOLDER", help="where the PNG files go")
     translate.add_argument("--overwrite", action="store_true", help="replace files that exist in FOLDER")
+    serve = add("serve", _serve, "translate pictures over HTTP, with a page to drop them on", tensorflow=True)
+    serve.add_argument("model", help="as for translate")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    serve.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
+    for unit, default in (("megabytes", 20), ("megapixels", 4)):
+        text = f"larger pictures are refused (default: {default})"
+        serve.add_argument(f"--max-{unit}", type=float, default=default, metavar="N", help=text)
+    registry = add("registry", _registry, "look at the registered models, move the champion by hand")
+    actions = registry.add_subparsers(title="actions", metavar="ACTION", required=True, dest="action")
+    actions.add_parser("list", help="all models with their champions")
+    show = actions.add_parser("show", help="all versions of a model, or one version in full")
+    show.add_argument("model", metavar="MODEL[@ALIAS|/VERSION]")
+    promote = actions.add_parser("promote", help="make a version champion, whatever the gate says")
+    promote.add_argument("model", metavar="MODEL")
+    promote.add_argument("version", metavar="VERSION")
+    rollback = actions.add_parser("rollback", help="make the champion before this one champion again")
+    rollback.add_argument("model", metavar="MODEL")
+    for action in (promote, rollback):
+        action.add_argument("--yes", action="store_true", help="do not ask")
+    runs = add("runs", _runs, "compare the runs of an experiment in a table")
+    runs.add_argument("--experiment", metavar="NAME", help="default: the one in which this project's trainings are")
+    runs.add_argument("--filter", default="", metavar="TEXT", help="in MLflow's words: params.`train.epochs` = '6'")
+    runs.add_argument("--columns", default="", metavar="A,B,…", help="parameters, metrics and tags.… to show")
+    runs.add_argument("--sort", metavar="COLUMN", help="best, or smallest, first; without it the newest is first")
+    runs.add_argument("--reverse", action="store_true", help="the other way round")
+    runs.add_argument("--csv", metavar="FILE", help="write all digits as CSV; - to the terminal")
     legacy = add(
         "import-legacy",
         _import_legacy,
@@ -184,6 +210,30 @@ def _translate(options: argparse.Namespace) -> None:
     from cyclegan.stages.translate import run
 
     run(options.model, options.inputs, options.output, options.overwrite)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from cyclegan.stages.serve import run
+
+    run(options.model, options.host, options.port, options.max_megabytes, options.max_megapixels)
+
+
+def _registry(options: argparse.Namespace) -> None:
+    from cyclegan.stages import registry
+
+    if options.action == "promote":
+        registry.promote(options.model, options.version, options.yes)
+    elif options.action == "rollback":
+        registry.rollback(options.model, options.yes)
+    else:
+        registry.show(options.model if options.action == "show" else None)
+
+
+def _runs(options: argparse.Namespace) -> None:
+    from cyclegan.stages.runs import run
+
+    columns = [name.strip() for name in options.columns.split(",") if name.strip()]
+    run(options.experiment, options.filter, columns, options.sort, options.reverse, options.csv)
 
 
 def _import_legacy(options: argparse.Namespace) -> None:

@@ -20,12 +20,19 @@ def run(model: str, inputs: Iterable[Path], output: Path, overwrite: bool) -> No
         UserError: the model or a picture cannot be used, or a file would be overwritten.
     """
     pictures = [picture for path in inputs for picture in pictures_in(path)]
-    translator = (
-        registered_translator(model) if model.startswith("models:/") else Translator(load_generator(Path(model)))
-    )
+    translator = open_translator(model)
     # The delay leaves the line to what is wrong, if anything is.
     with tqdm(total=len(pictures), unit="picture", delay=1) as bar:
         translate_files(translator, pictures, output, overwrite=overwrite, on_written=lambda _: bar.update())
+
+
+def open_translator(model: str) -> Translator:
+    """The generator of a `.keras` file, or of the registry (`models:/…`).
+
+    Raises:
+        UserError: there is no such file or model, or it cannot be loaded.
+    """
+    return registered_translator(model) if model.startswith("models:/") else Translator(load_generator(Path(model)))
 
 
 def pictures_in(path: Path) -> list[Path]:

@@ -1,0 +1,175 @@
+"""The web application: `GET /` is the page, `POST /translate` takes a picture file as body and returns a PNG."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import tempfile
+from collections.abc import Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit
+
+import tensorflow as tf
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cyclegan.data.images import FORMATS, BadImageError, decode
+from cyclegan.errors import UserError
+from cyclegan.inference.translate import Translator
+
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+    "Cache-Control": "no-store",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is refused before any work."""
+
+    bytes: int
+    """Of a file."""
+    pixels: int
+    """Of a picture."""
+
+
+def application(translator: Translator, title: str, limits: Limits, hosts: Set[str] | None) -> Starlette:
+    """Build the application.
+
+    Args:
+        translator: its pictures have 1, 3 or 4 channels.
+        title: the model's name, shown on the page.
+        limits: larger files and pictures are refused with 413.
+        hosts: names under which the server may be addressed, without the port; None: any. A web page that has its own
+            name point to this machine (DNS rebinding) comes with another name.
+    """
+    environment = Environment(
+        loader=PackageLoader("cyclegan.serving", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    template = environment.get_template("page.html.j2")
+    # One picture at a time: two would share the processor and need the memory of both.
+    turn = asyncio.Lock()
+
+    async def page(_request: Request) -> Response:
+        nonce = secrets.token_urlsafe(16)
+        policy = (
+            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src blob: data:; "
+            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        text = template.render(title=title, nonce=nonce, megabytes=limits.bytes / 1e6, megapixels=limits.pixels / 1e6)
+        return HTMLResponse(text, headers={"Content-Security-Policy": policy})
+
+    async def translate(request: Request) -> Response:
+        if request.headers.get("content-type", "").startswith("multipart/"):
+            raise HTTPException(415, "send the picture file itself as body, as curl --data-binary @FILE does, no form")
+        with tempfile.NamedTemporaryFile(prefix="cyclegan-") as file:
+            await _receive(request, file, limits.bytes)
+            async with turn:
+                png = await run_in_threadpool(translated_png, translator, Path(file.name), limits.pixels)
+        return Response(png, media_type="image/png")
+
+    return Starlette(
+        routes=[Route("/", page), Route("/translate", translate, methods=["POST"])],
+        middleware=[Middleware(Guard, hosts=hosts)],
+        exception_handlers={HTTPException: _told},  # type: ignore[dict-item]
+    )
+
+
+class Guard:
+    """Refuses what other web pages send through the user's browser, and adds the headers that protect our own page."""
+
+    def __init__(self, app: ASGIApp, hosts: Set[str] | None) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 403, or pass on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                extra = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+                message["headers"] = [*message["headers"], *extra]
+            await send(message)
+
+        objection = self._objection(request)
+        answer = self._app if objection is None else PlainTextResponse(objection + "\n", 403)
+        await answer(scope, receive, guarded)
+
+    def _objection(self, request: Request) -> str | None:
+        host = request.headers.get("host", "")
+        name = urlsplit(f"//{host}").hostname
+        if self._hosts is not None and name not in self._hosts:
+            return f"this server is only there for {', '.join(sorted(self._hosts))}"
+        origin = request.headers.get("origin")
+        # Browsers send `null` for pages without an origin of their own: these are not ours either.
+        if origin is not None and urlsplit(origin).netloc != host:
+            return "requests from other web pages are refused"
+        if request.method != "GET" and request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+            return "requests from other web pages are refused"
+        return None
+
+
+def translated_png(translator: Translator, file: Path, max_pixels: int) -> bytes:
+    """Translate one picture file; 8-bit models give 8-bit PNG, 16-bit models 16-bit PNG, of the picture's own size.
+
+    Raises:
+        HTTPException: 413 for too many pixels, 415 for what is no picture, 422 for one that the model cannot take.
+    """
+    if file.stat().st_size == 0:
+        raise HTTPException(400, "the body is empty: send a picture file")
+    try:
+        # The header alone: decoding a picture that is far too large would take the memory that the limit protects.
+        with Image.open(file, formats=FORMATS) as image:
+            width, height = image.size
+    except Image.DecompressionBombError:
+        raise HTTPException(413, f"more pixels than the {max_pixels / 1e6:g} million allowed") from None
+    except Exception:
+        raise HTTPException(415, "this is not a JPEG, PNG, WebP, BMP, GIF or TIFF picture, or it is damaged") from None
+    if width * height > max_pixels:
+        raise HTTPException(413, f"{width}×{height} pixels are more than the {max_pixels / 1e6:g} million allowed")
+    try:
+        picture = decode(file, translator.channels, translator.bit_depth)
+        translated = translator.translate(picture[None])[0]
+    except BadImageError as error:
+        raise HTTPException(415, f"this picture {error}") from None
+    except UserError as error:
+        raise HTTPException(422, str(error)) from None
+    # TensorFlow's encoder rather than Pillow's, which has no 16-bit colour.
+    return bytes(tf.io.encode_png(translated).numpy())
+
+
+async def _receive(request: Request, file: IO[bytes], limit: int) -> None:
+    """Write the body to a file, and give up where it becomes larger than the limit, whatever its head says."""
+    told = request.headers.get("content-length", "0")
+    refusal = HTTPException(413, f"the file is larger than the {limit / 1e6:g} MB allowed")
+    if told.isdecimal() and int(told) > limit:
+        raise refusal
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise refusal
+        file.write(part)
+    file.flush()
+
+
+async def _told(_request: Request, error: HTTPException) -> Response:
+    return PlainTextResponse(error.detail + "\n", error.status_code, headers=error.headers)

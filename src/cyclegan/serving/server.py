@@ -1,0 +1,70 @@
+"""The server process: where it listens, and how it stops."""
+
+from __future__ import annotations
+
+import ipaddress
+import signal
+import socket
+import sys
+from collections.abc import Callable, Set
+
+import uvicorn
+from starlette.applications import Starlette
+
+from cyclegan.errors import UserError
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+WAITING = 32
+"""Requests at once; more are answered 503."""
+SECONDS_TO_STOP = 10
+
+
+def serve(build: Callable[[Set[str] | None], Starlette], host: str, port: int) -> None:
+    """Serve until Ctrl-C or SIGTERM; what is being answered then is answered first.
+
+    Args:
+        build: makes the application for the names under which it may be addressed (None: any).
+        host: address or name to listen on. On this machine's own, other names are refused.
+        port: 0 takes a free one; it is printed.
+
+    Raises:
+        UserError: the address cannot be used.
+    """
+    with _listening(host, port) as listener:
+        port = listener.getsockname()[1]
+        local = _is_loopback(listener.getsockname()[0])
+        if not local:
+            print(
+                f"cyclegan: --host {host}: no login; whoever reaches this port can use it",
+                file=sys.stderr,
+            )
+        config = uvicorn.Config(
+            build(LOOPBACK | {host} if local else None),
+            log_level="warning",
+            limit_concurrency=WAITING,
+            timeout_graceful_shutdown=SECONDS_TO_STOP,
+            server_header=False,
+            # Nobody in front of this server is known whose word on addresses could be trusted.
+            proxy_headers=False,
+        )
+        # The server ends by itself on these signals and then passes them on: that is no error.
+        signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
+        shown = f"[{host}]" if ":" in host else host
+        print(f"http://{shown}:{port}  (Ctrl-C stops it)", flush=True)
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        except KeyboardInterrupt:
+            sys.exit(0)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        remedy = "choose another --port, or 0 for a free one" if host in LOOPBACK else "check --host and --port"
+        raise UserError(f"{host} port {port} cannot be used ({error.strerror}): {remedy}") from None
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address).is_loopback

@@ -1,0 +1,27 @@
+"""Command `serve`: a generator behind HTTP, for people."""
+
+from __future__ import annotations
+
+from cyclegan.errors import UserError
+from cyclegan.serving.app import Limits, application
+from cyclegan.serving.server import serve
+from cyclegan.stages.translate import open_translator
+
+
+def run(model: str, host: str, port: int, max_megabytes: float, max_megapixels: float) -> None:
+    """Serve until Ctrl-C or SIGTERM.
+
+    Raises:
+        UserError: the model cannot be loaded or its pictures do not fit into PNG, or the address cannot be used.
+    """
+    for name, value in (("--max-megabytes", max_megabytes), ("--max-megapixels", max_megapixels)):
+        if not 0 < value <= 1000:
+            raise UserError(f"{name} {value:g}: must be above 0 and at most 1000")
+    if not 0 <= port < 65536:
+        raise UserError(f"--port {port}: must be 0…65535")
+    translator = open_translator(model)
+    for channels in (translator.channels, translator.channels_out):
+        if channels not in (1, 3, 4):
+            raise UserError(f"{model} has pictures of {channels} channels, which PNG does not know; use translate")
+    limits = Limits(bytes=int(max_megabytes * 1e6), pixels=int(max_megapixels * 1e6))
+    serve(lambda hosts: application(translator, model.removeprefix("models:/"), limits, hosts), host, port)

@@ -1,0 +1,190 @@
+"""`cyclegan serve`, over real HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from running import Served, serving
+
+from cyclegan.inference.translate import Translator, load_generator
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+def ask(served: Served, method: str = "POST", path: str = "/translate", body: object = None, **headers: str) -> Answer:
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+    chosen = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, body, chosen)
+    answer = connection.getresponse()
+    result = answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+    connection.close()
+    return result
+
+
+def picture(width: int = 37, height: int = 21, mode: str = "RGB", form: str = "PNG") -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(file, form)
+    return file.getvalue()
+
+
+def test_a_picture_comes_back_translated_at_its_own_size(served: Served) -> None:
+    status, headers, body = ask(served, body=picture())
+    assert (status, headers["content-type"]) == (200, "image/png")
+    got = np.asarray(Image.open(io.BytesIO(body)))
+    expected = Translator(load_generator(served.model)).translate(np.asarray(Image.open(io.BytesIO(picture())))[None])
+    assert got.shape == (21, 37, 3)
+    assert np.abs(got.astype(int) - expected[0]).max() <= 1
+
+
+@pytest.mark.parametrize(("mode", "form"), [("L", "PNG"), ("RGBA", "PNG"), ("RGB", "JPEG"), ("P", "GIF")])
+def test_other_forms_are_converted(served: Served, mode: str, form: str) -> None:
+    status, _, body = ask(served, body=picture(mode=mode, form=form))
+    assert status == 200
+    assert Image.open(io.BytesIO(body)).mode == "RGB"
+
+
+def bomb() -> bytes:
+    """A PNG of a few hundred bytes that says it has 60000×60000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        checksum = zlib.crc32(kind + data)
+        return len(data).to_bytes(4, "big") + kind + data + checksum.to_bytes(4, "big")
+
+    size = (60000).to_bytes(4, "big")
+    header = size + size + bytes([8, 2, 0, 0, 0])
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "told"),
+    [
+        (b"", 400, "the body is empty"),
+        (b"hello", 415, "not a JPEG, PNG"),
+        (picture()[:300], 415, "this picture cannot be decoded"),
+        (b"\0" * 200_001, 413, "larger than the 0.2 MB allowed"),
+        (picture(101, 100), 413, "101×100 pixels are more than the 0.01 million allowed"),
+        (bomb(), 413, "more pixels than"),
+    ],
+    ids=["empty", "text", "cut short", "too many bytes", "too many pixels", "bomb"],
+)
+def test_what_cannot_be_translated_is_told_in_a_line(served: Served, body: bytes, status: int, told: str) -> None:
+    got, headers, text = ask(served, body=body)
+    assert got == status
+    assert headers["content-type"].startswith("text/plain")
+    assert told in text.decode()
+    assert text.count(b"\n") == 1
+
+
+def test_the_limit_holds_for_bodies_that_do_not_say_how_long_they_are(served: Served) -> None:
+    status, _, text = ask(served, body=iter([b"\0" * 50_000] * 5))
+    assert status == 413
+    assert b"larger than" in text
+
+
+def test_a_form_is_told_how_to_send_a_file(served: Served) -> None:
+    status, _, text = ask(served, body=b"--x", Content_Type="multipart/form-data; boundary=x")
+    assert status == 415
+    assert b"--data-binary" in text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "attacker.example"},
+        {"Host": "attacker.example:{port}"},
+        {"Origin": "http://attacker.example"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "http://localhost:{port}"},
+        {"Origin": "null"},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},
+    ],
+)
+def test_other_web_pages_reach_nothing(served: Served, headers: dict[str, str]) -> None:
+    chosen = {name: value.format(port=served.port) for name, value in headers.items()}
+    status, answered, _ = ask(served, body=picture(), **chosen)
+    assert status == 403
+    assert "access-control-allow-origin" not in answered
+    status, answered, _ = ask(served, "OPTIONS", Access_Control_Request_Method="POST", **chosen)
+    assert status in (403, 405)
+    assert not [name for name in answered if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize("host", ["localhost:{port}", "127.0.0.1:{port}", "[::1]:{port}", "localhost"])
+def test_this_machines_names_do(served: Served, host: str) -> None:
+    name = host.format(port=served.port)
+    assert ask(served, body=picture(), Host=name, Origin=f"http://{name}", Sec_Fetch_Site="same-origin")[0] == 200
+
+
+def test_page_is_whole_and_closed(served: Served) -> None:
+    status, headers, body = ask(served, "GET", "/")
+    assert status == 200
+    page = body.decode()
+    assert "<title>&lt;b&gt;bold&amp;.keras</title>" in page
+    assert "<b>bold" not in page
+    # Nothing from elsewhere: no address at all.
+    assert not re.findall(r"(?:src|href)=\"(?!data:)|https?://|@import|url\(", page)
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    (nonce,) = set(re.findall(r"nonce-([\w-]+)", policy))
+    assert page.count(f'nonce="{nonce}"') == 2
+    assert nonce not in ask(served, "GET", "/")[1]["content-security-policy"]
+    for name, value in {"x-content-type-options": "nosniff", "x-frame-options": "DENY"}.items():
+        assert headers[name] == value
+        assert ask(served, "GET", "/nothing")[1][name] == value
+    assert ask(served, "GET", "/nothing")[0] == 404
+    assert ask(served, "GET")[0] == 405
+
+
+def test_many_at_once_are_all_answered(served: Served) -> None:
+    answers: list[int] = []
+    threads = [threading.Thread(target=lambda: answers.append(ask(served, body=picture(80, 80))[0])) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 12
+
+
+def test_address_that_is_taken(served: Served) -> None:
+    command = [sys.executable, "-m", "cyclegan", "serve", served.model.name, "--port", str(served.port)]
+    done = subprocess.run(command, cwd=served.model.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"127.0.0.1 port {served.port} cannot be used" in done.stderr
+    assert "choose another --port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_it_stops_when_asked_and_answers_first(model: Path) -> None:
+    """A request that has begun when SIGTERM comes is answered; then the process ends without an error."""
+    with serving(model) as served:
+        # It listens before it answers: now it does both.
+        assert ask(served, "GET", "/")[0] == 200
+        body = picture(300, 300)
+        with socket.create_connection(("127.0.0.1", served.port), timeout=60) as connection:
+            head = f"POST /translate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
+            connection.sendall(head.encode() + body[:1000])
+            served.process.send_signal(signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                served.process.wait(1)
+            connection.sendall(body[1000:])
+            assert connection.makefile("rb").readline().startswith(b"HTTP/1.1 200")
+        assert served.process.wait(30) == 0
