@@ -412,7 +412,7 @@ class Objective(Section):
     def _terms(cls, terms: dict[str, float]) -> dict[str, float]:
         # Which figures there are depends on the data; stage `search` refuses the others before it starts.
         for name, weight in terms.items():
-            if re.fullmatch(r"(G_AtoB|G_BtoA|D_A|D_B)(_weighted)?/.*", name):
+            if re.fullmatch(r"(G_AtoB|G_BtoA|D_A|D_B)/.*", name):
                 raise impossible(
                     f"{name} is a loss of the training: it falls and rises with the other network's skill and does "
                     "not tell quality; use a validation figure such as val_AtoB/pair_psnr"

@@ -2,8 +2,8 @@
 
 Optuna numbers trials in the order in which they are queued; a trial whose worker died would stay RUNNING for ever. So
 the trials that were asked for are *slots* here: a slot's attempts carry its name, and an attempt that was lost with its
-worker is followed by another with the same values. The first attempt of a slot that ended counts;
-whoever finds that it holds another one gives it up. Nothing depends on an order between workers.
+worker is followed by another with the same values. The first attempt of a slot that ended counts; whoever finds that
+it holds another one gives it up. Nothing depends on an order between workers.
 """
 
 from __future__ import annotations
@@ -73,7 +73,14 @@ def open_storage(where: str | None, folder: Path) -> BaseStorage:
     if "://" not in where:
         raise UserError(f"search.storage = {where}: must be null or a URL such as postgresql://HOST/NAME")
     try:
-        return RDBStorage(where, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS)
+        url = sqlalchemy.make_url(where)
+        if url.get_backend_name() == "sqlite" and url.database:
+            # Below another folder, or in a temporary DVC copy, a relative path would be another file.
+            url = url.set(database=str((folder.parent / url.database).resolve()))
+        where = url.render_as_string(hide_password=False)
+        # Processes that create the tables at the same time break each other.
+        with _claiming(folder / "opening"):
+            return RDBStorage(where, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS)
     except (ImportError, sqlalchemy.exc.SQLAlchemyError) as error:
         reason = without_credentials(" ".join(str(error).split()))[:300]
         raise UserError(
