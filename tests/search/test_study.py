@@ -1,0 +1,164 @@
+"""Slots, attempts and who may take them, on real storages; `tests/pipeline/test_search.py` kills real workers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import Trial, TrialState
+
+from cyclegan.errors import UserError
+from cyclegan.overlay import nested, overlaid
+from cyclegan.params import Search, read, validate
+from cyclegan.search.study import ATTEMPTS, OWNER, REASON, SLOT, Phase, Slot, living, open_storage, open_study
+from cyclegan.search.worker import threads_for
+
+GOOD = read(Path(__file__).parents[2] / "params.yaml")
+SLOTS = [Slot("0", {"x": 0.5}, prunable=False), Slot("1"), Slot("2"), Slot("3")]
+MakePhase = Callable[[], Phase]
+
+
+def search(**changes: object) -> Search:
+    values = {f"search.{key.replace('__', '.')}": value for key, value in changes.items()}
+    return validate(overlaid(GOOD, nested(values))).search
+
+
+@pytest.fixture(params=["journal", "sqlite"])
+def make_phase(request: pytest.FixtureRequest, tmp_path: Path) -> MakePhase:
+    """Opens the same study anew, as another process would."""
+
+    def make() -> Phase:
+        where = None if request.param == "journal" else "sqlite:///studies.db"
+        storage = open_storage(where, tmp_path / ".search")
+        lock = tmp_path / "claims"
+        study = open_study(storage, "s", search(), lock, create=True, pruner=optuna.pruners.NopPruner())
+        return Phase(study, SLOTS, 0, lock)
+
+    return make
+
+
+def finish(phase: Phase, trial: Trial) -> float:
+    value = trial.suggest_float("x", 0.0, 1.0)
+    phase.study.tell(trial, value)
+    return value
+
+
+def claimed(phase: Phase, owner: Path) -> Trial:
+    trial = phase.claim(owner)
+    assert trial is not None
+    return trial
+
+
+def test_each_slot_is_run_once_and_values_do_not_depend_on_who_runs_it(make_phase: MakePhase, tmp_path: Path) -> None:
+    with living(tmp_path / "workers") as owner:
+        values = [finish(phase, claimed(phase, owner)) for phase in (make_phase() for _ in SLOTS)]
+        phase = make_phase()
+        assert phase.done
+        assert phase.claim(owner) is None
+    assert values[0] == 0.5
+    assert len(set(values)) == 4
+    assert list(phase.counted()) == ["0", "1", "2", "3"]
+
+
+def test_an_attempt_that_was_given_back_is_what_comes_next(make_phase: MakePhase, tmp_path: Path) -> None:
+    with living(tmp_path / "workers") as owner:
+        phase = make_phase()
+        finish(phase, claimed(phase, owner))
+        trial = claimed(phase, owner)
+        value = trial.suggest_float("x", 0.0, 1.0)
+        with pytest.raises(KeyboardInterrupt), phase.working(trial):
+            raise KeyboardInterrupt
+        again = claimed(make_phase(), owner)
+        assert again.user_attrs[SLOT] == "1"
+        assert again.number == 2
+        assert finish(phase, again) == value
+
+
+def test_a_slot_that_loses_every_worker_is_given_up(make_phase: MakePhase, tmp_path: Path) -> None:
+    with living(tmp_path / "workers") as owner:
+        phase = make_phase()
+        for _ in range(ATTEMPTS):
+            trial = claimed(phase, owner)
+            assert trial.user_attrs[SLOT] == "0"
+            phase.study.tell(trial, state=TrialState.FAIL)
+        assert claimed(phase, owner).user_attrs[SLOT] == "1"
+        assert phase.counted()["0"].state == TrialState.FAIL
+        assert len(phase.attempts()["0"]) == ATTEMPTS
+
+
+def test_a_failure_with_a_reason_is_an_end(make_phase: MakePhase, tmp_path: Path) -> None:
+    with living(tmp_path / "workers") as owner:
+        phase = make_phase()
+        trial = claimed(phase, owner)
+        trial.set_user_attr(REASON, "out of memory")
+        phase.study.tell(trial, state=TrialState.FAIL)
+        assert claimed(phase, owner).user_attrs[SLOT] == "1"
+
+
+def test_a_second_attempt_at_a_running_slot_is_given_up(make_phase: MakePhase, tmp_path: Path) -> None:
+    """Two hosts that queue the same slot at the same moment."""
+    with living(tmp_path / "workers") as owner, living(tmp_path / "workers") as other:
+        phase = make_phase()
+        first = claimed(phase, owner)
+        phase.study.enqueue_trial({}, user_attrs={SLOT: "0"})
+        assert make_phase().claim(other) is None
+        assert claimed(make_phase(), other).user_attrs[SLOT] == "1"
+        finish(phase, first)
+        assert [trial.number for trial in phase.attempts()["0"]] == [first.number]
+
+
+def test_the_trial_of_a_killed_process_is_lost_at_once_on_a_journal(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time; from pathlib import Path\n"
+        "from cyclegan.search.study import living\n"
+        "with living(Path(sys.argv[1])) as owner: print(owner, flush=True); time.sleep(60)"
+    )
+    storage = open_storage(None, tmp_path / ".search")
+    study = open_study(storage, "s", search(), tmp_path / "claims", create=True, pruner=optuna.pruners.NopPruner())
+    phase = Phase(study, SLOTS, 0, tmp_path / "claims")
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "workers")], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        theirs = Path(process.stdout.readline().strip())
+        trial = claimed(phase, theirs)
+        assert trial.user_attrs[OWNER] == str(theirs)
+        with living(tmp_path / "workers") as owner:
+            assert claimed(phase, owner).user_attrs[SLOT] == "1"
+            process.kill()
+            process.wait()
+            assert claimed(phase, owner).user_attrs[SLOT] == "0"
+
+
+def test_another_search_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    storage = open_storage(None, tmp_path / ".search")
+    lock, pruner = tmp_path / "claims", optuna.pruners.NopPruner()
+
+    def opened(**changes: object) -> optuna.Study:
+        return open_study(storage, "s", search(**changes), lock, create=True, pruner=pruner)
+
+    opened().ask()
+    assert len(opened(trials=9, workers=4, finalists=3, repeats=5).trials) == 1
+    for changes, difference in (
+        ({"seed": 3}, "search.seed was 0 and is 3"),
+        ({"pruner": "median"}, "search.pruner was none and is median"),
+        ({"fidelity__epochs": 1}, "search.fidelity.epochs was None and is 1"),
+        ({"space__identity": None}, "search.space.identity.high was 5.0 and is (none)"),
+    ):
+        with pytest.raises(UserError, match="holds 1 trials of another search, which are not mixed") as caught:
+            opened(**changes)
+        assert difference in str(caught.value)
+    with pytest.raises(UserError, match="the storage holds no study t, but s: start it"):
+        open_study(storage, "t", search(), lock, create=False, pruner=pruner)
+
+
+def test_workers_share_the_cores() -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert threads_for(1) == cores
+    assert threads_for(cores) == 1
+    assert threads_for(10 * cores) == 1
