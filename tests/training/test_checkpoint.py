@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import keras
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from cyclegan.digests import code_digest, run_key
-from cyclegan.training.checkpoint import CheckpointFolder
+from cyclegan.training.checkpoint import CheckpointFolder, NotFiniteError
 
 
 @pytest.fixture
@@ -60,6 +61,37 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert folder.restore(variables) == {"step": 10}
     assert int(variables["step"]) == 10
     assert "step-000000020.npz is incomplete or altered" in caplog.text
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_state_that_is_not_finite_is_not_written(
+    tmp_path: Path, variables: dict[str, keras.Variable], value: float
+) -> None:
+    folder = CheckpointFolder(tmp_path)
+    save_steps(folder, variables, 10)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    variables["weights"].assign(np.array([[0, 0, 0], [0, value, 0]], np.float32))
+    confirmed: list[int] = []
+    with pytest.raises(NotFiniteError, match="weights"):
+        folder.save(20, variables, {"step": 20}, lambda: confirmed.append(20))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert confirmed == []
+
+
+def test_a_checkpoint_that_is_not_finite_is_passed_over(
+    tmp_path: Path, variables: dict[str, keras.Variable], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One written by an earlier version, say: its sum is right."""
+    folder = CheckpointFolder(tmp_path)
+    save_steps(folder, variables, 10, 20)
+    newest = tmp_path / "step-000000020.npz"
+    with np.load(newest) as saved:
+        arrays = {**saved, "weights": np.full((2, 3), np.nan, np.float32)}
+    np.savez(newest, **arrays)
+    newest.with_suffix(".sha256").write_text(hashlib.sha256(newest.read_bytes()).hexdigest())
+    assert folder.restore(variables) == {"step": 10}
+    assert float(variables["weights"].numpy().max()) == 10
+    assert "step-000000020.npz holds NaN or infinity in weights" in caplog.text
 
 
 def test_keys_follow_everything_that_shapes_a_run(tmp_path: Path) -> None:

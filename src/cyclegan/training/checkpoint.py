@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,10 @@ import numpy as np
 from cyclegan.files import replacing
 
 log = logging.getLogger(__name__)
+
+
+class NotFiniteError(Exception):
+    """A state holds NaN or infinity, in the variable that it names: it is no state to go on from."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,25 @@ class CheckpointFolder:
     path: Path
     keep: int = 2
 
-    def save(self, step: int, variables: Mapping[str, keras.Variable], progress: dict[str, Any]) -> None:
-        """Write the state after `step` training steps, then remove the oldest beyond `keep`."""
+    def save(
+        self,
+        step: int,
+        variables: Mapping[str, keras.Variable],
+        progress: dict[str, Any],
+        confirmed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Write the state after `step` training steps, then remove the oldest beyond `keep`.
+
+        Args:
+            confirmed: called once the state is known to be finite, before anything is written.
+
+        Raises:
+            NotFiniteError: it is not; nothing is written then.
+        """
         arrays = {name: _array(variable) for name, variable in variables.items()}
+        if name := _not_finite(arrays):
+            raise NotFiniteError(name)
+        confirmed()
         target = self.path / f"step-{step:09d}.npz"
         with replacing(target) as temporary, temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, progress=np.array(json.dumps(progress)), **arrays)
@@ -50,20 +70,44 @@ class CheckpointFolder:
             leftover.unlink()
 
     def restore(self, variables: Mapping[str, keras.Variable]) -> dict[str, Any] | None:
-        """Load the newest intact checkpoint into the variables.
+        """Load the newest intact and finite checkpoint into the variables.
 
         Returns:
-            The progress saved with it, or None where there is no intact checkpoint.
+            The progress saved with it, or None where there is no such checkpoint; the variables are then untouched.
         """
         for path in self._newest_first():
             if not _is_intact(path):
                 log.warning("checkpoint %s is incomplete or altered; trying the one before it", path.name)
                 continue
             with np.load(path, allow_pickle=False) as saved:
-                for name, variable in variables.items():
-                    variable.assign(saved[name])
-                return json.loads(str(saved["progress"]))
+                arrays = {name: saved[name] for name in variables}
+                progress = json.loads(str(saved["progress"]))
+            if name := _not_finite(arrays):
+                log.warning("checkpoint %s holds NaN or infinity in %s; trying the one before it", path.name, name)
+                continue
+            for name, variable in variables.items():
+                variable.assign(arrays[name])
+            return progress
         return None
+
+    def progress(self) -> dict[str, Any] | None:
+        """The progress saved with the newest intact checkpoint, without its arrays; None where there is none."""
+        for path in self._newest_first():
+            if _is_intact(path):
+                with np.load(path, allow_pickle=False) as saved:
+                    return json.loads(str(saved["progress"]))
+        return None
+
+    def steps(self) -> list[int]:
+        """The steps of which there are intact checkpoints, newest first."""
+        return [_step_of(path) for path in self._newest_first() if _is_intact(path)]
+
+    def forget_from(self, step: int) -> None:
+        """Remove the checkpoints of this step and later ones."""
+        for path in self._newest_first():
+            if _step_of(path) >= step:
+                _sum_file(path).unlink(missing_ok=True)
+                path.unlink()
 
     def _newest_first(self) -> list[Path]:
         return sorted(self.path.glob("step-*.npz"), reverse=True)
@@ -73,6 +117,15 @@ def _array(variable: keras.Variable) -> np.ndarray:
     value = variable.value.numpy()
     # NumPy has no bfloat16; float32 holds every bfloat16 exactly.
     return value.astype(np.float32) if value.dtype.name == "bfloat16" else value
+
+
+def _not_finite(arrays: Mapping[str, np.ndarray]) -> str | None:
+    """The first array with NaN or infinity in it."""
+    return next((name for name, array in arrays.items() if not np.isfinite(array).all()), None)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
 
 
 def _sum_file(path: Path) -> Path:

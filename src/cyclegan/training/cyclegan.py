@@ -216,6 +216,11 @@ class CycleGAN(keras.Model):
     def metrics(self) -> list[keras.metrics.Metric]:
         return [self._means] if self.compiled else []
 
+    @property
+    def losses_so_far(self) -> list[keras.Variable]:
+        """The variables that hold the sums of the losses since the metrics were last reset."""
+        return list(self._means.variables)
+
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> Losses:
         """Update all four networks once on real pictures of both domains, `[N, H, W, C]` in [-1, 1].
 
@@ -468,6 +473,7 @@ class CycleGAN(keras.Model):
         if self.ema_AtoB is not None:
             owners += [("ema_AtoB", self.ema_AtoB), ("ema_BtoA", self.ema_BtoA)]
         owners += [(f"optimizer_{name}", optimizer) for name, optimizer in self.optimizers.items()]
+        owners.append(("losses", self._means))
         variables = {f"{name}/{n:03d}": v for name, owner in owners for n, v in enumerate(owner.variables)}
         return {"step": self.step, "learning_rate_factor": self.learning_rate_factor, **variables}
 

@@ -1,19 +1,21 @@
 """A whole training: `CycleGAN.fit` in windows, with logging, evaluation, checkpoints and a clean stop between them.
 
 A window is `log_every` steps and, to Keras, one epoch: losses are averaged on the device over a window and leave it
-once, and everything that may happen between steps happens between windows. A checkpoint always lies on that border, so
-that a resumed training repeats no point of a series and leaves none out.
+once, and everything that is recorded is recorded between windows. A checkpoint may lie inside a window: it holds the
+window's running means, so that a resumed training repeats no point of a series, leaves none out and alters none.
 """
 
 from __future__ import annotations
 
 import fcntl
 import math
+import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -24,12 +26,15 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from cyclegan.errors import UserError
-from cyclegan.training.checkpoint import CheckpointFolder
+from cyclegan.training.checkpoint import CheckpointFolder, NotFiniteError
 from cyclegan.training.cyclegan import CycleGAN
+from cyclegan.training.divergence import NEVER, DivergedError, Retries, refuse_divergence
 from cyclegan.training.plateau import Plateau
 
-SECONDS_TO_STOP = 8.0
-"""After a signal the running window may finish for this long; spot machines give 30 seconds, a shell user fewer."""
+SECONDS_FOR_THE_FIRST = 15
+"""How long a second trainer of a run waits for the first, which may be about to stop."""
+
+DIVERGED_TAG = "cyclegan.diverged"
 
 Row = dict[str, float]
 
@@ -42,6 +47,9 @@ class Listener(Protocol):
 
     def log_image(self, step: int, key: str, image: np.ndarray) -> None:
         """Record a picture, `[H, W, 3]` uint8, at a training step."""
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Note something about the training as a whole."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,7 @@ class Plan:
         evaluate_every: epochs between two evaluations.
         checkpoint_every: minutes between two checkpoints.
         plateau: lowers the learning rate after evaluations without progress; None: never.
+        on_divergence: whether to try again with a lower learning rate.
     """
 
     epochs: int
@@ -65,6 +74,7 @@ class Plan:
     evaluate_every: int
     checkpoint_every: float
     plateau: Plateau | None = None
+    on_divergence: Retries = NEVER
 
     @property
     def total_steps(self) -> int:
@@ -77,23 +87,37 @@ class Progress:
 
     Attributes:
         step: training steps done.
+        window_steps: those of them that belong to a window that has not ended.
+        window_seconds: how long those took.
         losses: one row for each window: `step`, `epoch`, every loss, `learning_rate`.
         validation: one row for each evaluation: `step`, `epoch`, every validation figure.
+        untold: `[step, metrics]` that the listener has not been told yet; see `train`.
+        rollbacks: for each time that the training went back after diverging: `why`, and `to` which step.
         seconds: time spent training, over all resumptions.
         run_id: the tracker's name for the run, so that a resumed training continues it.
     """
 
     step: int = 0
+    window_steps: int = 0
+    window_seconds: float = 0.0
     losses: list[Row] = field(default_factory=list)
     validation: list[Row] = field(default_factory=list)
+    untold: list[tuple[int, Row]] = field(default_factory=list)
+    rollbacks: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     run_id: str | None = None
 
     @classmethod
     def restore(cls, checkpoints: CheckpointFolder, model: CycleGAN) -> Progress:
         """Continue from the newest intact checkpoint, whose state goes into the model, or start at step 0."""
-        saved = checkpoints.restore(model.state())
+        # The process may have been killed between dropping the states of a diverged training and writing a new one.
+        saved = checkpoints.restore(model.state()) or _good(checkpoints).restore(model.state())
         return cls(**saved) if saved else cls()
+
+
+def _good(checkpoints: CheckpointFolder) -> CheckpointFolder:
+    """The states that a diverged training goes back to."""
+    return CheckpointFolder(checkpoints.path / "good", checkpoints.keep)
 
 
 def train(
@@ -113,30 +137,55 @@ def train(
         batches: makes the dataset that starts at a given step.
         plan, progress: how far to go, and how far it has gone; `progress` is brought up to date.
         checkpoints: where the state is kept.
-        listener: is told of losses, validation figures and sample pictures.
+        listener: is told of losses, validation figures and sample pictures. With `plan.on_divergence` it is told at
+            each evaluation, once the state is known to be good: it never hears of steps that are gone back on.
         validate: measures the generators on the validation split.
         samples: translates some fixed validation pictures; `{name: [H, W, 3] uint8}`.
 
     Raises:
-        UserError: a loss became infinite or NaN, or the validation lacks the figure that `plan.plateau` watches.
+        UserError: a loss or a weight became infinite or NaN, or the validation lacks the figure that `plan.plateau`
+            watches.
+        ValueError: `plan.on_divergence` is to lower the rate of a model that has no schedule.
         SystemExit, KeyboardInterrupt: stopped by SIGTERM or SIGINT, after a checkpoint.
     """
+    if plan.on_divergence.retries and model.schedule is None:
+        raise ValueError("on_divergence lowers the rate of a schedule: compile the model with one")
     with stopping() as stop, tqdm(total=plan.total_steps, initial=progress.step, unit="step", mininterval=1) as bar:
         windows = _Windows(plan, progress, checkpoints, listener, validate, samples, stop, bar)
         windows.set_model(model)
+        try:
+            while not _has_ended(windows, batches):
+                pass
+        except _Stopped:
+            windows.save_if_new()
+            stop.leave()
+
+
+def _has_ended(windows: _Windows, batches: Callable[[int], tf.data.Dataset]) -> bool:
+    """Train up to the end of the plan; False if the training went back to a checkpoint instead."""
+    plan, progress = windows.plan, windows.progress
+    try:
         windows.catch_up()
-        full, rest = divmod(plan.total_steps, plan.log_every)
-        for until, size in ((full, plan.log_every), (full + 1, rest)):
-            if size and progress.step < min(until * plan.log_every, plan.total_steps):
-                model.fit(
-                    batches(progress.step),
-                    steps_per_epoch=size,
-                    initial_epoch=progress.step // plan.log_every,
-                    epochs=until,
-                    callbacks=[windows],
-                    shuffle=False,
-                    verbose=0,
-                )
+        for size, count in _stretches(progress.step, plan.total_steps, plan.log_every):
+            windows.model.fit(
+                batches(progress.step),
+                steps_per_epoch=size,
+                epochs=count,
+                callbacks=[windows],
+                shuffle=False,
+                verbose=0,
+            )
+    except DivergedError as error:
+        windows.go_back(error)
+        return False
+    return True
+
+
+def _stretches(start: int, total: int, every: int) -> list[tuple[int, int]]:
+    """`(steps, windows)` to do one after the other: the rest of a window, whole windows, and the end's shorter one."""
+    first = min(-start % every, total - start)
+    full, rest = divmod(total - start - first, every)
+    return [(steps, count) for steps, count in ((first, 1), (every, full), (rest, 1)) if steps and count]
 
 
 class _Windows(keras.callbacks.Callback):
@@ -157,65 +206,157 @@ class _Windows(keras.callbacks.Callback):
         self.plan, self.progress, self.checkpoints = plan, progress, checkpoints
         self.listener, self.validate, self.samples = listener, validate, samples
         self.stop, self.bar = stop, bar
-        self.window_start = self.last_save = time.monotonic()
+        self.good = _good(checkpoints)
+        self.saved_step, self.last_save = progress.step, time.monotonic()
+        self.fit_since, self.fit_start, self.is_first_step = self.last_save, progress.step, True
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.window_start = time.monotonic()
+        self.fit_start, self.fit_since = self.progress.step, time.monotonic()
+        if self.progress.window_steps:
+            # Keras has just set the window's means to zero.
+            for variable, value in zip(self.model.losses_so_far, self.means, strict=True):
+                variable.assign(value)
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if batch:
+            self.is_first_step = False
+            if self.stop.signal or self._checkpoint_is_due():
+                self._save_within_window(self.fit_start + batch)
+            if self.stop.signal:
+                self.stop.leave()
+        # Building the graph can take long; there is nothing to lose yet.
+        self.stop.at_once = self.is_first_step
+        self.stop.leave_if_at_once()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        seconds = time.monotonic() - self.window_start
-        before = self.progress.step
-        step = min((epoch + 1) * self.plan.log_every, self.plan.total_steps)
+        self.stop.at_once = self.is_first_step = False
+        step = self.fit_start + self.params["steps"]
         losses = {name: float(value) for name, value in (logs or {}).items()}
-        _refuse_divergence(losses, step)
-        self.progress.step = step
-        self.progress.seconds += seconds
-        self._log(losses, step, step - before, seconds)
+        refuse_divergence(losses, step)
+        self._count_up_to(step)
+        steps, seconds = self.progress.window_steps, self.progress.window_seconds
+        self.progress.window_steps, self.progress.window_seconds = 0, 0.0
+        self._log(losses, step, steps, seconds)
         # There may be little time: an evaluation that is due is made up for by the resumed training.
         self._leave_if_asked()
         self._evaluate_if_due()
         self._leave_if_asked()
-        if step == self.plan.total_steps or time.monotonic() - self.last_save > 60 * self.plan.checkpoint_every:
+        if step == self.plan.total_steps or self._checkpoint_is_due():
             self._save()
 
     def catch_up(self) -> None:
-        """Make up for an evaluation that a stop has cut off."""
-        if self.progress.step and self._evaluate_if_due():
+        """Take up a window where it was left, and make up for an evaluation that a stop has cut off."""
+        self.means = [variable.numpy() for variable in self.model.losses_so_far]
+        if self.plan.on_divergence.retries and not self.good.steps():
+            self._save_good()
+        if self.progress.step and not self.progress.window_steps and self._evaluate_if_due():
+            self._save()
+
+    def go_back(self, error: DivergedError) -> None:
+        """Restore the last checkpoint and lower the learning rate.
+
+        Raises:
+            UserError: the training is not to go back, or not once more.
+        """
+        allowed = self.plan.on_divergence
+        if len(self.progress.rollbacks) >= allowed.retries:
+            self._tell()
+            self.listener.set_tags({DIVERGED_TAG: str(error)})
+            again = f", {allowed.retries} times again with a lower learning rate" if allowed.retries else ""
+            raise UserError(
+                f"training diverged: {error}{again}; the last checkpoint is kept. Lower train.learning_rate, set "
+                f"train.gradient_clip_norm, or {'raise' if again else 'set'} train.on_divergence.retries, which "
+                "starts a new training"
+            )
+        restored = self._restore_good()
+        text = f"{error}: back to step {restored.step}, learning rate times {allowed.factor}"
+        rollbacks = [*self.progress.rollbacks, {"to": restored.step, "why": text}]
+        run_id = self.progress.run_id
+        for item in fields(Progress):
+            setattr(self.progress, item.name, getattr(restored, item.name))
+        self.progress.rollbacks, self.progress.run_id = rollbacks, run_id
+        self.checkpoints.forget_from(self.progress.step + 1)
+        self._lower_rate()
+        self.listener.set_tags({f"{DIVERGED_TAG}.{len(self.progress.rollbacks)}": text})
+        tqdm.write(f"training diverged: {text}", file=sys.stderr)
+        self._save()
+        self.bar.n = self.progress.step
+        self.bar.refresh()
+
+    def _restore_good(self) -> Progress:
+        last = self.good.steps()[0]
+        if self.progress.rollbacks and self.progress.rollbacks[-1]["to"] == last and len(self.good.steps()) > 1:
+            self.good.forget_from(last)
+        saved = self.good.restore(self.model.state())
+        assert saved is not None, "the state at the start is good"
+        return Progress(**saved)
+
+    def save_if_new(self) -> None:
+        """Save the state at the end of the last window, unless it has been saved."""
+        if self.progress.step != self.saved_step:
             self._save()
 
     def _leave_if_asked(self) -> None:
         if self.stop.signal:
-            # The border is reached: the alarm must not cut the checkpoint off.
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            self._save()
+            self.save_if_new()
             self.stop.leave()
 
+    def _checkpoint_is_due(self) -> bool:
+        return time.monotonic() - self.last_save > 60 * self.plan.checkpoint_every
+
     def _save(self) -> None:
-        self.checkpoints.save(self.progress.step, self.model.state(), asdict(self.progress))
-        self.last_save = time.monotonic()
+        self._save_to(self.checkpoints)
+        self.saved_step, self.last_save = self.progress.step, time.monotonic()
+
+    def _save_good(self, confirmed: Callable[[], None] = lambda: None) -> None:
+        """Save a state to go back to; what has been kept from the listener is told then."""
+        self.good.forget_from(self.progress.step)
+        self._save_to(self.good, confirmed)
+        self._save()
+
+    def _save_to(self, folder: CheckpointFolder, confirmed: Callable[[], None] = lambda: None) -> None:
+        try:
+            folder.save(self.progress.step, self.model.state(), asdict(self.progress), confirmed)
+        except NotFiniteError as error:
+            raise DivergedError(str(error), "NaN or infinite", self.progress.step) from None
+
+    def _save_within_window(self, step: int) -> None:
+        refuse_divergence({name: float(value) for name, value in self.model.get_metrics_result().items()}, step)
+        self._count_up_to(step)
+        self._save()
+
+    def _count_up_to(self, step: int) -> None:
+        now = time.monotonic()
+        self.progress.window_steps += step - self.progress.step
+        self.progress.window_seconds += now - self.fit_since
+        self.progress.seconds += now - self.fit_since
+        self.progress.step, self.fit_since = step, now
+
+    def _tell(self) -> None:
+        """Tell the listener all that it has not been told yet."""
+        while self.progress.untold:
+            self.listener.log_metrics(*self.progress.untold.pop(0))
 
     def _log(self, losses: Row, step: int, steps: int, seconds: float) -> None:
         epoch = step / self.plan.steps_per_epoch
         rate = float(next(iter(self.model.optimizers.values())).learning_rate)
         self.progress.losses.append({"step": step, "epoch": epoch, **losses, "learning_rate": rate})
         images_per_second = steps * self.plan.batch_size / seconds
-        self.listener.log_metrics(
-            step,
-            {
-                **losses,
-                "training/learning_rate": rate,
-                "training/epoch": epoch,
-                "training/images_per_second": images_per_second,
-                "training/seconds_per_epoch": seconds / steps * self.plan.steps_per_epoch,
-            },
-        )
+        metrics = {
+            **logged_losses(self.progress.losses[-1]),
+            "training/images_per_second": images_per_second,
+            "training/seconds_per_epoch": seconds / steps * self.plan.steps_per_epoch,
+        }
+        self.progress.untold.append((step, metrics))
+        if not self.plan.on_divergence.retries:
+            self._tell()
         self.bar.set_description(f"epoch {min(math.ceil(epoch), self.plan.epochs)}/{self.plan.epochs}", refresh=False)
         self.bar.set_postfix_str(
             f"{images_per_second:.1f} images/s, G {losses['G_AtoB/total']:.2f}/{losses['G_BtoA/total']:.2f}, "
             f"D {losses['D_A/total']:.3f}/{losses['D_B/total']:.3f}",
             refresh=False,
         )
-        self.bar.update(steps)
+        self.bar.update(step - self.bar.n)
 
     def _evaluate_if_due(self) -> bool:
         """Evaluate once `evaluate_every` epochs have passed since the last time, and at the end."""
@@ -227,15 +368,35 @@ class _Windows(keras.callbacks.Callback):
         return due
 
     def _evaluate(self, step: int) -> None:
-        figures = dict(self.validate())
+        with self.stop.may_come_at_once():
+            figures = dict(self.validate())
+            images = dict(self.samples())
         self.progress.validation.append({"step": step, "epoch": step / self.plan.steps_per_epoch, **figures})
         if self.plan.plateau is not None:
             self.plan.plateau.require(figures)
-            factor = self.plan.plateau.learning_rate_factor(self.progress.validation)
-            self.model.learning_rate_factor.assign(factor)
-        self.listener.log_metrics(step, figures)
-        for key, image in self.samples().items():
-            self.listener.log_image(step, key, image)
+            self._lower_rate()
+        self.progress.untold.append((step, figures))
+
+        def tell() -> None:
+            self._tell()
+            for key, image in images.items():
+                self.listener.log_image(step, key, image)
+
+        if self.plan.on_divergence.retries:
+            self._save_good(confirmed=tell)
+        else:
+            tell()
+
+    def _lower_rate(self) -> None:
+        """Set the factor on the learning rate that follows from what has happened so far."""
+        factor = self.plan.on_divergence.factor ** len(self.progress.rollbacks)
+        if self.plan.plateau is not None:
+            factor *= self.plan.plateau.learning_rate_factor(self.progress.validation)
+        self.model.learning_rate_factor.assign(factor)
+
+
+class _Stopped(BaseException):
+    """A signal came at a moment at which the training may be left at once."""
 
 
 @dataclass
@@ -243,6 +404,8 @@ class StopRequest:
     """A signal that asks the training to stop, once it has come."""
 
     signal: int = 0
+    at_once: bool = False
+    """Whether a signal may interrupt what is being done; else it waits for the end of the step."""
 
     def leave(self) -> None:
         """Raise what the signal stands for: KeyboardInterrupt, or SystemExit with the shell's code for SIGTERM."""
@@ -250,55 +413,83 @@ class StopRequest:
             raise KeyboardInterrupt
         raise SystemExit(128 + self.signal)
 
+    def leave_if_at_once(self) -> None:
+        if self.signal and self.at_once:
+            self.at_once = False
+            raise _Stopped
+
+    @contextmanager
+    def may_come_at_once(self) -> Iterator[None]:
+        """For what may be cut off and done again."""
+        self.at_once = True
+        try:
+            self.leave_if_at_once()
+            yield
+        finally:
+            self.at_once = False
+
 
 @contextmanager
 def stopping() -> Iterator[StopRequest]:
-    """Turn SIGTERM and SIGINT into a request to stop at the next border between windows.
-
-    A second signal, or a window that lasts longer than `SECONDS_TO_STOP`, stops at once; the state is then that of the
-    last checkpoint.
-    """
+    """Turn SIGTERM, SIGINT and SIGHUP into a request to stop after the current step; a second signal stops at once."""
     stop = StopRequest()
 
     def handle(number: int, _frame: FrameType | None) -> None:
         if stop.signal:
             stop.leave()
         stop.signal = number
-        signal.setitimer(signal.ITIMER_REAL, SECONDS_TO_STOP)
+        stop.leave_if_at_once()
 
-    def give_up(_number: int, _frame: FrameType | None) -> None:
-        stop.leave()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    before[signal.SIGALRM] = signal.signal(signal.SIGALRM, give_up)
+    # SIGHUP: the terminal is gone; under nohup that is to be ignored.
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    numbers += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield stop
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 @contextmanager
-def only_trainer(folder: Path) -> Iterator[None]:
+def only_trainer(folder: Path, wait: float = SECONDS_FOR_THE_FIRST) -> Iterator[None]:
     """Hold a run's lock, which the system releases even when the process is killed.
 
+    Args:
+        folder: of the run's checkpoints.
+        wait: seconds to wait for another process to stop.
+
     Raises:
-        UserError: another process trains this run.
+        UserError: another process trains this run, and goes on to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process trains this run (lock: {file.name}); wait for it or end it") from None
+    with (folder / "lock").open("a+") as file:
+        deadline = time.monotonic() + wait
+        while not _lock(file.fileno()):
+            if time.monotonic() >= deadline:
+                file.seek(0)
+                raise UserError(
+                    f"process {file.read().strip() or '(unknown)'} trains this run (lock: {file.name}); wait for it or "
+                    "end it"
+                )
+            time.sleep(0.1)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
         yield
 
 
-def _refuse_divergence(losses: Row, step: int) -> None:
-    for name, value in losses.items():
-        if not math.isfinite(value):
-            raise UserError(
-                f"training diverged: {name} became {value} by step {step}; the last checkpoint is kept. "
-                "Lower train.learning_rate or set train.gradient_clip_norm, which starts a new training"
-            )
+def _lock(descriptor: int) -> bool:
+    with suppress(BlockingIOError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+def logged_losses(row: Row) -> Row:
+    """The series of a row of `Progress.losses`, by the names under which they are logged."""
+    return {
+        **{name: value for name, value in row.items() if "/" in name},
+        "training/learning_rate": row["learning_rate"],
+        "training/epoch": row["epoch"],
+    }
