@@ -68,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     for name, text in STAGES.items():
         add(name, _stage, f"stage: {text}", tensorflow=name in ("train", "evaluate")).set_defaults(stage=name)
     _add_search(add("search", _search, "stage: try settings with Optuna, choose one for train, write reports/search"))
+    add("sync", _stage, "deliver to MLflow what could not be recorded while it was away").set_defaults(stage="sync")
     add("params", _params, "check params.yaml and print every value")
     preset = add("preset", _preset, "write a complete preset over params.yaml and print what changes")
     preset.add_argument("name", metavar="NAME", help="a file of presets/ without .yaml; 'list' lists them")
@@ -172,6 +173,7 @@ def _stage(options: argparse.Namespace) -> None:
 def _params(_options: argparse.Namespace) -> None:
     from cyclegan.params import flatten, load
     from cyclegan.project import Project
+    from cyclegan.tracking.credentials import without_credentials
 
     params = load(Project.find().params)
     if params.search.trials:
@@ -179,7 +181,7 @@ def _params(_options: argparse.Namespace) -> None:
 
         dimensions(params)
     for key, value in flatten(params.model_dump()):
-        print(f"{key} = {value}")
+        print(f"{key} = {without_credentials(str(value))}")
 
 
 def _preset(options: argparse.Namespace) -> None:

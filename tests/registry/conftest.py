@@ -14,4 +14,4 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     root: Path = tmp_path_factory.mktemp("registry project")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        return open_store(Project(root=root, home=root), Tracking(uri=None, experiment=None))
+        return open_store(Project(root=root, home=root), Tracking(uri=None, experiment=None, offline=False))

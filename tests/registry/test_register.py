@@ -360,7 +360,7 @@ def test_registered_models_move_with_the_project(
     original = store.locks.parents[1]
     # By another process: a process that closes any handle of a data base it uses drops SQLite's locks on it.
     subprocess.run(["cp", "-r", str(original), str(copied)], check=True)
-    default = Tracking(uri=None, experiment=None)
+    default = Tracking(uri=None, experiment=None, offline=False)
     try:
         moved = open_store(Project(root=copied, home=copied), default)
         location = moved.client.get_model_version_download_uri("emoji-AtoB", "1")
@@ -438,7 +438,7 @@ from pathlib import Path
 from test_register import Candidate, measured, register, open_store, Project, Tracking
 
 root, run_id, seed = sys.argv[1:]
-store = open_store(Project(root=Path(root), home=Path(root)), Tracking(uri=None, experiment=None))
+store = open_store(Project(root=Path(root), home=Path(root)), Tracking(uri=None, experiment=None, offline=False))
 candidate = Candidate("AtoB", Path(seed), 3, 1, measured(), "pair_psnr")
 print(register(store, run_id, "race", [candidate], tags={})[0].version)
 """

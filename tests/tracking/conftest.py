@@ -9,7 +9,7 @@ from cyclegan.params import Tracking
 from cyclegan.project import Project
 from cyclegan.tracking.store import Store, open_store
 
-DEFAULT = Tracking(uri=None, experiment=None)
+DEFAULT = Tracking(uri=None, experiment=None, offline=False)
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +43,6 @@ def opened(project: Project) -> Callable[..., Store]:
     """Open the test's own store."""
 
     def open_it(uri: str | None = None) -> Store:
-        return open_store(project, Tracking(uri=uri, experiment=None))
+        return open_store(project, Tracking(uri=uri, experiment=None, offline=False))
 
     return open_it

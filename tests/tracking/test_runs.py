@@ -27,9 +27,10 @@ from cyclegan.tracking.runs import TrackedRun
 from cyclegan.tracking.store import open_store
 
 root, name = Path(sys.argv[1]), sys.argv[2]
-store = open_store(Project(root=root, home=root), Tracking(uri=None, experiment=None))
+store = open_store(Project(root=root, home=root), Tracking(uri=None, experiment=None, offline=False))
 with TrackedRun.start(store, experiment="signals", name=name, params={}) as run:
     run.log_metrics(1, {"loss": 1.0})
+    assert run.delivered()
     print(run.id, flush=True)
     time.sleep(120)
 """
@@ -226,7 +227,7 @@ def test_pictures_form_a_series_with_steps(store: Store, experiment: str, tmp_pa
             run.log_image(step, "samples/AtoB", rng.integers(0, 256, (20, 30, channels), np.uint8))
         picture = rng.integers(0, 256, (20, 30, 3), np.uint8)
         run.log_image(4, "samples/AtoB", picture)
-        # Stored already, whatever happens from here on.
+        assert run.delivered()
         names = sorted(file.path for file in store.client.list_artifacts(run.id, "images"))
         with pytest.raises(ValueError, match="uint8"):
             run.log_image(5, "samples/AtoB", picture / 255)

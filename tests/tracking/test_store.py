@@ -27,7 +27,7 @@ from cyclegan.tracking.runs import TrackedRun
 from cyclegan.tracking.store import Store, open_store
 
 Opened = Callable[..., Store]
-DEFAULT = Tracking(uri=None, experiment=None)
+DEFAULT = Tracking(uri=None, experiment=None, offline=False)
 
 OPEN = """
 import sys
@@ -37,7 +37,7 @@ from cyclegan.project import Project
 from cyclegan.tracking.store import open_store
 
 root = Path(sys.argv[1])
-store = open_store(Project(root=root, home=root), Tracking(uri=None, experiment=None))
+store = open_store(Project(root=root, home=root), Tracking(uri=None, experiment=None, offline=False))
 print(store.experiment("shared"))
 """
 
@@ -199,7 +199,7 @@ def test_sql_server_that_is_away_is_told_without_its_password(opened: Opened) ->
 
 def test_credentials_are_dropped_from_texts_and_representations(store: Store) -> None:
     text = "at postgresql://ann:p@ss@db/x?password=s3cret&y=1 and sqlite:////home/a@b/x.db"
-    assert without_credentials(text) == "at postgresql://db/x?&y=1 and sqlite:////home/a@b/x.db"
+    assert without_credentials(text) == "at postgresql://db/x?password=***&y=1 and sqlite:////home/a@b/x.db"
     assert "uri" not in repr(store)
 
 

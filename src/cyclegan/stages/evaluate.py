@@ -11,21 +11,32 @@ from cyclegan.data.dataset import PackedDataset
 from cyclegan.domains import DIRECTIONS, Direction
 from cyclegan.errors import UserError
 from cyclegan.evaluation.figures import headline
-from cyclegan.evaluation.protocol import evaluate
+from cyclegan.evaluation.protocol import Evaluation, evaluate
 from cyclegan.evaluation.report import draw, write_reports
 from cyclegan.inference.translate import Translator, load_generator
-from cyclegan.params import load
+from cyclegan.params import Params, load
 from cyclegan.project import Project
-from cyclegan.stages.outputs import attach, generator_files, measured, training_curves, training_run
+from cyclegan.stages.outputs import attached, generator_files, measured, training_curves, training_run
 from cyclegan.tracking.provenance import tags
-from cyclegan.tracking.store import open_store
 
 
 def run(project: Project) -> None:
     """Write `reports/evaluate/` and store it with the training's MLflow run."""
     params = load(project.params)
     training = training_run(project)
-    store = open_store(project, params.tracking)
+    with attached(project, params.tracking, training) as tracked:
+        evaluation = measure(project, params, training)
+        tracked.log_metrics(training["steps"], headlines(evaluation.metrics))
+        tracked.log_artifact(project.reports / "evaluate", "evaluate")
+    for direction in DIRECTIONS:
+        figures = evaluation.metrics[direction]
+        print(
+            direction, *(f"{name} {value:.4g}" for name, value in figures.items() if name.startswith("pair_")), sep="  "
+        )
+
+
+def measure(project: Project, params: Params, training: Mapping[str, Any]) -> Evaluation:
+    """Measure on the test split and write `reports/evaluate/`."""
     dataset = PackedDataset.open(project.split)
     curves = training_curves(project)
     translators = {
@@ -51,14 +62,7 @@ def run(project: Project) -> None:
         },
         history=pd.concat(curves, ignore_index=True),
     )
-    tracked = attach(store, training)
-    tracked.log_metrics(training["steps"], headlines(evaluation.metrics))
-    tracked.log_artifact(folder, "evaluate")
-    for direction in DIRECTIONS:
-        figures = evaluation.metrics[direction]
-        print(
-            direction, *(f"{name} {value:.4g}" for name, value in figures.items() if name.startswith("pair_")), sep="  "
-        )
+    return evaluation
 
 
 def _refuse_other_channels(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pandas as pd
 
 from cyclegan.domains import DIRECTIONS, Direction
 from cyclegan.errors import UserError
+from cyclegan.params import Tracking
 from cyclegan.project import Project
-from cyclegan.tracking.runs import TrackedRun
-from cyclegan.tracking.store import Store
+from cyclegan.tracking.runs import TrackedRun, away_is_an_error, deliver_waiting
+from cyclegan.tracking.store import Store, open_store, waiting
 
 
 def training_run(project: Project) -> dict[str, Any]:
@@ -73,10 +75,46 @@ def generator_files(project: Project) -> dict[Direction, Path]:
     return {direction: project.models / f"generator_{direction}.keras" for direction in DIRECTIONS}
 
 
+@contextmanager
+def attached(project: Project, tracking: Tracking, training: dict[str, Any]) -> Iterator[TrackedRun]:
+    """The training's MLflow run, open for what later stages add to it; with `tracking.offline` its journal.
+
+    The store is opened at once, so that one that is away is told before any work.
+
+    Raises:
+        UserError: the store cannot be used, or another process writes to the journal.
+    """
+    if tracking.offline:
+        with TrackedRun.attach_offline(waiting(project), **_known(training)) as tracked:
+            yield tracked
+    else:
+        store = opened_store(project, tracking)
+        with away_is_an_error(store):
+            yield attach(store, training)
+
+
 def attach(store: Store, training: dict[str, Any]) -> TrackedRun:
     """The training's MLflow run, open for what later stages add to it."""
-    name = f"{training['dataset']}-{training['run_key'][:8]}"
-    return TrackedRun.attach(store, training["run_id"], experiment=training["experiment"], name=name)
+    return TrackedRun.attach(store, **_known(training))
+
+
+def _known(training: dict[str, Any]) -> dict[str, str]:
+    return {
+        "run_id": training["run_id"],
+        "experiment": training["experiment"],
+        "name": f"{training['dataset']}-{training['run_key'][:8]}",
+    }
+
+
+def opened_store(project: Project, tracking: Tracking) -> Store:
+    """The store, with all in it that trainings could not deliver.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    store = open_store(project, tracking)
+    deliver_waiting(store)
+    return store
 
 
 def measured(figures: Mapping[str, Any]) -> dict[str, float]:

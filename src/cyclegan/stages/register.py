@@ -10,14 +10,26 @@ from cyclegan.project import Project
 from cyclegan.registry.gate import choose
 from cyclegan.registry.measured import Measured, read_per_image
 from cyclegan.registry.register import Candidate, register
-from cyclegan.stages.outputs import attach, generator_files, measured, test_figures, training_run
+from cyclegan.stages.outputs import (
+    attach,
+    generator_files,
+    measured,
+    opened_store,
+    test_figures,
+    training_run,
+)
 from cyclegan.tracking.provenance import tags
-from cyclegan.tracking.store import open_store
+from cyclegan.tracking.runs import away_is_an_error
 
 
 def run(project: Project) -> None:
     """Register `<dataset>-AtoB` and `<dataset>-BtoA`, champion where they are better; write `reports/register.json`."""
     params = load(project.params)
+    if params.tracking.offline:
+        raise UserError(
+            "tracking.offline: true, but the model registry is part of MLflow: set it to false where MLflow can be "
+            "reached, then 'dvc repro' delivers what has waited and registers"
+        )
     training = training_run(project)
     evaluated = project.reports / "evaluate"
     metrics = test_figures(project)
@@ -42,16 +54,22 @@ def run(project: Project) -> None:
             )
         )
     # Only now: a gate that cannot work is told before anything is opened.
-    store = open_store(project, params.tracking)
-    tracked = attach(store, training)
-    versions = register(
-        store,
-        tracked.id,
-        params.data.dataset,
-        candidates,
-        bit_depth=params.data.bit_depth,
-        tags={**tags(project), "run_id": tracked.id, "run_key": training["run_key"], "data.md5": training["data_md5"]},
-    )
+    store = opened_store(project, params.tracking)
+    with away_is_an_error(store):
+        tracked = attach(store, training)
+        versions = register(
+            store,
+            tracked.id,
+            params.data.dataset,
+            candidates,
+            bit_depth=params.data.bit_depth,
+            tags={
+                **tags(project),
+                "run_id": tracked.id,
+                "run_key": training["run_key"],
+                "data.md5": training["data_md5"],
+            },
+        )
     report = {
         version.direction: {
             "name": version.name,

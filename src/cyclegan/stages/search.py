@@ -45,6 +45,10 @@ def _search(project: Project, params: Params, folder: Path, workers: int, storag
     from cyclegan.search.worker import experiment, threads_for, trial_command
     from cyclegan.tracking.locks import held
 
+    if params.tracking.offline:
+        raise UserError(
+            "tracking.offline: true, but a search records its trials in MLflow: set it to false, or search.trials to 0"
+        )
     refuse_unknown_figures(params, PackedDataset.open(project.split))
     trial_command(params.search.command)
     search = SharedSearch(project, params, study_key(project, params), storage or params.search.storage, create=True)

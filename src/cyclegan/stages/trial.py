@@ -79,6 +79,9 @@ class Telling:
     def log_image(self, step: int, key: str, image: np.ndarray) -> None:
         self._tracked.log_image(step, key, image)
 
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        self._tracked.set_tags(tags)
+
     def tell(self, figures: Mapping[str, float]) -> None:
         """Report, and raise Pruned if that is the answer."""
         self._told.write(json.dumps({"figures": dict(figures)}) + "\n")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
+SECRET = "password|passwd|token|secret|signature|credential|key"
+
 
 def without_credentials(text: str) -> str:
-    """Drop `user:password@` and `password=…` from every URI in a text."""
-    return re.sub(r"(?<=://)[^/\s]+@|\bpassword=[^&\s]*", "", text)
+    """Drop `user:password@`, and the values of `password=…`, `token=…` and their like, from every URI in a text."""
+    text = re.sub(r"(?<=://)[^/\s]+@", "", text)
+    return re.sub(rf"(?i)(?<=[?&;\s])([\w-]*(?:{SECRET}))=[^&;\s'\"]*", r"\1=***", text)

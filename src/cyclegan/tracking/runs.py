@@ -8,29 +8,36 @@ import logging
 import os
 import signal
 import socket
+import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlflow import MlflowClient, entities
+from mlflow import entities
 from mlflow.exceptions import MlflowException
-from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
-from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
-from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
 
 from cyclegan.errors import UserError
+from cyclegan.tracking.credentials import without_credentials
+from cyclegan.tracking.delivery import AT_ONCE, Delivery, Past, Sender, is_hopeless, reason
+from cyclegan.tracking.host import PREFIX, host_figures
+from cyclegan.tracking.journal import ABOUT, Entry, Journal, journals, only_user, stamped, write_picture
 from cyclegan.tracking.locks import held
 from cyclegan.tracking.store import LOCK_TAG, Store, impatient
 
-# On a run that was opened in place of one that the store had lost.
+# On a run that was opened in place of an id that the store does not know: it lost that run, or never had it, offline.
 REPLACES_TAG = "cyclegan.replaces"
+PROCESS_TAGS = ("process.pid", "process.host", "mlflow.user")
+# Where a resumption differs in these from the first process, it is noted beside them.
+RESUMED_TAGS = {"git.commit": "cyclegan.resumed_at_commit", "device": "cyclegan.resumed_on_device"}
+# A server that needs longer than this is away for now.
+PATIENCE_SECONDS = 10
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +55,22 @@ class DatasetInput:
 
 
 class TrackedRun:
-    """A run that metrics, pictures and files go to: made by `start` for a training, by `attach` for later stages."""
+    """A run that metrics, pictures and files go to.
 
-    def __init__(self, store: Store, run_id: str, past: _Past | None = None, lock: Path | None = None) -> None:
+    Made by `start` for a training, by `offline` for one without a tracking server, by `attach` for later stages.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        *,
+        delivery: Delivery | None = None,
+        journal: Journal | None = None,
+        sender: Sender | None = None,
+        lock: Path | None = None,
+    ) -> None:
         self.id = run_id
-        self._client: MlflowClient = store.client
-        self._past = past
-        self._lock = lock
+        self._delivery, self._journal, self._sender, self._lock = delivery, journal, sender, lock
 
     @classmethod
     @contextmanager
@@ -71,46 +87,84 @@ class TrackedRun:
     ) -> Iterator[TrackedRun]:
         """Open a run around a training; host and GPU figures are sampled as long as it is open.
 
+        What is recorded goes into a journal on disk first and from there to the store, which may be away for a while:
+        the training goes on. What could not be delivered by the end stays in the journal, and a warning says so; see
+        `deliver_waiting`.
+
         The run ends FINISHED, or FAILED after an exception, or KILLED after Ctrl-C, SIGTERM or SIGHUP; the last two
         raise SystemExit inside the context, unless the program handles them itself.
 
         Args:
             experiment: its name; created where it does not exist.
-            params: flat; written once, values over MLflow's limit are cut.
+            params: flat; written once, values over MLflow's limit are cut, credentials in URIs are left out.
+            tags: where a resumed run has one already, it keeps it.
             resume: id of the run to go on with; of `params` it takes those that it does not have yet. If the store no
                 longer has it, a new run is opened, with a warning.
 
         Raises:
-            UserError: another live process writes to the run, or see `Store.experiment`.
+            UserError: another live process writes to the run, the store went away, or see `Store.experiment`.
         """
-        with _signals_raise():
-            experiment_id = store.experiment(experiment)
-            found = None if resume is None else _find(store, resume)
+        about = _about(resume, experiment, name, params, tags, inputs)
+        with _signals_raise(), impatient(PATIENCE_SECONDS):
+            with away_is_an_error(store):
+                found = None if resume is None else find_run(store, resume, experiment)
             if resume is not None and found is None:
                 logger.warning("MLflow run %s is no longer in %s: a new run is opened", resume, store.shown)
             with _held_lock(store, found) as lock:
-                fixed = {key: _fit(value) for key, value in params.items()}
-                process = {
-                    LOCK_TAG: str(lock),
-                    "process.pid": str(os.getpid()),
-                    "process.host": socket.gethostname(),
-                    "mlflow.user": _user(),
-                }
-                if found is None:
-                    created = store.client.create_run(experiment_id, tags=process, run_name=name)
-                    run = cls(store, created.info.run_id, lock=lock)
-                else:
-                    fixed = _not_written_before(fixed, found)
-                    run = cls(store, found.info.run_id, past=_Past(store, found.info.run_id, keep="any"), lock=lock)
-                with _status(store, run.id, lock):
-                    if found is not None:
-                        store.client.update_run(run.id, status="RUNNING")
-                    # Again on resume: the process may have been killed between creating the run and this.
-                    run.set_tags({**(tags or {}), **process})
-                    run._write_params(fixed)
-                    _log_inputs(store, run.id, inputs)
-                    with _system_metrics(store, run.id):
+                with away_is_an_error(store):
+                    about["tags"][LOCK_TAG] = str(lock)
+                    run_id = _open_run(store, about, found)
+                with (
+                    _status_if_not_begun(store, run_id, lock),
+                    only_user(store.journals / run_id, wait=2) as free,
+                ):
+                    if not free:
+                        raise UserError(f"{store.journals / run_id} is in use by another process: wait for it")
+                    past = None if found is None else Past(store, run_id, keep="any")
+                    delivery = Delivery(store, run_id, past)
+                    journal = Journal(store.journals / run_id, {**about, "run_id": run_id, "params": {}, "inputs": []})
+                    with away_is_an_error(store):
+                        _deliver_all(journal, delivery)
+                        if found is not None:
+                            store.client.update_run(run_id, status="RUNNING")
+                    sender = Sender(journal, delivery, store.shown)
+                    run = cls(run_id, journal=journal, sender=sender, lock=lock)
+                    with _ended(run, journal), host_figures(run._log_host, _next_host_step(found, journal)):
                         yield run
+
+    @classmethod
+    @contextmanager
+    def offline(
+        cls,
+        journals: Path,
+        *,
+        experiment: str,
+        name: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str] | None = None,
+        inputs: Sequence[DatasetInput] = (),
+        resume: str | None = None,
+    ) -> Iterator[TrackedRun]:
+        """As `start`, but nothing is delivered: all stays in the journal until `deliver_waiting`.
+
+        The run gets an id of its own. The MLflow run that is opened at last has that id as its tag `cyclegan.replaces`,
+        by which later stages find it.
+
+        Args:
+            journals: the folder of all journals.
+
+        Raises:
+            UserError: another live process writes to the run.
+        """
+        run_id = resume or uuid.uuid4().hex
+        about = _about(run_id, experiment, name, params, tags, inputs)
+        with _signals_raise(), only_user(journals / run_id, wait=2) as free:
+            if not free:
+                raise UserError(f"{journals / run_id} is being written by another process: wait for it, or end it")
+            journal = Journal(journals / run_id, _merged(journals / run_id, about))
+            run = cls(run_id, journal=journal)
+            with _ended(run, journal), host_figures(run._log_host, _next_host_step(None, journal)):
+                yield run
 
     @classmethod
     def attach(cls, store: Store, run_id: str, *, experiment: str, name: str) -> TrackedRun:
@@ -122,61 +176,279 @@ class TrackedRun:
         Raises:
             UserError: see `Store.experiment`.
         """
-        if _find(store, run_id) is None:
+        found = find_run(store, run_id, experiment)
+        if found is None:
             lost, experiment_id = run_id, store.experiment(experiment)
-            ours = store.client.search_runs([experiment_id], f"tags.`{REPLACES_TAG}` = '{lost}'", max_results=1)
-            if ours:
-                run_id = ours[0].info.run_id
-            else:
-                logger.warning("MLflow run %s is not in %s: a run is opened in its place", lost, store.shown)
-                run_id = store.client.create_run(experiment_id, tags={REPLACES_TAG: lost}, run_name=name).info.run_id
-                store.client.set_terminated(run_id, "FINISHED")
-        return cls(store, run_id, past=_Past(store, run_id, keep="equal"))
+            logger.warning("MLflow run %s is not in %s: a run is opened in its place", lost, store.shown)
+            run_id = store.client.create_run(experiment_id, tags={REPLACES_TAG: lost}, run_name=name).info.run_id
+            store.client.set_terminated(run_id, "FINISHED")
+        else:
+            run_id = found.info.run_id
+        return cls(run_id, delivery=Delivery(store, run_id, past=Past(store, run_id, keep="equal")))
+
+    @classmethod
+    @contextmanager
+    def attach_offline(cls, journals: Path, run_id: str, *, experiment: str, name: str) -> Iterator[TrackedRun]:
+        """As `attach`, but into the run's journal.
+
+        Raises:
+            UserError: another live process writes to the run.
+        """
+        with only_user(journals / run_id, wait=2) as free:
+            if not free:
+                raise UserError(f"{journals / run_id} is being written by another process: wait for it, or end it")
+            about = _merged(journals / run_id, _about(run_id, experiment, name, {}, {}, ()))
+            yield cls(run_id, journal=Journal(journals / run_id, about))
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Record all metrics of a step in one call. NaN is kept as NaN, infinity as the largest float.
+        """Record all metrics of a step. NaN is kept as NaN, infinity as the largest float.
 
         A resumed run keeps the points it has; an attached run keeps those that are equal.
         """
-        now = time.time_ns() // 1_000_000
-        points = [
-            entities.Metric(key, float(value), now, step)
-            for key, value in metrics.items()
-            if self._past is None or not self._past.has_point(key, step, float(value))
-        ]
-        if points:
-            self._client.log_batch(self.id, metrics=points, synchronous=True)
+        self.log_rows([(step, metrics)])
         if self._lock is not None:
             # Should the process be killed, this is when its run ended.
             with suppress(FileNotFoundError):
                 # Not the file system's own clock, which is coarser and may lie before the points' time.
                 os.utime(self._lock, ns=(time.time_ns(), time.time_ns()))
 
+    def log_rows(self, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+        """Record many steps, `(step, metrics)`, as `log_metrics` does."""
+        self._record(
+            *(
+                {"kind": "metrics", "step": step, "values": {key: float(value) for key, value in metrics.items()}}
+                for step, metrics in rows
+            )
+        )
+
     def log_image(self, step: int, key: str, image: np.ndarray) -> None:
         """Add a picture [H, W, C] (uint8; C = 1, 3 or 4) to the series `key`, which the run's page shows with a slider.
 
-        It is stored when this returns. A resumed run keeps the pictures it has.
+        A resumed run keeps the pictures it has.
         """
         if image.dtype != np.uint8 or image.ndim != 3:
             raise ValueError(f"expected a uint8 picture [H, W, C], not {image.dtype} {list(image.shape)}")
-        if self._past is None or not self._past.has_image(key, step):
-            self._client.log_image(self.id, image, key=key, step=step, synchronous=True)
+        entry = {"kind": "image", "step": step, "key": key}
+        if self._journal is not None:
+            self._record({**entry, "file": self._journal.keep_picture(image)})
+            return
+        assert self._delivery is not None
+        with tempfile.TemporaryDirectory() as folder:
+            write_picture(Path(folder) / "picture.png", image)
+            self._delivery.apply([stamped({**entry, "file": "picture.png"})], Path(folder))
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Store a file, or the contents of a folder, under `folder` of the run's artifacts."""
-        if path.is_dir():
-            self._client.log_artifacts(self.id, str(path), folder)
+        if self._journal is not None:
+            self._record({"kind": "files", "folder": folder, "file": self._journal.keep_files(path)})
         else:
-            self._client.log_artifact(self.id, str(path), folder)
+            assert self._delivery is not None
+            self._delivery.log_files(path, folder)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; what a tag held before is replaced."""
-        for batch in _batches([entities.RunTag(key, str(value)) for key, value in tags.items()]):
-            self._client.log_batch(self.id, tags=batch, synchronous=True)
+        self._record({"kind": "tags", "tags": {key: without_credentials(str(value)) for key, value in tags.items()}})
 
-    def _write_params(self, params: Mapping[str, str]) -> None:
-        for batch in _batches([entities.Param(key, value) for key, value in params.items()]):
-            self._client.log_batch(self.id, params=batch, synchronous=True)
+    def delivered(self, patience: float = 20.0) -> bool:
+        """Wait until the store has all that was recorded so far; False if it did not take it in so many seconds."""
+        deadline = time.monotonic() + patience
+        while self._journal is not None and len(self._journal) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return not self._journal
+
+    def _record(self, *entries: Entry) -> None:
+        if self._journal is None:
+            assert self._delivery is not None
+            self._delivery.apply([stamped(entry) for entry in entries], Path())
+            return
+        if self._sender is not None and self._sender.failure is not None:
+            raise self._sender.failure
+        self._journal.append(*entries)
+
+    def _log_host(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.log_rows([(step, metrics)])
+
+    def _end(self, status: str, patience: float, limit: float) -> None:
+        """Note how the run ended, and deliver what is left as far as that is possible in so many seconds."""
+        assert self._journal is not None
+        self._journal.append({"kind": "end", "status": status})
+        if self._lock is not None:
+            # From here on the journal knows how the run ended, whether or not the store does.
+            self._lock.unlink(missing_ok=True)
+        if self._sender is not None:
+            if self._sender.finish(patience, limit):
+                self._journal.remove()
+            elif self._sender.failure is not None:
+                raise self._sender.failure
+        if len(self._journal):
+            logger.warning(
+                "%d entries for MLflow run %s wait in %s: 'cyclegan sync', or the next training, delivers them",
+                len(self._journal), self.id, self._journal.folder,
+            )  # fmt: skip
+
+
+def deliver_waiting(store: Store) -> dict[str, int]:
+    """Deliver the journals that trainings have left behind; return the number of entries for each MLflow run.
+
+    Those of trainings that are still alive are left to them. A run whose trainer vanished without saying how it ended
+    becomes KILLED. A journal that cannot be delivered at all (its run was deleted for good, say) is left, with a
+    warning.
+
+    Raises:
+        UserError: the store went away meanwhile; what is left stays in its journal.
+    """
+    done: dict[str, int] = {}
+    for folder in journals(store.journals):
+        with only_user(folder) as free:
+            # It may have been delivered by another process since it was listed.
+            if not free or not (folder / ABOUT).is_file():
+                continue
+            journal = Journal(folder)
+            about, count, last = journal.about, len(journal), [*journal.all()][-1:]
+            with away_is_an_error(store):
+                found = find_run(store, about["run_id"], about["experiment"])
+                run_id = _open_run(store, about, found)
+                _deliver_all(journal, Delivery(store, run_id, Past(store, run_id, keep="any")))
+                run = store.client.get_run(run_id)
+                if run.info.status == "RUNNING" and LOCK_TAG not in run.data.tags:
+                    end = last[0]["time"] if last else about["time"]
+                    store.client.set_terminated(run_id, "KILLED", end)
+            journal.remove()
+            done[run_id] = count
+    return done
+
+
+def find_run(store: Store, run_id: str, experiment: str) -> entities.Run | None:
+    """The run of this id, or the one that was opened in its place; None if there is neither."""
+    if found := _find(store, run_id):
+        return found
+    ours = store.client.search_runs(
+        [store.experiment(experiment)], f"tags.`{REPLACES_TAG}` = '{run_id}'", max_results=1
+    )
+    return ours[0] if ours else None
+
+
+def _deliver_all(journal: Journal, delivery: Delivery) -> None:
+    while entries := journal.oldest(AT_ONCE):
+        delivery.apply(entries, journal.folder)
+        journal.drop(len(entries))
+
+
+def _about(
+    run_id: str | None,
+    experiment: str,
+    name: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str] | None,
+    inputs: Sequence[DatasetInput],
+) -> dict[str, Any]:
+    """All that is needed to open a run, now or later."""
+    return {
+        "run_id": run_id,
+        "experiment": experiment,
+        "name": name,
+        "time": time.time_ns() // 1_000_000,
+        "params": {key: _fit(value) for key, value in params.items()},
+        "tags": {key: without_credentials(str(value)) for key, value in (tags or {}).items()}
+        | {"process.pid": str(os.getpid()), "process.host": socket.gethostname(), "mlflow.user": _user()},
+        "inputs": [{**asdict(item), "source": without_credentials(item.source)} for item in inputs],
+    }
+
+
+def _merged(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier process wrote down of the same run comes first."""
+    if not (folder / ABOUT).is_file():
+        return about
+    before = Journal(folder).about
+    tags = {**about["tags"], **before["tags"], **_of_this_process(before["tags"], about["tags"])}
+    return {**about, **before, "tags": tags, "params": {**about["params"], **before["params"]}}
+
+
+def _of_this_process(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
+    """The tags that a resumption replaces or adds; all others keep what they held first."""
+    replaced = {key: now[key] for key in (*PROCESS_TAGS, LOCK_TAG) if key in now}
+    for key, tag in RESUMED_TAGS.items():
+        if key in now and before.get(key, now[key]) != now[key]:
+            replaced[tag] = now[key]
+    return replaced
+
+
+def _open_run(store: Store, about: Mapping[str, Any], found: entities.Run | None) -> str:
+    """Create the run, or bring one up to date; return its id."""
+    if found is None:
+        experiment_id = store.experiment(about["experiment"])
+        tags = {key: about["tags"][key] for key in (*PROCESS_TAGS, LOCK_TAG) if key in about["tags"]}
+        if about["run_id"] is not None:
+            tags[REPLACES_TAG] = about["run_id"]
+        run_id = store.client.create_run(experiment_id, about["time"], tags, about["name"]).info.run_id
+        new = dict(about["tags"])
+    else:
+        run_id, before = found.info.run_id, found.data.tags
+        new = {key: value for key, value in about["tags"].items() if key not in before}
+        new |= _of_this_process(before, about["tags"])
+    # On a run that was there, too: its process may have been killed between creating it and this.
+    Delivery(store, run_id).set_tags(new)
+    params = about["params"] if found is None else _not_written_before(about["params"], found)
+    for batch in _batches([entities.Param(key, value) for key, value in params.items()]):
+        store.client.log_batch(run_id, params=batch, synchronous=True)
+    _log_inputs(store, run_id, [DatasetInput(**item) for item in about["inputs"]])
+    return run_id
+
+
+@contextmanager
+def away_is_an_error(store: Store) -> Iterator[None]:
+    """For what cannot go on without the store: one line that says what can be done."""
+    try:
+        yield
+    except MlflowException as error:
+        if is_hopeless(error):
+            raise
+        raise UserError(
+            f"MLflow at {store.shown} went away or refuses to be written: bring it back, or set tracking.offline: true "
+            f"to do without it and deliver later ({reason(error)})"
+        ) from error
+
+
+def _next_host_step(run: entities.Run | None, journal: Journal) -> int:
+    """Host figures have steps of their own, which a resumption goes on with."""
+    steps = [entry["step"] for entry in journal.all() if any(key.startswith(PREFIX) for key in entry.get("values", {}))]
+    if run is not None:
+        steps += [metric.step for metric in run.data._metric_objs if metric.key.startswith(PREFIX)]
+    return max(steps, default=-1) + 1
+
+
+@contextmanager
+def _ended(run: TrackedRun, journal: Journal) -> Iterator[None]:
+    """Give the run the status that fits the way in which this context is left."""
+    try:
+        yield
+    except BaseException as error:
+        try:
+            with _undisturbed():
+                if isinstance(error, Exception):
+                    run._end("FAILED", patience=5, limit=30)
+                else:
+                    run._end("KILLED", patience=2, limit=3)
+        except (OSError, MlflowException) as second:
+            # The reason why the training ended must not be hidden behind this.
+            logger.warning("MLflow run %s could not be closed: %s", run.id, type(second).__name__)
+        raise
+    with _undisturbed():
+        run._end("FINISHED", patience=10, limit=float("inf"))
+
+
+@contextmanager
+def _status_if_not_begun(store: Store, run_id: str, lock: Path) -> Iterator[None]:
+    """A run that was opened, and whose training then could not begin, must not stay RUNNING."""
+    try:
+        yield
+    except BaseException as error:
+        if lock.exists():
+            with suppress(MlflowException), _undisturbed():
+                status = "FAILED" if isinstance(error, Exception) else "KILLED"
+                store.client.set_terminated(run_id, status)
+                lock.unlink()
+        raise
 
 
 def close_stale_runs(store: Store, experiment: str) -> list[str]:
@@ -184,13 +456,14 @@ def close_stale_runs(store: Store, experiment: str) -> list[str]:
 
     MLflow leaves the run of a killed process RUNNING for ever. Runs of other machines are left alone.
     """
-    experiment_id, running = store.experiment(experiment), "attributes.status = 'RUNNING'"
-    page = store.client.search_runs([experiment_id], running)
-    found = list(page)
-    while page.token:
-        page = store.client.search_runs([experiment_id], running, page_token=page.token)
-        found += page
-    return [run.info.run_id for run in found if _close_if_stale(store, run)]
+    with away_is_an_error(store):
+        experiment_id, running = store.experiment(experiment), "attributes.status = 'RUNNING'"
+        page = store.client.search_runs([experiment_id], running)
+        found = list(page)
+        while page.token:
+            page = store.client.search_runs([experiment_id], running, page_token=page.token)
+            found += page
+        return [run.info.run_id for run in found if _close_if_stale(store, run)]
 
 
 def _close_if_stale(store: Store, run: entities.Run) -> bool:
@@ -208,36 +481,6 @@ def _close_if_stale(store: Store, run: entities.Run) -> bool:
         if free:
             path.unlink(missing_ok=True)
     return stale
-
-
-class _Past:
-    """What a reopened run already holds, read when it is first asked for.
-
-    Args:
-        keep: `any` point of the same step, or only an `equal` one (then a changed figure is added).
-    """
-
-    def __init__(self, store: Store, run_id: str, keep: str) -> None:
-        self._client: MlflowClient = store.client
-        self._run_id = run_id
-        self._keep = keep
-        self._points: dict[str, dict[int, float]] = {}
-        self._images: set[tuple[str, str]] | None = None
-
-    def has_point(self, key: str, step: int, value: float) -> bool:
-        if key not in self._points:
-            history = self._client.get_metric_history(self._run_id, key)
-            self._points[key] = {point.step: point.value for point in history}
-        points = self._points[key]
-        return step in points and (self._keep == "any" or np.array_equal(points[step], value, equal_nan=True))
-
-    def has_image(self, key: str, step: int) -> bool:
-        if self._images is None:
-            # MLflow's naming: images/<key>+step+<step>+timestamp+<ms>+<uuid>.png, then the same +compressed.webp.
-            names = [file.path.removeprefix("images/") for file in self._client.list_artifacts(self._run_id, "images")]
-            complete = [name.split("+") for name in names if name.endswith("+compressed.webp")]
-            self._images = {(part[0], part[2]) for part in complete if len(part) > 2}
-        return (key.replace("/", "~"), str(step)) in self._images
 
 
 def _find(store: Store, run_id: str) -> entities.Run | None:
@@ -260,7 +503,7 @@ def _not_written_before(params: Mapping[str, str], run: entities.Run) -> dict[st
 
 
 def _fit(value: Any) -> str:
-    text = str(value)
+    text = without_credentials(str(value))
     return text if len(text) <= MAX_PARAM_VAL_LENGTH else text[: MAX_PARAM_VAL_LENGTH - 1] + "…"
 
 
@@ -303,28 +546,6 @@ def _held_lock(store: Store, run: entities.Run | None) -> Iterator[Path]:
 
 
 @contextmanager
-def _status(store: Store, run_id: str, lock: Path) -> Iterator[None]:
-    """Give the run the status that fits the way in which this context is left."""
-    try:
-        yield
-    except BaseException as error:
-        try:
-            with _undisturbed(), impatient():
-                _close(store, run_id, lock, "FAILED" if isinstance(error, Exception) else "KILLED")
-        except MlflowException as second:
-            # The reason why the training ended must not be hidden behind this.
-            logger.warning("MLflow run %s could not be closed: %s", run_id, type(second).__name__)
-        raise
-    with _undisturbed():
-        _close(store, run_id, lock, "FINISHED")
-
-
-def _close(store: Store, run_id: str, lock: Path, status: str) -> None:
-    store.client.set_terminated(run_id, status)
-    lock.unlink(missing_ok=True)
-
-
-@contextmanager
 def _signals_raise() -> Iterator[None]:
     """SIGTERM and SIGHUP, which would end the process on the spot, raise SystemExit here, so that runs get closed."""
 
@@ -359,18 +580,3 @@ def _undisturbed() -> Iterator[None]:
         for number, handler in before.items():
             with suppress(TypeError):  # None: a handler that was not installed from Python
                 signal.signal(number, handler)
-
-
-@contextmanager
-def _system_metrics(store: Store, run_id: str) -> Iterator[None]:
-    """Sample processor, memory and, with nvidia-ml-py, each GPU; every ten seconds unless MLflow is told otherwise."""
-    monitor: Any = SystemMetricsMonitor(  # type: ignore[no-untyped-call]
-        run_id, resume_logging=True, tracking_uri=store.uri
-    )
-    # Disk and network of the host say nothing about a training and would double the number of series.
-    monitor.monitors = [m for m in monitor.monitors if not isinstance(m, DiskMonitor | NetworkMonitor)]
-    monitor.start()
-    try:
-        yield
-    finally:
-        monitor.finish()

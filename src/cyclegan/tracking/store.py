@@ -61,6 +61,9 @@ class Store:
     locks: Path
     """Folder with one file per live run on this machine, locked by the run's process."""
 
+    journals: Path
+    """Folder with the journals of the runs of this project that have not been delivered."""
+
     artifacts: str | None
     """Artifact location of new experiments; None where a server decides."""
 
@@ -114,7 +117,7 @@ def open_store(project: Project, tracking: Tracking) -> Store:
     uri, origin = _wanted(project, tracking)
     kind = uri.partition(":")[0].partition("+")[0].lower()
     if kind == "sqlite":
-        store = _open_sqlite(_database(uri, origin, project))
+        store = _open_sqlite(_database(uri, origin, project), waiting(project))
     elif kind in ("http", "https"):
         store = _open_server(uri, origin, project)
     elif kind in SQL:
@@ -127,6 +130,11 @@ def open_store(project: Project, tracking: Tracking) -> Store:
         )
     _make_current(store.uri)
     return store
+
+
+def waiting(project: Project) -> Path:
+    """Where what is to be recorded waits while the store is away."""
+    return project.mlruns.resolve() / "waiting"
 
 
 @contextmanager
@@ -166,7 +174,7 @@ def _database(uri: str, origin: str, project: Project) -> Path:
     return (project.home / name).resolve()
 
 
-def _open_sqlite(database: Path) -> Store:
+def _open_sqlite(database: Path, journals: Path) -> Store:
     uri, artifacts = _sqlite_uri(database), (database.parent / "artifacts").as_uri()
     locks = database.parent / "running"
     try:
@@ -178,11 +186,13 @@ def _open_sqlite(database: Path) -> Store:
             with closing(sqlite3.connect(database, timeout=20)) as connection:
                 # Eight times faster, and stays with the file.
                 connection.execute("PRAGMA journal_mode=WAL")
-                store = Store(uri, _checked_client(uri, database), locks, artifacts)
+                store = Store(uri, _checked_client(uri, database), locks, journals, artifacts)
                 _follow_move(connection, store, database)
     except OSError as error:
         raise UserError(f"{error.filename or database}: {error.strerror}; MLflow's store must be writable") from error
     except sqlite3.Error as error:
+        if "locked" in str(error):
+            raise UserError(f"{database} is locked by another process; end that one, or wait for it") from error
         raise UserError(f"{database} is no usable MLflow store ({error}): restore it or move it away") from error
     return store
 
@@ -271,9 +281,10 @@ def _open_server(uri: str, origin: str, project: Project) -> Store:
     except MlflowException as error:
         raise UserError(
             f"{origin} = {uri}: the MLflow server does not answer as one should; start it, correct the address, "
-            f"or leave it empty to use the project's own store ({_one_line(error)})"
+            "leave it empty to use the project's own store, or set tracking.offline: true to train without it and "
+            f"deliver later ({_one_line(error)})"
         ) from error
-    return Store(uri=uri, client=client, locks=_locks(project), artifacts=None)
+    return Store(uri=uri, client=client, locks=_locks(project), journals=waiting(project), artifacts=None)
 
 
 def _open_sql(uri: str, origin: str, project: Project) -> Store:
@@ -289,7 +300,13 @@ def _open_sql(uri: str, origin: str, project: Project) -> Store:
             f"{origin} = {without_credentials(uri)}: the data base cannot be used; start it, correct the address, or "
             f"install its driver ({_one_line(error)})"
         ) from error
-    return Store(uri=uri, client=client, locks=locks, artifacts=(project.mlruns.resolve() / "artifacts").as_uri())
+    return Store(
+        uri=uri,
+        client=client,
+        locks=locks,
+        journals=waiting(project),
+        artifacts=(project.mlruns.resolve() / "artifacts").as_uri(),
+    )
 
 
 def _locks(project: Project) -> Path:

@@ -1,0 +1,22 @@
+"""Command `sync`: deliver what trainings could not, or were not to, record in MLflow at once."""
+
+from __future__ import annotations
+
+from cyclegan.params import load
+from cyclegan.project import Project
+from cyclegan.tracking.runs import deliver_waiting
+from cyclegan.tracking.store import open_store
+
+
+def run(project: Project) -> None:
+    """Deliver all journals of the project, also with `tracking.offline: true`; print what was delivered.
+
+    Raises:
+        UserError: the store cannot be used.
+    """
+    store = open_store(project, load(project.params).tracking)
+    done = deliver_waiting(store)
+    for run_id, count in done.items():
+        print(f"MLflow run {run_id}: {count} entries delivered to {store.shown}")
+    if not done:
+        print("nothing was waiting")

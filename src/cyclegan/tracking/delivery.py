@@ -1,0 +1,234 @@
+"""From a journal into MLflow: each entry as often as need be, with the result of once."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from mlflow import MlflowClient, entities
+from mlflow.exceptions import MlflowException
+from mlflow.tracking.multimedia import compress_image_size
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
+from mlflow.utils.validation import MAX_METRICS_PER_BATCH
+from PIL import Image
+
+from cyclegan.tracking.credentials import without_credentials
+from cyclegan.tracking.journal import Entry, Journal
+from cyclegan.tracking.store import Store
+
+AT_ONCE = 200
+"""Entries delivered between two looks at the rest of the journal."""
+
+LONGEST_PAUSE = 15.0
+"""Seconds between two attempts to reach a store that is away; the first pauses are shorter."""
+
+# What no later attempt can mend.
+HOPELESS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"}
+
+logger = logging.getLogger(__name__)
+
+
+class Past:
+    """What a reopened run already holds, read when it is first asked for.
+
+    Args:
+        keep: `any` point of the same step, or only an `equal` one (then a changed figure is added).
+    """
+
+    def __init__(self, store: Store, run_id: str, keep: str) -> None:
+        self._client: MlflowClient = store.client
+        self._run_id = run_id
+        self._keep = keep
+        self._points: dict[str, dict[int, float]] = {}
+        self._images: set[tuple[str, str]] | None = None
+
+    def has_point(self, key: str, step: int, value: float) -> bool:
+        if key not in self._points:
+            history = self._client.get_metric_history(self._run_id, key)
+            self._points[key] = {point.step: point.value for point in history}
+        points = self._points[key]
+        return step in points and (self._keep == "any" or np.array_equal(points[step], value, equal_nan=True))
+
+    def note(self, metric: entities.Metric) -> None:
+        """A point that the run holds from now on."""
+        self._points[metric.key][metric.step] = metric.value
+
+    def has_image(self, key: str, step: int) -> bool:
+        if self._images is None:
+            # MLflow's naming, see Delivery: the compressed picture comes last.
+            names = [file.path.removeprefix("images/") for file in self._client.list_artifacts(self._run_id, "images")]
+            complete = [name.split("+") for name in names if name.endswith("+compressed.webp")]
+            self._images = {(part[0], part[2]) for part in complete if len(part) > 2}
+        return (key.replace("/", "~"), str(step)) in self._images
+
+    def note_image(self, key: str, step: int) -> None:
+        """A picture that the run holds from now on."""
+        if self._images is not None:
+            self._images.add((key.replace("/", "~"), str(step)))
+
+
+class Delivery:
+    """Brings entries into one run.
+
+    Args:
+        past: what the run holds of what may come again; None: it is new.
+    """
+
+    def __init__(self, store: Store, run_id: str, past: Past | None = None) -> None:
+        self._client: MlflowClient = store.client
+        self._run_id = run_id
+        self._past = past
+
+    def apply(self, entries: Sequence[Entry], folder: Path) -> None:
+        """Bring entries into the run, in their order.
+
+        Args:
+            folder: where the files lie that they name.
+        """
+        points: list[entities.Metric] = []
+        for entry in entries:
+            if entry["kind"] == "metrics":
+                points += self._new_points(entry, points)
+                continue
+            self._log(points)
+            points = []
+            if entry["kind"] == "tags":
+                self.set_tags(entry["tags"])
+            elif entry["kind"] == "image":
+                self._log_image(entry, folder / entry["file"])
+            elif entry["kind"] == "files":
+                self.log_files(folder / entry["file"], entry["folder"])
+            elif entry["kind"] == "end":
+                self._client.set_terminated(self._run_id, entry["status"], entry["time"])
+            else:
+                raise ValueError(f"unknown entry {entry['kind']!r} in {folder}")
+        self._log(points)
+
+    def log_files(self, path: Path, folder: str | None) -> None:
+        if path.is_dir():
+            self._client.log_artifacts(self._run_id, str(path), folder)
+        else:
+            self._client.log_artifact(self._run_id, str(path), folder)
+
+    def set_tags(self, tags: dict[str, str]) -> None:
+        """Set tags; what a tag held before is replaced."""
+        items = [entities.RunTag(key, str(value)) for key, value in tags.items()]
+        for start in range(0, len(items), 100):
+            self._client.log_batch(self._run_id, tags=items[start : start + 100], synchronous=True)
+
+    def _new_points(self, entry: Entry, before: Sequence[entities.Metric]) -> list[entities.Metric]:
+        """The points of an entry that the run does not hold, nor will hold from what comes before it."""
+        points = [entities.Metric(key, value, entry["time"], entry["step"]) for key, value in entry["values"].items()]
+        if self._past is None:
+            return points
+        coming = {(point.key, point.step) for point in before}
+        return [
+            point
+            for point in points
+            if (point.key, point.step) not in coming and not self._past.has_point(point.key, point.step, point.value)
+        ]
+
+    def _log(self, points: list[entities.Metric]) -> None:
+        for start in range(0, len(points), MAX_METRICS_PER_BATCH):
+            batch = points[start : start + MAX_METRICS_PER_BATCH]
+            # MLflow takes a point of equal step, value and time for the same one.
+            self._client.log_batch(self._run_id, metrics=batch, synchronous=True)
+            if self._past is not None:
+                for point in batch:
+                    self._past.note(point)
+
+    def _log_image(self, entry: Entry, file: Path) -> None:
+        if self._past is not None and self._past.has_image(entry["key"], entry["step"]):
+            return
+        # What MlflowClient.log_image does, but under names that are the same at a second attempt.
+        key = entry["key"].replace("/", "~")
+        name = f"{key}+step+{entry['step']}+timestamp+{entry['time']}+{entry['id']}"
+        with tempfile.TemporaryDirectory() as folder, Image.open(file) as image:
+            full, small = Path(folder) / f"{name}.png", Path(folder) / f"{name}+compressed.webp"
+            image.save(full)
+            compress_image_size(image).save(small)
+            for written in (full, small):
+                self._client.log_artifact(self._run_id, str(written), "images")
+        self._client.set_tag(self._run_id, MLFLOW_LOGGED_IMAGES, "True", synchronous=True)
+        if self._past is not None:
+            self._past.note_image(entry["key"], entry["step"])
+
+
+class Sender:
+    """A thread that delivers a journal while it is being written, and goes on trying while the store is away."""
+
+    def __init__(self, journal: Journal, delivery: Delivery, shown: str) -> None:
+        self._journal, self._delivery, self._shown = journal, delivery, shown
+        self._over, self._hurry = threading.Event(), threading.Event()
+        self._is_away = False
+        self._last_success = time.monotonic()
+        self.failure: Exception | None = None
+        # It must not keep a process alive whose store never answers.
+        self._thread = threading.Thread(target=self._run, name="MLflow", daemon=True)
+        self._thread.start()
+
+    def finish(self, patience: float, limit: float = float("inf")) -> bool:
+        """Deliver the rest and end the thread; False if something is left.
+
+        Args:
+            patience: seconds without a delivered entry after which it is given up.
+            limit: seconds in all.
+        """
+        start = self._last_success = time.monotonic()
+        self._hurry.set()
+        while len(self._journal) and self.failure is None and time.monotonic() - start < limit:
+            if time.monotonic() - self._last_success > patience:
+                break
+            time.sleep(0.02)
+        self._over.set()
+        if not len(self._journal):
+            self._thread.join()
+        return not len(self._journal)
+
+    def _run(self) -> None:
+        pause = 0.5
+        while not self._over.is_set():
+            if not self._journal.waiting(0.2):
+                continue
+            entries = self._journal.oldest(AT_ONCE)
+            try:
+                self._delivery.apply(entries, self._journal.folder)
+            except Exception as error:
+                if is_hopeless(error):
+                    self.failure = error
+                    return
+                self._say_away(error)
+                if self._hurry.wait(pause):
+                    self._over.wait(0.5)
+                pause = min(2 * pause, LONGEST_PAUSE)
+                continue
+            self._journal.drop(len(entries))
+            self._last_success = time.monotonic()
+            if self._is_away:
+                logger.warning("MLflow at %s is back: what had waited is being delivered", self._shown)
+            pause, self._is_away = 0.5, False
+
+    def _say_away(self, error: Exception) -> None:
+        if not self._is_away:
+            logger.warning(
+                "MLflow at %s cannot be written (%s): the training goes on, and what it records waits in %s",
+                self._shown, reason(error), self._journal.folder,
+            )  # fmt: skip
+        self._is_away = True
+
+
+def is_hopeless(error: Exception) -> bool:
+    """Whether trying again later is in vain, because the request itself, or this program, is wrong."""
+    if isinstance(error, MlflowException):
+        return error.error_code in HOPELESS
+    return not isinstance(error, OSError)
+
+
+def reason(error: Exception) -> str:
+    """An error of MLflow's in a few words, without credentials."""
+    return without_credentials(" ".join(str(error).split()))[:200]

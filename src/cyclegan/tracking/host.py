@@ -1,0 +1,69 @@
+"""Processor, memory and GPU figures of the machine, as series of a run."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from mlflow.environment_variables import MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL
+from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
+from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+
+PREFIX = "system/"
+SECONDS = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def host_figures(record: Callable[[int, Mapping[str, float]], None], first: int) -> Iterator[None]:
+    """Record a point of each series every ten seconds, unless MLflow's own setting names another interval.
+
+    MLflow's monitors measure; its thread around them would ask the store at each point whether the run still exists.
+    Disk and network are left out: they say nothing about a training and would double the number of series.
+
+    Args:
+        record: is given step and figures.
+        first: the step of the first point.
+    """
+    monitors, over = _monitors(), threading.Event()
+    interval = MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or SECONDS  # type: ignore[no-untyped-call]
+
+    def watch() -> None:
+        step = first
+        while not over.is_set():
+            for monitor in monitors:
+                monitor.collect_metrics()  # type: ignore[no-untyped-call]
+            if over.wait(interval):
+                return
+            figures: dict[str, float] = {}
+            for monitor in monitors:
+                figures |= monitor.aggregate_metrics()  # type: ignore[no-untyped-call]
+                monitor.clear_metrics()  # type: ignore[no-untyped-call]
+            try:
+                record(step, {PREFIX + name: value for name, value in figures.items()})
+            except OSError as error:
+                # The training meets the same full disk, and says so.
+                logger.warning("no more host figures: %s", error.strerror)
+                return
+            step += 1
+
+    watcher = threading.Thread(target=watch, name="host figures", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _monitors() -> list[BaseMetricsMonitor]:
+    monitors: list[BaseMetricsMonitor] = [CPUMonitor()]  # type: ignore[no-untyped-call]
+    try:
+        monitors.append(GPUMonitor())  # type: ignore[no-untyped-call]
+    except (ImportError, RuntimeError) as error:
+        logger.debug("no GPU figures: %s", error)
+    return monitors

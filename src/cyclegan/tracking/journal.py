@@ -1,0 +1,161 @@
+"""What is to be recorded, on disk until it has been: a trainer may be killed, a tracking server may be away."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cyclegan.files import sync_folder, write_json
+from cyclegan.tracking.locks import held
+
+Entry = dict[str, Any]
+
+ABOUT, ENTRIES, LOCK = "about.json", "entries.jsonl", "lock"
+
+logger = logging.getLogger(__name__)
+
+
+class Journal:
+    """The entries of one run that have not been delivered, oldest first; an append-only file of JSON lines.
+
+    An entry is durable when `append` returns. It has an id and a time of its own, so that delivering it twice, which
+    happens when a process is killed in between, does not record it twice. Once all are delivered the file is emptied.
+    Any thread may append; one may take entries off. Processes are kept apart by `only_user`.
+
+    Args:
+        folder: of this run; created where it is missing.
+        about: what a later process must know to deliver the entries; None: it was written down before.
+    """
+
+    def __init__(self, folder: Path, about: dict[str, Any] | None = None) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        if about is not None:
+            write_json(folder / ABOUT, about)
+        self._file = folder / ENTRIES
+        self._changed = threading.Condition()
+        self._entries: deque[Entry] = deque(_read(self._file))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        return json.loads((self.folder / ABOUT).read_text(encoding="utf-8"))
+
+    def append(self, *entries: Entry) -> None:
+        """Add entries, stamped."""
+        complete = [stamped(entry) for entry in entries]
+        text = "".join(json.dumps(entry) + "\n" for entry in complete)
+        with self._changed:
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            self._entries += complete
+            self._changed.notify_all()
+
+    def keep_picture(self, image: np.ndarray) -> str:
+        """Store a picture [H, W, C] beside the entries; return the name by which one of them can refer to it."""
+        name = f"{uuid.uuid4().hex}.png"
+        write_picture(self.folder / name, image)
+        return name
+
+    def keep_files(self, path: Path) -> str:
+        """Copy a file or folder, as `keep_picture` does."""
+        name = uuid.uuid4().hex
+        (self.folder / name).mkdir()
+        target = self.folder / name / path.name
+        _ = shutil.copytree(path, target) if path.is_dir() else shutil.copy2(path, target)
+        for file in [target, *target.rglob("*")]:
+            sync_folder(file)
+        return f"{name}/{path.name}"
+
+    def waiting(self, seconds: float) -> bool:
+        """Whether there is an entry, after at most so many seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: bool(self._entries), seconds)
+
+    def oldest(self, count: int) -> list[Entry]:
+        with self._changed:
+            return list(islice(self._entries, count))
+
+    def drop(self, count: int) -> None:
+        """Take off the oldest entries, which have been delivered."""
+        with self._changed:
+            gone = [self._entries.popleft() for _ in range(count)]
+            if not self._entries:
+                os.truncate(self._file, 0)
+        for entry in gone:
+            if name := entry.get("file"):
+                kept = self.folder / name.split("/")[0]
+                if kept.is_dir():
+                    shutil.rmtree(kept, ignore_errors=True)
+                else:
+                    kept.unlink(missing_ok=True)
+
+    def all(self) -> Iterator[Entry]:
+        yield from list(self._entries)
+
+    def remove(self) -> None:
+        """Remove the folder of a journal that is empty."""
+        if not self._entries:
+            shutil.rmtree(self.folder)
+
+
+def stamped(entry: Entry) -> Entry:
+    """The entry with an `id` and the `time`, in milliseconds."""
+    return {"id": uuid.uuid4().hex, "time": time.time_ns() // 1_000_000, **entry}
+
+
+def write_picture(path: Path, image: np.ndarray) -> None:
+    """Write a picture [H, W, C] (uint8; C = 1, 3 or 4) as PNG, durably."""
+    with path.open("wb") as file:
+        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "png")
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(path.parent)
+
+
+@contextmanager
+def only_user(folder: Path, wait: float = 0) -> Iterator[bool]:
+    """Keep other processes from the journal in `folder`; yields False if one has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with held(folder / LOCK, wait) as free:
+        yield free
+
+
+def journals(root: Path) -> list[Path]:
+    """The folders of all journals under `root`, the oldest first."""
+    return sorted((file.parent for file in root.glob(f"*/{ABOUT}")), key=lambda folder: folder.stat().st_mtime)
+
+
+def _read(file: Path) -> Iterable[Entry]:
+    """The complete lines; the rest of one that a killed process did not finish is cut off."""
+    if not file.is_file():
+        return []
+    content = file.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        os.truncate(file, len(whole))
+    entries = []
+    for line in whole.splitlines():
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            logger.warning("%s: a line that is no JSON was passed over", file)
+    return entries

@@ -1,0 +1,367 @@
+"""The tracking store is away for a while: what was recorded arrives whole. Real servers, real locks on a real store."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cyclegan.errors import UserError
+from cyclegan.project import Project
+from cyclegan.tracking.journal import Journal, journals
+from cyclegan.tracking.runs import (
+    REPLACES_TAG,
+    DatasetInput,
+    TrackedRun,
+    close_stale_runs,
+    deliver_waiting,
+)
+from cyclegan.tracking.store import Store, waiting
+from mlflow_server import Server
+
+Opened = Callable[..., Store]
+PICTURE = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
+
+
+def steps_of(store: Store, run_id: str, key: str) -> list[int]:
+    return sorted(point.step for point in store.client.get_metric_history(run_id, key))
+
+
+def pictures_of(store: Store, run_id: str) -> list[tuple[str, str]]:
+    """`(step, kind)` of all stored pictures."""
+    files = [file.path for file in store.client.list_artifacts(run_id, "images")]
+    return sorted((name.split("+")[2], name.rpartition(".")[2]) for name in files)
+
+
+def record(run: TrackedRun, *steps: int) -> None:
+    for step in steps:
+        run.log_metrics(step, {"loss": 1 / step, "nan": math.nan})
+        if step % 2 == 0:
+            run.log_image(step, "samples/AtoB", PICTURE)
+
+
+def both(*steps: int) -> list[tuple[str, str]]:
+    return sorted((str(step), kind) for step in steps for kind in ("png", "webp"))
+
+
+# Offline from the start ------------------------------------------------------------------------------------------
+
+
+def test_an_offline_run_is_delivered_whole_later(project: Project, opened: Opened) -> None:
+    with TrackedRun.offline(
+        waiting(project),
+        experiment="emoji",
+        name="first",
+        params={"lr": 1e-4, "source": "https://ann:s3cret@host/x.zip?token=abc&part=1"},
+        tags={"git.commit": "c1", "device": "CPU"},
+        inputs=[DatasetInput("emoji", "d" * 32, "https://ann:s3cret@host/x.zip", "training")],
+    ) as run:
+        record(run, 1, 2, 3)
+        run.set_tags({"note": "see https://ann:s3cret@host/"})
+    assert not (project.mlruns / "mlflow.db").exists()
+    kept = b"".join(file.read_bytes() for file in waiting(project).rglob("*.json*"))
+    assert b"s3cret" not in kept
+    assert b"abc" not in kept
+
+    with TrackedRun.attach_offline(waiting(project), run.id, experiment="emoji", name="other") as later:
+        later.log_metrics(3, {"test_AtoB/pair_psnr": 20.0})
+        (project.root / "report").mkdir()
+        (project.root / "report" / "a.html").write_text("<p>")
+        later.log_artifact(project.root / "report", "evaluate")
+
+    store = opened()
+    ((run_id, count),) = deliver_waiting(store).items()
+    assert count > 5
+    found = store.client.get_run(run_id)
+    assert (found.info.status, found.info.run_name) == ("FINISHED", "first")
+    assert found.info.end_time > found.info.start_time
+    assert found.data.tags[REPLACES_TAG] == run.id
+    assert found.data.tags["note"] == "see https://host/"
+    assert found.data.params == {"lr": "0.0001", "source": "https://host/x.zip?token=***&part=1"}
+    (dataset,) = [entry.dataset for entry in found.inputs.dataset_inputs]
+    assert dataset.source == '{"uri": "https://host/x.zip"}'
+    assert steps_of(store, run_id, "loss") == steps_of(store, run_id, "nan") == [1, 2, 3]
+    assert steps_of(store, run_id, "test_AtoB/pair_psnr") == [3]
+    assert pictures_of(store, run_id) == both(2)
+    assert [file.path for file in store.client.list_artifacts(run_id, "evaluate")] == ["evaluate/a.html"]
+
+    # Later stages find it by the id that they know, and nothing is delivered twice.
+    assert TrackedRun.attach(store, run.id, experiment="emoji", name="n").id == run_id
+    assert deliver_waiting(store) == {}
+    assert journals(waiting(project)) == []
+    with TrackedRun.start(store, experiment="emoji", name="n", params={}, resume=run.id) as resumed:
+        record(resumed, 3, 4)
+    assert resumed.id == run_id
+    assert steps_of(store, run_id, "loss") == [1, 2, 3, 4]
+    assert pictures_of(store, run_id) == both(2, 4)
+
+
+OFFLINE = """
+import os, sys, time
+from pathlib import Path
+from cyclegan.tracking.runs import TrackedRun
+known = sys.argv[2] or None
+with TrackedRun.offline(Path(sys.argv[1]), experiment="emoji", name="n", params={"lr": 1}, resume=known) as run:
+    for step in range(int(sys.argv[3]), int(sys.argv[4])):
+        run.log_metrics(step, {"loss": float(step)})
+    print(run.id, flush=True)
+    time.sleep(float(sys.argv[5]))
+"""
+
+
+def test_an_offline_run_that_was_killed_and_resumed_is_one_run(project: Project, opened: Opened) -> None:
+    def train(resume: str, first: int, last: int, seconds: float) -> subprocess.Popen[str]:
+        arguments = [str(waiting(project)), resume, str(first), str(last), str(seconds)]
+        return subprocess.Popen([sys.executable, "-c", OFFLINE, *arguments], stdout=subprocess.PIPE, text=True)
+
+    with train("", 1, 6, 120) as first:
+        assert first.stdout is not None
+        run_id = first.stdout.readline().strip()
+        # Alive: its journal is left to it.
+        store = opened()
+        assert deliver_waiting(store) == {}
+        first.kill()
+    # From the checkpoint of step 3: 4 and 5 come again.
+    with train(run_id, 4, 9, 0) as second:
+        assert second.stdout is not None
+        assert second.stdout.readline().strip() == run_id
+    ((delivered, _),) = deliver_waiting(store).items()
+    run = store.client.get_run(delivered)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"lr": "1"}
+    assert steps_of(store, delivered, "loss") == list(range(1, 9))
+
+
+def test_an_offline_run_whose_trainer_vanished_becomes_killed(project: Project, opened: Opened) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", OFFLINE, str(waiting(project)), "", "1", "3", "120"], stdout=subprocess.PIPE, text=True
+    ) as trainer:
+        assert trainer.stdout is not None
+        trainer.stdout.readline()
+        trainer.send_signal(signal.SIGKILL)
+    store = opened()
+    ((run_id, _),) = deliver_waiting(store).items()
+    assert store.client.get_run(run_id).info.status == "KILLED"
+    assert steps_of(store, run_id, "loss") == [1, 2]
+
+
+def test_a_journal_is_written_by_one_process(project: Project) -> None:
+    with (
+        TrackedRun.offline(waiting(project), experiment="e", name="n", params={}) as run,
+        pytest.raises(UserError, match="is being written by another process"),
+        TrackedRun.offline(waiting(project), experiment="e", name="n", params={}, resume=run.id),
+    ):
+        pass
+
+
+# A store that is locked for a while ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_locked_data_base_delays_nothing_and_loses_nothing(
+    project: Project, opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = opened()
+    with TrackedRun.start(store, experiment="e", name="n", params={}) as run:
+        record(run, 1)
+        assert run.delivered()
+        other = sqlite3.connect(project.mlruns / "mlflow.db", isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        began = time.monotonic()
+        record(run, *range(2, 9))
+        # MLflow itself would wait for 20 seconds at each of them.
+        assert time.monotonic() - began < 15
+        # ... after which it gives up, once.
+        deadline = time.monotonic() + 90
+        while "cannot be written" not in caplog.text:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert "database is locked" in caplog.text
+        other.execute("COMMIT")
+        other.close()
+        assert run.delivered(60)
+        record(run, 9)
+    assert "is back" in caplog.text
+    assert store.client.get_run(run.id).info.status == "FINISHED"
+    assert steps_of(store, run.id, "loss") == list(range(1, 10))
+    assert pictures_of(store, run.id) == both(2, 4, 6, 8)
+    assert journals(store.journals) == []
+
+
+def test_a_data_base_that_stays_locked_is_told_at_the_start(
+    project: Project, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As MLflow makes it; with a write-ahead log, which this package chooses, a lock does not hinder opening.
+    project.mlruns.mkdir()
+    other = sqlite3.connect(project.mlruns / "mlflow.db", isolation_level=None)
+    other.execute("CREATE TABLE t (x)")
+    other.execute("BEGIN EXCLUSIVE")
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda file, timeout: connect(file, timeout=0.2))
+    with pytest.raises(UserError, match=r"mlflow.db is locked by another process; end that one, or wait for it"):
+        opened()
+    other.close()
+
+
+@pytest.mark.slow
+def test_a_data_base_that_is_locked_when_a_run_is_to_be_opened(project: Project, opened: Opened) -> None:
+    store = opened()
+    other = sqlite3.connect(project.mlruns / "mlflow.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with (
+        pytest.raises(UserError, match=r"refuses to be written: bring it back, or set tracking\.offline.*is locked"),
+        TrackedRun.start(store, experiment="e", name="n", params={}),
+    ):
+        pass
+    with pytest.raises(UserError, match="is locked"):
+        close_stale_runs(store, "e")
+    other.close()
+
+
+# A server that is killed and comes back --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    (tmp_path / "server").mkdir()
+    running = Server(tmp_path / "server")
+    running.start()
+    yield running
+    running.kill()
+
+
+@pytest.mark.slow
+def test_a_server_killed_in_the_middle_gets_everything_when_it_is_back(
+    server: Server, opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = opened(server.uri)
+    with TrackedRun.start(store, experiment="e", name="n", params={"lr": 1}) as run:
+        record(run, 1, 2)
+        assert run.delivered()
+        server.kill()
+        record(run, *range(3, 60))
+        assert not run.delivered(1.0)
+        assert len(Journal(store.journals / run.id)) > 57
+        server.start()
+        # During the run, without being asked.
+        assert run.delivered(120)
+        record(run, 60)
+    assert caplog.text.count("cannot be written") == 1
+    assert caplog.text.count("is back") == 1
+    assert store.client.get_run(run.id).info.status == "FINISHED"
+    for key in ("loss", "nan"):
+        assert steps_of(store, run.id, key) == list(range(1, 61))
+    assert pictures_of(store, run.id) == both(*range(2, 61, 2))
+    assert journals(store.journals) == []
+
+
+@pytest.mark.slow
+def test_a_server_that_is_still_away_at_the_end_gets_it_from_whoever_comes_next(
+    server: Server, project: Project, opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = opened(server.uri)
+    with TrackedRun.start(store, experiment="e", name="n", params={"lr": 1}) as run:
+        record(run, 1, 2)
+        assert run.delivered()
+        server.kill()
+        record(run, 3, 4)
+    (line,) = [entry.getMessage() for entry in caplog.records if "wait in" in entry.getMessage()]
+    assert line.startswith("4 entries for MLflow run")
+    assert "'cyclegan sync'" in line
+
+    with pytest.raises(UserError, match=r"set tracking\.offline: true to train without it"):
+        opened(server.uri)
+    # Offline it goes on, as the same run.
+    with TrackedRun.offline(waiting(project), experiment="e", name="n", params={"lr": 1}, resume=run.id) as again:
+        record(again, 4, 5, 6)
+    assert again.id == run.id
+
+    server.start()
+    store = opened(server.uri)
+    assert store.client.get_run(run.id).info.status == "RUNNING"
+    assert list(deliver_waiting(store)) == [run.id]
+    assert close_stale_runs(store, "e") == []
+    assert store.client.get_run(run.id).info.status == "FINISHED"
+    assert steps_of(store, run.id, "loss") == [1, 2, 3, 4, 5, 6]
+    assert pictures_of(store, run.id) == both(2, 4, 6)
+
+
+ONLINE = """
+import sys, time
+from pathlib import Path
+from cyclegan.params import Tracking
+from cyclegan.project import Project
+from cyclegan.tracking.runs import TrackedRun
+from cyclegan.tracking.store import open_store
+
+root = Path(sys.argv[1])
+store = open_store(Project(root=root, home=root), Tracking(uri=sys.argv[2], experiment=None, offline=False))
+with TrackedRun.start(store, experiment="e", name="n", params={}) as run:
+    run.log_metrics(1, {"loss": 1.0})
+    assert run.delivered()
+    print(run.id, flush=True)
+    input()
+    for step in range(2, 8):
+        run.log_metrics(step, {"loss": 1.0})
+    print("logged", flush=True)
+    time.sleep(300)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_a_trainer_killed_while_the_server_is_away_loses_nothing(
+    server: Server, project: Project, opened: Opened, sent: signal.Signals
+) -> None:
+    command = [sys.executable, "-c", ONLINE, str(project.root), server.uri]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as trainer:
+        assert trainer.stdin is not None
+        assert trainer.stdout is not None
+        run_id = trainer.stdout.readline().strip()
+        server.kill()
+        print(file=trainer.stdin, flush=True)
+        assert trainer.stdout.readline() == "logged\n"
+        trainer.send_signal(sent)
+        began = time.monotonic()
+        trainer.wait(timeout=60)
+        assert time.monotonic() - began < 10
+    server.start()
+    store = opened(server.uri)
+    with TrackedRun.start(store, experiment="e", name="n", params={}, resume=run_id) as run:
+        # From a checkpoint of step 5.
+        record(run, 6, 7, 8)
+    assert run.id == run_id
+    assert steps_of(store, run_id, "loss") == list(range(1, 9))
+    assert store.client.get_run(run_id).info.status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_what_was_sent_twice_is_there_once(server: Server, opened: Opened, caplog: pytest.LogCaptureFixture) -> None:
+    """An answer that got lost: the server has the entries, the trainer does not know."""
+    caplog.set_level(logging.WARNING)
+    store = opened(server.uri)
+    with TrackedRun.start(store, experiment="e", name="n", params={}) as run:
+        journal = run._journal
+        assert journal is not None
+        folder = journal.folder
+        record(run, 1, 2, 3)
+        kept = {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "lock"}
+        entries = [*journal.all()]
+        assert run.delivered()
+    # Were they all caught before the thread took them?
+    assert len(entries) + len(steps_of(store, run.id, "loss")) >= 3
+    folder.mkdir(exist_ok=True)
+    for name, content in kept.items():
+        (folder / name).write_bytes(content)
+    deliver_waiting(store)
+    assert steps_of(store, run.id, "loss") == [1, 2, 3]
+    assert pictures_of(store, run.id) == both(2)

@@ -1,0 +1,155 @@
+"""What is to be recorded survives on disk: kills, torn lines, and being delivered twice."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cyclegan.tracking.journal import ENTRIES, Journal, journals, only_user
+
+WRITER = """
+import sys
+from pathlib import Path
+from cyclegan.tracking.journal import Journal
+journal = Journal(Path(sys.argv[1]), {"run_id": "r"})
+for step in range(10**9):
+    journal.append({"kind": "metrics", "step": step, "values": {"x": 1 / (step + 1)}})
+    print(step, flush=True)
+"""
+
+
+def metrics(step: int, value: float = 1.0) -> dict[str, object]:
+    return {"kind": "metrics", "step": step, "values": {"loss": value}}
+
+
+def steps(journal: Journal) -> list[int]:
+    return [entry["step"] for entry in journal.all()]
+
+
+def test_entries_outlive_the_object_in_their_order_with_their_stamps(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "r", {"run_id": "r"})
+    journal.append(metrics(1), metrics(2, math.nan))
+    journal.append(metrics(3, math.inf))
+    again = Journal(tmp_path / "r")
+    assert again.about == {"run_id": "r"}
+    assert [*map(repr, again.all())] == [*map(repr, journal.all())]
+    assert math.isnan([*again.all()][1]["values"]["loss"])
+    assert len({entry["id"] for entry in again.all()}) == 3
+    assert journals(tmp_path) == [tmp_path / "r"]
+
+
+def test_what_was_delivered_is_gone_once_all_is(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "r", {})
+    journal.append(*(metrics(step) for step in range(5)))
+    picture = journal.keep_picture(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
+    journal.append({"kind": "image", "file": picture})
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "a.txt").write_text("a")
+    files = journal.keep_files(tmp_path / "report")
+    journal.append({"kind": "files", "file": files})
+    assert (journal.folder / files / "a.txt").read_text() == "a"
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(journal.folder / picture)), np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    )
+    assert [entry["step"] for entry in journal.oldest(3)] == [0, 1, 2]
+    journal.drop(3)
+    # Delivered again by a process that starts here, which MLflow takes for the same points.
+    assert len(Journal(journal.folder)) == 7
+    journal.drop(4)
+    assert len(journal) == len(Journal(journal.folder)) == 0
+    assert {path.name for path in journal.folder.iterdir()} == {"about.json", ENTRIES}
+    journal.append(metrics(9))
+    assert steps(Journal(journal.folder)) == [9]
+    journal.remove()
+    assert journal.folder.exists(), "it is not empty"
+    journal.drop(1)
+    journal.remove()
+    assert not journal.folder.exists()
+
+
+@pytest.mark.parametrize("tail", [b'{"kind": "metrics", "st', b"\x00\x00\x00", b"{"])
+def test_a_line_that_was_not_finished_is_cut_off(tmp_path: Path, tail: bytes) -> None:
+    journal = Journal(tmp_path / "r", {})
+    journal.append(metrics(1), metrics(2))
+    with (journal.folder / ENTRIES).open("ab") as file:
+        file.write(tail)
+    again = Journal(journal.folder)
+    again.append(metrics(3))
+    assert steps(Journal(journal.folder)) == [1, 2, 3]
+
+
+def test_a_line_that_is_damaged_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    journal = Journal(tmp_path / "r", {})
+    journal.append(metrics(1), metrics(2), metrics(3))
+    lines = (journal.folder / ENTRIES).read_text().splitlines()
+    (journal.folder / ENTRIES).write_text("\n".join([lines[0], "x" + lines[1], lines[2]]) + "\n")
+    assert steps(Journal(journal.folder)) == [1, 3]
+    assert "was passed over" in caplog.text
+
+
+def test_a_killed_writer_loses_nothing_that_append_had_returned_from(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path / "r")], stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout is not None
+        told = [writer.stdout.readline() for _ in range(20)]
+        os.kill(writer.pid, signal.SIGKILL)
+        told += [line for line in writer.stdout.readlines() if line.endswith("\n")]
+    found = steps(Journal(tmp_path / "r"))
+    assert found == list(range(len(found)))
+    assert len(found) >= len(told) >= 20
+
+
+def test_threads_may_append_while_one_takes_off(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "r", {})
+    taken: list[int] = []
+
+    def write(first: int) -> None:
+        for step in range(first, first + 50):
+            journal.append(metrics(step))
+
+    writers = [threading.Thread(target=write, args=(first,)) for first in (0, 1000)]
+    for writer in writers:
+        writer.start()
+    while len(taken) < 100:
+        assert journal.waiting(10)
+        batch = journal.oldest(7)
+        taken += [entry["step"] for entry in batch]
+        journal.drop(len(batch))
+    for writer in writers:
+        writer.join()
+    assert sorted(taken) == [*range(50), *range(1000, 1050)]
+    assert (journal.folder / ENTRIES).read_text() == ""
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    hold = (
+        "import sys, time; from pathlib import Path; from cyclegan.tracking.journal import only_user\n"
+        "with only_user(Path(sys.argv[1])) as free: print(free, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "True\n"
+        with only_user(tmp_path) as free:
+            assert not free
+        other.kill()
+    with only_user(tmp_path, wait=5) as free:
+        assert free
+
+
+def test_entries_are_json_lines(tmp_path: Path) -> None:
+    """For a person who wants to look."""
+    journal = Journal(tmp_path / "r", {})
+    journal.append(metrics(1))
+    (line,) = (journal.folder / ENTRIES).read_text().splitlines()
+    assert json.loads(line)["values"] == {"loss": 1.0}
