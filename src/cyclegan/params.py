@@ -249,11 +249,19 @@ class Plateau(Section):
         return value
 
 
+class OnDivergence(Section):
+    """What to do when a loss or a weight becomes NaN or infinite."""
+
+    retries: Annotated[int, Field(ge=0, le=100)]
+    factor: Annotated[float, Field(gt=0, lt=1)]
+
+
 class Train(Section):
     """Stage `train`."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     epochs: Count
+    extend: bool
     steps_per_epoch: Literal["auto"] | Count
     batch_size: Annotated[int, Field(ge=1, le=1024)]
     crop_size: Literal["whole"] | Size
@@ -272,6 +280,7 @@ class Train(Section):
     lr_policy: Literal["constant", "linear", "cosine", "step", "plateau"]
     lr_decay_start: Annotated[float, Field(ge=0, le=1)] | None
     plateau: Plateau | None
+    on_divergence: OnDivergence
     diff_augment: list[Literal["color", "translation", "cutout"]]
     ema_decay: Fraction
     mixed_precision: bool
@@ -514,6 +523,7 @@ class Tracking(Section):
 
     uri: str | None
     experiment: str | None
+    offline: bool
 
 
 class Params(Section):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,16 +29,22 @@ from cyclegan.inference.translate import Translator, each
 from cyclegan.overlay import effective
 from cyclegan.params import Params, Size, flatten
 from cyclegan.project import Project
+from cyclegan.stages.lineage import extended, history, lineage, tell_differences
+from cyclegan.stages.memory import memory_advice
 from cyclegan.stages.networks import build_cyclegan, compile_cyclegan, inference_copy
+from cyclegan.stages.orphans import ends_with_dvc
+from cyclegan.stages.outputs import opened_store
 from cyclegan.stages.series import VALIDATION_FIGURES, validation_series
 from cyclegan.tracking.provenance import data_digest, tags
 from cyclegan.tracking.runs import DatasetInput, TrackedRun, close_stale_runs
-from cyclegan.tracking.store import open_store
+from cyclegan.tracking.store import waiting
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.device import prepare_device
+from cyclegan.training.divergence import Retries
 from cyclegan.training.loop import Listener, Plan, Progress, only_trainer, train
 from cyclegan.training.plateau import Plateau
+from cyclegan.training.relatives import remember, shorter_finished
 
 RUN_ID = "run_id"
 """The file beside the checkpoints that names the MLflow run, from its first moment on."""
@@ -113,7 +120,7 @@ def run(project: Project) -> None:
     dataset = PackedDataset.open(project.split)
     device = prepare_device(params.train.seed, params.train.deterministic)
     # Before any work: a tracking server that is away is told at once.
-    store = open_store(project, params.tracking)
+    store = None if params.tracking.offline else opened_store(project, params.tracking)
     experiment = params.tracking.experiment or params.data.dataset
     # Outside DVC nothing says that dvc.lock describes the files that are there.
     recorded = data_digest(project, "data/split") if "DVC_STAGE" in os.environ else None
@@ -121,25 +128,39 @@ def run(project: Project) -> None:
     for name, both in found.replaced.items():
         print(f"{name} = {both['best.yaml']} from reports/search/best.yaml; params.yaml has {both['params.yaml']}")
 
-    key = run_key(shapes_the_run(params, digest))
+    shapes = shapes_the_run(params, digest)
+    key = run_key(shapes)
     checkpoints = CheckpointFolder(project.checkpoints / key, keep=params.train.keep_checkpoints)
-    with only_trainer(checkpoints.path):
-        close_stale_runs(store, experiment)
+    with ends_with_dvc(), only_trainer(checkpoints.path):
+        if store is not None:
+            close_stale_runs(store, experiment)
+        remember(checkpoints.path, shapes)
         session = Session.prepare(params, dataset, checkpoints)
-        plan, progress = session.plan, session.progress
+        plan, origin = session.plan, None
         print(f"training on {device}: {plan.epochs} epochs of {plan.steps_per_epoch} steps")
-        if progress.step:
-            print(f"resuming at step {progress.step} of {plan.total_steps}")
-        with TrackedRun.start(
-            store,
+        if session.progress.step:
+            print(f"resuming at step {session.progress.step} of {plan.total_steps}")
+        else:
+            if params.train.extend:
+                origin = shorter_finished(project.checkpoints, checkpoints.path, shapes, plan.steps_per_epoch)
+            if origin is None:
+                tell_differences(project.checkpoints, checkpoints.path, shapes)
+            else:
+                session = replace(session, progress=extended(origin, session.model, params))
+        progress = session.progress
+        opened = partial(TrackedRun.offline, waiting(project)) if store is None else partial(TrackedRun.start, store)
+        with opened(
             experiment=experiment,
             name=os.environ.get("DVC_EXP_NAME") or f"{params.data.dataset}-{key[:8]}",
             params=recorded_params(params),
-            tags={**tags(project), **found.tags, "device": device, "run_key": key},
+            tags={**tags(project), **found.tags, "device": device, "run_key": key, **lineage(origin)},
             inputs=[DatasetInput(params.data.dataset, digest, params.data.recorded_source, "training")],
             resume=session.earlier_run,
         ) as tracked:
-            session.train(tracked.id, tracked)
+            if origin is not None:
+                tracked.log_rows(history(progress))
+            with memory_advice(params, session.model.image_size, device):
+                session.train(tracked.id, tracked)
             write_models(project.models, session.model, params)
             write_training_report(project.reports / "train", progress, session.translators, dataset, params)
     write_json(
@@ -200,6 +221,7 @@ def training_plan(params: Params, dataset: PackedDataset) -> Plan:
         evaluate_every=options.evaluate_every,
         checkpoint_every=options.checkpoint_every,
         plateau=plateau,
+        on_divergence=Retries(**options.on_divergence.model_dump()),
     )
 
 
@@ -265,9 +287,10 @@ def shapes_the_run(params: Params, digest: str) -> dict[str, Any]:
         "data": digest,
         "model": params.model.model_dump(),
         "train": params.train.model_dump(exclude=set(SHAPE_NOTHING)),
-        "code": code_digest(
-            *(package / part for part in ("data", "models", "training", "params.py", "stages/networks.py"))
-        ),
+        "code": {
+            part: code_digest(package / part)
+            for part in ("data", "models", "training", "params.py", "stages/networks.py")
+        },
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
         "numpy": version("numpy"),

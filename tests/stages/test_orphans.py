@@ -1,0 +1,67 @@
+"""A stage whose dvc is gone stops; the processes are real, only their work is not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+STAGE = """
+import os, sys, time
+from cyclegan.stages.orphans import ends_with_dvc
+try:
+    with ends_with_dvc(interval=0.05):
+        print(os.getpid(), flush=True)
+        time.sleep(float(sys.argv[1]))
+finally:
+    open(sys.argv[2], "w").write("left")
+"""
+# Stands for dvc: runs a command of a stage in a shell of its own, which does not replace itself by it.
+DVC = """
+import os, subprocess, sys
+environment = {**os.environ, **({"DVC_STAGE": "train"} if sys.argv[1] else {})}
+subprocess.run(["sh", "-c", '"$@"; true', "sh", *sys.argv[2:]], env=environment)
+"""
+
+
+def started(inside_dvc: bool, seconds: float, left: Path) -> tuple[subprocess.Popen[str], psutil.Process]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
+    stage = [sys.executable, "-c", STAGE, str(seconds), str(left)]
+    dvc = subprocess.Popen(
+        [sys.executable, "-c", DVC, "yes" if inside_dvc else "", *stage],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert dvc.stdout is not None
+    return dvc, psutil.Process(int(dvc.stdout.readline()))
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stage_stops_when_its_dvc_is_gone(tmp_path: Path, sent: signal.Signals) -> None:
+    dvc, stage = started(inside_dvc=True, seconds=120, left=tmp_path / "left")
+    dvc.send_signal(sent)
+    # Not waited for: dvc's own parent may take its time, too.
+    gone, _ = psutil.wait_procs([stage], timeout=30)
+    assert gone == [stage]
+    dvc.wait()
+    assert not (tmp_path / "left").exists(), "SIGTERM ended the process on the spot: no handler of its own was set"
+
+
+def test_outside_dvc_a_process_may_outlive_its_parent(tmp_path: Path) -> None:
+    dvc, stage = started(inside_dvc=False, seconds=1.5, left=tmp_path / "left")
+    dvc.kill()
+    dvc.wait()
+    psutil.wait_procs([stage], timeout=30)
+    assert (tmp_path / "left").read_text() == "left"
+
+
+def test_a_stage_of_a_living_dvc_goes_on(tmp_path: Path) -> None:
+    dvc, _ = started(inside_dvc=True, seconds=0.5, left=tmp_path / "left")
+    assert dvc.wait(timeout=60) == 0
+    assert (tmp_path / "left").read_text() == "left"
