@@ -1,4 +1,4 @@
-"""More epochs for a finished training: it goes on from its end, and says so."""
+"""More epochs for a finished training, and one that diverges: what is printed and what MLflow has."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mlflow.entities import Run
 from PIL import Image
 from ruamel.yaml import YAML
 
+from cyclegan.errors import UserError
 from cyclegan.inference.translate import load_generator
 from cyclegan.params import read
 from cyclegan.project import Project
@@ -121,3 +122,26 @@ def test_extending_can_be_declined(start: Start, capsys: pytest.CaptureFixture[s
     told = capsys.readouterr().out
     assert "extending" not in told
     assert "differs:\n  train.epochs: 1 -> 2\n" in told
+
+
+@pytest.mark.slow
+def test_a_diverged_training_is_a_failed_run_that_says_why(start: Start, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"training diverged: (\S+) became .* by step \d+; the last checkpoint is kept"):
+        start(epochs=4, learning_rate=1e15)
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("extending").experiment_id])
+    assert run.info.status == "FAILED"
+    assert " became " in run.data.tags["cyclegan.diverged"]
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.slow
+def test_a_diverged_training_that_may_go_back_is_a_finished_run_with_whole_series(start: Start) -> None:
+    project = start(epochs=2, learning_rate=1e15, on_divergence={"retries": 2, "factor": 1e-19})
+    run, client = run_of(project)
+    assert run.info.status == "FINISHED"
+    assert "back to step 0, learning rate times 1e-19" in run.data.tags["cyclegan.diverged.1"]
+    assert "cyclegan.diverged" not in run.data.tags
+    points = client.get_metric_history(run.info.run_id, "G_AtoB/total")
+    assert [point.step for point in points] == [4, 8, 10]
+    assert np.isfinite([point.value for point in points]).all()

@@ -154,6 +154,15 @@ def test_an_offline_run_whose_trainer_vanished_becomes_killed(project: Project, 
     assert steps_of(store, run_id, "loss") == [1, 2]
 
 
+def test_an_empty_journal_of_a_run_that_is_lost_opens_no_run(project: Project, opened: Opened) -> None:
+    store = opened()
+    about = {"run_id": "0" * 32, "experiment": "e", "name": "n", "time": 1, "params": {}, "tags": {}, "inputs": []}
+    Journal(store.journals / about["run_id"], about)
+    assert deliver_waiting(store) == {}
+    assert store.client.search_runs([store.experiment("e")]) == []
+    assert journals(store.journals) == []
+
+
 def test_a_journal_is_written_by_one_process(project: Project) -> None:
     with (
         TrackedRun.offline(waiting(project), experiment="e", name="n", params={}) as run,

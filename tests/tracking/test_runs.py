@@ -332,6 +332,31 @@ def test_resumed_run_keeps_its_first_params(store: Store, experiment: str, caplo
     assert "keeps its first values of lr" in caplog.text
 
 
+def test_resumed_run_keeps_its_first_commit_and_device_and_notes_the_later_ones(store: Store, experiment: str) -> None:
+    first = {"git.commit": "c1", "git.dirty": "false", "mlflow.source.git.commit": "c1", "device": "CPU"}
+    with TrackedRun.start(store, experiment=experiment, name="n", params={}, tags=first) as run:
+        pass
+    with TrackedRun.start(store, experiment=experiment, name="n", params={}, tags=first, resume=run.id):
+        pass
+    tags = get(store, run.id).data.tags
+    assert "cyclegan.resumed_at_commit" not in tags
+    second = {
+        "git.commit": "c2",
+        "git.dirty": "true",
+        "mlflow.source.git.commit": "c2",
+        "device": "GPU",
+        "dvc.exp": "e",
+    }
+    with TrackedRun.start(store, experiment=experiment, name="n", params={}, tags=second, resume=run.id):
+        pass
+    tags = get(store, run.id).data.tags
+    assert {key: tags[key] for key in first} == first
+    assert tags["cyclegan.resumed_at_commit"] == "c2"
+    assert tags["cyclegan.resumed_on_device"] == "GPU"
+    assert tags["dvc.exp"] == "e"
+    assert tags["process.pid"] == str(os.getpid())
+
+
 def test_run_killed_before_its_params_were_written_gets_them_on_resume(store: Store, experiment: str) -> None:
     bare = store.client.create_run(store.experiment(experiment), run_name="bare").info.run_id
     with TrackedRun.start(store, experiment=experiment, name="n", params={"lr": 1}, resume=bare) as run:

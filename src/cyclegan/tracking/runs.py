@@ -307,6 +307,10 @@ def deliver_waiting(store: Store) -> dict[str, int]:
             about, count, last = journal.about, len(journal), [*journal.all()][-1:]
             with away_is_an_error(store):
                 found = find_run(store, about["run_id"], about["experiment"])
+                if found is None and not count and not about["params"]:
+                    # Left by a killed process whose run the store has lost since: nothing to tell.
+                    journal.remove()
+                    continue
                 run_id = _open_run(store, about, found)
                 _deliver_all(journal, Delivery(store, run_id, Past(store, run_id, keep="any")))
                 run = store.client.get_run(run_id)
