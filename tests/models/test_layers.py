@@ -307,6 +307,29 @@ def test_bilinear_upsampling_equals_keras(mode: str) -> None:
         np.testing.assert_allclose(value, reference, rtol=1e-5, atol=1e-5)
 
 
+@modes
+def test_bilinear_upsampling_has_the_gradient_of_keras(mode: str) -> None:
+    x, dy = draw(2, 3, 5, 4), draw(2, 6, 10, 4, seed=1)
+    _, dx = with_gradient(BilinearUpsampling2D(), mode, x, dy)
+    _, expected = with_gradient(keras.layers.UpSampling2D(2, interpolation="bilinear"), "eager", x, dy)
+    np.testing.assert_allclose(dx, expected, atol=1e-6)
+
+
+def test_bilinear_upsampling_has_a_second_derivative() -> None:
+    x = tf.constant(draw(1, 3, 4, 2))
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            y = tf.reduce_sum(tf.square(BilinearUpsampling2D()(x)))
+        penalty = tf.reduce_sum(tf.square(inner.gradient(y, x)))
+    # The upsampling U is linear: the penalty is the square of 2 UᵀU x, so that its gradient is 8 (UᵀU)² x.
+    matrix = np.reshape([BilinearUpsampling2D()(unit) for unit in np.eye(24).reshape(24, 1, 3, 4, 2)], (24, -1))
+    square = matrix @ matrix.T
+    expected = 8 * square @ square @ x.numpy().ravel()
+    np.testing.assert_allclose(outer.gradient(penalty, x).numpy().ravel(), expected, rtol=1e-4)
+
+
 def test_change_keeps_the_image_and_stays_in_range() -> None:
     image = np.linspace(-1, 1, 2 * 4 * 4 * 3, dtype="float32").reshape(2, 4, 4, 3)
     np.testing.assert_array_equal(AddChange()([0 * image, image]), image)
