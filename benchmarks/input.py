@@ -1,0 +1,96 @@
+"""What the training batches cost, and what the step waits for them.
+
+    python -m benchmarks.input
+    python -m benchmarks.input --images 100000 --load-size 256 --crop 256
+
+The packed pictures are files as stage `split` writes them, filled with noise up to --filled and sparse beyond: holes
+take no disk space, and are read like any other page, so that memory is measured honestly but the disk's speed is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import measure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=1000, help="pictures of each domain; default 1000")
+    parser.add_argument("--load-size", type=int, default=286, help="side of the packed pictures; default 286")
+    parser.add_argument("--crop", type=int, default=256, help="default 256")
+    parser.add_argument("--batch", type=int, default=1, help="default 1")
+    parser.add_argument("--filled", type=int, default=200, help="pictures that hold noise; default 200")
+    parser.add_argument("--steps", type=int, default=300, help="batches in a turn; default 300")
+    parser.add_argument("--turns", type=int, default=5, help="default 5")
+    parser.add_argument("--deterministic", action="store_true", help="as train.deterministic")
+    parser.add_argument("--folder", type=Path, help="where the packed files go; default the system's temporary folder")
+    options = parser.parse_args()
+    measure.describe(
+        f"{options.images} pictures of {options.load_size}x{options.load_size} in each domain, crop {options.crop}, "
+        f"batch {options.batch}, {'' if options.deterministic else 'not '}deterministic; {options.turns} turns of "
+        f"{options.steps} batches; median (smallest to largest)"
+    )
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        files = [packed(Path(folder) / f"train{domain}.npy", options) for domain in "AB"]
+        size = sum(file.stat().st_size for file in files) / 2**30
+        on_disk = sum(file.stat().st_blocks * 512 for file in files) / 2**30
+        print(f"packed: {size:.1f} GiB, of which {on_disk:.2f} GiB lie on the disk")
+        run([np.load(file, mmap_mode="r") for file in files], options)
+
+
+def packed(file: Path, options: argparse.Namespace) -> Path:
+    """A packed file as stage `split` writes it."""
+    shape = (options.images, options.load_size, options.load_size, 3)
+    array = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+    draws = np.random.default_rng(0)
+    for n in range(min(options.filled, options.images)):
+        array[n] = draws.integers(0, 256, shape[1:], dtype=np.uint8)
+    array.flush()
+    return file
+
+
+def run(images: list[np.ndarray], options: argparse.Namespace) -> None:
+    from cyclegan.data.pipeline import training_batches
+    from cyclegan.training.device import prepare_device
+
+    prepare_device(0, options.deterministic)
+    before = measure.peak_mib()
+    crop = (options.crop, options.crop)
+    batches = iter(training_batches(*images, batch_size=options.batch, crop_size=crop, flip=True, seed=0))
+    first, _ = next(batches)
+    if first.shape != (options.batch, *crop, 3) or not np.abs(first).max() <= 1:
+        sys.exit(f"the batches are wrong: {first.shape}, up to {np.abs(first).max()}")
+    wall, cpu = [], []
+    for _ in range(options.turns):
+        start, used = time.perf_counter(), time.process_time()
+        for _ in range(options.steps):
+            next(batches)
+        wall.append(1000 * (time.perf_counter() - start) / options.steps)
+        cpu.append(1000 * (time.process_time() - used) / options.steps)
+    rows = [
+        ["wall ms / batch", measure.spread(wall, 2)],
+        ["CPU ms / batch", measure.spread(cpu, 2)],
+        ["anonymous memory, MiB", f"{anonymous_mib():.0f}"],
+        ["peak resident memory, mapped pages included, MiB", f"{measure.peak_mib():.0f}"],
+        ["the same before the first batch, MiB", f"{before:.0f}"],
+    ]
+    measure.table(["", ""], rows)
+    print("\nchecked: shape and range of the batches")
+
+
+def anonymous_mib() -> float:
+    """Memory of this process that is no file's page, in MiB: what the system cannot take back."""
+    status = Path(f"/proc/{os.getpid()}/status").read_text(encoding="utf-8")
+    return int(status.split("RssAnon:")[1].split()[0]) / 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Peak memory of one training step in several configurations, each in a process of its own.
+
+python -m benchmarks.memory
+python -m benchmarks.memory --sizes 256 512 --blocks 9
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from benchmarks import measure
+from benchmarks.networks import FORMS, add_options, our_step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128], help="default 64 128; instead of --size")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 2], help="default 1 2; instead of --batch")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        measure.serve(our_step(options, options.child), warm_up=2)
+        return
+    measure.describe(
+        f"{options.blocks} blocks, {options.filters} filters, {'bfloat16' if options.bf16 else 'float32'}; the "
+        "tutorial's networks; 4 steps in a process of its own; resident memory on a CPU, TensorFlow's count on a GPU"
+    )
+    rows = []
+    for form in FORMS:
+        for size in options.sizes:
+            for batch in options.batches:
+                command = [sys.executable, "-m", "benchmarks.memory", *sys.argv[1:]]
+                command += ["--size", str(size), "--batch", str(batch), "--child", form]
+                (one,) = measure.alternate({form: command}, turns=1, steps=1).values()
+                measure.require_learning(form, one.losses)
+                rows.append([form, str(size), str(batch), f"{one.device_peak_mib or one.peak_mib:.0f}"])
+    measure.table(["", "size", "batch", "peak MiB"], rows)
+    print("\nchecked: all losses finite, cycle losses fell in every row")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The CycleGANs that are timed, and the pictures that they are timed on."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+
+FORMS: dict[str, dict[str, Any]] = {
+    "sequential": {"skip": "concat", "update_order": "sequential"},
+    "joint": {"skip": "concat", "update_order": "joint"},
+    "joint-add": {"skip": "add", "update_order": "joint"},
+}
+"""Ours with the tutorial's networks: the same mathematics, one joint step, and the paper's residual addition."""
+
+
+def pictures(size: int, batch: int, count: int = 4) -> np.ndarray:
+    """Smooth random pictures of both domains, `[2, count, batch, size, size, 3]` float32 in [-1, 1]."""
+    draws = np.random.default_rng(0)
+    place = np.linspace(0, 2 * np.pi, size, dtype=np.float32)
+    wave, phase = draws.uniform(0.5, 4, (6, 2, count, batch, 3)), draws.uniform(0, 6, (6, 2, count, batch, 3))
+    wave, phase = (value.astype(np.float32)[..., None, None, :] for value in (wave, phase))
+    rows, columns = place[:, None, None], place[None, :, None]
+    return np.tanh(
+        sum(np.sin(w * (rows if n % 2 else columns) + p) for n, (w, p) in enumerate(zip(wave, phase, strict=True)))
+    )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Sizes that all benchmarks of the step take."""
+    parser.add_argument("--size", type=int, default=128, help="side of the pictures; default 128")
+    parser.add_argument("--blocks", type=int, default=6, help="residual blocks; default 6")
+    parser.add_argument("--filters", type=int, default=64, help="filters of the first layers; default 64")
+    parser.add_argument("--batch", type=int, default=1, help="pictures of each domain in a step; default 1")
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 arithmetic, for GPUs")
+    parser.add_argument("--deterministic", action="store_true", help="as train.deterministic")
+
+
+def our_step(options: argparse.Namespace, form: str, paper: bool = False) -> Any:
+    """A function that does one of our training steps.
+
+    Args:
+        options: see `add_options`.
+        form: a key of `FORMS`.
+        paper: with the paper's networks, reflection and the 70×70 PatchGAN, in place of the tutorial's.
+    """
+    import keras
+    import tensorflow as tf
+
+    from cyclegan import CycleGAN, build_discriminator, build_generator
+    from cyclegan.training.device import prepare_device
+
+    prepare_device(0, options.deterministic)
+    keras.config.set_dtype_policy("mixed_bfloat16" if options.bf16 else "float32")
+    norm = "instance" if paper else "instance_contrib"
+    generator: dict[str, Any] = {"blocks": options.blocks, "base_filters": options.filters, "norm": norm}
+    generator |= {"skip": FORMS[form]["skip"], "padding": "reflect" if paper else "same", "output_norm": not paper}
+    discriminator = {"architecture": "patch" if paper else "tutorial", "base_filters": options.filters, "norm": norm}
+    model = CycleGAN(
+        **{name: build_generator(name=name, seed=n, **generator) for n, name in enumerate(("G_AtoB", "G_BtoA"))},
+        **{name: build_discriminator(name=name, seed=n, **discriminator) for n, name in enumerate(("D_A", "D_B"), 2)},
+        image_size=(options.size, options.size),
+        update_order=FORMS[form]["update_order"],
+    )
+    model.compile(jit_compile=False if options.deterministic else "auto")
+    real_A, real_B = (tf.constant(domain) for domain in pictures(options.size, options.batch))
+    number = iter(range(1 << 60))
+
+    @tf.function(jit_compile=model.jit_compile)
+    def step(real_A: tf.Tensor, real_B: tf.Tensor) -> dict[str, tf.Tensor]:
+        model.reset_metrics()
+        return model.train_step((real_A, real_B))
+
+    def run() -> dict[str, tf.Tensor]:
+        n = next(number) % len(real_A)
+        return step(real_A[n], real_B[n])
+
+    return run

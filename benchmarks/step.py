@@ -1,0 +1,110 @@
+"""One training step: ours against the tutorial's own loop, and against a checkout of the reference implementation.
+
+    python -m benchmarks.step
+    python -m benchmarks.step --peer PATH --size 256 --blocks 9
+
+Needs the extra `bench` (tf_keras) for the tutorial's loop, PyTorch for the reference implementation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks import measure
+from benchmarks.networks import FORMS, add_options, our_step, pictures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser)
+    parser.add_argument("--peer", type=Path, metavar="PATH", help="checkout of the reference PyTorch implementation")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, help="which of ours; default all, with --peer joint-add")
+    parser.add_argument("--turns", type=int, default=5, help="default 5")
+    parser.add_argument("--steps", type=int, default=2, help="steps in a turn; default 2")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        measure.serve(_step(options.child, options))
+        return
+
+    base = "reference" if options.peer else "tutorial"
+    names = [base, *(options.forms or (["joint-add"] if options.peer else FORMS))]
+    measure.describe(
+        f"{options.size}x{options.size}, {options.blocks} blocks, {options.filters} filters, batch {options.batch}, "
+        f"{'bfloat16' if options.bf16 else 'float32'}; one process for each row, {options.turns} turns of "
+        f"{options.steps} steps after 3 steps of warm-up, in turn; median (smallest to largest); a ratio is {base} / "
+        "ours in the same turn",
+        "torch" if options.peer else "tf_keras",
+    )
+    command = [sys.executable, "-m", "benchmarks.step", *sys.argv[1:], "--child"]
+    found = measure.alternate({name: [*command, name] for name in names}, options.turns, options.steps)
+    rows = []
+    for name, one in found.items():
+        measure.require_learning(name, one.losses)
+        wall, cpu = (
+            [b / o for b, o in zip(getattr(found[base], kind), getattr(one, kind), strict=True)]
+            for kind in ("wall", "cpu")
+        )
+        rows.append(
+            [
+                name,
+                *(measure.spread(values) for values in (one.wall, one.cpu)),
+                *(measure.spread(values, 2) for values in (wall, cpu)),
+                f"{one.first_step:.0f}",
+                f"{one.device_peak_mib or one.peak_mib:.0f}",
+            ]
+        )
+    head = ["", "wall s / step", "CPU s / step", "ratio, wall", "ratio, CPU", "first step s", "peak MiB"]
+    measure.table(head, rows)
+    print("\nchecked: all losses finite, cycle losses fell in every row")
+
+
+def _step(name: str, options: argparse.Namespace) -> measure.Step:
+    if name == "tutorial":
+        from benchmarks.tutorial_loop import TutorialLoop
+
+        loop = TutorialLoop(options.size, options.filters, options.blocks)
+        pairs = itertools.cycle(zip(*pictures(options.size, options.batch), strict=True))
+        return lambda: loop.step(*next(pairs))
+    if name == "reference":
+        return _reference(options)
+    return our_step(options, name, paper=bool(options.peer))
+
+
+def _reference(options: argparse.Namespace) -> measure.Step:
+    """The reference implementation's step: `set_input` and `optimize_parameters`, as its training script calls them."""
+    sys.path.insert(0, str(options.peer.resolve()))
+    import torch
+    from options.train_options import TrainOptions
+
+    from models import create_model
+
+    cuda = torch.cuda.is_available()
+    sys.argv = ["train.py", "--dataroot", "unused", "--model", "cycle_gan", "--netG", f"resnet_{options.blocks}blocks"]
+    sys.argv += ["--ngf", str(options.filters), "--ndf", str(options.filters), "--batch_size", str(options.batch)]
+    chosen: Any = TrainOptions()
+    chosen.isTrain = True
+    chosen = chosen.gather_options()
+    # What its own start-up sets; the newer trees read `device`, the older ones `gpu_ids`.
+    chosen.isTrain, chosen.gpu_ids, chosen.device = True, [0] if cuda else [], torch.device("cuda" if cuda else "cpu")
+    model = create_model(chosen)
+    model.setup(chosen)
+    tensors = torch.from_numpy(pictures(options.size, options.batch)).movedim(-1, -3).contiguous()
+    number = iter(range(1 << 60))
+
+    def step() -> dict[str, float]:
+        n = next(number) % tensors.shape[1]
+        model.set_input({"A": tensors[0, n], "B": tensors[1, n], "A_paths": [""], "B_paths": [""]})
+        model.optimize_parameters()
+        # Reads every loss, which waits for the device, as our losses do.
+        return model.get_current_losses()
+
+    return step
+
+
+if __name__ == "__main__":
+    main()
