@@ -22,7 +22,7 @@ from cyclegan.models.generator import build_generator
 from cyclegan.params import Tracking
 from cyclegan.project import Project
 from cyclegan.registry import register as module
-from cyclegan.registry.champion import moves
+from cyclegan.registry.champion import changing, move, moves
 from cyclegan.registry.measured import Measured
 from cyclegan.registry.register import Candidate, RegisteredVersion, recorded, register
 from cyclegan.tracking.runs import TrackedRun
@@ -419,6 +419,26 @@ def test_champion_moves_only_for_the_better(store: Store, candidates: list[Candi
     tags = store.client.get_model_version("contest-AtoB", "5").tags
     assert tags["champion.since"] == moves(store, "contest-AtoB")[-1].at
     assert tags["gate.reason"] == best.decision.reason
+
+
+def test_what_was_rolled_back_stays_out_in_any_guise(store: Store, candidates: list[Candidate], tmp_path: Path) -> None:
+    def add(candidate: Candidate) -> RegisteredVersion:
+        return register(store, train(store, "guise"), "guise", [candidate], tags={})[0]
+
+    good, better, best = (candidate_of(candidates, tmp_path, psnr, psnr=psnr) for psnr in (20, 22, 23))
+    assert [add(good).champion, add(better).champion] == ["1", "2"]
+    # The same generator from another run, that is another version.
+    same = add(better)
+    assert (same.version, same.champion) == ("3", "2")
+    assert same.decision.reason.startswith("it is the generator of the champion, version 2, again")
+    with changing(store):
+        move(store, "guise-AtoB", "1", "rollback", "by hand")
+    again = add(better)
+    assert (again.version, again.champion) == ("4", "1")
+    assert again.decision.reason == (
+        "this generator was champion and was rolled back; 'cyclegan registry promote guise-AtoB 4' brings it back"
+    )
+    assert add(best).champion == "5"
 
 
 def test_a_champion_without_an_evaluation_is_left_to_people(

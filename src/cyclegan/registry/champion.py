@@ -99,14 +99,13 @@ def previous(store: Store, name: str) -> str | None:
     return next((version for version in reversed(held_by[:-1]) if _exists(store, name, version)), None)
 
 
-def was_rolled_back(store: Store, name: str, version: str) -> bool:
-    """Whether a person took the alias away from a version, and nobody has given it back by hand since."""
-    taken = False
+def rolled_back(store: Store, name: str) -> set[str]:
+    """The versions from which a person took the alias away, unless it was given back to them since."""
+    taken: set[str] = set()
     for made in moves(store, name):
-        if made.by == "rollback" and made.before == version:
-            taken = True
-        elif made.version == version:
-            taken = False
+        if made.by == "rollback" and made.before is not None:
+            taken.add(made.before)
+        taken.discard(made.version)
     return taken
 
 

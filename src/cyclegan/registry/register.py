@@ -21,7 +21,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 import cyclegan
-from cyclegan.registry.champion import champion_of, changing, move, was_rolled_back
+from cyclegan.registry.champion import champion_of, changing, move, rolled_back
 from cyclegan.registry.gate import Decision, decide
 from cyclegan.registry.measured import Measured
 from cyclegan.registry.page import Page
@@ -112,6 +112,7 @@ def _register(
     source = f"models:/{model.model_id}"
     found = _version_from(store, name, source)
     version = str((found or store.client.create_model_version(name, source, run_id, model_id=model.model_id)).version)
+    store.client.set_model_version_tag(name, version, WEIGHTS_TAG, model.tags[WEIGHTS_TAG])
     decision = decision_on(store, name, version, candidate.measured, candidate.gate)
     run = store.client.get_run(run_id)
     searched = {key: value for key, value in run.data.tags.items() if key.startswith("search.")}
@@ -119,7 +120,6 @@ def _register(
     details = {
         **searched,
         **tags,
-        WEIGHTS_TAG: model.tags[WEIGHTS_TAG],
         CONTENT_TAG: model.tags[CONTENT_TAG],
         "bit_depth": str(bit_depth),
         "test.md5": str(measured.protocol.get("md5")),
@@ -161,16 +161,31 @@ def decision_on(store: Store, name: str, version: str, measured: Measured, metri
     champion, value = champion_of(store, name), measured.figures[metric]
     if champion == version:
         return Decision(metric, value, promote=False, reason="it is the champion already")
-    if was_rolled_back(store, name, version):
-        reason = f"it was champion and was rolled back; 'cyclegan registry promote {name} {version}' brings it back"
+    weights, by_hand = _weights(store, name, version), f"'cyclegan registry promote {name} {version}'"
+    # By its weights: with other code around it, the same generator is another version.
+    if weights is not None and weights in {_weights(store, name, other) for other in rolled_back(store, name)}:
+        reason = f"this generator was champion and was rolled back; {by_hand} brings it back"
         return Decision(metric, value, promote=False, reason=reason)
     if champion is None:
         return decide(metric, measured)
+    if weights is not None and weights == _weights(store, name, champion):
+        reason = f"it is the generator of the champion, version {champion}, again; {by_hand} takes it over"
+        return Decision(metric, value, promote=False, reason=reason)
     theirs = recorded(store, name, champion)
     if theirs is None:
         reason = f"the champion, version {champion}, has no evaluation on record to compare with"
         return Decision(metric, value, promote=False, reason=reason)
     return decide(metric, measured, theirs, champion)
+
+
+def _weights(store: Store, name: str, version: str) -> str | None:
+    """The digest of a version's weights; None for a version that does not exist any more, or is none of ours."""
+    try:
+        return store.client.get_model_version(name, version).tags.get(WEIGHTS_TAG)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
 def compared(store: Store, name: str, version: str) -> str:
