@@ -34,6 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--filters", type=int, default=64, help="filters of the first layers; default 64")
     parser.add_argument("--batch", type=int, default=1, help="pictures of each domain in a step; default 1")
     parser.add_argument("--bf16", action="store_true", help="bfloat16 arithmetic, for GPUs")
+    parser.add_argument("--gradient-checkpointing", action="store_true", help="as train.gradient_checkpointing")
     parser.add_argument("--deterministic", action="store_true", help="as train.deterministic")
 
 
@@ -63,7 +64,9 @@ def our_step(options: argparse.Namespace, form: str, paper: bool = False) -> Any
         image_size=(options.size, options.size),
         update_order=FORMS[form]["update_order"],
     )
-    model.compile(jit_compile=False if options.deterministic else "auto")
+    model.compile(
+        jit_compile=False if options.deterministic else "auto", gradient_checkpointing=options.gradient_checkpointing
+    )
     real_A, real_B = (tf.constant(domain) for domain in pictures(options.size, options.batch))
     number = iter(range(1 << 60))
 

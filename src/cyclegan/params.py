@@ -284,6 +284,7 @@ class Train(Section):
     diff_augment: list[Literal["color", "translation", "cutout"]]
     ema_decay: Fraction
     mixed_precision: bool
+    gradient_checkpointing: bool
     deterministic: bool
     jit_compile: Literal["auto"] | bool
     log_every: Count
@@ -551,6 +552,13 @@ class Params(Section):
                     "model.residual_output adds the input to the output, but data.channels_A and data.channels_B "
                     "differ; set it to false"
                 )
+        if self.train.gradient_checkpointing and (
+            self.model.generator != "resnet" or self.model.norm == "batch" or self.model.dropout > 0
+        ):
+            raise impossible(
+                "train.gradient_checkpointing computes residual blocks twice: it needs model.generator: resnet with "
+                "model.dropout: 0 and a model.norm other than batch; set it to false"
+            )
         crop, load = self.train.crop_size, self.data.load_size
         if crop != "whole" and load != "original" and (crop[0] > load[0] or crop[1] > load[1]):
             raise impossible(f"train.crop_size {list(crop)} is larger than data.load_size {list(load)}; lower it")

@@ -71,6 +71,7 @@ def compile_cyclegan(model: CycleGAN, params: Params, total_steps: int) -> None:
         gradient_penalty_weight=train.gradient_penalty,
         r1_weight=train.r1_penalty,
         diff_augment=train.diff_augment,
+        gradient_checkpointing=train.gradient_checkpointing,
         jit_compile=False if train.deterministic else train.jit_compile,
     )
 

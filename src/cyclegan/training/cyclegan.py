@@ -26,6 +26,7 @@ from cyclegan.training.losses import (
     r1_penalty,
 )
 from cyclegan.training.pool import ImagePool
+from cyclegan.training.recompute import recomputing
 
 UpdateOrder = Literal["joint", "sequential"]
 Losses = dict[str, tf.Tensor]
@@ -142,6 +143,7 @@ class CycleGAN(keras.Model):
         gradient_penalty_weight: float = 0.0,
         r1_weight: float = 0.0,
         diff_augment: Sequence[Transform] = (),
+        gradient_checkpointing: bool = False,
         jit_compile: bool | Literal["auto"] = "auto",
         steps_per_execution: int = 1,
         run_eagerly: bool = False,
@@ -161,12 +163,14 @@ class CycleGAN(keras.Model):
                 and step.
             diff_augment: transforms of `training.diff_augment`, by which every picture that a discriminator sees is
                 altered, in the generators' updates too; the penalties are taken at the altered pictures.
+            gradient_checkpointing: compute the insides of the generators' residual blocks again for the gradient
+                instead of keeping them; see `training.recompute`.
             jit_compile: `auto` compiles with XLA on a GPU only; on a CPU it was measured to be slower.
             steps_per_execution, run_eagerly: as in `keras.Model.compile`.
 
         Raises:
-            ValueError: the weights cannot be honoured: an identity loss between unequal channels, or, in `joint`
-                order, two different weights for the same cycle.
+            ValueError: generators that `training.recompute` refuses, or weights that cannot be honoured: an identity
+                loss between unequal channels, or, in `joint` order, two different weights for the same cycle.
         """
         weights_AtoB = loss_weights or LossWeights()
         weights_BtoA = loss_weights_BtoA or weights_AtoB
@@ -193,6 +197,11 @@ class CycleGAN(keras.Model):
         self._gradient_penalty_weight = gradient_penalty_weight
         self._r1_weight = r1_weight
         self._transforms = tuple(diff_augment)
+        self._recomputing = (
+            {id(generator): recomputing(generator) for generator in (self.G_AtoB, self.G_BtoA)}
+            if gradient_checkpointing
+            else {}
+        )
         self.optimizers = {
             name: _fresh(pattern, [variable for network in group for variable in network.trainable_variables])
             for name, group in self._groups().items()
@@ -208,6 +217,7 @@ class CycleGAN(keras.Model):
             "gradient_penalty_weight": gradient_penalty_weight,
             "r1_weight": r1_weight,
             "diff_augment": list(diff_augment),
+            "gradient_checkpointing": gradient_checkpointing,
             "jit_compile": jit_compile,
             "steps_per_execution": steps_per_execution,
         }
@@ -244,8 +254,8 @@ class CycleGAN(keras.Model):
             tape.watch(_values(generators))
             fake_B, same_B = self._translate_both(self.G_AtoB, real_A, real_B)
             fake_A, same_A = self._translate_both(self.G_BtoA, real_B, real_A)
-            cycle_A = absolute_error(self.G_BtoA(fake_B, training=True), real_A)
-            cycle_B = absolute_error(self.G_AtoB(fake_A, training=True), real_B)
+            cycle_A = absolute_error(self._translate(self.G_BtoA, fake_B), real_A)
+            cycle_B = absolute_error(self._translate(self.G_AtoB, fake_A), real_B)
             terms_AtoB = self._generator_terms("B", fake_B, same_B, real_B, forward=cycle_A, backward=cycle_B)
             terms_BtoA = self._generator_terms("A", fake_A, same_A, real_A, forward=cycle_B, backward=cycle_A)
             # Each cycle stands in both generators' terms; the objective counts it once, with its forward weight.
@@ -281,16 +291,17 @@ class CycleGAN(keras.Model):
         pooled_A, pooled_B = self._exchange(fake_A, fake_B)
 
         with tape_BtoA:
-            cycle_B = absolute_error(self.G_AtoB(fake_A, training=True), real_B)
-            cycle_A = absolute_error(self.G_BtoA(tf.stop_gradient(fake_B), training=True), real_A)
+            cycle_B = absolute_error(self._translate(self.G_AtoB, fake_A), real_B)
+            cycle_A = absolute_error(self._translate(self.G_BtoA, tf.stop_gradient(fake_B)), real_A)
             terms_BtoA = self._generator_terms("A", fake_A, same_A, real_A, forward=cycle_B, backward=cycle_A)
             objective = _weighted(terms_BtoA, self.weights_BtoA)
         self._descend("G_BtoA", tape_BtoA, objective, weights_BtoA)
         terms_A = self._discriminate_in_turn("A", real_A, pooled_A)
 
         with tape_AtoB:
-            cycle_A = absolute_error(self.G_BtoA(fake_B, training=True), real_A)
-            cycle_B = absolute_error(self.G_AtoB(self.G_BtoA(real_B, training=True), training=True), real_B)
+            cycle_A = absolute_error(self._translate(self.G_BtoA, fake_B), real_A)
+            again_A = self._translate(self.G_BtoA, real_B)
+            cycle_B = absolute_error(self._translate(self.G_AtoB, again_A), real_B)
             terms_AtoB = self._generator_terms("B", fake_B, same_B, real_B, forward=cycle_A, backward=cycle_B)
             objective = _weighted(terms_AtoB, self.weights_AtoB)
         self._descend("G_AtoB", tape_AtoB, objective, weights_AtoB)
@@ -306,11 +317,17 @@ class CycleGAN(keras.Model):
         """
         weights = self.weights_AtoB if generator is self.G_AtoB else self.weights_BtoA
         if weights.identity == 0:
-            return generator(source, training=True), None
+            return self._translate(generator, source), None
         if batches_are_independent(generator):
-            fake, same = tf.split(generator(tf.concat([source, target], axis=0), training=True), 2)
+            fake, same = tf.split(self._translate(generator, tf.concat([source, target], axis=0)), 2)
             return fake, same
-        return generator(source, training=True), generator(target, training=True)
+        return self._translate(generator, source), self._translate(generator, target)
+
+    def _translate(self, generator: keras.Model, images: tf.Tensor) -> tf.Tensor:
+        """A generator's training pass."""
+        if id(generator) in self._recomputing:
+            return self._recomputing[id(generator)](images)
+        return generator(images, training=True)
 
     def _generator_terms(
         self,
