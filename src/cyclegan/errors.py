@@ -53,14 +53,18 @@ def system_fault(error: BaseException) -> str | None:
     Libraries wrap a full disk or a locked data base in exceptions of their own.
     """
     for cause in _chain(error):
-        if isinstance(cause, sqlite3.Error):
-            for words, meaning in DATABASE_FAULTS.items():
-                if str(cause).startswith(words):
-                    return f"MLflow's store: {meaning}"
+        if isinstance(cause, sqlite3.Error) and (fault := database_fault(cause)):
+            return f"MLflow's store: {fault}"
         if isinstance(cause, OSError) and cause.errno in MENDABLE:
-            # The system's words and the path are what the user needs.
-            return f"{cause.strerror}: {cause.filename}" if cause.filename else str(cause.strerror)
+            # The system's words and the path are what the user needs. Copying and renaming have two.
+            places = [str(place) for place in (cause.filename, cause.filename2) if place is not None]
+            return ": ".join([str(cause.strerror), " -> ".join(places)] if places else [str(cause.strerror)])
     return None
+
+
+def database_fault(error: sqlite3.Error) -> str | None:
+    """What the system refused SQLite, and the remedy; None for an error of another kind."""
+    return next((meaning for words, meaning in DATABASE_FAULTS.items() if str(error).startswith(words)), None)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -31,8 +31,11 @@ def replacing(path: Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        # A write that fails does not say where.
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
     finally:
         os.close(handle)

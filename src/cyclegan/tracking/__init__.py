@@ -6,6 +6,7 @@ first. What the user has set wins.
 
 from __future__ import annotations
 
+import logging
 import os
 
 SETTINGS = {
@@ -23,3 +24,6 @@ SETTINGS = {
 
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
+
+# It prints the traceback of what it raises all the same, in front of our one line.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)

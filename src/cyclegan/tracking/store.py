@@ -23,7 +23,7 @@ from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from cyclegan.errors import UserError
+from cyclegan.errors import UserError, database_fault
 from cyclegan.files import replacing
 from cyclegan.params import Tracking
 from cyclegan.project import Project
@@ -191,8 +191,8 @@ def _open_sqlite(database: Path, journals: Path) -> Store:
     except OSError as error:
         raise UserError(f"{error.filename or database}: {error.strerror}; MLflow's store must be writable") from error
     except sqlite3.Error as error:
-        if "locked" in str(error):
-            raise UserError(f"{database} is locked by another process; end that one, or wait for it") from error
+        if fault := database_fault(error):
+            raise UserError(f"{database}: {fault}") from error
         raise UserError(f"{database} is no usable MLflow store ({error}): restore it or move it away") from error
     return store
 
