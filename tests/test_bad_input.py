@@ -27,6 +27,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from cyclegan import build_generator, cli
+from cyclegan.params import Data, Params
 
 ROOT = Path(__file__).parents[1]
 ENDINGS = ".bmp/.gif/.jfif/.jpe/.jpeg/.jpg/.png/.tif/.tiff/.webp"
@@ -317,12 +318,21 @@ def cut(name: str) -> Spoil:
 
 
 NO_IDENTITY = {"adversarial": 1, "identity": 0, "forward_cycle": 1, "backward_cycle": 1}
-FIGURES = json.dumps({direction: {"cycle_l1": 0.5, "identity": {}} for direction in ("AtoB", "BtoA")})
+FIGURES = json.dumps({"protocol": {}} | {d: {"cycle_l1": 0.5, "identity": {}} for d in ("AtoB", "BtoA")})
 RUN = {
     **dict.fromkeys(("experiment", "dataset"), "a2b"),
     **{"run_id": "0" * 32, "run_key": "0" * 16, "data_md5": "0" * 32},
     **{"steps": 2, "epochs": 1, "seconds": 1.0, "device": "CPU"},
 }
+
+
+ALL_OTHERS_MISSING = "\n".join(
+    f"params.yaml: {key}: {MISSING}"
+    for key in (
+        *(f"data.{name}" for name in Data.model_fields if name != "source"),
+        *(name for name in Params.model_fields if name != "data"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -798,17 +808,17 @@ CASES = {
     "params empty": Case(
         "params",
         whole(""),
-        "params.yaml must hold the sections data, model, train, evaluate, tracking; it holds no mapping",
+        f"params.yaml must hold the sections {', '.join(Params.model_fields)}; it holds no mapping",
     ),
     "params a list": Case(
         "params",
         whole("- data\n- model\n"),
-        "params.yaml must hold the sections data, model, train, evaluate, tracking; it holds no mapping",
+        f"params.yaml must hold the sections {', '.join(Params.model_fields)}; it holds no mapping",
     ),
     "params a sentence": Case(
         "params",
         whole("all of it"),
-        "params.yaml must hold the sections data, model, train, evaluate, tracking; it holds no mapping",
+        f"params.yaml must hold the sections {', '.join(Params.model_fields)}; it holds no mapping",
     ),
     "params not YAML": Case(
         "params",
@@ -836,11 +846,11 @@ CASES = {
     ),
     "params with a key twice": Case(
         "params",
-        text("  batch_size: 1", "  batch_size: 1\n  batch_size: 2"),
-        'params.yaml is not valid YAML: while constructing a mapping in "<unicode string>", line 75, '
-        'column 3: seed: 0 ^ (line: 75) found duplicate key "batch_size" with value "2" (original '
-        'value: "1") in "<unicode string>", line 82, column 3: batch_size: 2 ^ (line: 82) To suppress'
-        " this check see: https://yaml.dev/doc/ruamel.yaml/api/#Duplicate_keys",
+        whole("seed: 1\nseed: 2\n"),
+        'params.yaml is not valid YAML: while constructing a mapping in "<unicode string>", line 1, column 1: seed: 1 '
+        '^ (line: 1) found duplicate key "seed" with value "2" (original value: "1") in "<unicode string>", line 2, '
+        "column 1: seed: 2 ^ (line: 2) To suppress this check see: "
+        "https://yaml.dev/doc/ruamel.yaml/api/#Duplicate_keys",
     ),
     "params of two documents": Case(
         "params",
@@ -859,23 +869,7 @@ CASES = {
     "params that contain themselves": Case(
         "params",
         whole("data: &x\n  source: *x\n"),
-        "params.yaml: data.source = a mapping: must be a valid string\n"
-        f"params.yaml: data.sha256: {MISSING}\n"
-        f"params.yaml: data.folder_A: {MISSING}\n"
-        f"params.yaml: data.folder_B: {MISSING}\n"
-        f"params.yaml: data.name: {MISSING}\n"
-        f"params.yaml: data.load_size: {MISSING}\n"
-        f"params.yaml: data.channels_A: {MISSING}\n"
-        f"params.yaml: data.channels_B: {MISSING}\n"
-        f"params.yaml: data.bit_depth: {MISSING}\n"
-        f"params.yaml: data.val_fraction: {MISSING}\n"
-        f"params.yaml: data.test_fraction: {MISSING}\n"
-        f"params.yaml: data.seed: {MISSING}\n"
-        f"params.yaml: data.on_bad_image: {MISSING}\n"
-        f"params.yaml: model: {MISSING}\n"
-        f"params.yaml: train: {MISSING}\n"
-        f"params.yaml: evaluate: {MISSING}\n"
-        f"params.yaml: tracking: {MISSING}",
+        "params.yaml: data.source = a mapping: must be a valid string\n" + ALL_OTHERS_MISSING,
     ),
     "params a folder": Case(
         "params",
@@ -887,26 +881,7 @@ CASES = {
         lambda root: (root / "params.yaml").open("a").write("\ntrian:\n  epochs: 1\n"),
         "params.yaml: trian: unknown key; did you mean train?",
     ),
-    "section missing": Case(
-        "params",
-        whole("data:\n  source: folders\n"),
-        f"params.yaml: data.sha256: {MISSING}\n"
-        f"params.yaml: data.folder_A: {MISSING}\n"
-        f"params.yaml: data.folder_B: {MISSING}\n"
-        f"params.yaml: data.name: {MISSING}\n"
-        f"params.yaml: data.load_size: {MISSING}\n"
-        f"params.yaml: data.channels_A: {MISSING}\n"
-        f"params.yaml: data.channels_B: {MISSING}\n"
-        f"params.yaml: data.bit_depth: {MISSING}\n"
-        f"params.yaml: data.val_fraction: {MISSING}\n"
-        f"params.yaml: data.test_fraction: {MISSING}\n"
-        f"params.yaml: data.seed: {MISSING}\n"
-        f"params.yaml: data.on_bad_image: {MISSING}\n"
-        f"params.yaml: model: {MISSING}\n"
-        f"params.yaml: train: {MISSING}\n"
-        f"params.yaml: evaluate: {MISSING}\n"
-        f"params.yaml: tracking: {MISSING}",
-    ),
+    "section missing": Case("params", whole("data:\n  source: folders\n"), ALL_OTHERS_MISSING),
     "section a number": Case(
         "params",
         lambda root: spoil_tree(root, lambda tree: tree.update(train=3)),
@@ -919,7 +894,7 @@ CASES = {
     ),
     "key unknown": Case(
         "params",
-        text("  epochs:", "  epoch:"),
+        lambda root: spoil_tree(root, lambda tree: tree["train"].update(epoch=tree["train"].pop("epochs"))),
         f"params.yaml: train.epochs: {MISSING}\nparams.yaml: train.epoch: unknown key; did you mean train.epochs?",
     ),
     "key missing": Case(
@@ -1106,9 +1081,8 @@ CASES = {
     "train on a broken manifest": Case(
         "train",
         both(split_done, put("data/split/manifest.csv", "id,domain\n")),
-        '{root}/data/split holds no complete packed data ("Only a column name can be used for the key'
-        " in a dtype mappings argument. 'index' not found in columns.\"); make it with 'dvc repro "
-        "split'",
+        "{root}/data/split holds no complete packed data (manifest.csv has no column height); make it with "
+        "'dvc repro split'",
     ),
     "train on missing pixels": Case(
         "train",
@@ -1235,13 +1209,30 @@ CASES = {
     "register empty figures": Case(
         "register",
         both(trained, put("reports/evaluate/metrics.json", "{}")),
-        "{root}/reports/evaluate/metrics.json is damaged (without AtoB, BtoA): make it anew with 'dvc"
-        " repro --force evaluate'",
+        "{root}/reports/evaluate/metrics.json is damaged (without AtoB, BtoA, protocol): make it anew with "
+        "'dvc repro --force evaluate'",
     ),
     "register without generators": Case(
         "register",
         both(trained, put("reports/evaluate/metrics.json", FIGURES), remove("models/generator_AtoB.keras")),
         "{root}/models/generator_AtoB.keras does not exist: train first ('dvc repro train')",
+    ),
+    "register without the table of pictures": Case(
+        "register",
+        both(trained, put("reports/evaluate/metrics.json", FIGURES)),
+        "{root}/reports/evaluate/per_image.csv does not exist: evaluate first ('dvc repro evaluate')",
+    ),
+    "register an empty table of pictures": Case(
+        "register",
+        both(trained, put("reports/evaluate/metrics.json", FIGURES), put("reports/evaluate/per_image.csv", "")),
+        "{root}/reports/evaluate/per_image.csv is damaged (No columns to parse from file): make it anew "
+        "with 'dvc repro --force evaluate'",
+    ),
+    "register another table of pictures": Case(
+        "register",
+        both(trained, put("reports/evaluate/metrics.json", FIGURES), put("reports/evaluate/per_image.csv", "a,b\n")),
+        "{root}/reports/evaluate/per_image.csv is damaged (without direction, domain, id, scored): make it "
+        "anew with 'dvc repro --force evaluate'",
     ),
     "translate without a model": Case(
         "translate none.keras a/0.png -o out",

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cyclegan.errors import UserError
 from cyclegan.params import Params, flatten, load, read, validate
@@ -280,3 +282,95 @@ def test_files_that_are_no_parameters(tmp_path: Path, text: bytes | None, messag
 
 def test_params_type_lists_all_sections() -> None:
     assert list(Params.model_fields) == list(GOOD)
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.dates()
+    | st.datetimes()
+    | st.binary(max_size=8)
+    | st.sampled_from(["auto", "whole", "original", "linear", "unet", "folders", "https://x/y.zip", "file:", "0" * 64])
+)
+KEYS = st.text(max_size=8) | st.integers() | st.none() | st.sampled_from(["AtoB", "BtoA", "epochs", "metric"])
+TREES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3))
+
+
+def sections(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value in nested mappings."""
+    found = []
+    for key, value in tree.items():
+        found.append((*path, key))
+        if isinstance(value, dict):
+            found += sections(value, (*path, key))
+    return found
+
+
+def accepted_or_told(tree: Any) -> None:
+    try:
+        params = validate(tree)
+    except UserError as error:
+        assert str(error)  # noqa: PT017 (either outcome is right)
+        for line in str(error).splitlines():
+            assert line.startswith("params.yaml")
+            assert len(line) < 1000
+    else:
+        assert validate(params.model_dump()) == params
+        assert params.data.dataset
+        list(flatten(params.model_dump()))
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(sections(changed())), TREES), min_size=1, max_size=3))
+def test_other_values_are_accepted_or_told(changes: list[tuple[tuple[Any, ...], Any]]) -> None:
+    tree = changed()
+    for (*parents, last), value in changes:
+        section = tree
+        for parent in parents:
+            section = section.get(parent) if isinstance(section, dict) else None
+        if isinstance(section, dict):
+            section[last] = value
+    accepted_or_told(tree)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(sections(changed())), st.booleans(), KEYS)
+def test_missing_and_other_keys_are_accepted_or_told(path: tuple[Any, ...], remove: bool, key: Any) -> None:
+    tree = changed()
+    section = tree
+    for parent in path[:-1]:
+        section = section[parent]
+    value = section.pop(path[-1]) if remove else section[path[-1]]
+    section[key] = value
+    accepted_or_told(tree)
+
+
+@settings(max_examples=200, deadline=None)
+@given(TREES)
+def test_any_tree_is_accepted_or_told(tree: Any) -> None:
+    accepted_or_told(tree)
+
+
+TEXT = (ROOT / "params.yaml").read_bytes()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    changes=st.lists(st.tuples(st.integers(0, len(TEXT) - 1), st.binary(max_size=3)), max_size=5),
+    cut=st.integers(0, len(TEXT)) | st.none(),
+)
+def test_any_damage_to_the_file_is_told(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, bytes]], cut: int | None
+) -> None:
+    raw = bytearray(TEXT)
+    for where, content in changes:
+        raw[where : where + len(content)] = content
+    file = tmp_path_factory.mktemp("damage") / "params.yaml"
+    file.write_bytes(raw[:cut])
+    try:
+        load(file)
+    except UserError as error:
+        assert "params.yaml" in str(error)  # noqa: PT017 (either outcome is right)

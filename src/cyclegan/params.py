@@ -610,7 +610,8 @@ def read(path: Path) -> Any:
         raise UserError(f"{path} is not UTF-8 text") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except YAMLError as error:
+    # A tag that does not fit its value, such as `!!int x`, ends in an exception of Python's.
+    except (YAMLError, ValueError, LookupError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path.name} is not valid YAML: {reason}") from None
 
@@ -657,10 +658,13 @@ def _explain(detail: ErrorDetails) -> tuple[str, str]:
             ("", detail["msg"]) if isinstance(value, dict | Section) else (f"{key} = {_shown(value)}: ", detail["msg"])
         )
     if kind == "extra_forbidden":
-        known = _known_keys(where[:-1])
-        near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {'.'.join([*where[:-1], near[0]])}?" if near else f"known keys: {', '.join(known)}"
-        return f"{key}: ", f"unknown key; {hint}"
+        # Whatever the key is, it is no label; and it may hold anything, a line break for instance.
+        path, last = [str(part) for part in detail["loc"][:-1] if not _is_branch_label(part)], str(detail["loc"][-1])
+        known = _known_keys(path)
+        near = difflib.get_close_matches(last, known, n=1, cutoff=0.5)
+        hint = f"did you mean {'.'.join([*path, near[0]])}?" if near else f"known keys: {', '.join(known)}"
+        shown = last if re.fullmatch(r"[\w-]+", last) else _shown(last)
+        return f"{'.'.join([*path, shown])}: ", f"unknown key; {hint}"
     if kind == "missing":
         return f"{key}: ", "missing; add it ('cyclegan preset quickstart' writes a complete file)"
     message = detail["msg"][0].lower() + detail["msg"][1:]

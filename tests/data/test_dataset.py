@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from cyclegan import params
 from cyclegan.data.dataset import (
@@ -22,7 +25,10 @@ from cyclegan.data.dataset import (
 )
 from cyclegan.data.split import split
 from cyclegan.errors import UserError
+from cyclegan.params import read
 from cyclegan.project import Project
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -198,3 +204,84 @@ def test_what_own_sizes_do_not_allow() -> None:
         images[np.array([0, 1])]
     with pytest.raises(IndexError):
         images[2]
+
+
+FILES = ("manifest.csv", "pairs.csv", "trainA.npy", "testB.npy", "valA.npy")
+
+
+def read_all(folder: Path) -> None:
+    """Everything that the stages ask of a data set, or the one line that it is not whole."""
+    try:
+        dataset = PackedDataset.open(folder)
+    except UserError as error:
+        assert len(str(error).splitlines()) == 1  # noqa: PT017 (either outcome is right)
+        assert "dvc repro split" in str(error)  # noqa: PT017
+        return
+    for split_name in ("train", "val", "test"):
+        pairs = dataset.pairs(split_name)
+        for domain, index in (("A", pairs.index_A), ("B", pairs.index_B)):
+            images = dataset.images(domain, split_name)
+            assert len(dataset.ids(domain, split_name)) == len(images) == len(sizes_of(images))
+            for row in (*range(len(images)), *index):
+                assert images[int(row)].ndim == 3
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A packed data set with pairs, as its files."""
+    root = tmp_path_factory.mktemp("kept")
+    project = Project(root=root, home=root)
+    for domain in "AB":
+        (project.raw / f"train{domain}").mkdir(parents=True)
+        for number in range(8):
+            pixels = np.random.default_rng([number, ord(domain)]).integers(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).save(project.raw / f"train{domain}" / f"{number}.png")
+    lines = [f"trainA/{number}.png,trainB/{number}.png" for number in range(8)]
+    (project.raw / "pairs.csv").write_text("\n".join(["A,B", *lines]))
+    tree = read(REPOSITORY / "params.yaml")["data"] | {"load_size": 8}
+    split(params.Data.model_validate(tree), project)
+    return {path.name: path.read_bytes() for path in project.split.iterdir()}
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from(FILES),
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=4),
+    cut=st.floats(0, 1) | st.just(1.0),
+)
+def test_damaged_bytes_are_told_or_harmless(
+    tmp_path_factory: pytest.TempPathFactory,
+    kept: dict[str, bytes],
+    name: str,
+    changes: list[tuple[float, int]],
+    cut: float,
+) -> None:
+    raw = bytearray(kept[name])
+    for where, value in changes:
+        raw[int(where * len(raw))] = value
+    folder = tmp_path_factory.mktemp("damaged")
+    for other, content in kept.items():
+        (folder / other).write_bytes(raw[: int(cut * len(raw))] if other == name else content)
+    read_all(folder)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from(["manifest.csv", "pairs.csv"]),
+    row=st.integers(0, 7),
+    column=st.integers(0, 9),
+    value=st.sampled_from(
+        ["", "-1", "0", "7", "1e9", "NaN", "train", "test", "A", "B", "C", "x", "99999999999999999999"]
+    )
+    | st.text(max_size=6),
+)
+def test_altered_tables_are_told_or_harmless(
+    tmp_path_factory: pytest.TempPathFactory, kept: dict[str, bytes], name: str, row: int, column: int, value: str
+) -> None:
+    table = pd.read_csv(io.BytesIO(kept[name]), dtype=str, keep_default_na=False)
+    table.iloc[row % len(table), column % len(table.columns)] = value
+    folder = tmp_path_factory.mktemp("altered")
+    for other, content in kept.items():
+        (folder / other).write_bytes(content)
+    table.to_csv(folder / name, index=False)
+    read_all(folder)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,7 @@ class PackedDataset:
         """
         try:
             manifest = pd.read_csv(folder / "manifest.csv", dtype=str, keep_default_na=False, encoding="utf-8")
+            _require(manifest, "manifest.csv", {"id", "domain", "split", "index", "width", "height"})
             manifest = manifest.astype({"index": int, "width": int, "height": int})
             table = pd.read_csv(folder / "pairs.csv", dtype=str, keep_default_na=False, encoding="utf-8")
             arrays: dict[tuple[str, str], Pictures] = {}
@@ -144,7 +146,8 @@ class PackedDataset:
                         raise ValueError(f"manifest.csv does not number the pictures of {split}{domain} from 0")
                     arrays[domain, split] = images
             _check_pairs(table, arrays)
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        # The header of an array is Python text, and a number in a table may be too large for any array.
+        except (OSError, ValueError, KeyError, EOFError, OverflowError, TypeError, SyntaxError, TokenError) as error:
             reason = " ".join(str(error).split())
             raise UserError(
                 f"{folder} holds no complete packed data ({reason}); make it with 'dvc repro split'"
@@ -194,11 +197,15 @@ class PackedDataset:
         return md5.hexdigest()
 
 
+def _require(table: pd.DataFrame, name: str, columns: set[str]) -> None:
+    missing = columns - set(table)
+    if missing:
+        raise ValueError(f"{name} has no column {min(missing)}")
+
+
 def _check_pairs(table: pd.DataFrame, arrays: Mapping[tuple[str, str], Pictures]) -> None:
     """Every pair must be of one split, and of pictures that are there."""
-    missing = {"split", "index_A", "index_B", "id_A", "id_B", "scored"} - set(table)
-    if missing:
-        raise ValueError(f"pairs.csv has no column {min(missing)}")
+    _require(table, "pairs.csv", {"split", "index_A", "index_B", "id_A", "id_B", "scored"})
     for split, rows in table.groupby("split"):
         for domain in DOMAINS:
             index = rows[f"index_{domain}"].astype(int)

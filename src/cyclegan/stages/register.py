@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pandas as pd
+
 from cyclegan.domains import DIRECTIONS
 from cyclegan.errors import UserError
 from cyclegan.files import write_json
@@ -33,12 +37,12 @@ def run(project: Project) -> None:
     training = training_run(project)
     evaluated = project.reports / "evaluate"
     metrics = test_figures(project)
-    per_image = read_per_image(evaluated / "per_image.csv")
-    channels = {"A": params.data.channels_A, "B": params.data.channels_B}
     files = generator_files(project)
     for file in files.values():
         if not file.is_file():
             raise UserError(f"{file} does not exist: train first ('dvc repro train')")
+    per_image = _table(evaluated / "per_image.csv")
+    channels = {"A": params.data.channels_A, "B": params.data.channels_B}
     candidates = []
     for direction, (source, target) in DIRECTIONS.items():
         found = Measured(
@@ -86,3 +90,22 @@ def run(project: Project) -> None:
         again = " (was registered already)" if version.reused else ""
         verdict = "is champion" if version.champion == version.version else "stays challenger"
         print(f"{version.uri}{again} {verdict}: {version.decision.reason}")
+
+
+def _table(file: Path) -> pd.DataFrame:
+    """The figures of each test picture.
+
+    Raises:
+        UserError: stage `evaluate` has not run, or the table is damaged.
+    """
+    if not file.is_file():
+        raise UserError(f"{file} does not exist: evaluate first ('dvc repro evaluate')")
+    try:
+        table = read_per_image(file)
+        missing = {"direction", "domain", "id", "scored"} - set(table)
+        reason = f"without {', '.join(sorted(missing))}" if missing else ""
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+    if reason:
+        raise UserError(f"{file} is damaged ({reason}): make it anew with 'dvc repro --force evaluate'")
+    return table
