@@ -31,7 +31,7 @@ MENDABLE = {
 # SQLite's, by its own words.
 DATABASE_FAULTS = {
     "database or disk is full": "No space left on device",
-    "database is locked": "locked by another process; wait for it or end it",
+    "database is locked": "locked by another process; end that one, or wait for it",
     "attempt to write a readonly database": "Read-only file system, or no permission to write",
     "unable to open database file": "cannot be opened: no permission, or its folder is gone",
     "disk I/O error": "Input/output error, or no space left on device",

@@ -216,7 +216,7 @@ def test_a_data_base_that_stays_locked_is_told_at_the_start(
     other.execute("BEGIN EXCLUSIVE")
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda file, timeout: connect(file, timeout=0.2))
-    with pytest.raises(UserError, match=r"mlflow.db is locked by another process; end that one, or wait for it"):
+    with pytest.raises(UserError, match=r"mlflow.db: locked by another process; end that one, or wait for it"):
         opened()
     other.close()
 
