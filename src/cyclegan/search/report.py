@@ -79,9 +79,7 @@ def conclude(search: SharedSearch, run_id: str) -> Result:
         "lost_attempts": sum(len(all_of) - 1 for found in attempts.values() for all_of in found.values()),
         "winner": None if verdict.winner is None else int(verdict.winner),
         "reason": verdict.reason,
-        "paper": PAPER in search.trials.slots and search.trials.slots[PAPER].fixed == search.paper
-        if isinstance(search.paper, dict)
-        else search.paper,
+        "paper": search.paper if isinstance(search.paper, str) else search.tries_paper,
         "compared": {name: [asdict(entry) for entry in entries] for name, entries in verdict.compared.items()},
     }
     return Result(verdict, best, table, study, _figures(search, trials, by_setting))
@@ -129,6 +127,7 @@ def _figures(
     study = optuna.create_study(directions=[objective.direction for objective in objectives])
     study.add_trials(list(trials.values()))
     complete = [trial for trial in trials.values() if trial.state == TrialState.COMPLETE]
+    known = {BAR, PAPER} if search.tries_paper else {BAR}
     figures: dict[str, Figure] = {}
     drawn = optuna.visualization.matplotlib
     for index, objective in enumerate(objectives):
@@ -137,7 +136,13 @@ def _figures(
             target["target"] = lambda trial, index=index: trial.values[index]
         suffix = "" if len(objectives) == 1 else f"-{index + 1}"
         if complete:
-            figures[f"history{suffix}"] = _figure(drawn.plot_optimization_history(study, **target))
+            history = drawn.plot_optimization_history(study, **target)
+            for name, label, style in ((BAR, "params.yaml", "--"), (PAPER, "paper", ":")):
+                trial = trials[name] if name in known else None
+                if trial is not None and trial.state == TrialState.COMPLETE:
+                    history.axhline(trial.values[index], color="0.35", linestyle=style, label=label)
+            history.legend(bbox_to_anchor=(1.02, 1), loc="upper left")
+            figures[f"history{suffix}"] = _figure(history)
             figures[f"slice{suffix}"] = _figure(drawn.plot_slice(study, **target))
         if _differ(complete, index):
             figures[f"importance{suffix}"] = _figure(drawn.plot_param_importances(study, **target))
@@ -197,7 +202,7 @@ def _page(result: Result, search: SharedSearch) -> str:
     trials = search.trials.counted()
     complete = {name: trial for name, trial in trials.items() if trial.state == TrialState.COMPLETE}
     front = pareto_front({name: costs_of(trial.values, objectives) for name, trial in complete.items()})
-    names = {BAR: "params.yaml"} | ({PAPER: "paper"} if result.study["paper"] is True else {})
+    names = {BAR: "params.yaml"} | ({PAPER: "paper"} if search.tries_paper else {})
     table = result.trials[result.trials["phase"] == "trial"]
     return environment.get_template("report.html.j2").render(
         search=search,

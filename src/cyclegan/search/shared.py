@@ -49,6 +49,11 @@ class SharedSearch:
         study = open_study(self._storage, self.name, self.options, self._claims, create=create, pruner=pruner)
         self.trials = Phase(study, self._slots(), self.options.seed, self._claims)
 
+    @property
+    def tries_paper(self) -> bool:
+        """Whether slot PAPER holds the paper's values: they lie in the space and are not params.yaml's."""
+        return PAPER in self.trials.slots and self.trials.slots[PAPER].fixed == self.paper
+
     def phase(self) -> Phase | None:
         """What there is to work on; None when all is done."""
         if not self.trials.done:
