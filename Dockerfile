@@ -6,7 +6,7 @@
 #
 # with VOLUMES="-v cyclegan-data:/project/data -v cyclegan-mlruns:/project/mlruns
 #               -v cyclegan-checkpoints:/project/checkpoints -v cyclegan-cache:/project/.dvc/cache
-#               -v cyclegan-models:/project/models -v cyclegan-reports:/project/reports"
+#               -v cyclegan-models:/project/models -v cyclegan-reports:/project/reports -v cyclegan-search:/project/.search"
 # Your own parameters and pictures: -v "$PWD/params.yaml:/project/params.yaml" -v /my/pictures:/pictures:ro
 FROM python:3.12-slim
 
@@ -25,10 +25,11 @@ COPY --chown=cyclegan . .
 # The image carries no git history; runs are tagged with the commit only where the project is mounted with its .git.
 RUN pip install --no-deps --no-build-isolation . \
     && dvc config --local core.no_scm true \
-    && mkdir -p mlruns checkpoints models reports .dvc/cache \
+    && mkdir -p mlruns checkpoints .search models reports .dvc/cache \
     && chown -R cyclegan:cyclegan /project
 
 USER cyclegan
-VOLUME ["/project/data", "/project/mlruns", "/project/checkpoints", "/project/models", "/project/reports", "/project/.dvc/cache"]
+VOLUME ["/project/data", "/project/mlruns", "/project/checkpoints", "/project/.search", "/project/models", \
+    "/project/reports", "/project/.dvc/cache"]
 ENTRYPOINT ["./docker-entrypoint.sh"]
 CMD ["dvc", "repro"]
