@@ -153,6 +153,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"model__blocks": -1}, "model.blocks = -1: must be 'auto', or at least 0"),
     ({"model__generator": "unet"}, "model.blocks has no effect with model.generator: unet; set it to 'auto'"),
     ({"model__norm": "none", "model__output_norm": True}, "model.output_norm needs a normalisation"),
+    ({"train__gradient_checkpointing": True, "model__dropout": 0.5}, "train.gradient_checkpointing computes"),
     ({"model__discriminator": "pixel", "model__patch_layers": 2}, "model.patch_layers is only read with"),
     ({"model__patch_layers": 5}, "too small for model.discriminator: patch with 5 layers; use at least 96"),
     ({"data__channels_A": 1}, "train.loss_weights.identity compares a generator's output with its input"),

@@ -261,8 +261,9 @@ def _finish(writing: list[tuple[Path, Future[None]]], on_written: Callable[[Path
 
 
 def _write_png(target: Path, picture: np.ndarray) -> None:
-    # TensorFlow's encoder rather than Pillow's, which has no 16-bit colour.
-    encoded = tf.io.encode_png(picture).numpy()
+    # TensorFlow's encoder rather than Pillow's, which has no 16-bit colour. Its default compression took most of a
+    # translation's time beside a small network; this one takes a quarter of it, for files a fifth larger.
+    encoded = tf.io.encode_png(picture, compression=1).numpy()
     with replacing(target) as temporary:
         temporary.write_bytes(encoded)
 
