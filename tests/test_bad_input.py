@@ -85,9 +85,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, (mine, raw) in enumerate((("a", "trainA"), ("b", "trainB"))):
         fill(root / mine, 12, 100 * number)
         shutil.copytree(root / mine, root / "data" / "raw" / raw)
+    (root / "data" / "features").symlink_to(ROOT / "data" / "features")
     # What later stages need, beside the project, for the cases that take it.
     split_project = root.with_name("split")
-    shutil.copytree(root, split_project)
+    shutil.copytree(root, split_project, symlinks=True)
     with contextlib.chdir(split_project):
         cli.main(["split"])
     build_generator(3, base_filters=4, blocks=1).save(root.with_name("generator.keras"))
@@ -97,7 +98,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "project"
-    shutil.copytree(template, root)
+    shutil.copytree(template, root, symlinks=True)
     (tmp_path / "template").symlink_to(template.parent)
     monkeypatch.chdir(root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -174,7 +175,8 @@ def put(name: str, content: str | bytes) -> Spoil:
 def remove(*names: str) -> Spoil:
     def spoil(root: Path) -> None:
         for name in names:
-            shutil.rmtree(root / name) if (root / name).is_dir() else (root / name).unlink()
+            path = root / name
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     return spoil
 
@@ -322,7 +324,8 @@ FIGURES = json.dumps({"protocol": {}} | {d: {"cycle_l1": 0.5, "identity": {}} fo
 RUN = {
     **dict.fromkeys(("experiment", "dataset"), "a2b"),
     **{"run_id": "0" * 32, "run_key": "0" * 16, "data_md5": "0" * 32},
-    **{"steps": 2, "epochs": 1, "seconds": 1.0, "device": "CPU"},
+    **{"steps": 2, "epochs": 1, "seconds": 1.0, "device": "CPU", "adversarial_loss": "least_squares"},
+    "kept": {"select": "last", "step": 2, "epoch": 1.0, "value": None},
 }
 
 
@@ -1117,6 +1120,7 @@ CASES = {
             split_done,
             params(
                 train={
+                    "select": "last",
                     "lr_policy": "plateau",
                     "lr_decay_start": None,
                     "plateau": {"metric": "val_AtoB/pair_psnr", "patience": 1, "factor": 0.5},
@@ -1125,6 +1129,36 @@ CASES = {
         ),
         "train.plateau.metric = 'val_AtoB/pair_psnr': the validation split yields no such figure; use"
         " one of val_AtoB/cycle_l1, val_AtoB/identity_l1, val_BtoA/cycle_l1, val_BtoA/identity_l1",
+    ),
+    # One validation picture is no set.
+    "train with a choice that is not measured": Case(
+        "train",
+        split_done,
+        "train.select = 'kid': the validation split yields no such figure; use last, or one of "
+        "val_AtoB/cycle_l1, val_AtoB/identity_l1, val_BtoA/cycle_l1, val_BtoA/identity_l1",
+    ),
+    "train without the feature network": Case(
+        "train",
+        both(split_done, remove("data/features")),
+        "{root}/data/features/efficientnet-lite0.npz does not exist: restore it, it came with the project "
+        "('git checkout -- data/features')",
+    ),
+    "train with a feature network that is not there": Case(
+        "train",
+        both(split_done, params(evaluate={"features": "my/own.keras"})),
+        "evaluate.features: {root}/my/own.keras does not exist; name a file that does, or use efficientnet-lite0",
+    ),
+    "evaluate with a feature network that is none": Case(
+        "evaluate",
+        both(split_done, trained, put("own.keras", "text"), params(evaluate={"features": "own.keras"})),
+        "evaluate.features: {root}/own.keras cannot be used at evaluate.features_size = 128: File not found: "
+        "filepath={root}/own.keras. Please ensure the file is an accessible `.keras` zip file.",
+    ),
+    "features of an unknown network": Case(
+        "params",
+        params(evaluate={"features": "resnet50"}),
+        "params.yaml: evaluate.features = 'resnet50': must be efficientnet-lite0, inception-v3:FILE (Keras' ImageNet "
+        "weights), or a .keras file's path",
     ),
     "tracking store of files": Case(
         "train",
@@ -1159,8 +1193,8 @@ CASES = {
     "evaluate an empty run.json": Case(
         "evaluate",
         both(split_done, put("reports/train/run.json", "{}")),
-        "{root}/reports/train/run.json is damaged (without data_md5, dataset, device, epochs, "
-        "experiment, run_id, run_key, seconds, steps): make it anew with 'dvc repro --force train'",
+        "{root}/reports/train/run.json is damaged (without adversarial_loss, data_md5, dataset, device, "
+        "epochs, experiment, kept, run_id, run_key, seconds, steps): make it anew with 'dvc repro --force train'",
     ),
     "evaluate without generators": Case(
         "evaluate",

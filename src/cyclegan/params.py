@@ -244,8 +244,10 @@ class Plateau(Section):
     @classmethod
     def _metric(cls, value: str) -> str:
         # Which figures there are depends on the data; stage `train` refuses the others before it starts.
-        if not re.fullmatch(r"val_(AtoB|BtoA)/[a-z_]+_(l1|psnr|ssim)", value):
-            raise impossible("must be a validation figure that ends in l1, psnr or ssim, such as val_AtoB/cycle_l1")
+        if not re.fullmatch(r"val_(AtoB|BtoA)/(kid|[a-z_]+_(l1|psnr|ssim))", value):
+            raise impossible(
+                "must be a validation figure: kid, or one that ends in l1, psnr or ssim, such as val_AtoB/kid"
+            )
         return value
 
 
@@ -289,6 +291,8 @@ class Train(Section):
     jit_compile: Literal["auto"] | bool
     log_every: Count
     evaluate_every: Count
+    select: str
+    early_stop: Count | None
     checkpoint_every: Positive
     keep_checkpoints: Count
     sample_images: Annotated[int, Field(ge=1, le=64)]
@@ -298,8 +302,18 @@ class Train(Section):
     def _size(cls, value: Any) -> Any:
         return parse_size(value, "whole")
 
+    @field_validator("select")
+    @classmethod
+    def _selectable(cls, value: str) -> str:
+        # Cycle and identity figures are perfect for a generator that does nothing.
+        if value != "last" and not re.fullmatch(r"(val_(AtoB|BtoA)/)?(kid|pair_psnr|pair_ssim)", value):
+            raise impossible("must be last, kid, pair_psnr or pair_ssim, or one of a single direction: val_AtoB/kid")
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.early_stop is not None and self.select == "last":
+            raise impossible("train.early_stop needs a figure to watch, but train.select is last; set it to kid")
         weights = self.loss_weights
         for direction in ("AtoB", "BtoA"):
             if not any(getattr(getattr(weights, term), direction) for term in LossWeights.model_fields):
@@ -493,7 +507,18 @@ class Evaluate(Section):
     """Stage `evaluate`."""
 
     batch_size: Annotated[int, Field(ge=1, le=1024)]
+    features: str
+    features_size: Annotated[int, Field(ge=32, le=1024)]
     grid_images: Annotated[int, Field(ge=1, le=64)]
+
+    @field_validator("features")
+    @classmethod
+    def _network(cls, value: str) -> str:
+        if not re.fullmatch(r"efficientnet-lite0|inception-v3:.+|.+\.keras", value):
+            raise impossible(
+                "must be efficientnet-lite0, inception-v3:FILE (Keras' ImageNet weights), or a .keras file's path"
+            )
+        return value
 
 
 class Gates(Section):

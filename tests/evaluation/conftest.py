@@ -10,9 +10,11 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from cyclegan.data.dataset import PackedDataset
+from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.inference.translate import Translator
 
 EMOJI = Path(__file__).parents[2] / "data" / "fluent-emoji"
@@ -60,11 +62,9 @@ def pack(tmp_path: Path) -> Callable[..., PackedDataset]:
     return write
 
 
-@pytest.fixture
-def emoji(pack: Callable[..., PackedDataset]) -> PackedDataset:
-    """The 245 test pairs of the embedded data, in the order of `pairs.csv`."""
+def emoji_pairs(pack: Callable[..., PackedDataset], every: int) -> PackedDataset:
     with (EMOJI / "pairs.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+        rows = [row for row in csv.DictReader(file) if row["split"] == "test"][::every]
     images = {
         domain: np.stack([np.asarray(Image.open(EMOJI / row[domain]).convert("RGB")) for row in rows])
         for domain in ("A", "B")
@@ -75,6 +75,18 @@ def emoji(pack: Callable[..., PackedDataset]) -> PackedDataset:
         ids={domain: [row[domain].removesuffix(".png") for row in rows] for domain in ("A", "B")},
         pairs=[(n, n, row["scored"] == "true") for n, row in enumerate(rows)],
     )
+
+
+@pytest.fixture
+def emoji(pack: Callable[..., PackedDataset]) -> PackedDataset:
+    """The 245 test pairs of the embedded data, in the order of `pairs.csv`."""
+    return emoji_pairs(pack, 1)
+
+
+@pytest.fixture
+def few(pack: Callable[..., PackedDataset]) -> PackedDataset:
+    """Every fifth of them."""
+    return emoji_pairs(pack, 5)
 
 
 @pytest.fixture
@@ -95,3 +107,14 @@ def linear() -> Callable[..., keras.Model]:
 def unchanged(linear: Callable[..., keras.Model]) -> dict[str, Translator]:
     """Generators that return their input."""
     return {direction: Translator(linear(np.eye(3)), batch_size=16) for direction in ("AtoB", "BtoA")}
+
+
+@pytest.fixture
+def network() -> FeatureNetwork:
+    """Nine features that are quick to compute and to recompute: each picture's mean colours in three bands."""
+
+    def means(images: tf.Tensor) -> tf.Tensor:
+        bands = tf.split(tf.cast(images[:, : images.shape[1] // 3 * 3], tf.float32) / 255, 3, axis=1)
+        return tf.concat([tf.reduce_mean(band, axis=(1, 2)) for band in bands], axis=1)
+
+    return FeatureNetwork("nine means", 9, "f" * 64, means)

@@ -54,7 +54,7 @@ def test_pictures_of_any_kind(small: FeatureNetwork) -> None:
 
 
 def test_altered_weights_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"efficientnet-lite0.npz does not exist"):
+    with pytest.raises(UserError, match=r"efficientnet-lite0\.npz does not exist: restore it"):
         load_features(EFFICIENTNET, 64, tmp_path, ROOT)
     file = Path(shutil.copy(FEATURES / "efficientnet-lite0.npz", tmp_path))
     content = bytearray(file.read_bytes())

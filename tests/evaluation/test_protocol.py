@@ -9,8 +9,12 @@ import pytest
 
 from cyclegan.data.dataset import PackedDataset, to_float, to_integer
 from cyclegan.errors import UserError
+from cyclegan.evaluation.colour_map import ColourMap
+from cyclegan.evaluation.distributions import cosine_distance, frechet_distance, kid, mean_distance, precision_recall
+from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.evaluation.metrics import l1, psnr, ssim
-from cyclegan.evaluation.protocol import VERSION, evaluate, evenly
+from cyclegan.evaluation.protocol import VERSION, RealPictures, evaluate, evenly
+from cyclegan.evaluation.retrieval import ranks
 from cyclegan.inference.translate import Translator
 
 Pack = Callable[..., PackedDataset]
@@ -201,3 +205,93 @@ def test_pictures_at_their_own_sizes_are_measured_one_by_one(pack: Pack, linear:
         assert rows_B["identity_l1"][n] == pytest.approx(l1(same, image[None])[0], abs=1e-9)
     assert evaluation.metrics["AtoB"]["pair_n"] == 3
     assert evaluation.metrics["protocol"]["resolution"] == {"height": [9, 30], "width": [7, 12]}
+
+
+def nine_means(images: np.ndarray) -> np.ndarray:
+    """The fixture `network`, in NumPy."""
+    bands = np.split(images[:, : images.shape[1] // 3 * 3] / 255, 3, axis=1)
+    return np.concatenate([band.mean(axis=(1, 2)) for band in bands], axis=1)
+
+
+def test_each_figure_on_features_is_what_it_says(pack: Pack, linear: Linear, network: FeatureNetwork) -> None:
+    a, b = noise(9, 9, 10, 3, seed=1), noise(7, 9, 10, 3, seed=2) // 2
+    pairs = [(0, 3, True), (4, 1, True), (5, 6, True), (2, 0, False)]
+    dataset = pack(a, b, pairs=pairs)
+    matrix, offset = np.random.default_rng(3).normal(size=(3, 3)) / 3, 0.1
+    translators = {direction: Translator(linear(matrix, offset), batch_size=4) for direction in ("AtoB", "BtoA")}
+    colour_map = ColourMap(np.vstack([np.full((1, 3), 0.2), np.eye(3) / 2, np.zeros((6, 3))]), 8)
+    evaluation = evaluate(translators, dataset, "test", RealPictures(dataset, "test", network, 4), {"AtoB": colour_map})
+
+    figures = evaluation.metrics["AtoB"]
+    outputs = to_integer(through(matrix, offset, a), 8)
+    mapped = to_integer(to_float(a) / 2 + 0.2, 8)
+    real = nine_means(b)
+    index, partner = [0, 4, 5], [3, 1, 6]
+    for made, got in ((outputs, figures), (a, figures["identity"]), (mapped, figures["colour_map"])):
+        features = nine_means(made)
+        expected = kid(features, real)
+        assert got["kid"] == pytest.approx(expected.value, rel=1e-4, abs=1e-9)
+        assert got["kid_se"] == pytest.approx(expected.error, rel=1e-4, abs=1e-9)
+        assert got["frechet"] == pytest.approx(frechet_distance(features, real), rel=1e-4)
+        assert (got["precision"], got["recall"]) == precision_recall(features, real)
+        assert got["diversity"] == pytest.approx(mean_distance(features) / mean_distance(real), rel=1e-4)
+        places = ranks(features[index], real, np.array(partner))
+        assert got["pair_top1"] == np.mean(places == 1)
+        assert got["pair_top5"] == np.mean(places <= 5)
+        assert got["pair_perceptual"] == pytest.approx(cosine_distance(features[index], real[partner]).mean(), rel=1e-4)
+        assert got["pair_psnr"] == pytest.approx(psnr(made[index], b[partner]).mean())
+    assert 0 < figures["pair_top5"] < 1 or 0 < figures["identity"]["pair_top5"] < 1
+    features = nine_means(outputs)
+    assert figures["change_perceptual"] == pytest.approx(cosine_distance(features, nine_means(a)).mean(), rel=1e-4)
+    assert figures["input_top1"] == np.mean(ranks(features, nine_means(a), np.arange(9)) == 1)
+    assert "checkerboard" not in figures  # pictures of 9×10 pixels have no spectrum to speak of
+    assert figures["identity"]["change_l1"] == figures["identity"]["change_perceptual"] == 0
+    assert "colour_map" not in evaluation.metrics["BtoA"]
+
+    table = evaluation.per_image
+    rows = table[(table["direction"] == "AtoB") & (table["domain"] == "A")]
+    similar = np.argmax(features @ real.T / np.linalg.norm(real, axis=1), axis=1)
+    assert list(rows["nearest"]) == [f"testB/{n}" for n in similar]
+    assert rows["change_perceptual"].mean() == pytest.approx(figures["change_perceptual"])
+    protocol = evaluation.metrics["protocol"]
+    assert protocol["features"] == {"network": "nine means", "dimensions": 9, "sha256": "f" * 64}
+    assert "fid" not in json.dumps(evaluation.metrics, allow_nan=False).lower()
+
+
+def test_unchanged_input_is_its_own_baseline_on_features(
+    few: PackedDataset, unchanged: dict[str, Translator], network: FeatureNetwork
+) -> None:
+    metrics = evaluate(unchanged, few, "test", RealPictures(few, "test", network)).metrics
+    for direction in ("AtoB", "BtoA"):
+        figures = metrics[direction]
+        assert figures["identity"] == pytest.approx({key: figures[key] for key in figures["identity"]}, abs=1e-9)
+        assert {"kid", "frechet", "precision", "recall", "pair_top1", "pair_perceptual"} <= set(figures["identity"])
+        assert figures["change_perceptual"] == pytest.approx(0, abs=1e-12)
+        assert figures["input_top1"] == 1
+        assert figures["luminance_correlation"] == pytest.approx(1)
+        assert 0.5 < figures["checkerboard"] < 2
+
+
+@pytest.mark.parametrize(
+    ("count", "keys"),
+    [(1, set()), (2, {"kid", "frechet"}), (4, {"kid", "kid_se", "frechet", "precision", "recall"})],
+)
+def test_few_pictures_allow_few_figures(
+    pack: Pack, unchanged: dict[str, Translator], network: FeatureNetwork, count: int, keys: set[str]
+) -> None:
+    dataset = pack(noise(count, 9, 9, 3), noise(5, 9, 9, 3))
+    metrics = evaluate(unchanged, dataset, "test", RealPictures(dataset, "test", network)).metrics
+    of_sets = {"kid", "kid_se", "frechet", "precision", "recall"}
+    assert set(metrics["AtoB"]) & of_sets == keys
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_pictures_at_their_own_sizes_have_features(
+    pack: Pack, unchanged: dict[str, Translator], network: FeatureNetwork
+) -> None:
+    a, b = own_sizes(1), own_sizes(10)
+    dataset = pack(a, b)
+    real = RealPictures(dataset, "test", network)
+    np.testing.assert_allclose(real.features("B"), [nine_means(image[None])[0] for image in b], rtol=1e-5)
+    metrics = evaluate(unchanged, dataset, "test", real).metrics
+    assert metrics["AtoB"]["kid"] == pytest.approx(metrics["AtoB"]["identity"]["kid"], rel=1e-6)

@@ -15,7 +15,9 @@ import pytest
 from PIL import Image
 
 from cyclegan.data.dataset import PackedDataset
-from cyclegan.evaluation.protocol import evaluate
+from cyclegan.evaluation.colour_map import fit_colour_map
+from cyclegan.evaluation.features import FeatureNetwork
+from cyclegan.evaluation.protocol import RealPictures, evaluate
 from cyclegan.evaluation.report import draw, write_reports
 from cyclegan.inference.translate import Translator
 
@@ -66,23 +68,29 @@ def dataset_and_translators(pack: Pack, linear: Linear) -> tuple[PackedDataset, 
 
 
 @pytest.fixture
-def folder(pack: Pack, linear: Linear, tmp_path: Path) -> Path:
+def folder(pack: Pack, linear: Linear, network: FeatureNetwork, tmp_path: Path) -> Path:
     """A complete set of reports with hostile names everywhere."""
     dataset, translators = dataset_and_translators(pack, linear)
-    evaluation = evaluate(translators, dataset, "test")
+    colour_map = fit_colour_map(dataset, "test", "AtoB")
+    evaluation = evaluate(translators, dataset, "test", RealPictures(dataset, "test", network), {"AtoB": colour_map})
+    evaluation.metrics["checkpoint"] = {"select": "kid", "step": 20, "epoch": 2.0, "value": 0.0123}
     history = pd.DataFrame(
         {
             "step": [10, 20, 30],
             "epoch": [1.0, 2.0, 3.0],
             "G_AtoB/total": [3.0, 2.0, 1.0],
-            "D_A/output_real": [0.5, 0.6, 0.7],
+            "D_A/output_real": [0.5, 0.6, 0.97],
+            "D_A/output_fake": [0.5, 0.4, 0.03],
+            "D_B/output_real": [0.5, 0.6, 0.7],
+            "D_B/output_fake": [0.5, 0.4, 0.3],
             "val_AtoB/pair_psnr": [np.nan, 20.0, 21.0],
             "val_AtoB/identity/pair_psnr": [np.nan, 19.0, 19.0],
         }
     )
     run = {"Run": HOSTILE, "Commit": "0123abcd", "Device": None}
     pictures = draw(translators, dataset, evaluation, 3)
-    write_reports(tmp_path / "out", evaluation, pictures, title=HOSTILE, run=run, history=history)
+    over_time = np.full((8, 12, 3), 7, np.uint8)
+    write_reports(tmp_path / "out", evaluation, pictures, title=HOSTILE, run=run, history=history, over_time=over_time)
     return tmp_path / "out"
 
 
@@ -129,6 +137,27 @@ def test_page_tells_better_from_worse(folder: Path) -> None:
     figures = metrics["BtoA"]
     psnr, unchanged = round(figures["pair_psnr"], 2), round(figures["identity"]["pair_psnr"], 2)
     assert f"PSNR {psnr:.2f} dB {unchanged:.2f} dB worse by {unchanged - psnr:.2f} dB" in worse
+    # The colour map is fitted to the pairs of this direction only, where it is all that there is to do.
+    figures = metrics["AtoB"]
+    row = f"KID {figures['kid']:.4f} ± {figures['kid_se']:.4f} {figures['identity']['kid']:.4f} ± "
+    assert row in better
+    assert f"{figures['colour_map']['kid']:.4f} ± {figures['colour_map']['kid_se']:.4f}" in better
+    assert "Colour map" in better.split("All A → B against all real B")[0]
+
+
+def test_page_says_what_was_looked_for(folder: Path) -> None:
+    words = Page((folder / "report.html").read_text()).words()
+    assert "No sign: does nothing. Output and input differ by" in words
+    assert "Warning: D_A won. D_A has won and its generator learns little from it" in words
+    assert "No sign: D_B. Over the last 10% of the training D_B gave real pictures 0.70 and translations 0.30" in words
+
+
+def test_page_names_features_and_checkpoint_and_never_says_fid(folder: Path) -> None:
+    words = Page((folder / "report.html").read_text()).words()
+    assert "Features: nine means pixels, 9 numbers for each picture" in words
+    assert "that of step 20 (epoch 2), the best on the validation split by kid (0.0123)" in words
+    assert "There are fewer pictures than dimensions" not in words
+    assert words.lower().count("fid") == words.count("none of them is the published FID or KID") == 1
 
 
 def test_page_shows_the_run_and_the_protocol(folder: Path) -> None:

@@ -17,6 +17,7 @@ COPIED = (
     ".gitignore",
     "dvc.yaml",
     "params.yaml",
+    "data/features",
     "data/fluent-emoji",
     "presets",
 )

@@ -31,7 +31,7 @@ SERIES = {
 VALIDATION = {
     f"val_{direction}/{figure}"
     for direction in ("AtoB", "BtoA")
-    for figure in ("cycle_l1", "identity_l1", "pair_psnr", "pair_ssim")
+    for figure in ("cycle_l1", "identity_l1", "kid", "pair_psnr", "pair_ssim")
 }
 TEST = {f"{prefix}_{direction}/pair_psnr" for prefix in ("test", "identity") for direction in ("AtoB", "BtoA")}
 
@@ -89,7 +89,7 @@ def test_one_run_holds_every_series_once(finished: Sandbox) -> None:
     own = {name for name in run.data.metrics if not name.startswith("system/")}
     assert own == SERIES | VALIDATION | TEST
     # What a person can look through; "system/" adds three, and three for each GPU.
-    assert len(own) <= 37
+    assert len(own) <= 39
 
 
 def test_a_generators_total_is_the_weighted_sum_of_its_terms(finished: Sandbox) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from cyclegan.data.dataset import PackedDataset
 from cyclegan.data.split import split
+from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.params import Params, flatten, read, validate
 from cyclegan.project import Project
 from cyclegan.stages.networks import build_cyclegan, compile_cyclegan
@@ -63,6 +65,8 @@ START = {
     "train.jit_compile": "auto",
     "train.log_every": 25,
     "train.evaluate_every": 1,
+    "train.select": "kid",
+    "train.early_stop": None,
     "train.checkpoint_every": 2.0,
     "train.pool_size": 2,
     "train.ema_decay": 0.0,
@@ -112,6 +116,7 @@ OF_STEP: list[tuple[str, Any, dict[str, Any]]] = [
     ("train.lr_decay_start", 0.0, {}),
     ("train.diff_augment", ["cutout"], {}),
     ("train.ema_decay", 0.9, {}),
+    ("train.select", "last", {}),
     ("train.jit_compile", True, {"train.deterministic": False}),
     ("train.seed", 1, {}),
 ]
@@ -121,6 +126,8 @@ OF_PLAN: list[tuple[str, Any, dict[str, Any]]] = [
     ("train.batch_size", 2, {}),
     ("train.log_every", 3, {}),
     ("train.evaluate_every", 2, {}),
+    ("train.select", "val_AtoB/kid", {}),
+    ("train.early_stop", 3, {}),
     ("train.checkpoint_every", 1.0, {}),
     ("train.plateau", PLATEAU, {"train.lr_policy": "plateau", "train.lr_decay_start": None}),
 ]
@@ -219,7 +226,11 @@ def test_the_cases_cover_every_key() -> None:
 
 def test_a_checkpoint_belongs_to_all_that_shapes_the_weights() -> None:
     """Every key of section `train` changes a run's identity, but for those that only decide what is kept."""
-    base = shapes_the_run(make({}), "digest")
+    features = FeatureNetwork("efficientnet-lite0 at 128×128", 1280, "sum", lambda images: images)
+    base = shapes_the_run(make({}), "digest", features)
     for key, value, needed in OF_NETWORKS + OF_STEP + OF_PLAN + OF_BATCHES:
-        other = shapes_the_run(make(needed | {key: value}), "digest")
+        other = shapes_the_run(make(needed | {key: value}), "digest", features)
         assert (other != base) == (key.partition(".")[2] not in SHAPE_NOTHING), key
+    assert shapes_the_run(make({}), "other", features) != base
+    assert shapes_the_run(make({}), "digest", replace(features, name="efficientnet-lite0 at 224×224")) != base
+    assert shapes_the_run(make({}), "digest", replace(features, sha256="other")) != base

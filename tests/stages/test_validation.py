@@ -13,12 +13,15 @@ from PIL import Image
 from cyclegan.data.dataset import PackedDataset
 from cyclegan.data.split import split
 from cyclegan.errors import UserError
+from cyclegan.evaluation.features import FeatureNetwork, load_features
+from cyclegan.evaluation.protocol import RealPictures
 from cyclegan.inference.translate import Translator
 from cyclegan.params import Params, read, validate
 from cyclegan.project import Project
 from cyclegan.stages.networks import build_cyclegan
 from cyclegan.stages.series import validation_series
 from cyclegan.stages.train import sample_grids, training_plan, validation_figures
+from cyclegan.training.selection import Selection
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -27,6 +30,11 @@ TINY = {
     | {"patch_layers": 1, "discriminator_filters": 2, "residual_output": False},
     "train": {"crop_size": 16, "lr_policy": "plateau", "lr_decay_start": None},
 }
+
+
+@pytest.fixture(scope="module")
+def features() -> FeatureNetwork:
+    return load_features("efficientnet-lite0", 32, ROOT / "data" / "features", ROOT)
 
 
 def tiny(**sections: dict[str, Any]) -> Params:
@@ -56,13 +64,15 @@ def packed(root: Path, params: Params, paired: bool) -> PackedDataset:
 @pytest.mark.parametrize(
     ("paired", "channels_A", "kinds"),
     [
-        (True, 3, {"cycle_l1", "identity_l1", "pair_psnr", "pair_ssim"}),
-        (False, 3, {"cycle_l1", "identity_l1"}),
-        (True, 1, {"cycle_l1", "pair_psnr", "pair_ssim"}),
+        (True, 3, {"cycle_l1", "identity_l1", "kid", "pair_psnr", "pair_ssim"}),
+        (False, 3, {"cycle_l1", "identity_l1", "kid"}),
+        (True, 1, {"cycle_l1", "kid", "pair_psnr", "pair_ssim"}),
     ],
     ids=["pairs", "no pairs", "unequal channels"],
 )
-def test_series_are_known_before_training(tmp_path: Path, paired: bool, channels_A: int, kinds: set[str]) -> None:
+def test_series_are_known_before_training(
+    tmp_path: Path, paired: bool, channels_A: int, kinds: set[str], features: FeatureNetwork
+) -> None:
     plateau = {"metric": "val_BtoA/identity_ssim", "patience": 1, "factor": 0.5}
     weights = read(ROOT / "params.yaml")["train"]["loss_weights"] | {"identity": 0.0}
     params = tiny(data={"channels_A": channels_A}, train={"plateau": plateau, "loss_weights": weights})
@@ -70,7 +80,7 @@ def test_series_are_known_before_training(tmp_path: Path, paired: bool, channels
     model = build_cyclegan(params)
     translators = {direction: Translator(generator) for direction, generator in model.generators.items()}
     series = validation_series(dataset)
-    assert set(series) == set(validation_figures(translators, dataset))
+    assert set(series) == set(validation_figures(translators, dataset, RealPictures(dataset, "val", features)))
     assert {name.partition("/")[2] for name in series} == kinds
 
     with pytest.raises(UserError) as refused:
@@ -79,6 +89,16 @@ def test_series_are_known_before_training(tmp_path: Path, paired: bool, channels
     assert all(name in str(refused.value) for name in series)
     known = tiny(train={"plateau": plateau | {"metric": series[0]}})
     assert training_plan(known, dataset).plateau.patience == 1
+
+
+def test_what_the_generators_are_chosen_by_is_known_before_training(tmp_path: Path) -> None:
+    params = tiny(train={"lr_policy": "constant", "select": "pair_ssim"})
+    dataset = packed(tmp_path, params, paired=False)
+    with pytest.raises(UserError, match=r"train\.select = 'pair_ssim'.*use last, or one of .*val_BtoA/kid"):
+        training_plan(params, dataset)
+    chosen = training_plan(tiny(train={"lr_policy": "constant", "select": "kid", "early_stop": 4}), dataset)
+    assert chosen.selection == Selection("kid", 4)
+    assert training_plan(tiny(train={"lr_policy": "constant", "select": "last"}), dataset).selection is None
 
 
 def test_sample_grids_show_so_many_pictures(tmp_path: Path) -> None:

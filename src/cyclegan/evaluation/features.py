@@ -104,8 +104,9 @@ def efficientnet_lite0(weights: Path, size: int) -> keras.Model:
     Raises:
         UserError: the file is not the one that this code was written for.
     """
-    if _sha256(weights) != EFFICIENTNET_SHA256:
-        raise UserError(f"{weights} is altered or incomplete: restore it ('git checkout {weights.name}' in its folder)")
+    if not weights.is_file() or _sha256(weights) != EFFICIENTNET_SHA256:
+        state = "is altered or incomplete" if weights.is_file() else "does not exist"
+        raise UserError(f"{weights} {state}: restore it, it came with the project ('git checkout -- data/features')")
     with np.load(weights, allow_pickle=False) as saved:
         arrays = iter([(saved[f"kernel_{n:02d}"], saved[f"bias_{n:02d}"]) for n in range(len(saved.files) // 2)])
     layers: list[tuple[keras.layers.Layer, tuple[np.ndarray, np.ndarray]]] = []
@@ -150,7 +151,7 @@ def _network(
     scale: float = 2 / 255,
     offset: float = -1.0,
 ) -> FeatureNetwork:
-    if not file.is_file():
+    if name != EFFICIENTNET and not file.is_file():
         raise UserError(f"evaluate.features: {file} does not exist; name a file that does, or use {EFFICIENTNET}")
     try:
         model = load()

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 # By the last word of the name. `change_l1` is missing on purpose: neither direction is better.
-HIGHER_IS_BETTER = {"l1": False, "psnr": True, "ssim": True}
-HEADLINES = ("pair_psnr", "cycle_l1")
+HIGHER_IS_BETTER = {
+    **{"l1": False, "psnr": True, "ssim": True},
+    **{"kid": False, "frechet": False, "precision": True, "recall": True},
+    **{"perceptual": False, "top1": True, "top5": True},
+}
+HEADLINES = ("pair_psnr", "kid", "cycle_l1")
 
 
 def higher_is_better(name: str) -> bool | None:
@@ -17,7 +21,8 @@ def higher_is_better(name: str) -> bool | None:
 def headline(measured: Iterable[str]) -> str:
     """The one figure by which generators of a direction are compared where nothing else is asked for.
 
-    Against true partners where the data has any; else the cycle error, which every data set has.
+    Against true partners where the data has any; else as a set against the target domain; else, where that has too few
+    pictures, the cycle error, which every data set has.
     """
     names = set(measured)
     return next(name for name in HEADLINES if name in names)

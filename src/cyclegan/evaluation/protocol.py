@@ -4,12 +4,14 @@ For direction AtoB, with a from domain A and b from domain B:
 
 - cycle: G_BtoA(G_AtoB(a)) against a. The second generator receives the first one's unrounded output.
 - identity: G_AtoB(b) against b, the identity loss's meaning; only where both domains have equal channels.
-- change: G_AtoB(a) against a; near 0 means that the generator does nothing. Equal channels only.
+- change: G_AtoB(a) against a; near 0 means that the generator does nothing. On pixels only with equal channels.
+- input: whether G_AtoB(a) finds a again among all pictures of A by its features.
 - pair: G_AtoB(a) against the true partner of a, over scored pairs.
+- kid, frechet, precision, recall, diversity: all G_AtoB(a) against all real b, as sets of feature vectors.
 
 All pictures are compared as the rounded integers that a user would save. A generator that returns its input unchanged
-has perfect cycle and identity figures: these measure faithfulness, never quality on their own. Its pair figures are
-the baseline that a translation has to beat.
+has perfect cycle, identity, change and input figures: these measure faithfulness, never quality on their own. The
+figures of the unchanged input stand beside the model's as the baseline that a translation has to beat.
 """
 
 from __future__ import annotations
@@ -23,9 +25,22 @@ import numpy as np
 import pandas as pd
 
 from cyclegan.data.dataset import PackedDataset, Pictures, equal_batches, sizes_of, to_float, to_integer
-from cyclegan.domains import DIRECTIONS, DOMAINS, OPPOSITE, Direction
+from cyclegan.domains import DIRECTIONS, DOMAINS, OPPOSITE, Direction, Domain
 from cyclegan.errors import UserError
+from cyclegan.evaluation.artefacts import StrideSpectrum, luminance_correlation
+from cyclegan.evaluation.colour_map import ColourMap
+from cyclegan.evaluation.distributions import (
+    NEIGHBOURS,
+    SUBSETS,
+    cosine_distance,
+    frechet_distance,
+    kid,
+    mean_distance,
+    precision_recall,
+)
+from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.evaluation.metrics import l1, psnr, ssim
+from cyclegan.evaluation.retrieval import nearest, ranks
 from cyclegan.inference.translate import Translator
 
 EvaluatedSplit = Literal["val", "test"]
@@ -34,28 +49,79 @@ VERSION = 1
 FIGURES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {"l1": l1, "psnr": psnr, "ssim": ssim}
 
 
+PREFIXES = {"model": "", "identity": "baseline_", "colour_map": "colour_map_"}
+"""Of a table's columns, by what made the pictures: the generator, nothing at all, or a change of colours alone."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """The figures of one pair of generators on one split."""
 
     metrics: dict[str, Any]
-    """Plain numbers and text, for JSON: `{"AtoB": {"n", "cycle_l1", …, "identity": {"pair_l1", …}}, "BtoA": …,
-    "protocol": …}`. L1 and change in 0…1, PSNR in dB, SSIM in -1…1, each the mean over pictures. `identity` holds the
-    figures of returning the input unchanged. Keys without meaning for the data (no pairs, unequal channels) are
-    absent."""
+    """Plain numbers and text, for JSON: `{"AtoB": {"n", "cycle_l1", …, "identity": {"pair_l1", …}, "colour_map": …},
+    "BtoA": …, "protocol": …}`. L1 and change in 0…1, PSNR in dB, SSIM in -1…1, each the mean over pictures. `identity`
+    holds the figures of returning the input unchanged. Keys without meaning for the data (no pairs, unequal channels,
+    too few pictures) are absent."""
 
     per_image: pd.DataFrame
     """One row for each direction and picture. In direction AtoB a picture of domain A carries the `cycle_*`,
-    `change_l1`, `pair_*` and `baseline_pair_*` figures, a picture of domain B the `identity_*` figures."""
+    `change_*`, `input_rank`, `nearest`, `pair_*` and `baseline_pair_*` figures, a picture of domain B the `identity_*`
+    figures."""
 
 
-def evaluate(translators: Mapping[Direction, Translator], dataset: PackedDataset, split: EvaluatedSplit) -> Evaluation:
+class RealPictures:
+    """What is known of the real pictures of a split, computed when it is first asked for and kept.
+
+    Args:
+        dataset, split: the pictures.
+        network: in whose features they are seen.
+        batch_size: pictures read at once.
+    """
+
+    def __init__(
+        self, dataset: PackedDataset, split: EvaluatedSplit, network: FeatureNetwork, batch_size: int = 32
+    ) -> None:
+        self.network = network
+        self._images = {domain: dataset.images(domain, split) for domain in DOMAINS}
+        self._batch_size = batch_size
+        self._features: dict[Domain, np.ndarray] = {}
+        self._stride_energy: dict[Domain, float | None] = {}
+
+    def features(self, domain: Domain) -> np.ndarray:
+        """Of all pictures of a domain: [N, D]."""
+        if domain not in self._features:
+            images = self._images[domain]
+            features = np.empty((len(images), self.network.dimensions))
+            for index in equal_batches(images, self._batch_size):
+                features[index] = self.network(np.asarray(images[index]))
+            self._features[domain] = features
+        return self._features[domain]
+
+    def stride_energy(self, domain: Domain) -> float | None:
+        """See `artefacts.StrideSpectrum`."""
+        if domain not in self._stride_energy:
+            images, spectrum = self._images[domain], StrideSpectrum()
+            for index in equal_batches(images, self._batch_size):
+                spectrum.add(np.asarray(images[index]))
+            self._stride_energy[domain] = spectrum.energy
+        return self._stride_energy[domain]
+
+
+def evaluate(
+    translators: Mapping[Direction, Translator],
+    dataset: PackedDataset,
+    split: EvaluatedSplit,
+    real: RealPictures | None = None,
+    colour_maps: Mapping[Direction, ColourMap] | None = None,
+) -> Evaluation:
     """Measure both generators on a split, batch by batch; pictures of different sizes never share one.
 
     Args:
         translators: one for each direction. Their batch size bounds the memory.
         dataset: packed pictures, with pairs where the data has them.
         split: `val` during training, `test` once at the end.
+        real: the real pictures of this split; without them nothing is measured on features.
+        colour_maps: fitted elsewhere than on this split, to be measured beside the generators.
 
     Raises:
         UserError: a generator does not fit the data, or its output is not finite.
@@ -66,15 +132,16 @@ def evaluate(translators: Mapping[Direction, Translator], dataset: PackedDataset
     metrics: dict[str, Any] = {}
     frames = []
     for direction in DIRECTIONS:
-        translated = _translated(translators, dataset, split, direction)
-        figures = {"n": len(translated)} | _means(translated)
-        frames.append(translated)
-        if "change_l1" in translated:
+        colour_map = (colour_maps or {}).get(direction)
+        table, baselines = _translated(translators, dataset, split, direction, real, colour_map)
+        figures = {"n": len(table)} | _means(table)
+        frames.append(table)
+        if "change_l1" in table:
             reproduced = _reproduced(translators[direction], dataset, split, direction)
             figures |= _means(reproduced)
             frames.append(reproduced)
-        metrics[direction] = figures | _pair_means(translated)
-    metrics["protocol"] = _protocol(dataset, split)
+        metrics[direction] = figures | baselines.pop("model") | baselines
+    metrics["protocol"] = _protocol(dataset, split, real)
     return Evaluation(metrics, pd.concat(frames, ignore_index=True))
 
 
@@ -84,9 +151,14 @@ def evenly(count: int, wanted: int) -> np.ndarray:
 
 
 def _translated(
-    translators: Mapping[Direction, Translator], dataset: PackedDataset, split: EvaluatedSplit, direction: Direction
-) -> pd.DataFrame:
-    """The figures of each picture of the direction's source: `cycle_*`, `change_l1`, `pair_*`, `baseline_pair_*`."""
+    translators: Mapping[Direction, Translator],
+    dataset: PackedDataset,
+    split: EvaluatedSplit,
+    direction: Direction,
+    real: RealPictures | None,
+    colour_map: ColourMap | None,
+) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
+    """The table of the pictures of the direction's source, and figures over all of them by what made the pictures."""
     source, target = DIRECTIONS[direction]
     forward, backward = translators[direction], translators[OPPOSITE[direction]]
     images, others = dataset.images(source, split), dataset.images(target, split)
@@ -98,24 +170,85 @@ def _translated(
         table["partner"] = names.reindex(partner).to_numpy()
         table["scored"] = pd.array(scored, dtype="boolean")
     figures: dict[str, np.ndarray] = defaultdict(lambda: np.full(len(images), np.nan))
+    makers = ["model", *(["identity"] if comparable else []), *(["colour_map"] if colour_map is not None else [])]
+    features = {maker: np.empty((len(images), real.network.dimensions)) for maker in makers} if real else {}
+    spectrum = StrideSpectrum()
     for index in equal_batches(images, forward.batch_size):
         inputs = np.asarray(images[index])
-        outputs = forward.translate_float(to_float(inputs))
-        back = to_integer(backward.translate_float(outputs), dataset.bit_depth)
-        outputs = to_integer(outputs, dataset.bit_depth)
+        unrounded = forward.translate_float(to_float(inputs))
+        back = to_integer(backward.translate_float(unrounded), dataset.bit_depth)
+        outputs = to_integer(unrounded, dataset.bit_depth)
+        made = {"model": outputs, "identity": inputs}
+        if colour_map is not None:
+            made["colour_map"] = colour_map(inputs)
         for name, measure in FIGURES.items():
             figures[f"cycle_{name}"][index] = measure(back, inputs)
         if comparable:
             figures["change_l1"][index] = l1(outputs, inputs)
+        if real:
+            figures["luminance_correlation"][index] = luminance_correlation(outputs, inputs)
+            spectrum.add(outputs)
+            for maker in makers:
+                if maker != "identity":
+                    features[maker][index] = real.network(made[maker])
         paired = partner[index] >= 0
         if not paired.any():
             continue
         truth = others[partner[index[paired]]]
-        for name, measure in FIGURES.items():
-            figures[f"pair_{name}"][index[paired]] = measure(outputs[paired], truth)
-            if comparable:
-                figures[f"baseline_pair_{name}"][index[paired]] = measure(inputs[paired], truth)
-    return table.assign(**figures).dropna(axis="columns", how="all")
+        for maker in makers:
+            for name, measure in FIGURES.items():
+                figures[f"{PREFIXES[maker]}pair_{name}"][index[paired]] = measure(made[maker][paired], truth)
+    over_all: dict[str, dict[str, Any]] = {maker: {} for maker in makers}
+    if real:
+        if comparable:
+            features["identity"] = real.features(source)
+        for maker in makers:
+            over_all[maker] = _as_sets(features[maker], real.features(target))
+            _against_partners(figures, PREFIXES[maker], features[maker], real.features(target), partner)
+        figures["change_perceptual"] = cosine_distance(features["model"], real.features(source))
+        figures["input_rank"] = ranks(features["model"], real.features(source), np.arange(len(images)))
+        over_all["model"] |= {"input_top1": float((figures["input_rank"] == 1).mean())}
+        table["nearest"] = np.array(dataset.ids(target, split))[nearest(features["model"], real.features(target))]
+        energy, usual = spectrum.energy, real.stride_energy(target)
+        if energy is not None and usual:
+            over_all["model"]["checkerboard"] = energy / usual
+    table = table.assign(**figures).dropna(axis="columns", how="all")
+    for maker in makers:
+        over_all[maker] |= _pair_means(table, PREFIXES[maker])
+    if "identity" in over_all:
+        over_all["identity"] = {"change_l1": 0.0} | ({"change_perceptual": 0.0} if real else {}) | over_all["identity"]
+        over_all["identity"].pop("pair_n", None)
+    over_all.get("colour_map", {}).pop("pair_n", None)
+    return table, over_all
+
+
+def _as_sets(features: np.ndarray, real: np.ndarray) -> dict[str, float]:
+    """The figures of a set of pictures against the real ones that its size allows."""
+    count = min(len(features), len(real))
+    figures: dict[str, float] = {}
+    if count >= 2:
+        distance = kid(features, real)
+        figures["kid"] = distance.value
+        if np.isfinite(distance.error):
+            figures["kid_se"] = distance.error
+        figures["frechet"] = frechet_distance(features, real)
+        spread = mean_distance(real)
+        if spread > 0:
+            figures["diversity"] = mean_distance(features) / spread
+    if count > NEIGHBOURS:
+        figures["precision"], figures["recall"] = precision_recall(features, real)
+    return figures
+
+
+def _against_partners(
+    figures: dict[str, np.ndarray], prefix: str, features: np.ndarray, real: np.ndarray, partner: np.ndarray
+) -> None:
+    """Add `pair_perceptual` and `pair_rank` of the pictures that have a partner."""
+    paired = np.flatnonzero(partner >= 0)
+    if len(paired):
+        truth = partner[paired]
+        figures[f"{prefix}pair_perceptual"][paired] = cosine_distance(features[paired], real[truth])
+        figures[f"{prefix}pair_rank"][paired] = ranks(features[paired], real, truth)
 
 
 def _reproduced(
@@ -148,28 +281,29 @@ def _partners(dataset: PackedDataset, split: EvaluatedSplit, direction: Directio
 
 def _means(table: pd.DataFrame) -> dict[str, float]:
     """The figures that every picture has."""
-    names = [name for name in map(str, table.columns) if name.startswith(("cycle_", "identity_", "change_"))]
-    return {name: float(table[name].mean()) for name in names}
+    kinds = ("cycle_", "identity_", "change_", "luminance_")
+    return {name: float(table[name].mean()) for name in map(str, table.columns) if name.startswith(kinds)}
 
 
-def _pair_means(table: pd.DataFrame) -> dict[str, Any]:
-    """The figures over scored pairs, and the identity baseline."""
-    result: dict[str, Any] = {}
-    baseline = {"change_l1": 0.0} if "change_l1" in table else {}
-    if "scored" in table and table["scored"].any():
-        scored = table[table["scored"]]
-        result["pair_n"] = len(scored)
-        for name in FIGURES:
-            result[f"pair_{name}"] = float(scored[f"pair_{name}"].mean())
-            if baseline:
-                baseline[f"pair_{name}"] = float(scored[f"baseline_pair_{name}"].mean())
-    return result | ({"identity": baseline} if baseline else {})
+def _pair_means(table: pd.DataFrame, prefix: str) -> dict[str, Any]:
+    """The figures over scored pairs of what made the pictures."""
+    if "scored" not in table or not table["scored"].any():
+        return {}
+    scored = table[table["scored"]]
+    result: dict[str, Any] = {"pair_n": len(scored)}
+    for name in (*FIGURES, "perceptual"):
+        if f"{prefix}pair_{name}" in table:
+            result[f"pair_{name}"] = float(scored[f"{prefix}pair_{name}"].mean())
+    if f"{prefix}pair_rank" in table:
+        for top in (1, 5):
+            result[f"pair_top{top}"] = float((scored[f"{prefix}pair_rank"] <= top).mean())
+    return result
 
 
-def _protocol(dataset: PackedDataset, split: EvaluatedSplit) -> dict[str, Any]:
+def _protocol(dataset: PackedDataset, split: EvaluatedSplit, real: RealPictures | None) -> dict[str, Any]:
     images = {domain: dataset.images(domain, split) for domain in DOMAINS}
     pairs = dataset.pairs(split)
-    return {
+    protocol = {
         "version": VERSION,
         "split": split,
         "counts": {domain: len(pictures) for domain, pictures in images.items()}
@@ -179,6 +313,12 @@ def _protocol(dataset: PackedDataset, split: EvaluatedSplit) -> dict[str, Any]:
         "channels": {domain: pictures.shape[-1] for domain, pictures in images.items()},
         "bit_depth": dataset.bit_depth,
     }
+    if real is not None:
+        network = real.network
+        protocol["features"] = {"network": network.name, "dimensions": network.dimensions, "sha256": network.sha256}
+        protocol["kid"] = f"unbiased, kernel (x·y/D + 1)³, all pictures; kid_se from {SUBSETS} random halves"
+        protocol["precision_recall"] = f"k = {NEIGHBOURS}"
+    return protocol
 
 
 def _resolution(images: list[Pictures]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from PIL import Image
 from cyclegan.data.dataset import PackedDataset, picked, to_float, to_integer
 from cyclegan.domains import DIRECTIONS, DOMAINS, OPPOSITE, Direction
 from cyclegan.evaluation.curves import curves
+from cyclegan.evaluation.diagnostics import diagnose, diagnose_discriminators
 from cyclegan.evaluation.grid import comparison_grid, strips
 from cyclegan.evaluation.metrics import PSNR_CAP
 from cyclegan.evaluation.protocol import Evaluation, evenly
@@ -93,6 +94,8 @@ def write_reports(
     title: str,
     run: Mapping[str, object],
     history: pd.DataFrame | None = None,
+    adversarial_loss: str = "least_squares",
+    over_time: np.ndarray | None = None,
 ) -> None:
     """Write `metrics.json`, `per_image.csv`, `grid.png` and `report.html` into `folder`.
 
@@ -104,14 +107,16 @@ def write_reports(
         title: heading of the page, usually the data set's name.
         run: what made the generators, label by label as it is to be read (run id, commit, md5 of the data, device,
             duration); entries of None are left out.
-        history: the training's series for `curves`.
+        history: the training's series for `curves` and `diagnose_discriminators`.
+        adversarial_loss: that of the training.
+        over_time: validation pictures at some of the training's evaluations, [H, W, 3] uint8.
     """
     write_json(folder / "metrics.json", evaluation.metrics)
     with replacing(folder / "per_image.csv") as temporary:
         evaluation.per_image.to_csv(temporary, index=False, float_format="%.6g")
     with replacing(folder / "grid.png") as temporary:
         temporary.write_bytes(_png(pictures.grid))
-    write_text(folder / "report.html", _page(evaluation, pictures, title, run, history))
+    write_text(folder / "report.html", _page(evaluation, pictures, title, run, history, adversarial_loss, over_time))
 
 
 def _page(
@@ -120,6 +125,8 @@ def _page(
     title: str,
     run: Mapping[str, object],
     history: pd.DataFrame | None,
+    adversarial_loss: str,
+    over_time: np.ndarray | None,
 ) -> str:
     environment = Environment(
         loader=PackageLoader("cyclegan.evaluation", ""),
@@ -133,12 +140,15 @@ def _page(
     return environment.get_template("report.html.j2").render(
         title=title,
         protocol=evaluation.metrics["protocol"],
+        checkpoint=evaluation.metrics.get("checkpoint"),
         psnr_cap=PSNR_CAP,
         directions=[
             {
                 "name": f"{source} → {target}",
                 "summary": _summary(evaluation.metrics[direction]),
                 "headline": _headline(evaluation.metrics[direction], source, target),
+                "has_colour_map": "colour_map" in evaluation.metrics[direction],
+                "findings": diagnose(evaluation.metrics[direction], source, target),
                 "best": pictures.best.get(direction, []),
                 "worst": pictures.worst.get(direction, []),
             }
@@ -147,7 +157,16 @@ def _page(
         grid=pictures.grid,
         curves=None if figure is None else _rendered(figure),
         run={label: value for label, value in run.items() if value is not None},
+        discriminators=[] if history is None else diagnose_discriminators(history, adversarial_loss),
+        dimensions_too_many=_too_few_for_frechet(evaluation.metrics["protocol"]),
+        over_time=over_time,
     )
+
+
+def _too_few_for_frechet(protocol: Mapping[str, Any]) -> bool:
+    """Whether covariances are estimated from fewer pictures than they have dimensions."""
+    smallest = min(protocol["counts"][domain] for domain in DOMAINS)
+    return "features" in protocol and smallest <= protocol["features"]["dimensions"]
 
 
 @dataclass(frozen=True)
@@ -157,14 +176,18 @@ class Scale:
     name: str
     unit: str
     digits: int
-    higher_is_better: bool
-    perfect: float
+    higher_is_better: bool | None
+    """None: neither; there is no verdict."""
+    perfect: float | None = None
+    """Of a picture compared with itself."""
 
-    def text(self, value: float) -> str:
-        return f"{value:.{self.digits}f}{self.unit}"
+    def text(self, value: float, error: float | None = None) -> str:
+        return f"{value:.{self.digits}f}{self.unit}" + ("" if error is None else f" ± {error:.{self.digits}f}")
 
     def verdict(self, value: float, baseline: float) -> str:
         """The model against the baseline in words, at the precision that is printed."""
+        if self.higher_is_better is None:
+            return "–"
         gain = round(value, self.digits) - round(baseline, self.digits)
         if not self.higher_is_better:
             gain = -gain
@@ -176,6 +199,16 @@ SCALES = {
     "psnr": Scale("PSNR", " dB", 2, higher_is_better=True, perfect=PSNR_CAP),
     "ssim": Scale("SSIM", "", 3, higher_is_better=True, perfect=1.0),
     "l1": Scale("L1", "", 4, higher_is_better=False, perfect=0.0),
+    "perceptual": Scale("Feature distance", "", 4, higher_is_better=False, perfect=0.0),
+    "top1": Scale("Partner found first", "", 3, higher_is_better=True),
+    "top5": Scale("Partner among the first 5", "", 3, higher_is_better=True),
+}
+SET_SCALES = {
+    "kid": Scale("KID", "", 4, higher_is_better=False),
+    "frechet": Scale("Fréchet distance", "", 2, higher_is_better=False),
+    "precision": Scale("Precision", "", 3, higher_is_better=True),
+    "recall": Scale("Recall", "", 3, higher_is_better=True),
+    "diversity": Scale("Diversity (real: 1)", "", 3, higher_is_better=None),
 }
 
 
@@ -186,6 +219,7 @@ class Line:
     name: str
     model: str
     baseline: str = "–"
+    colour_map: str = "–"
     verdict: str = "–"
     tone: str = "soft"
     """Class of the verdict on the page: `better`, `worse` or `soft`."""
@@ -193,50 +227,69 @@ class Line:
 
 def _headline(figures: Mapping[str, Any], source: str, target: str) -> dict[str, list[Line]]:
     """Each figure of one direction beside that of returning the input unchanged, by what it is measured against."""
-    baseline = figures.get("identity", {})
-    against = {
-        "pair": f"{source} → {target} against the true partner",
-        "cycle": f"{source} → {target} → {source} against the input (cycle; doing nothing is perfect)",
-        "identity": f"{target} → {target} against the input (identity; doing nothing is perfect)",
+    tables = {
+        f"{source} → {target} against the true partner": [
+            _contest(scale, f"pair_{key}", figures) for key, scale in SCALES.items() if f"pair_{key}" in figures
+        ],
+        f"All {source} → {target} against all real {target}": [
+            _contest(scale, key, figures) for key, scale in SET_SCALES.items() if key in figures
+        ],
+        f"{source} → {target} against the input (how much it changes)": [
+            _faithful(scale, f"change_{key}", figures) for key, scale in SCALES.items() if f"change_{key}" in figures
+        ],
+        f"{source} → {target} → {source} against the input (cycle; doing nothing is perfect)": [
+            _faithful(scale, f"cycle_{key}", figures) for key, scale in SCALES.items() if f"cycle_{key}" in figures
+        ],
+        f"{target} → {target} against the input (identity; doing nothing is perfect)": [
+            _faithful(scale, f"identity_{key}", figures)
+            for key, scale in SCALES.items()
+            if f"identity_{key}" in figures
+        ],
     }
-    tables: dict[str, list[Line]] = {}
-    for kind, title in against.items():
-        for key, scale in SCALES.items():
-            value = figures.get(f"{kind}_{key}")
-            if value is None:
-                continue
-            line = Line(scale.name, scale.text(value))
-            unchanged = baseline.get(f"pair_{key}") if kind == "pair" else scale.perfect
-            if unchanged is not None:
-                verdict, tone = scale.verdict(value, unchanged), "soft"
-                if kind != "pair":
-                    # No contest: falling behind a perfect score by doing something is no fault.
-                    verdict = verdict.split()[0]
-                elif verdict != "equal":
-                    tone = verdict.split()[0]
-                line = Line(scale.name, scale.text(value), scale.text(unchanged), verdict, tone)
-            tables.setdefault(title, []).append(line)
-    if "change_l1" in figures:
-        scale = SCALES["l1"]
-        line = Line(scale.name, scale.text(figures["change_l1"]), scale.text(baseline["change_l1"]))
-        tables[f"{source} → {target} against the input (how much it changes)"] = [line]
-    return tables
+    if "input_top1" in figures:
+        found = Line("Input found first", f"{figures['input_top1']:.3f}")
+        tables[f"{source} → {target} against the input (how much it changes)"].append(found)
+    return {title: lines for title, lines in tables.items() if lines}
+
+
+def _contest(scale: Scale, key: str, figures: Mapping[str, Any]) -> Line:
+    """A figure in which a translation has to beat the unchanged input."""
+
+    def text(by: Mapping[str, Any]) -> str:
+        return scale.text(by[key], by.get(f"{key}_se")) if key in by else "–"
+
+    unchanged = figures.get("identity", {})
+    verdict = scale.verdict(figures[key], unchanged[key]) if key in unchanged else "–"
+    tone = verdict.split()[0] if verdict.startswith(("better", "worse")) else "soft"
+    return Line(scale.name, text(figures), text(unchanged), text(figures.get("colour_map", {})), verdict, tone)
+
+
+def _faithful(scale: Scale, key: str, figures: Mapping[str, Any]) -> Line:
+    """A figure in which the unchanged input is perfect. Falling behind it by doing something is no fault."""
+    value, perfect = figures[key], scale.perfect
+    assert perfect is not None
+    verdict = "–" if key.startswith("change_") else scale.verdict(value, perfect).split()[0]
+    return Line(scale.name, scale.text(value), scale.text(perfect), verdict=verdict)
 
 
 def _summary(figures: Mapping[str, Any]) -> str:
-    """One direction in a sentence."""
-    if "pair_n" not in figures:
-        return "No true pairs: the figures show how faithful the translation is, not how good. Look at the pictures."
+    """One direction in a sentence or two."""
     baseline = figures.get("identity", {})
+    shown = {f"pair_{key}": scale for key, scale in SCALES.items() if scale.perfect is not None} | {
+        "kid": SET_SCALES["kid"]
+    }
     verdicts = [
-        f"{scale.name} {scale.verdict(figures[f'pair_{key}'], baseline[f'pair_{key}'])}"
-        for key, scale in SCALES.items()
-        if f"pair_{key}" in baseline
+        f"{scale.name} {scale.verdict(figures[key], baseline[key])}"
+        for key, scale in shown.items()
+        if key in figures and key in baseline
     ]
+    against = f"Against the unchanged input: {', '.join(verdicts)}." if verdicts else ""
+    if "pair_n" not in figures:
+        return f"No true pairs: look at the pictures as well as at the figures. {against}".strip()
     pairs = f"{figures['pair_n']} true pairs"
     if not verdicts:
         return f"Measured on {pairs}. The channels differ, so that there is no unchanged input to compare with."
-    return f"On {pairs}, against the unchanged input: {', '.join(verdicts)}."
+    return f"On {pairs}, {against[0].lower()}{against[1:]}"
 
 
 def _extremes(

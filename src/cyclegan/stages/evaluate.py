@@ -10,12 +10,14 @@ import pandas as pd
 from cyclegan.data.dataset import PackedDataset
 from cyclegan.domains import DIRECTIONS, Direction
 from cyclegan.errors import UserError
+from cyclegan.evaluation.colour_map import fit_colour_map
 from cyclegan.evaluation.figures import headline
-from cyclegan.evaluation.protocol import Evaluation, evaluate
+from cyclegan.evaluation.protocol import Evaluation, RealPictures, evaluate
 from cyclegan.evaluation.report import draw, write_reports
 from cyclegan.inference.translate import Translator, load_generator
 from cyclegan.params import Params, load
 from cyclegan.project import Project
+from cyclegan.stages.features import feature_network
 from cyclegan.stages.outputs import attached, generator_files, measured, training_curves, training_run
 from cyclegan.tracking.provenance import tags
 
@@ -30,9 +32,8 @@ def run(project: Project) -> None:
         tracked.log_artifact(project.reports / "evaluate", "evaluate")
     for direction in DIRECTIONS:
         figures = evaluation.metrics[direction]
-        print(
-            direction, *(f"{name} {value:.4g}" for name, value in figures.items() if name.startswith("pair_")), sep="  "
-        )
+        shown = ("kid", "kid_se", "pair_psnr", "pair_ssim", "pair_top1")
+        print(direction, *(f"{name} {figures[name]:.4g}" for name in shown if name in figures), sep="  ")
 
 
 def measure(project: Project, params: Params, training: Mapping[str, Any]) -> Evaluation:
@@ -44,7 +45,11 @@ def measure(project: Project, params: Params, training: Mapping[str, Any]) -> Ev
         for direction, path in generator_files(project).items()
     }
     _refuse_other_channels(translators, dataset, project)
-    evaluation = evaluate(translators, dataset, "test")
+    real = RealPictures(dataset, "test", feature_network(params, project), params.evaluate.batch_size)
+    maps = {direction: fit_colour_map(dataset, "val", direction) for direction in DIRECTIONS}
+    colour_maps = {direction: fitted for direction, fitted in maps.items() if fitted is not None}
+    evaluation = evaluate(translators, dataset, "test", real, colour_maps)
+    evaluation.metrics["checkpoint"] = training["kept"]
     evaluation.metrics["protocol"]["md5"] = dataset.digest("test")
     folder = project.reports / "evaluate"
     write_reports(
@@ -61,6 +66,7 @@ def measure(project: Project, params: Params, training: Mapping[str, Any]) -> Ev
             "commit": tags(project).get("git.commit"),
         },
         history=pd.concat(curves, ignore_index=True),
+        adversarial_loss=training["adversarial_loss"],
     )
     return evaluation
 

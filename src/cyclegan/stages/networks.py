@@ -44,6 +44,7 @@ def build_cyclegan(params: Params, size: Size | None = None) -> CycleGAN:
         update_order=train.update_order,
         pool_size=train.pool_size,
         ema_decay=train.ema_decay,
+        keep_best=train.select != "last",
         seed=train.seed,
         name="cyclegan",
     )

@@ -25,6 +25,7 @@ def training_run(project: Project) -> dict[str, Any]:
         UserError: it has not run, or its word is damaged.
     """
     keys = {"run_id", "experiment", "dataset", "run_key", "steps", "epochs", "seconds", "device", "data_md5"}
+    keys |= {"kept", "adversarial_loss"}
     return _report(project.reports / "train" / "run.json", keys, "train")
 
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 from cyclegan.data.dataset import PackedDataset
 from cyclegan.domains import DIRECTIONS, DOMAINS
 
-VALIDATION_FIGURES = ("cycle_l1", "identity_l1", "pair_psnr", "pair_ssim")
+VALIDATION_FIGURES = ("cycle_l1", "identity_l1", "kid", "pair_psnr", "pair_ssim")
 """What becomes a series, for each direction; the full table is the test's."""
 
 
 def validation_series(dataset: PackedDataset) -> list[str]:
     """The names of the figures that a training on this data measures on its validation split."""
-    channels = {dataset.images(domain, "val").shape[-1] for domain in DOMAINS}
-    possible = {"cycle": True, "identity": len(channels) == 1, "pair": bool(dataset.pairs("val").scored.any())}
+    images = [dataset.images(domain, "val") for domain in DOMAINS]
+    possible = {
+        "cycle": True,
+        "identity": len({pictures.shape[-1] for pictures in images}) == 1,
+        "kid": min(len(pictures) for pictures in images) >= 2,
+        "pair": bool(dataset.pairs("val").scored.any()),
+    }
     return [
         f"val_{direction}/{name}"
         for direction in DIRECTIONS

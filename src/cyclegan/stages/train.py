@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -22,13 +22,15 @@ from cyclegan.data.pipeline import steps_per_epoch, training_batches
 from cyclegan.digests import code_digest, folder_digest, run_key
 from cyclegan.domains import DIRECTIONS, DOMAINS, OPPOSITE, Direction
 from cyclegan.errors import UserError
+from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.evaluation.grid import sample_grid
-from cyclegan.evaluation.protocol import evaluate, evenly
+from cyclegan.evaluation.protocol import RealPictures, evaluate, evenly
 from cyclegan.files import replacing, write_json, write_text
 from cyclegan.inference.translate import Translator, each
 from cyclegan.overlay import effective
 from cyclegan.params import Params, Size, flatten
 from cyclegan.project import Project
+from cyclegan.stages.features import feature_network
 from cyclegan.stages.lineage import extended, history, lineage, tell_differences
 from cyclegan.stages.memory import memory_advice
 from cyclegan.stages.networks import build_cyclegan, compile_cyclegan, inference_copy
@@ -45,12 +47,29 @@ from cyclegan.training.divergence import Retries
 from cyclegan.training.loop import Listener, Plan, Progress, only_trainer, train
 from cyclegan.training.plateau import Plateau
 from cyclegan.training.relatives import remember, shorter_finished
+from cyclegan.training.selection import Selection
 
 RUN_ID = "run_id"
 """The file beside the checkpoints that names the MLflow run, from its first moment on."""
 
 SHAPE_NOTHING = ("checkpoint_every", "keep_checkpoints")
 """Keys of section `train` that change no weight."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The evaluation whose generators are a training's result.
+
+    Attributes:
+        select: by which figure, averaged over both directions where it names none; `last`: by none.
+        step, epoch: when it was.
+        value: of the figure on the validation split.
+    """
+
+    select: str
+    step: int
+    epoch: float
+    value: float | None
 
 
 @dataclass(frozen=True)
@@ -64,9 +83,12 @@ class Session:
     plan: Plan
     progress: Progress
     translators: Mapping[Direction, Translator]
+    real: RealPictures
 
     @classmethod
-    def prepare(cls, params: Params, dataset: PackedDataset, checkpoints: CheckpointFolder) -> Session:
+    def prepare(
+        cls, params: Params, dataset: PackedDataset, checkpoints: CheckpointFolder, features: FeatureNetwork
+    ) -> Session:
         """Build and compile the networks, and load the newest checkpoint where there is one.
 
         Raises:
@@ -77,11 +99,17 @@ class Session:
         model = build_cyclegan(params, training_size(params, dataset))
         compile_cyclegan(model, params, plan.total_steps)
         progress = Progress.restore(checkpoints, model)
-        translators = {
-            direction: Translator(generator, dataset.bit_depth, params.evaluate.batch_size)
-            for direction, generator in model.generators.items()
-        }
-        return cls(params, dataset, checkpoints, model, plan, progress, translators)
+        translators = translators_of(model.generators, params, dataset)
+        real = RealPictures(dataset, "val", features)
+        return cls(params, dataset, checkpoints, model, plan, progress, translators, real)
+
+    @property
+    def kept(self) -> Kept:
+        """Which evaluation's generators the training results in, once it has ended."""
+        selection, validation = self.plan.selection, self.progress.validation
+        row = validation[-1 if selection is None else selection.best(validation)]
+        value = None if selection is None else selection.value(row)
+        return Kept(self.params.train.select, int(row["step"]), row["epoch"], value)
 
     @property
     def earlier_run(self) -> str | None:
@@ -108,7 +136,7 @@ class Session:
             self.progress,
             self.checkpoints,
             listener,
-            validate=lambda: validation_figures(self.translators, self.dataset),
+            validate=lambda: validation_figures(self.translators, self.dataset, self.real),
             samples=lambda: sample_grids(self.translators, self.dataset, self.params.train.sample_images),
         )
 
@@ -125,17 +153,18 @@ def run(project: Project) -> None:
     # Outside DVC nothing says that dvc.lock describes the files that are there.
     recorded = data_digest(project, "data/split") if "DVC_STAGE" in os.environ else None
     digest = recorded or folder_digest(project.split)
+    features = feature_network(params, project)
     for name, both in found.replaced.items():
         print(f"{name} = {both['best.yaml']} from reports/search/best.yaml; params.yaml has {both['params.yaml']}")
 
-    shapes = shapes_the_run(params, digest)
+    shapes = shapes_the_run(params, digest, features)
     key = run_key(shapes)
     checkpoints = CheckpointFolder(project.checkpoints / key, keep=params.train.keep_checkpoints)
     with ends_with_dvc(), only_trainer(checkpoints.path):
         if store is not None:
             close_stale_runs(store, experiment)
         remember(checkpoints.path, shapes)
-        session = Session.prepare(params, dataset, checkpoints)
+        session = Session.prepare(params, dataset, checkpoints, features)
         plan, origin = session.plan, None
         print(f"training on {device}: {plan.epochs} epochs of {plan.steps_per_epoch} steps")
         if session.progress.step:
@@ -161,8 +190,10 @@ def run(project: Project) -> None:
                 tracked.log_rows(history(progress))
             with memory_advice(params, session.model.image_size, device):
                 session.train(tracked.id, tracked)
+            kept = session.kept
             write_models(project.models, session.model, params)
-            write_training_report(project.reports / "train", progress, session.translators, dataset, params)
+            write_training_report(project.reports / "train", session)
+            tracked.set_tags({f"kept.{name}": str(value) for name, value in asdict(kept).items()})
     write_json(
         project.reports / "train" / "run.json",
         {
@@ -172,6 +203,8 @@ def run(project: Project) -> None:
             "run_key": key,
             "steps": progress.step,
             "epochs": params.train.epochs,
+            "kept": asdict(kept),
+            "adversarial_loss": params.train.adversarial_loss,
             "seconds": round(progress.seconds, 1),
             "device": device,
             "data_md5": digest,
@@ -205,9 +238,13 @@ def training_plan(params: Params, dataset: PackedDataset) -> Plan:
     """Turn epochs into steps for this data set.
 
     Raises:
-        UserError: the learning rate is to follow a validation figure that this data does not allow.
+        UserError: the learning rate or the choice of the generators is to follow a validation figure that this data
+            does not allow.
     """
     options = params.train
+    selection = None if options.select == "last" else Selection(options.select, options.early_stop)
+    if selection is not None:
+        selection.require(validation_series(dataset))
     plateau = None if options.plateau is None else Plateau(**options.plateau.model_dump())
     if plateau is not None:
         plateau.require(validation_series(dataset))
@@ -222,6 +259,7 @@ def training_plan(params: Params, dataset: PackedDataset) -> Plan:
         checkpoint_every=options.checkpoint_every,
         plateau=plateau,
         on_divergence=Retries(**options.on_divergence.model_dump()),
+        selection=selection,
     )
 
 
@@ -280,16 +318,18 @@ def batches(params: Params, dataset: PackedDataset, start_step: int) -> tf.data.
     )
 
 
-def shapes_the_run(params: Params, digest: str) -> dict[str, Any]:
+def shapes_the_run(params: Params, digest: str, features: FeatureNetwork) -> dict[str, Any]:
     """Everything on which the trained weights depend; a checkpoint made with anything else is not resumed."""
     package = Path(cyclegan.__file__).parent
     return {
         "data": digest,
         "model": params.model.model_dump(),
         "train": params.train.model_dump(exclude=set(SHAPE_NOTHING)),
+        # By whose figures the generators are chosen.
+        "features": [features.name, features.sha256],
         "code": {
             part: code_digest(package / part)
-            for part in ("data", "models", "training", "params.py", "stages/networks.py")
+            for part in ("data", "evaluation", "models", "training", "params.py", "stages/networks.py")
         },
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
@@ -297,9 +337,21 @@ def shapes_the_run(params: Params, digest: str) -> dict[str, Any]:
     }
 
 
-def validation_figures(translators: Mapping[Direction, Translator], dataset: PackedDataset) -> dict[str, float]:
+def translators_of(
+    generators: Mapping[Direction, keras.Model], params: Params, dataset: PackedDataset
+) -> dict[Direction, Translator]:
+    """Generators that take this data's pictures as they are stored."""
+    return {
+        direction: Translator(generator, dataset.bit_depth, params.evaluate.batch_size)
+        for direction, generator in generators.items()
+    }
+
+
+def validation_figures(
+    translators: Mapping[Direction, Translator], dataset: PackedDataset, real: RealPictures
+) -> dict[str, float]:
     """The validation series: `val_AtoB/pair_psnr` and so on, those that the data allows."""
-    metrics = evaluate(translators, dataset, "val").metrics
+    metrics = evaluate(translators, dataset, "val", real).metrics
     return {
         f"val_{direction}/{name}": metrics[direction][name]
         for direction in DIRECTIONS
@@ -323,23 +375,19 @@ def sample_grids(
 
 
 def write_models(folder: Path, model: CycleGAN, params: Params) -> None:
-    """Write both generators, ready for inference, as `generator_AtoB.keras` and `generator_BtoA.keras`."""
-    for direction, generator in model.generators.items():
+    """Write the kept generators, ready for inference, as `generator_AtoB.keras` and `generator_BtoA.keras`."""
+    for direction, generator in model.kept_generators.items():
         with replacing(folder / f"generator_{direction}.keras") as temporary:
             inference_copy(generator, params, f"G_{direction}", model.image_size).save(temporary)
 
 
-def write_training_report(
-    folder: Path,
-    progress: Progress,
-    translators: Mapping[Direction, Translator],
-    dataset: PackedDataset,
-    params: Params,
-) -> None:
-    """Write the curves as CSV and the last sample grid as PNG."""
+def write_training_report(folder: Path, session: Session) -> None:
+    """Write the curves as CSV and the sample grids of the kept generators as PNG."""
+    progress, dataset = session.progress, session.dataset
     write_text(folder / "losses.csv", pd.DataFrame(progress.losses).to_csv(index=False))
     write_text(folder / "validation.csv", pd.DataFrame(progress.validation).to_csv(index=False))
-    grids = list(sample_grids(translators, dataset, params.train.sample_images).values())
+    translators = translators_of(session.model.kept_generators, session.params, dataset)
+    grids = list(sample_grids(translators, dataset, session.params.train.sample_images).values())
     width = max(grid.shape[1] for grid in grids)
     padded = [np.pad(grid, ((0, 8), (0, width - grid.shape[1]), (0, 0)), constant_values=255) for grid in grids]
     with replacing(folder / "samples.png") as temporary:

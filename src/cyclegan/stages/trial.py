@@ -21,6 +21,7 @@ from cyclegan.errors import UserError
 from cyclegan.params import load
 from cyclegan.project import Project
 from cyclegan.search.space import variant
+from cyclegan.stages.features import feature_network
 from cyclegan.stages.train import Session, recorded_params
 from cyclegan.tracking.locks import held
 from cyclegan.tracking.provenance import tags
@@ -113,7 +114,7 @@ def run(project: Project) -> None:
         if not free:
             raise UserError(f"another process runs this trial (lock: {work / 'lock'})")
         close_stale_runs(store, request["experiment"])
-        session = Session.prepare(params, dataset, checkpoints)
+        session = Session.prepare(params, dataset, checkpoints, feature_network(params, project))
         parent = {"mlflow.parentRunId": request["parent"]} if request["parent"] else {}
         with TrackedRun.start(
             store,

@@ -87,6 +87,7 @@ class CycleGAN(keras.Model):
         pool_size: pictures held in each image pool; 0 for none.
         ema_decay: weight decay of the exponential moving average of the generators' weights, which `generators` then
             returns; 0 for none.
+        keep_best: hold a copy of `generators` as they were at the last call of `keep`.
         seed: seed of the pools' choices.
     """
 
@@ -101,6 +102,7 @@ class CycleGAN(keras.Model):
         update_order: UpdateOrder = "joint",
         pool_size: int = 50,
         ema_decay: float = 0.0,
+        keep_best: bool = False,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -110,6 +112,7 @@ class CycleGAN(keras.Model):
         self.update_order = update_order
         self.pool_size = pool_size
         self.ema_decay = ema_decay
+        self.keep_best = keep_best
         self.seed = seed
         self.pool_A = ImagePool(pool_size, (*self.image_size, D_A.input_shape[-1]), name="pool_A")
         self.pool_B = ImagePool(pool_size, (*self.image_size, D_B.input_shape[-1]), name="pool_B")
@@ -117,15 +120,36 @@ class CycleGAN(keras.Model):
         self.learning_rate_factor = self.add_weight(
             name="learning_rate_factor", shape=(), dtype="float32", initializer="ones", trainable=False
         )
-        self.ema_AtoB = _copy(G_AtoB) if ema_decay > 0 else None
-        self.ema_BtoA = _copy(G_BtoA) if ema_decay > 0 else None
+        self.ema_AtoB = _copy(G_AtoB, "average") if ema_decay > 0 else None
+        self.ema_BtoA = _copy(G_BtoA, "average") if ema_decay > 0 else None
+        self.kept_AtoB = _copy(G_AtoB, "kept") if keep_best else None
+        self.kept_BtoA = _copy(G_BtoA, "kept") if keep_best else None
         self._same_channels = D_A.input_shape[-1] == D_B.input_shape[-1]
         self.built = True
 
     @property
     def generators(self) -> dict[Direction, keras.Model]:
-        """The generators to evaluate and to keep: the averaged ones where there is an average."""
+        """The generators as training has brought them: the averaged ones where there is an average."""
         return {"AtoB": self.ema_AtoB or self.G_AtoB, "BtoA": self.ema_BtoA or self.G_BtoA}
+
+    @property
+    def kept_generators(self) -> dict[Direction, keras.Model]:
+        """What a training results in: with `keep_best` the generators of the last `keep`, else `generators`."""
+        if self.kept_AtoB is None or self.kept_BtoA is None:
+            return self.generators
+        return {"AtoB": self.kept_AtoB, "BtoA": self.kept_BtoA}
+
+    def keep(self) -> None:
+        """Keep the generators as they are now, in place of those kept before.
+
+        Raises:
+            ValueError: the model was made without `keep_best`.
+        """
+        if not self.keep_best:
+            raise ValueError("make the model with keep_best=True")
+        for direction, kept in self.kept_generators.items():
+            for variable, new in zip(kept.variables, self.generators[direction].variables, strict=True):
+                variable.assign(new.value)
 
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         real_A, real_B = inputs
@@ -489,6 +513,8 @@ class CycleGAN(keras.Model):
         ]
         if self.ema_AtoB is not None:
             owners += [("ema_AtoB", self.ema_AtoB), ("ema_BtoA", self.ema_BtoA)]
+        if self.kept_AtoB is not None:
+            owners += [("kept_AtoB", self.kept_AtoB), ("kept_BtoA", self.kept_BtoA)]
         owners += [(f"optimizer_{name}", optimizer) for name, optimizer in self.optimizers.items()]
         owners.append(("losses", self._means))
         variables = {f"{name}/{n:03d}": v for name, owner in owners for n, v in enumerate(owner.variables)}
@@ -502,6 +528,7 @@ class CycleGAN(keras.Model):
             "update_order": self.update_order,
             "pool_size": self.pool_size,
             "ema_decay": self.ema_decay,
+            "keep_best": self.keep_best,
             "seed": self.seed,
             "name": self.name,
         }
@@ -554,8 +581,8 @@ def _fresh(pattern: keras.optimizers.Optimizer, variables: list[keras.Variable])
     return optimizer
 
 
-def _copy(network: keras.Model) -> keras.Model:
+def _copy(network: keras.Model, suffix: str) -> keras.Model:
     """A network of the same form with the same weights, in variables of its own."""
-    copy = type(network).from_config({**network.get_config(), "name": f"{network.name}_average"})
+    copy = type(network).from_config({**network.get_config(), "name": f"{network.name}_{suffix}"})
     copy.set_weights(network.get_weights())
     return copy

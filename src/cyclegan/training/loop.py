@@ -30,6 +30,7 @@ from cyclegan.training.checkpoint import CheckpointFolder, NotFiniteError
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.divergence import NEVER, DivergedError, Retries, refuse_divergence
 from cyclegan.training.plateau import Plateau
+from cyclegan.training.selection import Selection
 
 SECONDS_FOR_THE_FIRST = 15
 """How long a second trainer of a run waits for the first, which may be about to stop."""
@@ -65,6 +66,7 @@ class Plan:
         checkpoint_every: minutes between two checkpoints.
         plateau: lowers the learning rate after evaluations without progress; None: never.
         on_divergence: whether to try again with a lower learning rate.
+        selection: whose generators are kept, and when to end early; None: the last ones, and never.
     """
 
     epochs: int
@@ -75,6 +77,7 @@ class Plan:
     checkpoint_every: float
     plateau: Plateau | None = None
     on_divergence: Retries = NEVER
+    selection: Selection | None = None
 
     @property
     def total_steps(self) -> int:
@@ -130,10 +133,10 @@ def train(
     validate: Callable[[], Mapping[str, float]],
     samples: Callable[[], Mapping[str, np.ndarray]],
 ) -> None:
-    """Train a compiled model to the end of the plan.
+    """Train a compiled model to the end of the plan, or until its selection gives up.
 
     Args:
-        model: with the state that belongs to `progress`.
+        model: with the state that belongs to `progress`; with `plan.selection` made to keep generators.
         batches: makes the dataset that starts at a given step.
         plan, progress: how far to go, and how far it has gone; `progress` is brought up to date.
         checkpoints: where the state is kept.
@@ -143,8 +146,8 @@ def train(
         samples: translates some fixed validation pictures; `{name: [H, W, 3] uint8}`.
 
     Raises:
-        UserError: a loss or a weight became infinite or NaN, or the validation lacks the figure that `plan.plateau`
-            watches.
+        UserError: a loss or a weight became infinite or NaN, or the validation lacks a figure that `plan.plateau` or
+            `plan.selection` watches.
         ValueError: `plan.on_divergence` is to lower the rate of a model that has no schedule.
         SystemExit, KeyboardInterrupt: stopped by SIGTERM or SIGINT, after a checkpoint.
     """
@@ -167,6 +170,8 @@ def _has_ended(windows: _Windows, batches: Callable[[int], tf.data.Dataset]) -> 
     try:
         windows.catch_up()
         for size, count in _stretches(progress.step, plan.total_steps, plan.log_every):
+            if windows.is_over():
+                break
             windows.model.fit(
                 batches(progress.step),
                 steps_per_epoch=size,
@@ -241,8 +246,10 @@ class _Windows(keras.callbacks.Callback):
         self._leave_if_asked()
         self._evaluate_if_due()
         self._leave_if_asked()
-        if step == self.plan.total_steps or self._checkpoint_is_due():
+        over = self.is_over()
+        if over or self._checkpoint_is_due():
             self._save()
+        self.model.stop_training = over
 
     def catch_up(self) -> None:
         """Take up a window where it was left, and make up for an evaluation that a stop has cut off."""
@@ -295,6 +302,12 @@ class _Windows(keras.callbacks.Callback):
         """Save the state at the end of the last window, unless it has been saved."""
         if self.progress.step != self.saved_step:
             self._save()
+
+    def is_over(self) -> bool:
+        """Whether the plan is fulfilled, or gives up for want of a better evaluation."""
+        selection, progress = self.plan.selection, self.progress
+        exhausted = selection is not None and selection.is_exhausted(progress.validation)
+        return exhausted or progress.step == self.plan.total_steps
 
     def _leave_if_asked(self) -> None:
         if self.stop.signal:
@@ -375,6 +388,10 @@ class _Windows(keras.callbacks.Callback):
         if self.plan.plateau is not None:
             self.plan.plateau.require(figures)
             self._lower_rate()
+        if self.plan.selection is not None:
+            self.plan.selection.require(figures)
+            if self.plan.selection.best(self.progress.validation) == len(self.progress.validation) - 1:
+                self.model.keep()
         self.progress.untold.append((step, figures))
 
         def tell() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cyclegan.errors import UserError
+from cyclegan.training.selection import better_when_lower
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Plateau:
     factor follows from the figures measured so far, so that a resumed training goes on with the same one.
 
     Attributes:
-        metric: a validation figure such as `val_AtoB/pair_psnr`; names that end in `l1` are better when lower.
+        metric: a validation figure such as `val_AtoB/pair_psnr`.
         patience: evaluations without improvement before the rate falls.
         factor: what the rate is multiplied by, in (0, 1).
     """
@@ -40,7 +41,7 @@ class Plateau:
 
     def learning_rate_factor(self, validation: Iterable[Mapping[str, float]]) -> float:
         """The factor on the learning rate after these evaluations, oldest first; each must have the metric."""
-        sign = -1.0 if self.metric.endswith("l1") else 1.0
+        sign = -1.0 if better_when_lower(self.metric) else 1.0
         best, waited, reached = float("-inf"), 0, 1.0
         for figures in validation:
             value = sign * figures[self.metric]

@@ -1,0 +1,132 @@
+"""What usually goes wrong, looked for and told in plain words. Each finding states its measurement and its threshold.
+
+A warning is a reason to look at the pictures, not a verdict; no warning is no proof of quality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+SMALL_CHANGE = 0.01
+"""L1 between output and input, 0…1, under which a generator does next to nothing."""
+INVERTED = -0.2
+"""Correlation of brightness between output and input under which bright has become dark."""
+COLLAPSED = 0.5
+"""Diversity of the outputs, as a share of that of real pictures, under which many outputs look alike."""
+CHANCE = 3
+"""An input that its output does not find more often than this many times by chance has been ignored."""
+CHECKERBOARD = 3.0
+"""Energy at the stride frequencies, as a multiple of that of real pictures, from which a pattern stands out."""
+WON = 0.9
+"""A discriminator that gives real pictures more than this, and translations less than 1 minus this, has won."""
+LOST = 0.05
+"""A discriminator whose answers to real pictures and to translations differ by less than this has lost."""
+LAST = 0.1
+"""The share of the training, at its end, over which the discriminators are judged."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked for.
+
+    Attributes:
+        name: of what was looked for.
+        found: whether it is there.
+        text: in words, with the measurement and the threshold.
+    """
+
+    name: str
+    found: bool
+    text: str
+
+
+def diagnose(figures: Mapping[str, Any], source: str, target: str) -> list[Finding]:
+    """Look for a generator's usual faults in its figures.
+
+    Args:
+        figures: of one direction, from `protocol.evaluate`; what is not there is not looked for.
+        source, target: names of the domains.
+    """
+    findings = []
+    if (change := figures.get("change_l1")) is not None:
+        found = change < SMALL_CHANGE
+        text = f"output and input differ by {change:.2%} of the range on average; under {SMALL_CHANGE:.0%} is a warning"
+        if found:
+            text = f"The output is almost the input: {text}. Lower the weights of the identity and cycle losses."
+        findings.append(Finding("does nothing", found, text))
+    if (input_top1 := figures.get("input_top1")) is not None:
+        chance = min(CHANCE / figures["n"], 0.5)
+        found = input_top1 < chance
+        text = (
+            f"{input_top1:.0%} of the outputs are more like their own input than like any other picture of {source}; "
+            f"under {chance:.0%}, {CHANCE} times chance, is a warning"
+        )
+        if found:
+            text = f"The output does not depend on the input: {text}. Raise the weights of the cycle losses."
+        findings.append(Finding("ignores the input", found, text))
+    if (correlation := figures.get("luminance_correlation")) is not None:
+        found = correlation < INVERTED
+        text = f"the brightness of output and input correlates with {correlation:.2f}; under {INVERTED} is a warning"
+        if found:
+            text = f"Colours are inverted: {text}. Raise train.loss_weights.identity, or start with another seed."
+        findings.append(Finding("inverts colours", found, text))
+    if (diversity := figures.get("diversity")) is not None:
+        found = diversity < COLLAPSED
+        text = (
+            f"outputs differ from each other by {diversity:.0%} of what real pictures of {target} do; "
+            f"under {COLLAPSED:.0%} is a warning"
+        )
+        if found:
+            text = f"Many outputs look alike (mode collapse): {text}. Raise the weights of the cycle losses."
+        findings.append(Finding("collapses", found, text))
+    if (pattern := figures.get("checkerboard")) is not None:
+        found = pattern > CHECKERBOARD
+        text = (
+            f"patterns that repeat every 2 or 4 pixels have {pattern:.1f} times the energy that they have in real "
+            f"pictures of {target}; over {CHECKERBOARD:.0f} is a warning"
+        )
+        if found:
+            text = f"A checkerboard lies over the output: {text}. Use model.upsample: resize."
+        findings.append(Finding("leaves a checkerboard", found, text))
+    return findings
+
+
+def diagnose_discriminators(losses: pd.DataFrame, adversarial_loss: str) -> list[Finding]:
+    """Look at who won at the end of the training.
+
+    Args:
+        losses: columns `D_A/output_real`, `D_A/output_fake` and those of D_B, oldest first.
+        adversarial_loss: only `least_squares`, whose outputs are near 1 for real and 0 for fake, can be judged.
+    """
+    outputs = [f"{name}/output_{kind}" for name in ("D_A", "D_B") for kind in ("real", "fake")]
+    if adversarial_loss != "least_squares" or not set(outputs) <= set(losses):
+        return []
+    known = losses[outputs].dropna()
+    if known.empty:
+        return []
+    means = known.tail(max(1, round(LAST * len(known)))).mean()
+    findings = []
+    for name in ("D_A", "D_B"):
+        real, fake = float(means[f"{name}/output_real"]), float(means[f"{name}/output_fake"])
+        text = (
+            f"over the last {LAST:.0%} of the training {name} gave real pictures {real:.2f} and translations {fake:.2f}"
+        )
+        won, lost = real > WON and fake < 1 - WON, real - fake < LOST
+        if won:
+            text = (
+                f"{name} has won and its generator learns little from it: {text}; over {WON} and under {1 - WON:.1f} "
+                "is a warning. Use train.label_smoothing, train.diff_augment or a smaller model.discriminator_filters."
+            )
+        elif lost:
+            text = (
+                f"{name} tells nothing apart: {text}; a difference under {LOST} is a warning. Usually the "
+                "discriminator is too weak; rarely the translations are perfect."
+            )
+        else:
+            text = f"{text}; over {WON} and under {1 - WON:.1f}, or a difference under {LOST}, is a warning"
+        findings.append(Finding(f"{name} {'lost' if lost else 'won'}" if won or lost else name, won or lost, text))
+    return findings

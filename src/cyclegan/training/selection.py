@@ -1,0 +1,65 @@
+"""Which evaluation's generators a training results in, and when it has gone on long enough without a better one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cyclegan.domains import DIRECTIONS
+from cyclegan.errors import UserError
+
+
+def better_when_lower(figure: str) -> bool:
+    """Whether a validation figure, such as `val_AtoB/kid` or `pair_psnr`, is an error rather than a score."""
+    return figure.endswith(("l1", "kid"))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The best evaluation by one figure on the validation split. Of equally good ones the first counts.
+
+    It keeps no state: all follows from the figures measured so far, so that a resumed training decides alike.
+
+    Attributes:
+        metric: a validation series such as `val_AtoB/kid`, or without its direction, `kid`: the mean of both.
+        patience: evaluations without a new best after which the training ends; None: never.
+    """
+
+    metric: str
+    patience: int | None = None
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """The validation series that are averaged."""
+        if "/" in self.metric:
+            return (self.metric,)
+        return tuple(f"val_{direction}/{self.metric}" for direction in DIRECTIONS)
+
+    def require(self, available: Iterable[str]) -> None:
+        """Check that the metric is measured.
+
+        Raises:
+            UserError: it is not; the message lists what is.
+        """
+        names = sorted(available)
+        if not set(self.series) <= set(names):
+            raise UserError(
+                f"train.select = {self.metric!r}: the validation split yields no such figure; "
+                f"use last, or one of {', '.join(names) or '(none)'}"
+            )
+
+    def value(self, figures: Mapping[str, float]) -> float:
+        """The metric of one evaluation."""
+        return sum(figures[name] for name in self.series) / len(self.series)
+
+    def best(self, validation: Sequence[Mapping[str, float]]) -> int:
+        """Index of the best of these evaluations, oldest first; there must be one, and each must have the metric."""
+        sign = -1 if better_when_lower(self.metric) else 1
+        values = [sign * self.value(figures) for figures in validation]
+        return values.index(max(values))
+
+    def is_exhausted(self, validation: Sequence[Mapping[str, float]]) -> bool:
+        """Whether the last `patience` evaluations brought no new best."""
+        if self.patience is None or not validation:
+            return False
+        return len(validation) - 1 - self.best(validation) >= self.patience
