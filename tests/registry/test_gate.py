@@ -33,6 +33,7 @@ def test_names_say_which_way_is_better() -> None:
         True, False, True, None, None,
     ]  # fmt: skip
     assert headline(["cycle_l1", "pair_psnr", "pair_l1"]) == "pair_psnr"
+    assert headline(["cycle_psnr", "cycle_l1", "kid", "identity_l1"]) == "kid"
     assert headline(["cycle_psnr", "cycle_l1", "identity_l1"]) == "cycle_l1"
 
 
