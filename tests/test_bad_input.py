@@ -1265,7 +1265,7 @@ CASES = {
     "register another table of pictures": Case(
         "register",
         both(trained, put("reports/evaluate/metrics.json", FIGURES), put("reports/evaluate/per_image.csv", "a,b\n")),
-        "{root}/reports/evaluate/per_image.csv is damaged (without direction, domain, id, scored): make it "
+        "{root}/reports/evaluate/per_image.csv is damaged (without direction, domain, id): make it "
         "anew with 'dvc repro --force evaluate'",
     ),
     "translate without a model": Case(

@@ -102,7 +102,7 @@ def _table(file: Path) -> pd.DataFrame:
         raise UserError(f"{file} does not exist: evaluate first ('dvc repro evaluate')")
     try:
         table = read_per_image(file)
-        missing = {"direction", "domain", "id", "scored"} - set(table)
+        missing = {"direction", "domain", "id"} - set(table)
         reason = f"without {', '.join(sorted(missing))}" if missing else ""
     except ValueError as error:
         reason = " ".join(str(error).split())
