@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from cyclegan.data import pipeline
 from cyclegan.data.dataset import RaggedImages
 from cyclegan.data.pipeline import steps_per_epoch, training_batches
 
@@ -112,3 +115,28 @@ def test_crops_of_pictures_of_their_own_sizes_are_whole_and_reach_everywhere() -
         corners.setdefault(number, set()).add((top, left))
     for number, (height, width) in enumerate(sizes):
         assert corners[number] == {(top, left) for top in range(height - 3) for left in range(width - 4)}
+
+
+def test_memory_of_mapped_pictures_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 MiB read from files, at most 16 of them held at once, and the pictures are right all the while."""
+    monkeypatch.setattr(pipeline, "KEPT_BYTES", 2**23)
+    file = tmp_path / "packed.npy"
+    images = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(400, 512, 512, 1))
+    images[:, 0, 0, 0] = np.arange(400) % 251
+    images.flush()
+    del images
+    mapped = np.load(file, mmap_mode="r")
+    batches = training_batches(mapped, mapped, batch_size=1, crop_size=(512, 512), flip=False, seed=0)
+    held, seen = [], set()
+    for one, _ in batches.take(400).as_numpy_iterator():
+        seen.add(round((float(one[0, 0, 0, 0]) + 1) * 127.5))
+        held.append(resident_kib(file))
+    assert seen == set(range(251))
+    assert max(held) < 64 * 1024
+    assert max(held) > 0
+
+
+def resident_kib(file: Path) -> int:
+    """How much of the file's mapping is in this process's memory."""
+    found = Path("/proc/self/smaps").read_text(encoding="utf-8").partition(str(file))[2]
+    return int(found.partition("Rss:")[2].split()[0])

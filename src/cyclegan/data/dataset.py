@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,16 @@ def sizes_of(images: Pictures) -> Images:
 def picked(images: Pictures, rows: Images) -> Images | list[Images]:
     """Some pictures: `[n, H, W, C]`, or a list of `[H, W, C]` where each has its own size."""
     return [images[int(row)] for row in rows] if isinstance(images, RaggedImages) else images[rows]
+
+
+def release_pages(images: Pictures) -> None:
+    """Give the memory of pages that were read from a mapped file back; they are read anew where they are needed again.
+
+    The system would take them back itself, but only once memory is short, and until then they count as this process's.
+    """
+    pixels = images._pixels if isinstance(images, RaggedImages) else images
+    if isinstance(pixels.base, mmap.mmap):
+        pixels.base.madvise(mmap.MADV_DONTNEED)
 
 
 def equal_batches(images: Pictures, batch_size: int) -> Iterator[Images]:

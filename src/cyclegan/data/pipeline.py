@@ -11,7 +11,10 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from cyclegan.data.dataset import Pictures, sizes_of
+from cyclegan.data.dataset import Pictures, release_pages, sizes_of
+
+KEPT_BYTES = 2**28
+"""Of one domain's mapped pictures, how much is read before its memory is given back."""
 
 
 def training_batches(
@@ -61,10 +64,17 @@ def _domain(
     sizes = tf.constant(sizes_of(images), tf.float32)
     half_range = np.iinfo(images.dtype).max / 2.0
     dtype = tf.as_dtype(images.dtype)
+    unreleased = 0
 
     def read(indices: np.ndarray, tops: np.ndarray, lefts: np.ndarray) -> np.ndarray:
         places = zip(indices.tolist(), tops.tolist(), lefts.tolist(), strict=True)
-        return np.stack([images[n][top : top + height, left : left + width] for n, top, left in places])
+        batch = np.stack([images[n][top : top + height, left : left + width] for n, top, left in places])
+        nonlocal unreleased
+        unreleased += batch.nbytes
+        if unreleased > KEPT_BYTES:
+            unreleased = 0
+            release_pages(images)
+        return batch
 
     def draw(step: tf.Tensor) -> tf.Tensor:
         positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
