@@ -15,6 +15,7 @@ import optuna
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from optuna.trial import FrozenTrial, TrialState
 from ruamel.yaml import YAML
 
@@ -163,6 +164,12 @@ def _differ(trials: Sequence[FrozenTrial], index: int) -> bool:
 
 def _figure(axes: Any) -> Figure:
     figure: Figure = np.ravel(np.array(axes, dtype=object))[0].get_figure()
+    for axis in figure.axes:
+        if axis.get_xscale() == "log":
+            # Matplotlib's own labels between powers of ten lie over each other on so short an axis.
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+            axis.xaxis.set_minor_formatter(NullFormatter())
     width = 3.2 * max(1, len(figure.axes)) if len(figure.axes) > 2 else 7
     figure.set_size_inches(max(7, width), 4.2)
     return figure
@@ -177,9 +184,9 @@ def _finals(search: SharedSearch, finals: Mapping[str, Sequence[FrozenTrial]]) -
     ):
         for position, trials in enumerate(finals.values()):
             values = [trial.values[index] for trial in trials if trial.state == TrialState.COMPLETE]
-            axis.plot([position] * len(values), values, "o", color="C0", alpha=0.6)
+            axis.plot([position] * len(values), values, "o", color="tab:blue", alpha=0.6)
             if values:
-                axis.plot([position - 0.2, position + 0.2], [np.mean(values)] * 2, color="C3")
+                axis.plot([position - 0.2, position + 0.2], [np.mean(values)] * 2, color="tab:red")
         names = ["params.yaml" if name == BAR else f"trial {name}" for name in finals]
         axis.set_xticks(range(len(finals)), names)
         axis.set_xlim(-0.5, len(finals) - 0.5)
