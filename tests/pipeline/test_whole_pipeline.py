@@ -67,6 +67,7 @@ def test_every_stage_left_its_outputs(finished: Sandbox) -> None:
         "reports/train/losses.csv",
         "reports/train/validation.csv",
         "reports/train/samples.png",
+        "reports/train/over_time.png",
         "reports/evaluate/metrics.json",
         "reports/evaluate/per_image.csv",
         "reports/evaluate/grid.png",

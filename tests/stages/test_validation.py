@@ -20,7 +20,7 @@ from cyclegan.params import Params, read, validate
 from cyclegan.project import Project
 from cyclegan.stages.networks import build_cyclegan
 from cyclegan.stages.series import validation_series
-from cyclegan.stages.train import sample_grids, training_plan, validation_figures
+from cyclegan.stages.train import samples, training_plan, validation_figures
 from cyclegan.training.selection import Selection
 
 ROOT = Path(__file__).parents[2]
@@ -107,8 +107,8 @@ def test_sample_grids_show_so_many_pictures(tmp_path: Path) -> None:
     translators = {name: Translator(generator) for name, generator in build_cyclegan(params).generators.items()}
     heights = {}
     for count in (1, 2, 3, 9):
-        grids = sample_grids(translators, dataset, count)
-        assert set(grids) == {"samples/AtoB", "samples/BtoA"}
-        (heights[count],) = {len(grid) for grid in grids.values()}
+        shown = samples(translators, dataset, count)
+        assert set(shown) == {"AtoB", "BtoA"}
+        (heights[count],) = {len(sample.grid) for sample in shown.values()}
     # Enlarged eightfold, four white pixels between the rows; the split holds three pictures.
     assert heights == {1: 128, 2: 260, 3: 392, 9: 392}

@@ -88,6 +88,13 @@ def strips(columns: Sequence[Column]) -> np.ndarray:
     return np.stack([_row(pictures) for pictures in zip(*shown, strict=True)])
 
 
+def stacked(grids: Sequence[np.ndarray]) -> np.ndarray:
+    """Grids [H, W, 3] one above the other, on white: [height, width, 3], uint8."""
+    width = max(grid.shape[1] for grid in grids)
+    padded = [np.pad(g, [(0, 4 * GAP), (0, width - g.shape[1]), (0, 0)], constant_values=WHITE) for g in grids]
+    return np.concatenate(padded)
+
+
 def _uniform(columns: Sequence[Column]) -> list[np.ndarray]:
     """Columns as 8-bit RGB; pictures of different sizes are reduced to `LARGEST` and set on white of one size."""
     if all(isinstance(column, np.ndarray) for column in columns):

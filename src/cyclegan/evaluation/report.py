@@ -252,6 +252,18 @@ def _headline(figures: Mapping[str, Any], source: str, target: str) -> dict[str,
     return {title: lines for title, lines in tables.items() if lines}
 
 
+def _verdict(scale: Scale, key: str, figures: Mapping[str, Any]) -> str:
+    """The model against the unchanged input in words; a difference that may be chance is none."""
+    unchanged, error = figures.get("identity", {}), f"{key}_se"
+    if key not in unchanged:
+        return "–"
+    if error in figures and error in unchanged:
+        chance = float(np.hypot(figures[error], unchanged[error]))
+        if abs(figures[key] - unchanged[key]) <= chance:
+            return f"equal within {scale.text(chance)}"
+    return scale.verdict(figures[key], unchanged[key])
+
+
 def _contest(scale: Scale, key: str, figures: Mapping[str, Any]) -> Line:
     """A figure in which a translation has to beat the unchanged input."""
 
@@ -259,7 +271,7 @@ def _contest(scale: Scale, key: str, figures: Mapping[str, Any]) -> Line:
         return scale.text(by[key], by.get(f"{key}_se")) if key in by else "–"
 
     unchanged = figures.get("identity", {})
-    verdict = scale.verdict(figures[key], unchanged[key]) if key in unchanged else "–"
+    verdict = _verdict(scale, key, figures)
     tone = verdict.split()[0] if verdict.startswith(("better", "worse")) else "soft"
     return Line(scale.name, text(figures), text(unchanged), text(figures.get("colour_map", {})), verdict, tone)
 
@@ -279,7 +291,7 @@ def _summary(figures: Mapping[str, Any]) -> str:
         "kid": SET_SCALES["kid"]
     }
     verdicts = [
-        f"{scale.name} {scale.verdict(figures[key], baseline[key])}"
+        f"{scale.name} {_verdict(scale, key, figures)}"
         for key, scale in shown.items()
         if key in figures and key in baseline
     ]

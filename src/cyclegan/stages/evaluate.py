@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from PIL import Image
 
 from cyclegan.data.dataset import PackedDataset
 from cyclegan.domains import DIRECTIONS, Direction
@@ -67,8 +69,15 @@ def measure(project: Project, params: Params, training: Mapping[str, Any]) -> Ev
         },
         history=pd.concat(curves, ignore_index=True),
         adversarial_loss=training["adversarial_loss"],
+        over_time=_over_time(project),
     )
     return evaluation
+
+
+def _over_time(project: Project) -> np.ndarray | None:
+    """The training's samples, which a training outside the pipeline may not have left."""
+    file = project.reports / "train" / "over_time.png"
+    return np.asarray(Image.open(file).convert("RGB")) if file.is_file() else None
 
 
 def _refuse_other_channels(

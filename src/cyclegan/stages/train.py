@@ -23,7 +23,7 @@ from cyclegan.digests import code_digest, folder_digest, run_key
 from cyclegan.domains import DIRECTIONS, DOMAINS, OPPOSITE, Direction
 from cyclegan.errors import UserError
 from cyclegan.evaluation.features import FeatureNetwork
-from cyclegan.evaluation.grid import sample_grid
+from cyclegan.evaluation.grid import Column, sample_grid, stacked
 from cyclegan.evaluation.protocol import RealPictures, evaluate, evenly
 from cyclegan.files import replacing, write_json, write_text
 from cyclegan.inference.translate import Translator, each
@@ -36,6 +36,7 @@ from cyclegan.stages.memory import memory_advice
 from cyclegan.stages.networks import build_cyclegan, compile_cyclegan, inference_copy
 from cyclegan.stages.orphans import ends_with_dvc
 from cyclegan.stages.outputs import opened_store
+from cyclegan.stages.over_time import SamplesOverTime
 from cyclegan.stages.series import VALIDATION_FIGURES, validation_series
 from cyclegan.tracking.provenance import data_digest, tags
 from cyclegan.tracking.runs import DatasetInput, TrackedRun, close_stale_runs
@@ -112,6 +113,11 @@ class Session:
         return Kept(self.params.train.select, int(row["step"]), row["epoch"], value)
 
     @property
+    def over_time(self) -> SamplesOverTime:
+        """The samples of all evaluations, kept beside the checkpoints."""
+        return SamplesOverTime(self.checkpoints.path / "samples")
+
+    @property
     def earlier_run(self) -> str | None:
         """The MLflow run to go on with: of the checkpoint, or of a training that was killed before its first one."""
         file = self.checkpoints.path / RUN_ID
@@ -137,8 +143,13 @@ class Session:
             self.checkpoints,
             listener,
             validate=lambda: validation_figures(self.translators, self.dataset, self.real),
-            samples=lambda: sample_grids(self.translators, self.dataset, self.params.train.sample_images),
+            samples=self._samples,
         )
+
+    def _samples(self) -> dict[str, np.ndarray]:
+        shown = samples(self.translators, self.dataset, self.params.train.sample_images)
+        self.over_time.keep(self.progress.step, {direction: sample.translated for direction, sample in shown.items()})
+        return {f"samples/{direction}": sample.grid for direction, sample in shown.items()}
 
 
 def run(project: Project) -> None:
@@ -360,18 +371,29 @@ def validation_figures(
     }
 
 
-def sample_grids(
-    translators: Mapping[Direction, Translator], dataset: PackedDataset, count: int
-) -> dict[str, np.ndarray]:
-    """Real, translated and translated-back validation pictures, the same ones every time, for each direction."""
-    grids = {}
+@dataclass(frozen=True)
+class Sample:
+    """Some pictures of a direction's source, translated, and translated back."""
+
+    real: Column
+    translated: Column
+    back: Column
+
+    @property
+    def grid(self) -> np.ndarray:
+        """One row for each picture: [H, W, 3], uint8."""
+        return sample_grid(self.real, self.translated, self.back)
+
+
+def samples(translators: Mapping[Direction, Translator], dataset: PackedDataset, count: int) -> dict[Direction, Sample]:
+    """Validation pictures, the same ones every time, for each direction."""
+    found = {}
     for direction, (source, _) in DIRECTIONS.items():
-        opposite = translators[OPPOSITE[direction]]
         images = dataset.images(source, "val")
         real = picked(images, evenly(len(images), count))
         translated = each(translators[direction].translate, real)
-        grids[f"samples/{direction}"] = sample_grid(real, translated, each(opposite.translate, translated))
-    return grids
+        found[direction] = Sample(real, translated, each(translators[OPPOSITE[direction]].translate, translated))
+    return found
 
 
 def write_models(folder: Path, model: CycleGAN, params: Params) -> None:
@@ -382,13 +404,21 @@ def write_models(folder: Path, model: CycleGAN, params: Params) -> None:
 
 
 def write_training_report(folder: Path, session: Session) -> None:
-    """Write the curves as CSV and the sample grids of the kept generators as PNG."""
+    """Write the curves as CSV, and as PNG the samples of the kept generators and those of all evaluations."""
     progress, dataset = session.progress, session.dataset
     write_text(folder / "losses.csv", pd.DataFrame(progress.losses).to_csv(index=False))
     write_text(folder / "validation.csv", pd.DataFrame(progress.validation).to_csv(index=False))
     translators = translators_of(session.model.kept_generators, session.params, dataset)
-    grids = list(sample_grids(translators, dataset, session.params.train.sample_images).values())
-    width = max(grid.shape[1] for grid in grids)
-    padded = [np.pad(grid, ((0, 8), (0, width - grid.shape[1]), (0, 0)), constant_values=255) for grid in grids]
-    with replacing(folder / "samples.png") as temporary:
-        Image.fromarray(np.concatenate(padded)).save(temporary)
+    shown = samples(translators, dataset, session.params.train.sample_images)
+    step = session.kept.step
+    # Again: an extended training may result in the generators of the one that it extends.
+    session.over_time.keep(step, {direction: sample.translated for direction, sample in shown.items()})
+    pictures = {
+        "samples.png": stacked([sample.grid for sample in shown.values()]),
+        "over_time.png": session.over_time.drawn(
+            progress.validation, step, {direction: sample.real for direction, sample in shown.items()}
+        ),
+    }
+    for name, picture in pictures.items():
+        with replacing(folder / name) as temporary:
+            Image.fromarray(picture).save(temporary)
