@@ -73,11 +73,7 @@ def frechet_distance(features: np.ndarray, others: np.ndarray) -> float:
     if min(len(features), len(others)) < 2:
         raise ValueError(f"the Fréchet distance needs two vectors on each side, not {len(features)} and {len(others)}")
     means = features.mean(axis=0), others.mean(axis=0)
-    # [min(N, D), D] each: R of the centred vectors, of which Σ = RᵀR.
-    roots = [
-        np.asarray(np.linalg.qr((x - mean) / np.sqrt(len(x) - 1), mode="r"))
-        for x, mean in zip((features, others), means, strict=True)
-    ]
+    roots = [_root((x - mean) / np.sqrt(len(x) - 1)) for x, mean in zip((features, others), means, strict=True)]
     traces = sum(float(np.square(root).sum()) for root in roots)
     cross = float(np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum())
     return float(np.square(means[0] - means[1]).sum()) + traces - 2 * cross
@@ -152,6 +148,12 @@ def _pair_sums(features: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """As `_sums` within one set, without a vector's pair with itself."""
     itself = (np.square(features).sum(axis=1) / features.shape[1] + 1) ** 3
     return _sums(features, features, chosen, chosen) - itself @ chosen
+
+
+def _root(centred: np.ndarray) -> np.ndarray:
+    """A matrix R of at most D rows with RᵀR = XᵀX, for X [N, D]: X itself where it is as small."""
+    count, dimensions = centred.shape
+    return centred if count <= dimensions else np.asarray(np.linalg.qr(centred, mode="r"))
 
 
 def _covered(features: np.ndarray, others: np.ndarray, neighbours: int) -> float:
