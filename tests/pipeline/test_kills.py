@@ -281,7 +281,7 @@ def assert_same_runs(sandbox: Sandbox, other: Sandbox) -> None:
 
 def finished_run(sandbox: Sandbox) -> Run:
     """The run of the training. Others are of processes that were killed before they could write its name down."""
-    experiment = sandbox.client.get_experiment_by_name("pictures")
+    experiment = sandbox.client.get_experiment_by_name(sandbox.json("reports/train/run.json")["experiment"])
     runs = sandbox.client.search_runs([experiment.experiment_id])
     run_id = sandbox.json("reports/train/run.json")["run_id"]
     (run,) = [run for run in runs if run.info.run_id == run_id]
@@ -322,7 +322,7 @@ def artifacts(sandbox: Sandbox, run: Run) -> Counter[str]:
 def registered(sandbox: Sandbox) -> dict[str, Any]:
     """Every registered model with its versions and aliases, and how many models the store holds."""
     client = sandbox.client
-    experiment = client.get_experiment_by_name("pictures")
+    experiment = client.get_experiment_by_name(sandbox.json("reports/train/run.json")["experiment"])
     return {
         "names": sorted(model.name for model in client.search_registered_models()),
         "versions": sorted(
