@@ -110,7 +110,10 @@ def test_mixed_precision_gives_float32_near_the_float32_network(
     assert 0 < np.abs(y - full(images)).mean() < 0.05
 
 
-@pytest.mark.parametrize("options", [{}, {**TUTORIAL, "upsample": "antialias", "residual_output": True}])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param({}, marks=pytest.mark.slow), {**TUTORIAL, "upsample": "antialias", "residual_output": True}],
+)
 def test_compiles_under_xla_with_the_same_gradients(options: dict[str, Any], images: np.ndarray) -> None:
     generator = build_generator(**{**TINY, **options})
     upstream = np.random.default_rng(0).normal(size=images.shape).astype("float32")

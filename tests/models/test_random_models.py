@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cyclegan.models import build_discriminator, build_generator, size_multiple
 
 few = settings(
-    max_examples=30,
+    max_examples=10,
     deadline=None,
     derandomize=True,
     # Shrinking a failure builds hundreds of networks.

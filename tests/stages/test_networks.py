@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,7 @@ OF_STEP: list[tuple[str, Any, dict[str, Any]]] = [
     ("train.ema_decay", 0.9, {}),
     ("train.select", "last", {}),
     ("train.jit_compile", True, {"train.deterministic": False}),
+    ("train.gradient_checkpointing", True, {}),
     ("train.seed", 1, {}),
 ]
 OF_PLAN: list[tuple[str, Any, dict[str, Any]]] = [
@@ -128,6 +130,8 @@ OF_PLAN: list[tuple[str, Any, dict[str, Any]]] = [
     ("train.evaluate_every", 2, {}),
     ("train.select", "val_AtoB/kid", {}),
     ("train.early_stop", 3, {}),
+    ("train.on_divergence.retries", 1, {}),
+    ("train.on_divergence.factor", 0.25, {}),
     ("train.checkpoint_every", 1.0, {}),
     ("train.plateau", PLATEAU, {"train.lr_policy": "plateau", "train.lr_decay_start": None}),
 ]
@@ -137,7 +141,7 @@ OF_BATCHES: list[tuple[str, Any, dict[str, Any]]] = [
     ("train.crop_size", 16, {}),
     ("train.flip", False, {}),
 ]
-ELSEWHERE = {"train.deterministic", "train.keep_checkpoints", "train.sample_images"}
+ELSEWHERE = {"train.deterministic", "train.extend", "train.keep_checkpoints", "train.sample_images"}
 
 
 def make(changes: dict[str, Any]) -> Params:
@@ -176,6 +180,18 @@ def step(params: Params) -> list[Any]:
     return [own, compiled, optimizers, weights]
 
 
+Look = Callable[[Params], list[Any]]
+KNOWN: dict[str, list[Any]] = {}
+
+
+def seen(look: Look, params: Params) -> list[Any]:
+    """What `look` finds, built once for each set of parameters."""
+    name = f"{look.__name__} {params.model_dump_json()}"
+    if name not in KNOWN:
+        KNOWN[name] = look(params)
+    return KNOWN[name]
+
+
 @pytest.mark.parametrize(("key", "value", "needed"), OF_NETWORKS + OF_STEP, ids=named)
 def test_every_key_has_its_effect(key: str, value: Any, needed: dict[str, Any]) -> None:
     without = {"train.adversarial_loss": "least_squares"} if key == "train.gradient_penalty" else {}
@@ -183,8 +199,12 @@ def test_every_key_has_its_effect(key: str, value: Any, needed: dict[str, Any]) 
         without = {"train.lr_decay_start": 0.5}
     before, after = make(needed | without), make(needed | {key: value})
     look = networks if (key, value, needed) in OF_NETWORKS else step
-    assert look(before) == look(before)
-    assert look(before) != look(after)
+    assert seen(look, before) != seen(look, after)
+
+
+@pytest.mark.parametrize("look", [networks, step])
+def test_equal_parameters_have_equal_effects(look: Look) -> None:
+    assert look(make({})) == look(make({}))
 
 
 @pytest.fixture(scope="module")

@@ -207,7 +207,7 @@ def test_off_adds_nothing_to_the_step(make_model: Make, pictures: Pictures, orde
     assert kinds[ALL] == 2 + 6
 
 
-@pytest.mark.parametrize("order", ["joint", "sequential"])
+@pytest.mark.parametrize("order", ["joint", pytest.param("sequential", marks=pytest.mark.slow)])
 def test_xla_gives_the_same_losses(
     make_model: Make, pictures: Pictures, order: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -341,7 +341,9 @@ def windowed(make_model: Make, folder: Path, number: int = 0, **hooks: Any) -> t
     return recorder, progress
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGHUP))]
+)
 def test_a_signal_within_a_window_saves_that_very_step(make_model: Make, tmp_path: Path, number: int) -> None:
     """A window may last for minutes: the stop does not wait for its end, and no point changes by it."""
     whole, _ = windowed(make_model, tmp_path / "whole")

@@ -136,8 +136,10 @@ def test_the_best_generators_are_kept(make_model: Make, tmp_path: Path) -> None:
         last.keep()
 
 
-@pytest.mark.parametrize("stop_at", [4, 6, 8, 12])
-@pytest.mark.parametrize("every", [1e-9, 60.0], ids=["checkpoints", "none"])
+@pytest.mark.parametrize(
+    ("stop_at", "every"),
+    [(8, 1e-9), *(pytest.param(n, every, marks=pytest.mark.slow) for n in (4, 6, 8, 12) for every in (1e-9, 60.0))],
+)
 def test_a_killed_training_keeps_the_same_generators(
     make_model: Make, tmp_path: Path, stop_at: int, every: float
 ) -> None:

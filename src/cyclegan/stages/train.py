@@ -96,8 +96,9 @@ class Session:
             UserError: parameters and data do not fit.
         """
         refuse_other_channels(params, dataset)
+        size = training_size(params, dataset)
         plan = training_plan(params, dataset)
-        model = build_cyclegan(params, training_size(params, dataset))
+        model = build_cyclegan(params, size)
         compile_cyclegan(model, params, plan.total_steps)
         progress = Progress.restore(checkpoints, model)
         translators = translators_of(model.generators, params, dataset)
