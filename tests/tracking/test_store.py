@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 
 from cyclegan.errors import UserError
+from cyclegan.locks import held
 from cyclegan.params import Tracking
 from cyclegan.project import Project
 from cyclegan.tracking.credentials import without_credentials
-from cyclegan.tracking.locks import held
 from cyclegan.tracking.runs import TrackedRun
 from cyclegan.tracking.store import Store, open_store
 

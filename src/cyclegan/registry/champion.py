@@ -17,7 +17,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from cyclegan.errors import UserError
-from cyclegan.tracking.locks import held
+from cyclegan.locks import held
 from cyclegan.tracking.store import Store
 
 CHAMPION = "champion"

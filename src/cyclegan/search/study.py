@@ -8,7 +8,6 @@ it holds another one gives it up. Nothing depends on an order between workers.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import threading
@@ -28,9 +27,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cyclegan.errors import UserError
+from cyclegan.locks import held
 from cyclegan.params import Search, flatten
 from cyclegan.tracking.credentials import without_credentials
-from cyclegan.tracking.locks import held
 
 ATTEMPTS = 3
 """A slot that lost its worker so often is not tried again: its setting may be what kills the machine."""
@@ -280,10 +279,8 @@ def living(folder: Path) -> Iterator[Path]:
     """Hold a lock file of one's own, which the kernel releases when this process dies, however it dies."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"worker-{uuid.uuid4().hex[:12]}"
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+    with held(path):
+        path.write_text(f"{os.getpid()}\n", encoding="utf-8")
         try:
             yield path
         finally:

@@ -40,10 +40,10 @@ def run(project: Project, workers: int | None = None, storage: str | None = None
 
 def _search(project: Project, params: Params, folder: Path, workers: int, storage: str | None) -> None:
     from cyclegan.data.dataset import PackedDataset
+    from cyclegan.locks import held
     from cyclegan.search.shared import BAR, PARENT, SharedSearch
     from cyclegan.search.supervisor import supervise
     from cyclegan.search.worker import experiment, threads_for, trial_command
-    from cyclegan.tracking.locks import held
 
     if params.tracking.offline:
         raise UserError(

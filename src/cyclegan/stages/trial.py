@@ -18,12 +18,12 @@ import numpy as np
 from cyclegan.data.dataset import PackedDataset
 from cyclegan.digests import folder_digest
 from cyclegan.errors import UserError
+from cyclegan.locks import held
 from cyclegan.params import load
 from cyclegan.project import Project
 from cyclegan.search.space import variant
 from cyclegan.stages.features import feature_network
 from cyclegan.stages.train import Session, recorded_params
-from cyclegan.tracking.locks import held
 from cyclegan.tracking.provenance import tags
 from cyclegan.tracking.runs import DatasetInput, TrackedRun, close_stale_runs
 from cyclegan.tracking.store import open_store

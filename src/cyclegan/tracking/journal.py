@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from cyclegan.files import sync_folder, write_json
-from cyclegan.tracking.locks import held
+from cyclegan.locks import held
 
 Entry = dict[str, Any]
 

@@ -24,11 +24,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
 
 from cyclegan.errors import UserError
+from cyclegan.locks import held
 from cyclegan.tracking.credentials import without_credentials
 from cyclegan.tracking.delivery import AT_ONCE, Delivery, Past, Sender, is_hopeless, reason
 from cyclegan.tracking.host import PREFIX, host_figures
 from cyclegan.tracking.journal import ABOUT, Entry, Journal, journals, only_user, stamped, write_picture
-from cyclegan.tracking.locks import held
 from cyclegan.tracking.store import LOCK_TAG, Store, impatient
 
 # On a run that was opened in place of an id that the store does not know: it lost that run, or never had it, offline.

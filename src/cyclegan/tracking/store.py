@@ -25,10 +25,10 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from cyclegan.errors import UserError, database_fault
 from cyclegan.files import replacing
+from cyclegan.locks import held
 from cyclegan.params import Tracking
 from cyclegan.project import Project
 from cyclegan.tracking.credentials import without_credentials
-from cyclegan.tracking.locks import held
 
 SQL = ("postgresql", "mysql", "mssql")
 FIRST_ANSWER_SECONDS = 5

@@ -7,14 +7,13 @@ window's running means, so that a resumed training repeats no point of a series,
 
 from __future__ import annotations
 
-import fcntl
 import math
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import FrameType
@@ -26,6 +25,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from cyclegan.errors import UserError
+from cyclegan.locks import held
 from cyclegan.training.checkpoint import CheckpointFolder, NotFiniteError
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.divergence import NEVER, DivergedError, Retries, refuse_divergence
@@ -480,27 +480,13 @@ def only_trainer(folder: Path, wait: float = SECONDS_FOR_THE_FIRST) -> Iterator[
         UserError: another process trains this run, and goes on to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as file:
-        deadline = time.monotonic() + wait
-        while not _lock(file.fileno()):
-            if time.monotonic() >= deadline:
-                file.seek(0)
-                raise UserError(
-                    f"process {file.read().strip() or '(unknown)'} trains this run (lock: {file.name}); wait for it or "
-                    "end it"
-                )
-            time.sleep(0.1)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    path = folder / "lock"
+    with held(path, wait) as free:
+        if not free:
+            process = path.read_text(encoding="utf-8").strip() or "(unknown)"
+            raise UserError(f"process {process} trains this run (lock: {path}); wait for it or end it")
+        path.write_text(str(os.getpid()), encoding="utf-8")
         yield
-
-
-def _lock(descriptor: int) -> bool:
-    with suppress(BlockingIOError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
 
 
 def logged_losses(row: Row) -> Row:
