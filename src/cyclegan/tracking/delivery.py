@@ -6,15 +6,16 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mlflow import MlflowClient, entities
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.multimedia import compress_image_size
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
-from mlflow.utils.validation import MAX_METRICS_PER_BATCH
+from mlflow.utils.validation import MAX_METRICS_PER_BATCH, MAX_PARAMS_TAGS_PER_BATCH
 from PIL import Image
 
 from cyclegan.tracking.credentials import without_credentials
@@ -117,9 +118,8 @@ class Delivery:
 
     def set_tags(self, tags: dict[str, str]) -> None:
         """Set tags; what a tag held before is replaced."""
-        items = [entities.RunTag(key, str(value)) for key, value in tags.items()]
-        for start in range(0, len(items), 100):
-            self._client.log_batch(self._run_id, tags=items[start : start + 100], synchronous=True)
+        for batch in batches([entities.RunTag(key, str(value)) for key, value in tags.items()]):
+            self._client.log_batch(self._run_id, tags=batch, synchronous=True)
 
     def _new_points(self, entry: Entry, before: Sequence[entities.Metric]) -> list[entities.Metric]:
         """The points of an entry that the run does not hold, nor will hold from what comes before it."""
@@ -134,8 +134,7 @@ class Delivery:
         ]
 
     def _log(self, points: list[entities.Metric]) -> None:
-        for start in range(0, len(points), MAX_METRICS_PER_BATCH):
-            batch = points[start : start + MAX_METRICS_PER_BATCH]
+        for batch in batches(points, MAX_METRICS_PER_BATCH):
             # MLflow takes a point of equal step, value and time for the same one.
             self._client.log_batch(self._run_id, metrics=batch, synchronous=True)
             if self._past is not None:
@@ -220,6 +219,12 @@ class Sender:
                 self._shown, reason(error), self._journal.folder,
             )  # fmt: skip
         self._is_away = True
+
+
+def batches(items: list[Any], size: int = MAX_PARAMS_TAGS_PER_BATCH) -> Iterator[list[Any]]:
+    """As many at once as MLflow takes."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def is_hopeless(error: Exception) -> bool:

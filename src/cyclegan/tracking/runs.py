@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from mlflow import entities
 from mlflow.exceptions import MlflowException
-from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
+from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from cyclegan.errors import UserError
 from cyclegan.locks import held
 from cyclegan.tracking.credentials import without_credentials
-from cyclegan.tracking.delivery import AT_ONCE, Delivery, Past, Sender, is_hopeless, reason
+from cyclegan.tracking.delivery import AT_ONCE, Delivery, Past, Sender, batches, is_hopeless, reason
 from cyclegan.tracking.host import PREFIX, host_figures
 from cyclegan.tracking.journal import ABOUT, Entry, Journal, journals, only_user, stamped, write_picture
 from cyclegan.tracking.store import LOCK_TAG, Store, impatient
@@ -393,7 +393,7 @@ def _open_run(store: Store, about: Mapping[str, Any], found: entities.Run | None
     # On a run that was there, too: its process may have been killed between creating it and this.
     Delivery(store, run_id).set_tags(new)
     params = about["params"] if found is None else _not_written_before(about["params"], found)
-    for batch in _batches([entities.Param(key, value) for key, value in params.items()]):
+    for batch in batches([entities.Param(key, value) for key, value in params.items()]):
         store.client.log_batch(run_id, params=batch, synchronous=True)
     _log_inputs(store, run_id, [DatasetInput(**item) for item in about["inputs"]])
     return run_id
@@ -509,11 +509,6 @@ def _not_written_before(params: Mapping[str, str], run: entities.Run) -> dict[st
 def _fit(value: Any) -> str:
     text = without_credentials(str(value))
     return text if len(text) <= MAX_PARAM_VAL_LENGTH else text[: MAX_PARAM_VAL_LENGTH - 1] + "…"
-
-
-def _batches(items: list[Any]) -> Iterator[list[Any]]:
-    for start in range(0, len(items), MAX_PARAMS_TAGS_PER_BATCH):
-        yield items[start : start + MAX_PARAMS_TAGS_PER_BATCH]
 
 
 def _user() -> str:
