@@ -53,46 +53,66 @@ def diagnose(figures: Mapping[str, Any], source: str, target: str) -> list[Findi
     """
     findings = []
     if (change := figures.get("change_l1")) is not None:
-        found = change < SMALL_CHANGE
-        text = f"output and input differ by {change:.2%} of the range on average; under {SMALL_CHANGE:.0%} is a warning"
-        if found:
-            text = f"The output is almost the input: {text}. Lower the weights of the identity and cycle losses."
-        findings.append(Finding("does nothing", found, text))
+        findings.append(
+            _finding(
+                "does nothing",
+                change < SMALL_CHANGE,
+                f"output and input differ by {change:.2%} of the range on average; "
+                f"under {SMALL_CHANGE:.0%} is a warning",
+                means="The output is almost the input",
+                remedy="Lower the weights of the identity and cycle losses.",
+            )
+        )
     if (input_top1 := figures.get("input_top1")) is not None:
         chance = min(CHANCE / figures["n"], 0.5)
-        found = input_top1 < chance
-        text = (
-            f"{input_top1:.0%} of the outputs are more like their own input than like any other picture of {source}; "
-            f"under {chance:.0%}, {CHANCE} times chance, is a warning"
+        findings.append(
+            _finding(
+                "ignores the input",
+                input_top1 < chance,
+                f"{input_top1:.0%} of the outputs are more like their own input than like any other picture of "
+                f"{source}; under {chance:.0%}, {CHANCE} times chance, is a warning",
+                means="The output does not depend on the input",
+                remedy="Raise the weights of the cycle losses.",
+            )
         )
-        if found:
-            text = f"The output does not depend on the input: {text}. Raise the weights of the cycle losses."
-        findings.append(Finding("ignores the input", found, text))
     if (correlation := figures.get("luminance_correlation")) is not None:
-        found = correlation < INVERTED
-        text = f"the brightness of output and input correlates with {correlation:.2f}; under {INVERTED} is a warning"
-        if found:
-            text = f"Colours are inverted: {text}. Raise train.loss_weights.identity, or start with another seed."
-        findings.append(Finding("inverts colours", found, text))
+        findings.append(
+            _finding(
+                "inverts colours",
+                correlation < INVERTED,
+                f"the brightness of output and input correlates with {correlation:.2f}; under {INVERTED} is a warning",
+                means="Colours are inverted",
+                remedy="Raise train.loss_weights.identity, or start with another seed.",
+            )
+        )
     if (diversity := figures.get("diversity")) is not None:
-        found = diversity < COLLAPSED
-        text = (
-            f"outputs differ from each other by {diversity:.0%} of what real pictures of {target} do; "
-            f"under {COLLAPSED:.0%} is a warning"
+        findings.append(
+            _finding(
+                "collapses",
+                diversity < COLLAPSED,
+                f"outputs differ from each other by {diversity:.0%} of what real pictures of {target} do; "
+                f"under {COLLAPSED:.0%} is a warning",
+                means="Many outputs look alike (mode collapse)",
+                remedy="Raise the weights of the cycle losses.",
+            )
         )
-        if found:
-            text = f"Many outputs look alike (mode collapse): {text}. Raise the weights of the cycle losses."
-        findings.append(Finding("collapses", found, text))
     if (pattern := figures.get("checkerboard")) is not None:
-        found = pattern > CHECKERBOARD
-        text = (
-            f"patterns that repeat every 2 or 4 pixels have {pattern:.1f} times the energy that they have in real "
-            f"pictures of {target}; over {CHECKERBOARD:.0f} is a warning"
+        findings.append(
+            _finding(
+                "leaves a checkerboard",
+                pattern > CHECKERBOARD,
+                f"patterns that repeat every 2 or 4 pixels have {pattern:.1f} times the energy that they have in real "
+                f"pictures of {target}; over {CHECKERBOARD:.0f} is a warning",
+                means="A checkerboard lies over the output",
+                remedy="Use model.upsample: resize.",
+            )
         )
-        if found:
-            text = f"A checkerboard lies over the output: {text}. Use model.upsample: resize."
-        findings.append(Finding("leaves a checkerboard", found, text))
     return findings
+
+
+def _finding(name: str, found: bool, measured: str, *, means: str, remedy: str) -> Finding:
+    """What was measured, and if it is a warning what that means and what to do."""
+    return Finding(name, found, f"{means}: {measured}. {remedy}" if found else measured)
 
 
 def diagnose_discriminators(losses: pd.DataFrame, adversarial_loss: str) -> list[Finding]:
