@@ -8,7 +8,7 @@ from pathlib import Path
 import cyclegan
 
 PACKAGE = Path(cyclegan.__file__).parent
-BASE = {"digests", "domains", "errors", "files", "locks", "project"}
+BASE = {"digests", "domains", "errors", "files", "locks", "pages", "project"}
 # What each part may import of the others, beside the base and itself.
 ALLOWED = {
     "models": set(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -24,6 +22,7 @@ from cyclegan.evaluation.metrics import PSNR_CAP
 from cyclegan.evaluation.protocol import Evaluation, evenly
 from cyclegan.files import replacing, write_json, write_text
 from cyclegan.inference.translate import Translator, each
+from cyclegan.pages import page_template
 
 EXTREMES = 10
 """So many best and so many worst pairs are shown."""
@@ -128,16 +127,7 @@ def _page(
     adversarial_loss: str,
     over_time: np.ndarray | None,
 ) -> str:
-    environment = Environment(
-        loader=PackageLoader("cyclegan.evaluation", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["data_url"] = _data_url
-    figure = None if history is None else curves(history)
-    return environment.get_template("report.html.j2").render(
+    return page_template("cyclegan.evaluation", "report.html.j2", _png).render(
         title=title,
         protocol=evaluation.metrics["protocol"],
         checkpoint=evaluation.metrics.get("checkpoint"),
@@ -155,7 +145,7 @@ def _page(
             for direction, (source, target) in DIRECTIONS.items()
         ],
         grid=pictures.grid,
-        curves=None if figure is None else _rendered(figure),
+        curves=None if history is None else curves(history),
         run={label: value for label, value in run.items() if value is not None},
         discriminators=[] if history is None else diagnose_discriminators(history, adversarial_loss),
         dimensions_too_many=_too_few_for_frechet(evaluation.metrics["protocol"]),
@@ -334,18 +324,10 @@ def _extremes(
     return shown(best), shown(worst)
 
 
-def _png(image: np.ndarray) -> bytes:
+def _png(image: np.ndarray | Figure) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
-
-
-def _data_url(image: np.ndarray | bytes) -> str:
-    data = image if isinstance(image, bytes) else _png(image)
-    return f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
-
-
-def _rendered(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160)
+    if isinstance(image, Figure):
+        image.savefig(buffer, format="png", dpi=160)
+    else:
+        Image.fromarray(image).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

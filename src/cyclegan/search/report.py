@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +12,6 @@ import matplotlib
 import numpy as np
 import optuna
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from optuna.trial import FrozenTrial, TrialState
@@ -21,6 +19,7 @@ from ruamel.yaml import YAML
 
 from cyclegan.files import replacing, write_json, write_text
 from cyclegan.overlay import ORIGIN
+from cyclegan.pages import page_template
 from cyclegan.search.shared import BAR, PAPER, SharedSearch, costs_of, pareto_front
 from cyclegan.search.space import overlay
 from cyclegan.search.study import REASON
@@ -90,7 +89,7 @@ def write_result(folder: Path, result: Result, search: SharedSearch) -> None:
     """Write `best.yaml`, `trials.csv`, `study.json`, one PNG for each figure, and `report.html`."""
     for name, figure in result.figures.items():
         with replacing(folder / f"{name}.png") as temporary:
-            figure.savefig(temporary, dpi=110, bbox_inches="tight")
+            temporary.write_bytes(_png(figure))
     write_text(folder / "trials.csv", result.trials.to_csv(index=False))
     write_json(folder / "study.json", result.study)
     write_text(folder / "report.html", _page(result, search))
@@ -197,21 +196,13 @@ def _finals(search: SharedSearch, finals: Mapping[str, Sequence[FrozenTrial]]) -
 
 
 def _page(result: Result, search: SharedSearch) -> str:
-    environment = Environment(
-        loader=PackageLoader("cyclegan.search", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["data_url"] = _data_url
     objectives = search.options.objectives
     trials = search.trials.counted()
     complete = {name: trial for name, trial in trials.items() if trial.state == TrialState.COMPLETE}
     front = pareto_front({name: costs_of(trial.values, objectives) for name, trial in complete.items()})
     names = {BAR: "params.yaml"} | ({PAPER: "paper"} if search.tries_paper else {})
     table = result.trials[result.trials["phase"] == "trial"]
-    return environment.get_template("report.html.j2").render(
+    return page_template("cyclegan.search", "report.html.j2", _png).render(
         search=search,
         result=result,
         objectives=objectives,
@@ -223,7 +214,7 @@ def _page(result: Result, search: SharedSearch) -> str:
     )
 
 
-def _data_url(figure: Figure) -> str:
+def _png(figure: Figure) -> bytes:
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=110, bbox_inches="tight")
-    return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
+    return data.getvalue()

@@ -12,7 +12,6 @@ from typing import IO
 from urllib.parse import urlsplit
 
 import tensorflow as tf
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -26,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cyclegan.data.images import FORMATS, BadImageError, decode
 from cyclegan.errors import UserError
 from cyclegan.inference.translate import Translator
+from cyclegan.pages import page_template
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -57,10 +57,7 @@ def application(translator: Translator, title: str, limits: Limits, hosts: Set[s
         hosts: names under which the server may be addressed, without the port; None: any. A web page that has its own
             name point to this machine (DNS rebinding) comes with another name.
     """
-    environment = Environment(
-        loader=PackageLoader("cyclegan.serving", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    template = environment.get_template("page.html.j2")
+    template = page_template("cyclegan.serving", "page.html.j2")
     # One picture at a time: two would share the processor and need the memory of both.
     turn = asyncio.Lock()
 
