@@ -128,7 +128,9 @@ def run(project: Project) -> None:
                 "search.study": request["study"],
                 f"search.{kind}": request["slot"],
             },
-            inputs=[DatasetInput(params.data.dataset, folder_digest(project.split), params.data.source, "training")],
+            inputs=[
+                DatasetInput(params.data.dataset, folder_digest(project.split), params.data.recorded_source, "training")
+            ],
             resume=session.earlier_run,
         ) as tracked:
             told.write(json.dumps({"run_id": tracked.id}) + "\n")
