@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import keras
@@ -31,6 +29,7 @@ from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.divergence import NEVER, DivergedError, Retries, refuse_divergence
 from cyclegan.training.plateau import Plateau
 from cyclegan.training.selection import Selection
+from cyclegan.training.stopping import Stopped, StopRequest, stopping
 
 SECONDS_FOR_THE_FIRST = 15
 """How long a second trainer of a run waits for the first, which may be about to stop."""
@@ -159,7 +158,7 @@ def train(
         try:
             while not _has_ended(windows, batches):
                 pass
-        except _Stopped:
+        except Stopped:
             windows.save_if_new()
             stop.leave()
 
@@ -410,62 +409,6 @@ class _Windows(keras.callbacks.Callback):
         if self.plan.plateau is not None:
             factor *= self.plan.plateau.learning_rate_factor(self.progress.validation)
         self.model.learning_rate_factor.assign(factor)
-
-
-class _Stopped(BaseException):
-    """A signal came at a moment at which the training may be left at once."""
-
-
-@dataclass
-class StopRequest:
-    """A signal that asks the training to stop, once it has come."""
-
-    signal: int = 0
-    at_once: bool = False
-    """Whether a signal may interrupt what is being done; else it waits for the end of the step."""
-
-    def leave(self) -> None:
-        """Raise what the signal stands for: KeyboardInterrupt, or SystemExit with the shell's code for SIGTERM."""
-        if self.signal == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SystemExit(128 + self.signal)
-
-    def leave_if_at_once(self) -> None:
-        if self.signal and self.at_once:
-            self.at_once = False
-            raise _Stopped
-
-    @contextmanager
-    def may_come_at_once(self) -> Iterator[None]:
-        """For what may be cut off and done again."""
-        self.at_once = True
-        try:
-            self.leave_if_at_once()
-            yield
-        finally:
-            self.at_once = False
-
-
-@contextmanager
-def stopping() -> Iterator[StopRequest]:
-    """Turn SIGTERM, SIGINT and SIGHUP into a request to stop after the current step; a second signal stops at once."""
-    stop = StopRequest()
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        if stop.signal:
-            stop.leave()
-        stop.signal = number
-        stop.leave_if_at_once()
-
-    # SIGHUP: the terminal is gone; under nohup that is to be ignored.
-    numbers = [signal.SIGTERM, signal.SIGINT]
-    numbers += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
