@@ -756,6 +756,13 @@ CASES = {
         "domain A: 0 of its 12 usable pictures are for train (12 more were left out, identical with "
         "pictures of val or test), at least 2 are needed; add pictures",
     ),
+    "pictures without a class": Case(
+        "split",
+        params(data={"labels": "folders"}),
+        "data.labels: folders, but 24 of 24 pictures lie in no class's folder, as trainA/CLASS/picture.png does: "
+        "trainA/0.png, trainA/1.png, trainA/10.png, trainA/11.png, trainA/2.png, …; move them into one, or set "
+        "data.labels: none",
+    ),
     "pair table without a column": Case(
         "split",
         put("data/raw/pairs.csv", "left,right\n1,2\n"),

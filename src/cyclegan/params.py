@@ -75,6 +75,7 @@ class Data(Section):
     test_fraction: Fraction
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     on_bad_image: Literal["fail", "skip"]
+    labels: Literal["none", "folders"]
 
     @field_validator("load_size", mode="before")
     @classmethod
@@ -110,6 +111,11 @@ class Data(Section):
             raise impossible(
                 f"data.folder_A and data.folder_B are only read with data.source: folders, not {self.source!r}; "
                 "set data.source: folders"
+            )
+        if self.labels != "none" and self.load_size == "original":
+            raise impossible(
+                f"data.labels: {self.labels} is for a classifier, which needs pictures of one size, but data.load_size "
+                "is original; set it to a number"
             )
         if self.val_fraction + self.test_fraction >= 0.9:
             raise impossible("data.val_fraction + data.test_fraction leave under a tenth for training; lower them")
@@ -510,6 +516,7 @@ class Evaluate(Section):
     features: str
     features_size: Annotated[int, Field(ge=32, le=1024)]
     grid_images: Annotated[int, Field(ge=1, le=64)]
+    classifier_steps: Count
 
     @field_validator("features")
     @classmethod

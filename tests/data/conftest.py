@@ -39,6 +39,7 @@ def data() -> Callable[..., params.Data]:
             "test_fraction": 0.2,
             "seed": 1,
             "on_bad_image": "fail",
+            "labels": "none",
         }
         return params.Data(**(values | changes))
 

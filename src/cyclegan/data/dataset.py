@@ -120,8 +120,9 @@ class PackedDataset:
 
     folder: Path
     manifest: pd.DataFrame
-    """One row per picture: id, domain, split, index (row in the array), file, part, width, height, mode, sha256.
-    Width and height are the file's own, which are those of the packed picture only where nothing was resized."""
+    """One row per picture: id, domain, split, index (row in the array), file, part, width, height, mode, sha256, and
+    label where the data has labels. Width and height are the file's own, which are those of the packed picture only
+    where nothing was resized."""
     table: pd.DataFrame
     """All pairs as text: split, index_A, index_B, id_A, id_B, scored and the source's other columns."""
     arrays: dict[tuple[str, str], Pictures]
@@ -178,6 +179,13 @@ class PackedDataset:
         """Names of the pictures, in the order of `images`."""
         rows = self.manifest[(self.manifest["domain"] == domain) & (self.manifest["split"] == split)]
         return list(rows.sort_values("index")["id"])
+
+    def labels(self, domain: Domain, split: Split) -> list[str] | None:
+        """Classes of the pictures, in the order of `images`; None where the data has no labels."""
+        if "label" not in self.manifest:
+            return None
+        rows = self.manifest[(self.manifest["domain"] == domain) & (self.manifest["split"] == split)]
+        return list(rows.sort_values("index")["label"])
 
     def pairs(self, split: Split) -> Pairs:
         """The true pairs within a split; of length 0 if there are none."""

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from cyclegan import files, params
 from cyclegan.data import images as decoding
+from cyclegan.data.labels import folder_labels
 from cyclegan.data.layout import SourceImage, list_images, shown
 from cyclegan.data.staging import replacing_folder
 from cyclegan.domains import DOMAINS, SPLITS, Domain, Split
@@ -70,13 +71,15 @@ def split(data: params.Data, project: Project) -> None:
 
     Raises:
         UserError: nothing to read, unreadable pictures (unless `data.on_bad_image` is `skip`), a pair table at odds
-            with the files, or too few different pictures in a domain.
+            with the files, pictures without a class where `data.labels` wants one, or too few different pictures in a
+            domain.
     """
     if not project.raw.is_dir():
         what = "is not a folder" if project.raw.exists() else "does not exist"
         raise UserError(f"{project.raw} {what}; make it with 'dvc repro fetch'")
     found = list_images(project.raw)
     table = _read_pairs(project.raw / "pairs.csv", found)
+    labels = folder_labels(found) if data.labels == "folders" else None
     with replacing_folder(project.split) as folder:
         scratch = {domain: _scratch(folder / f"scratch{domain}", domain, found, data) for domain in DOMAINS}
         decoded, left_out = _decode_all(found, data, scratch)
@@ -86,6 +89,8 @@ def split(data: params.Data, project: Project) -> None:
         decoded, duplicates = _drop_duplicates(decoded, assigned)
         left_out += duplicates
         manifest = _manifest(decoded, assigned)
+        if labels is not None:
+            manifest["label"] = manifest["file"].map(labels)
         _refuse_lack(manifest, Counter(out.image.domain for out in duplicates))
         _pack(manifest, decoded, scratch, folder)
         for domain in DOMAINS:
@@ -435,11 +440,13 @@ def _index_pairs(table: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
 
 def _summary(manifest: pd.DataFrame, pairs: pd.DataFrame, left_out: list[LeftOut], data: params.Data) -> dict[str, Any]:
     def sizes(rows: pd.DataFrame) -> dict[str, Any]:
+        classes = {"classes": dict(sorted(Counter(rows["label"]).items()))} if "label" in rows else {}
         return {
             "counts": {split: int((rows["split"] == split).sum()) for split in SPLITS},
             "smallest": f"{rows['width'].min()}x{rows['height'].min()}",
             "largest": f"{rows['width'].max()}x{rows['height'].max()}",
             "modes": {mode: int(n) for mode, n in sorted(Counter(rows["mode"]).items())},
+            **classes,
         }
 
     def named(kind: str) -> dict[str, Any]:

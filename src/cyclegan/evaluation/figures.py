@@ -8,7 +8,7 @@ from collections.abc import Iterable
 HIGHER_IS_BETTER = {
     **{"l1": False, "psnr": True, "ssim": True},
     **{"kid": False, "frechet": False, "precision": True, "recall": True},
-    **{"perceptual": False, "top1": True, "top5": True},
+    **{"perceptual": False, "top1": True, "top5": True, "accuracy": True},
 }
 HEADLINES = ("pair_psnr", "kid", "cycle_l1")
 

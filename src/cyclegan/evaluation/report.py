@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +201,8 @@ SET_SCALES = {
     "diversity": Scale("Diversity (real: 1)", "", 3, higher_is_better=None),
 }
 
+ACCURACY = Scale("Accuracy", "", 4, higher_is_better=True)
+
 
 @dataclass(frozen=True)
 class Line:
@@ -217,7 +219,7 @@ class Line:
 
 def _headline(figures: Mapping[str, Any], source: str, target: str) -> dict[str, list[Line]]:
     """Each figure of one direction beside that of returning the input unchanged, by what it is measured against."""
-    tables = {
+    tables = _accuracies(figures, source, target) | {
         f"{source} → {target} against the true partner": [
             _contest(scale, f"pair_{key}", figures) for key, scale in SCALES.items() if f"pair_{key}" in figures
         ],
@@ -240,6 +242,21 @@ def _headline(figures: Mapping[str, Any], source: str, target: str) -> dict[str,
         found = Line("Input found first", f"{figures['input_top1']:.3f}")
         tables[f"{source} → {target} against the input (how much it changes)"].append(found)
     return {title: lines for title, lines in tables.items() if lines}
+
+
+def _accuracies(figures: Mapping[str, Any], source: str, target: str) -> dict[str, list[Line]]:
+    if "supervised" not in figures:
+        return {}
+    most = ACCURACY.text(figures["supervised"]["transfer_accuracy"])
+    lines = {
+        "transfer_accuracy": f"Trained on {source} → {target}, tested on real {target}",
+        "content_accuracy": f"Trained on real {target} with its labels, tested on {source} → {target}",
+    }
+    return {
+        f"Accuracy of a classifier; trained and tested on real {target}, with its labels, it has {most}": [
+            replace(_contest(ACCURACY, key, figures), name=name) for key, name in lines.items()
+        ]
+    }
 
 
 def _verdict(scale: Scale, key: str, figures: Mapping[str, Any]) -> str:
@@ -277,9 +294,8 @@ def _faithful(scale: Scale, key: str, figures: Mapping[str, Any]) -> Line:
 def _summary(figures: Mapping[str, Any]) -> str:
     """One direction in a sentence or two."""
     baseline = figures.get("identity", {})
-    shown = {f"pair_{key}": scale for key, scale in SCALES.items() if scale.perfect is not None} | {
-        "kid": SET_SCALES["kid"]
-    }
+    shown = {f"pair_{key}": scale for key, scale in SCALES.items() if scale.perfect is not None}
+    shown |= {"kid": SET_SCALES["kid"], "transfer_accuracy": ACCURACY}
     verdicts = [
         f"{scale.name} {_verdict(scale, key, figures)}"
         for key, scale in shown.items()

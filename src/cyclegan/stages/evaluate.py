@@ -16,6 +16,7 @@ from cyclegan.evaluation.colour_map import fit_colour_map
 from cyclegan.evaluation.figures import headline
 from cyclegan.evaluation.protocol import Evaluation, RealPictures, evaluate
 from cyclegan.evaluation.report import draw, write_reports
+from cyclegan.evaluation.transfer import FIGURES, add_accuracies
 from cyclegan.inference.translate import Translator, load_generator
 from cyclegan.params import Params, load
 from cyclegan.project import Project
@@ -34,7 +35,7 @@ def run(project: Project) -> None:
         tracked.log_artifact(project.reports / "evaluate", "evaluate")
     for direction in DIRECTIONS:
         figures = evaluation.metrics[direction]
-        shown = ("kid", "kid_se", "pair_psnr", "pair_ssim", "pair_top1")
+        shown = ("kid", "kid_se", "pair_psnr", "pair_ssim", "pair_top1", *FIGURES)
         print(direction, *(f"{name} {figures[name]:.4g}" for name in shown if name in figures), sep="  ")
 
 
@@ -51,6 +52,8 @@ def measure(project: Project, params: Params, training: Mapping[str, Any]) -> Ev
     maps = {direction: fit_colour_map(dataset, "val", direction) for direction in DIRECTIONS}
     colour_maps = {direction: fitted for direction, fitted in maps.items() if fitted is not None}
     evaluation = evaluate(translators, dataset, "test", real, colour_maps)
+    if dataset.labels("A", "test") is not None:
+        add_accuracies(evaluation.metrics, translators, dataset, params.evaluate.classifier_steps)
     evaluation.metrics["checkpoint"] = training["kept"]
     evaluation.metrics["protocol"]["md5"] = dataset.digest("test")
     folder = project.reports / "evaluate"
@@ -96,13 +99,12 @@ def _refuse_other_channels(
 def headlines(metrics: Mapping[str, Any]) -> dict[str, float]:
     """What of the figures becomes a metric of the MLflow run: `test_AtoB/pair_psnr`, and `identity_AtoB/pair_psnr`.
 
-    One figure for each direction, and that of doing nothing: whoever compares runs finds it among the curves. All
-    figures are in the run's files and on the registered version.
+    One figure for each direction, the accuracies where there are labels, and those of doing nothing: whoever compares
+    runs finds them among the curves. All figures are in the run's files and on the registered version.
     """
     named: dict[str, float] = {}
     for direction in DIRECTIONS:
-        name = headline(measured(metrics[direction]))
+        names = (headline(measured(metrics[direction])), *FIGURES)
         for prefix, figures in (("test", metrics[direction]), ("identity", metrics[direction].get("identity", {}))):
-            if name in figures:
-                named[f"{prefix}_{direction}/{name}"] = figures[name]
+            named |= {f"{prefix}_{direction}/{name}": figures[name] for name in names if name in figures}
     return named

@@ -1,0 +1,148 @@
+"""The classifier and the accuracies, on drawn shapes: bright on dark in domain A, dark on bright in domain B."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from cyclegan.data.dataset import PackedDataset
+from cyclegan.data.split import split
+from cyclegan.domains import Direction
+from cyclegan.evaluation.classifier import accuracy, train_classifier
+from cyclegan.evaluation.protocol import Evaluation, evaluate
+from cyclegan.evaluation.report import draw, write_reports
+from cyclegan.evaluation.transfer import add_accuracies
+from cyclegan.inference.translate import Translator
+from cyclegan.params import read, validate
+from cyclegan.project import Project
+from cyclegan.stages.evaluate import headlines
+
+CLASSES = ("bar", "post", "ring")
+STEPS = 80
+
+
+def shape(name: str, random: np.random.Generator) -> np.ndarray:
+    """[16, 16], uint8: a line across, a line upright or a square, somewhere, in noise."""
+    picture = random.integers(0, 40, (16, 16))
+    top, left = random.integers(1, 8, 2)
+    bright = random.integers(150, 256)
+    if name == "bar":
+        picture[top : top + 2, left : left + 7] = bright
+    elif name == "post":
+        picture[top : top + 7, left : left + 2] = bright
+    else:
+        picture[top : top + 7, left : left + 7] = bright
+        picture[top + 2 : top + 5, left + 2 : left + 5] = 20
+    return picture.astype(np.uint8)
+
+
+def shapes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures [3 * count, 16, 16, 1] and their labels."""
+    random = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(3), count)
+    return np.stack([shape(CLASSES[label], random) for label in labels])[..., None], labels
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> PackedDataset:
+    """As users have it: a folder for each class, packed by stage `split`."""
+    root = tmp_path_factory.mktemp("shapes")
+    project = Project(root=root, home=root)
+    for seed, (part, count) in enumerate({"train": 50, "val": 1, "test": 20}.items()):
+        for domain in "AB":
+            pictures, labels = shapes(count, 10 * seed + (domain == "B"))
+            for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+                file = project.raw / f"{part}{domain}" / CLASSES[label] / f"{number}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(picture[..., 0] if domain == "A" else 255 - picture[..., 0]).save(file)
+    tree = read(Path(__file__).parents[2] / "params.yaml")
+    tree["data"] |= {"load_size": 16, "channels_A": 1, "channels_B": 1, "labels": "folders"}
+    tree["model"] |= {"generator": "resnet", "patch_layers": 1}
+    tree["train"] |= {"crop_size": 16}
+    split(validate(tree).data, project)
+    return PackedDataset.open(project.split)
+
+
+def generator(change: Callable[[Any], Any]) -> Translator:
+    image = keras.Input((None, None, 1))
+    return Translator(keras.Model(image, keras.layers.Lambda(change)(image)), batch_size=64)
+
+
+@pytest.fixture(scope="module")
+def translators() -> dict[Direction, Translator]:
+    """AtoB makes bright dark, in which the domains differ. BtoA also turns lines across upright and the reverse."""
+    return {
+        "AtoB": generator(lambda x: -x),
+        "BtoA": generator(lambda x: -keras.ops.transpose(x, (0, 2, 1, 3))),
+    }
+
+
+@pytest.fixture(scope="module")
+def evaluation(dataset: PackedDataset, translators: dict[Direction, Translator]) -> Evaluation:
+    evaluation = evaluate(translators, dataset, "test")
+    add_accuracies(evaluation.metrics, translators, dataset, STEPS)
+    return evaluation
+
+
+def test_the_classifier_learns_and_repeats_itself() -> None:
+    pictures, labels = shapes(50, 1)
+    first, again = (train_classifier(pictures, labels, 3, STEPS) for _ in range(2))
+    assert accuracy(first, *shapes(40, 2)) > 0.9
+    for weights, others in zip(first.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(weights, others)
+
+
+def test_the_right_translation_is_worth_labels_of_the_target(evaluation: Evaluation) -> None:
+    figures = evaluation.metrics["AtoB"]
+    assert figures["supervised"]["transfer_accuracy"] > 0.9
+    for name in ("transfer_accuracy", "content_accuracy"):
+        assert figures[name] > 0.9
+        assert figures["identity"][name] < 0.7
+        error = math.sqrt(figures[name] * (1 - figures[name]) / 60)
+        assert figures[f"{name}_se"] == pytest.approx(error)
+
+
+def test_a_translation_that_changes_the_class_is_found_out(evaluation: Evaluation) -> None:
+    """As a set its outputs look perfect."""
+    figures = evaluation.metrics["BtoA"]
+    assert figures["supervised"]["transfer_accuracy"] > 0.9
+    for name in ("transfer_accuracy", "content_accuracy"):
+        # The squares stay squares: a third.
+        assert figures[name] < 0.45
+
+
+def test_doing_nothing_is_one_classifier_on_the_other_domain(evaluation: Evaluation) -> None:
+    """What the one direction measures as transfer, the other measures as content."""
+    unchanged = {direction: evaluation.metrics[direction]["identity"] for direction in ("AtoB", "BtoA")}
+    assert unchanged["AtoB"]["transfer_accuracy"] == unchanged["BtoA"]["content_accuracy"]
+    assert unchanged["BtoA"]["transfer_accuracy"] == unchanged["AtoB"]["content_accuracy"]
+
+
+def test_the_accuracies_stand_beside_the_other_figures(
+    dataset: PackedDataset, translators: dict[Direction, Translator], evaluation: Evaluation, tmp_path: Path
+) -> None:
+    figures = evaluation.metrics["AtoB"]
+    assert {"cycle_l1", "change_l1"} < set(figures)
+    assert figures["identity"]["change_l1"] == 0
+    assert evaluation.metrics["protocol"]["classifier"]["classes"] == 3
+    named = headlines(evaluation.metrics)
+    for name in ("transfer_accuracy", "content_accuracy"):
+        assert named[f"test_AtoB/{name}"] == figures[name]
+        assert named[f"identity_AtoB/{name}"] == figures["identity"][name]
+    write_reports(tmp_path, evaluation, draw(translators, dataset, evaluation, 2), title="shapes", run={})
+    page = " ".join((tmp_path / "report.html").read_text().split())
+    assert (
+        f'Trained on A → B, tested on real B</td> <td class="number">{figures["transfer_accuracy"]:.4f} ± '
+        f"{figures['transfer_accuracy_se']:.4f}</td>"
+    ) in page
+    assert f"with its labels, it has {figures['supervised']['transfer_accuracy']:.4f}<" in page
+    assert "a classifier of 3 classes" in page
+    assert json.loads((tmp_path / "metrics.json").read_text())["AtoB"]["supervised"] == figures["supervised"]
