@@ -11,7 +11,7 @@ BATCH_SIZE = 64
 SMALLEST_SIDE = 8
 """Of a feature map that is still halved."""
 DESCRIPTION = (
-    f"3×3 convolutions of 32, 64, 128, … filters, batch normalisation, ReLU and max pooling while a side has "
+    f"3×3 convolutions of 16, 32, 64, … filters, batch normalisation, ReLU and max pooling while a side has "
     f"{SMALLEST_SIDE} pixels, a layer of 128, dropout of half; Adam, 0.001 with cosine decay, batches of {BATCH_SIZE}; "
     "pictures at random shifted by up to a tenth, turned by up to 15 degrees and scaled by up to a tenth"
 )
@@ -59,11 +59,11 @@ def _build(shape: tuple[int, ...], classes: int, top: int, seed: int) -> keras.M
     x = layers.RandomTranslation(0.1, 0.1, fill_mode="nearest", seed=next(seeds))(x)
     x = layers.RandomRotation(15 / 360, fill_mode="nearest", seed=next(seeds))(x)
     x = layers.RandomZoom(0.1, 0.1, fill_mode="nearest", seed=next(seeds))(x)
-    filters = 32
+    filters = 16
     while min(x.shape[1:3]) >= SMALLEST_SIDE:
         x = layers.Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer=initializer())(x)
         x = layers.MaxPooling2D()(layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x)))
-        filters = min(2 * filters, 256)
+        filters = min(2 * filters, 128)
     x = layers.Dense(128, "relu", kernel_initializer=initializer())(layers.Flatten()(x))
     x = layers.Dropout(0.5, seed=next(seeds))(x)
     return keras.Model(image, layers.Dense(classes, "softmax", kernel_initializer=initializer())(x))
