@@ -217,6 +217,18 @@ def test_a_planted_problem_is_solved(sandbox: Sandbox) -> None:
     assert len(table(sandbox)) == 22
 
 
+def test_a_trial_counts_by_the_generators_that_it_keeps(sandbox: Sandbox) -> None:
+    planted(sandbox, "falls", "--falls", trials=3)
+    sandbox.run("cyclegan", "search")
+    for trial in study_of(sandbox, "falls").trials:
+        assert trial.value == max(trial.intermediate_values.values()) > trial.intermediate_values[3]
+    rows = pd.concat([table(sandbox), table(sandbox, "final")])
+    assert len(rows) == 3 + 4
+    np.testing.assert_array_equal(rows["quality"], rows["val_AtoB/pair_psnr"])
+    expected = 30 - np.log(rows["cycle"] / 4) ** 2 - (rows["identity"] - 2) ** 2 / 4
+    np.testing.assert_allclose(rows["quality"], expected, atol=0.1)
+
+
 def test_what_cannot_be_searched_is_refused_before_any_trial(sandbox: Sandbox) -> None:
     planted(sandbox, "refused", objectives=[objective("x", "maximize", "lpips")])
     line = refused(sandbox.run("cyclegan", "search", check=False))
@@ -302,6 +314,16 @@ def test_trainings_are_trials_and_go_on_after_a_kill(make_sandbox: MakeSandbox) 
     # The attempt that went on where the other had stopped told Optuna of that one's evaluations as well.
     (trial,) = [t for t in study.trials if t.user_attrs["slot"] == "1" and t.state == TrialState.COMPLETE]
     assert list(trial.intermediate_values) == [1, 2, 3]
+    # Its value is that of the generators it keeps, by their figures in MLflow.
+    kept = int(second.data.tags["kept.step"])
+    by_step = {
+        name: {point.step: point.value for point in sandbox.client.get_metric_history(second.info.run_id, name)}
+        for way in ("AtoB", "BtoA")
+        for name in (f"val_{way}/kid", f"val_{way}/pair_psnr")
+    }
+    sums = {step: sum(by_step[f"val_{way}/kid"][step] for way in ("AtoB", "BtoA")) for step in (4, 8, 12)}
+    assert kept == min(sums, key=sums.__getitem__)
+    assert trial.value == pytest.approx(sum(by_step[f"val_{way}/pair_psnr"][kept] for way in ("AtoB", "BtoA")) / 2)
     assert float(second.data.params["train.loss_weights.forward_cycle.AtoB"]) == 10.0
     assert second.data.params["train.epochs"] == "3"
     finals = [run for run in children if "search.final" in run.data.tags]

@@ -5,10 +5,12 @@ A trial's process may be anything that speaks this protocol, one JSON object a l
 - it is given `{"setting", "values", "seed", "cheap", "slot", "final", "folder", "parent", "experiment", "study"}`;
 - whenever it has measured, it says `{"figures": {"val_AtoB/pair_psnr": 20.1, …}}` and is answered `{"continue": true}`,
   or `{"continue": false}` when it is pruned and should end, with exit code 0 like at its normal end;
+- it may say `{"result": {"val_AtoB/pair_psnr": 20.1, …}}`, the figures of the generators that it results in, where
+  these are not those of its last evaluation;
 - it may say `{"run_id": "…"}`, the MLflow run with its details.
 
-The last figures are its result. Another exit code, or no figures, costs this trial and nothing else. When its standard
-input closes its worker is dead: it should end.
+Without a result the last figures are it. Another exit code, or no figures, costs this trial and nothing else. When its
+standard input closes its worker is dead: it should end.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,8 +198,10 @@ def _converse(
                 output.flush()
             elif "run_id" in message:
                 outcome.run_id = str(message["run_id"])
+            elif "result" in message:
+                outcome.figures = _figures(message["result"])
             elif "figures" in message:
-                outcome.figures = {str(name): float(value) for name, value in message["figures"].items()}
+                outcome.figures = _figures(message["figures"])
                 try:
                     outcome.pruned = not go_on(outcome.figures)
                 except ValueError as error:
@@ -255,6 +259,10 @@ def _message(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return message if isinstance(message, dict) else None
+
+
+def _figures(told: Mapping[str, Any]) -> dict[str, float]:
+    return {str(name): float(value) for name, value in told.items()}
 
 
 def _last_line(log: Path) -> str:

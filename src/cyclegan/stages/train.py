@@ -72,6 +72,11 @@ class Kept:
     epoch: float
     value: float | None
 
+    @property
+    def tags(self) -> dict[str, str]:
+        """The same as tags of an MLflow run."""
+        return {f"kept.{name}": str(value) for name, value in asdict(self).items()}
+
 
 @dataclass(frozen=True)
 class Session:
@@ -106,10 +111,15 @@ class Session:
         return cls(params, dataset, checkpoints, model, plan, progress, translators, real)
 
     @property
-    def kept(self) -> Kept:
-        """Which evaluation's generators the training results in, once it has ended."""
+    def kept_row(self) -> Mapping[str, float]:
+        """All figures of the evaluation whose generators the training results in, once it has ended."""
         selection, validation = self.plan.selection, self.progress.validation
-        row = validation[-1 if selection is None else selection.best(validation)]
+        return validation[-1 if selection is None else selection.best(validation)]
+
+    @property
+    def kept(self) -> Kept:
+        """Which evaluation that is."""
+        selection, row = self.plan.selection, self.kept_row
         value = None if selection is None else selection.value(row)
         return Kept(self.params.train.select, int(row["step"]), row["epoch"], value)
 
@@ -205,7 +215,7 @@ def run(project: Project) -> None:
             kept = session.kept
             write_models(project.models, session.model, params)
             write_training_report(project.reports / "train", session)
-            tracked.set_tags({f"kept.{name}": str(value) for name, value in asdict(kept).items()})
+            tracked.set_tags(kept.tags)
     write_json(
         project.reports / "train" / "run.json",
         {

@@ -73,8 +73,7 @@ class Telling:
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         self._tracked.log_metrics(step, metrics)
-        figures = {name: value for name, value in metrics.items() if name.startswith("val_")}
-        if figures:
+        if figures := measured(metrics):
             self.tell(figures)
 
     def log_image(self, step: int, key: str, image: np.ndarray) -> None:
@@ -85,10 +84,19 @@ class Telling:
 
     def tell(self, figures: Mapping[str, float]) -> None:
         """Report, and raise Pruned if that is the answer."""
-        self._told.write(json.dumps({"figures": dict(figures)}) + "\n")
-        self._told.flush()
+        self.say({"figures": figures})
         if not self._answers.next()["continue"]:
             raise Pruned
+
+    def say(self, message: Mapping[str, Any]) -> None:
+        """Tell what needs no answer."""
+        self._told.write(json.dumps(message) + "\n")
+        self._told.flush()
+
+
+def measured(row: Mapping[str, float]) -> dict[str, float]:
+    """The validation figures among what an evaluation has recorded."""
+    return {name: value for name, value in row.items() if name.startswith("val_")}
 
 
 def run(project: Project) -> None:
@@ -133,9 +141,9 @@ def run(project: Project) -> None:
             ],
             resume=session.earlier_run,
         ) as tracked:
-            told.write(json.dumps({"run_id": tracked.id}) + "\n")
-            told.flush()
-            _train(session, tracked, Telling(tracked, answers, told))
+            telling = Telling(tracked, answers, told)
+            telling.say({"run_id": tracked.id})
+            _train(session, tracked, telling)
     shutil.rmtree(work)
 
 
@@ -143,8 +151,9 @@ def _train(session: Session, tracked: TrackedRun, telling: Telling) -> None:
     try:
         # What an earlier attempt has measured, which this one does not measure again.
         for row in session.progress.validation:
-            telling.tell({name: value for name, value in row.items() if name.startswith("val_")})
+            telling.tell(measured(row))
         session.train(tracked.id, telling)
-        tracked.set_tags({"search.state": "complete"})
+        telling.say({"result": measured(session.kept_row)})
+        tracked.set_tags({**session.kept.tags, "search.state": "complete"})
     except Pruned:
         tracked.set_tags({"search.state": "pruned"})
