@@ -1153,7 +1153,8 @@ CASES = {
     "train with a feature network that is not there": Case(
         "train",
         both(split_done, params(evaluate={"features": "my/own.keras"})),
-        "evaluate.features: {root}/my/own.keras does not exist; name a file that does, or use efficientnet-lite0",
+        "evaluate.features: {root}/my/own.keras does not exist; name a file that does, or use "
+        "data/features/efficientnet-lite0.npz",
     ),
     "evaluate with a feature network that is none": Case(
         "evaluate",
@@ -1164,8 +1165,8 @@ CASES = {
     "features of an unknown network": Case(
         "params",
         params(evaluate={"features": "resnet50"}),
-        "params.yaml: evaluate.features = 'resnet50': must be efficientnet-lite0, inception-v3:FILE (Keras' ImageNet "
-        "weights), or a .keras file's path",
+        "params.yaml: evaluate.features = 'resnet50': must be data/features/efficientnet-lite0.npz, or the path "
+        "of an .h5 file (Keras' ImageNet weights of Inception-v3) or of a .keras file",
     ),
     "tracking store of files": Case(
         "train",

@@ -195,7 +195,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"train__select": "last", "train__early_stop": 3}, "train.early_stop needs a figure to watch, but train.select"),
     (
         {"evaluate__features": "resnet50"},
-        "evaluate.features = 'resnet50': must be efficientnet-lite0, inception-v3:FILE",
+        "evaluate.features = 'resnet50': must be data/features/efficientnet-lite0.npz, or the path of an .h5 file",
     ),
     ({"evaluate__features_size": 16}, "evaluate.features_size = 16: must be at least 32"),
     (PLATEAU | {"train__plateau__factor": 1.0}, "train.plateau.factor = 1.0: must be less than 1"),

@@ -26,6 +26,12 @@ def code_digest(*sources: Path) -> str:
     return digest.hexdigest()
 
 
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
 def folder_digest(folder: Path) -> str:
     """MD5 over the files of a flat folder and their names."""
     digest = hashlib.md5(usedforsecurity=False)

@@ -33,6 +33,8 @@ Size = tuple[int, int]
 
 FOLDER_A = "data/fluent-emoji/trainA"
 FOLDER_B = "data/fluent-emoji/trainB"
+FEATURES = "data/features/efficientnet-lite0.npz"
+"""The feature network that comes with the project."""
 
 
 class Section(BaseModel):
@@ -521,9 +523,10 @@ class Evaluate(Section):
     @field_validator("features")
     @classmethod
     def _network(cls, value: str) -> str:
-        if not re.fullmatch(r"efficientnet-lite0|inception-v3:.+|.+\.keras", value):
+        if value != FEATURES and not re.fullmatch(r".+\.(h5|keras)", value):
             raise impossible(
-                "must be efficientnet-lite0, inception-v3:FILE (Keras' ImageNet weights), or a .keras file's path"
+                f"must be {FEATURES}, or the path of an .h5 file (Keras' ImageNet weights of Inception-v3) or of a "
+                ".keras file"
             )
         return value
 

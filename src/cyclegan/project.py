@@ -51,11 +51,6 @@ class Project:
         return self.root / "data" / "fluent-emoji"
 
     @property
-    def features(self) -> Path:
-        """Weights of the feature network that comes with the project."""
-        return self.root / "data" / "features"
-
-    @property
     def checksums(self) -> Path:
         """Committed SHA-256 sums of the public sets, filled on first use."""
         return self.root / "data" / "checksums.json"

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def network() -> FeatureNetwork:
-    return load_features("efficientnet-lite0", 64, ROOT / "data" / "features", ROOT)
+    return load_features(ROOT / "data/features/efficientnet-lite0.npz", 64)
 
 
 def uneven_upsampling(strength: float) -> keras.Model:

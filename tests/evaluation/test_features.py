@@ -10,23 +10,23 @@ import numpy as np
 import pytest
 
 from cyclegan.errors import UserError
-from cyclegan.evaluation.features import EFFICIENTNET, FeatureNetwork, load_features
+from cyclegan.evaluation.features import FeatureNetwork, load_features
 
 ROOT = Path(__file__).parents[2]
-FEATURES = ROOT / "data" / "features"
+EFFICIENTNET = ROOT / "data" / "features" / "efficientnet-lite0.npz"
 REFERENCE = Path(__file__).parents[1] / "fixtures" / "efficientnet_lite0.npz"
 
 
 @pytest.fixture(scope="module")
 def small() -> FeatureNetwork:
-    return load_features(EFFICIENTNET, 64, FEATURES, ROOT)
+    return load_features(EFFICIENTNET, 64)
 
 
 @pytest.mark.parametrize("size", [64, 96])
 def test_features_are_those_of_the_published_network(size: int, small: FeatureNetwork) -> None:
     """`tools/convert_efficientnet_lite0.py` says how the reference was made. Weights are stored with 16 bits, which
     moves a feature vector by less than 1 % of its length, and its direction by much less."""
-    network = small if size == 64 else load_features(EFFICIENTNET, size, FEATURES, ROOT)
+    network = small if size == 64 else load_features(EFFICIENTNET, size)
     with np.load(REFERENCE) as saved:
         pictures, expected = saved[f"pictures_{size}"], saved[f"features_{size}"].astype(np.float64)
     got = network(pictures)
@@ -55,13 +55,13 @@ def test_pictures_of_any_kind(small: FeatureNetwork) -> None:
 
 def test_altered_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"efficientnet-lite0\.npz does not exist: restore it"):
-        load_features(EFFICIENTNET, 64, tmp_path, ROOT)
-    file = Path(shutil.copy(FEATURES / "efficientnet-lite0.npz", tmp_path))
+        load_features(tmp_path / EFFICIENTNET.name, 64)
+    file = Path(shutil.copy(EFFICIENTNET, tmp_path))
     content = bytearray(file.read_bytes())
     content[-100] ^= 1
     file.write_bytes(content)
     with pytest.raises(UserError, match="altered or incomplete"):
-        load_features(EFFICIENTNET, 64, tmp_path, ROOT)
+        load_features(file, 64)
 
 
 @pytest.mark.parametrize("pooled", [True, False])
@@ -69,7 +69,7 @@ def test_a_keras_model_of_ones_own(tmp_path: Path, pooled: bool) -> None:
     image = keras.Input((None, None, 3))
     x = keras.layers.AveragePooling2D(2)(image)
     keras.Model(image, keras.layers.GlobalAveragePooling2D()(x) if pooled else x).save(tmp_path / "mean.keras")
-    network = load_features("mean.keras", 16, FEATURES, tmp_path)
+    network = load_features(tmp_path / "mean.keras", 16)
     assert (network.name, network.dimensions) == ("mean.keras at 16×16", 3)
     pictures = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
     expected = pictures.mean(axis=(1, 2)) / 127.5 - 1
@@ -84,18 +84,19 @@ def test_models_that_are_no_feature_networks(tmp_path: Path) -> None:
     keras.Model(image, keras.layers.Reshape((64, 3))(image)).save(tmp_path / "three.keras")
     grey = keras.Input((8, 8, 1))
     keras.Model(grey, keras.layers.Flatten()(grey)).save(tmp_path / "grey.keras")
-    (tmp_path / "text.keras").write_text("no model")
-    for spec, size, expected in (
+    for name in ("text.keras", "text.h5"):
+        (tmp_path / name).write_text("no model")
+    for name, size, expected in (
         ("none.keras", 8, "none.keras does not exist; name a file"),
         ("text.keras", 8, "text.keras cannot be used"),
         ("three.keras", 8, r"returns \(None, 64, 3\); a feature network returns"),
         ("three.keras", 16, r"its input is \(None, 8, 8, 3\), not \[N, 16, 16, 3\]"),
         ("grey.keras", 8, r"its input is \(None, 8, 8, 1\)"),
-        ("inception-v3:text.keras", 64, "at least 75 pixels"),
-        ("inception-v3:text.keras", 75, "cannot be used at evaluate.features_size = 75"),
+        ("text.h5", 64, "at least 75 pixels"),
+        ("text.h5", 75, "cannot be used at evaluate.features_size = 75"),
     ):
         with pytest.raises(UserError, match=expected):
-            load_features(spec, size, FEATURES, tmp_path)
+            load_features(tmp_path / name, size)
 
 
 @pytest.mark.slow
@@ -103,7 +104,7 @@ def test_inception_from_its_weights_on_disk(tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)
     original = keras.applications.InceptionV3(include_top=False, weights=None, input_shape=(75, 75, 3), pooling="avg")
     original.save_weights(tmp_path / "random.weights.h5")
-    network = load_features("inception-v3:random.weights.h5", 75, FEATURES, tmp_path)
+    network = load_features(tmp_path / "random.weights.h5", 75)
     assert network.dimensions == 2048
     assert network.name.startswith("inception-v3 (Keras' ImageNet weights) at 75×75")
     pictures = np.random.default_rng(0).integers(0, 256, (2, 75, 75, 3), np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from mlflow.entities import Run
@@ -196,6 +198,24 @@ def test_experiment_in_a_temporary_folder_keeps_its_run(finished: Sandbox) -> No
     assert run.info.run_name == "shorter"
     assert run.info.status == "FINISHED"
     assert run.data.params["train.seed"] == "5"
+
+
+@pytest.mark.slow
+def test_another_feature_network_in_the_same_file_is_used(make_sandbox: MakeSandbox) -> None:
+    sandbox = make_sandbox()
+    sandbox.configure(evaluate={"features": "own.keras"})
+    image = keras.Input((None, None, 3))
+    found = []
+    for size in (2, 3):
+        x = keras.layers.AveragePooling2D(size)(image)
+        keras.Model(image, keras.layers.ReLU()(x)).save(sandbox.root / "own.keras")
+        if found:
+            stale = json.loads(sandbox.run("dvc", "status", "--json").stdout)
+            assert set(stale) >= {"search", "train", "evaluate"}
+        sandbox.run("dvc", "repro", "evaluate")
+        found.append(sandbox.json("reports/evaluate/metrics.json")["protocol"]["features"])
+    assert found[0]["sha256"] != found[1]["sha256"]
+    assert sandbox.run("dvc", "status", "evaluate").stdout == "Data and pipelines are up to date.\n"
 
 
 def test_training_killed_on_the_way_ends_as_if_it_had_not_been(finished: Sandbox, make_sandbox: MakeSandbox) -> None:

@@ -41,8 +41,8 @@ def tree(**train: Any) -> dict[str, Any]:
 def packed(root: Path, sizes: list[tuple[int, int]], **train: Any) -> Project:
     """A project with pictures of these (height, width) in each split and domain, packed."""
     project = Project(root=root, home=root)
-    project.features.parent.mkdir()
-    project.features.symlink_to(Path(__file__).parents[2] / "data" / "features")
+    (root / "data").mkdir()
+    (root / "data" / "features").symlink_to(Path(__file__).parents[2] / "data" / "features")
     random = np.random.default_rng(0)
     for part in ("train", "val", "test"):
         for domain in "AB":

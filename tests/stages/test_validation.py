@@ -34,7 +34,7 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def features() -> FeatureNetwork:
-    return load_features("efficientnet-lite0", 32, ROOT / "data" / "features", ROOT)
+    return load_features(ROOT / "data/features/efficientnet-lite0.npz", 32)
 
 
 def tiny(**sections: dict[str, Any]) -> Params:

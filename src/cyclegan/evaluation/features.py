@@ -6,7 +6,6 @@ network at different sizes, must not be compared.
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,12 +15,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cyclegan.digests import file_digest
 from cyclegan.errors import UserError
 from cyclegan.evaluation.grid import displayable
 
 EFFICIENTNET = "efficientnet-lite0"
 EFFICIENTNET_SHA256 = "12a09625d2fb237c06a9bee05edbc874f8f57815f87fa0bc20d61ac93a072ec2"
-INCEPTION = "inception-v3:"
 SMALLEST_INCEPTION = 75
 BATCH = 32
 """Pictures in one call of the network; changes no result."""
@@ -65,29 +64,25 @@ class FeatureNetwork:
         return features
 
 
-def load_features(spec: str, size: int, folder: Path, root: Path) -> FeatureNetwork:
+def load_features(file: Path, size: int) -> FeatureNetwork:
     """Load the network that `evaluate.features` names, for pictures of `size`×`size` pixels.
 
     Args:
-        spec: `efficientnet-lite0`; `inception-v3:PATH`, Keras' ImageNet weights without the classifier, in HDF5; or
-            `PATH.keras`, a model from [N, S, S, 3] float in [-1, 1] to [N, D], or to [N, h, w, D], which is averaged.
+        file: `efficientnet-lite0.npz`, which comes with the project; an `.h5` file of Keras' ImageNet weights of
+            Inception-v3 without the classifier; or a `.keras` file with a model from [N, S, S, 3] float in [-1, 1] to
+            [N, D], or to [N, h, w, D], which is averaged.
         size: side in pixels at which the network sees every picture.
-        folder: where the weights that come with the project lie.
-        root: what a relative PATH starts from.
 
     Raises:
         UserError: the file is missing, damaged or of another form, or the network cannot take this size.
     """
-    if spec == EFFICIENTNET:
-        file = folder / f"{EFFICIENTNET}.npz"
+    if file.suffix == ".npz":
         # The converted network expects (x - 127) / 128.
         return _network(
             EFFICIENTNET, file, size, lambda: efficientnet_lite0(file, size), scale=1 / 128, offset=-127 / 128
         )
-    if spec.startswith(INCEPTION):
-        file = root / spec.removeprefix(INCEPTION)
+    if file.suffix == ".h5":
         return _network("inception-v3 (Keras' ImageNet weights)", file, size, lambda: _inception(file, size))
-    file = root / spec
     return _network(file.name, file, size, lambda: _own_model(file, size))
 
 
@@ -104,7 +99,7 @@ def efficientnet_lite0(weights: Path, size: int) -> keras.Model:
     Raises:
         UserError: the file is not the one that this code was written for.
     """
-    if not weights.is_file() or _sha256(weights) != EFFICIENTNET_SHA256:
+    if not weights.is_file() or file_digest(weights) != EFFICIENTNET_SHA256:
         state = "is altered or incomplete" if weights.is_file() else "does not exist"
         raise UserError(f"{weights} {state}: restore it, it came with the project ('git checkout -- data/features')")
     with np.load(weights, allow_pickle=False) as saved:
@@ -152,7 +147,8 @@ def _network(
     offset: float = -1.0,
 ) -> FeatureNetwork:
     if name != EFFICIENTNET and not file.is_file():
-        raise UserError(f"evaluate.features: {file} does not exist; name a file that does, or use {EFFICIENTNET}")
+        remedy = f"name a file that does, or use data/features/{EFFICIENTNET}.npz"
+        raise UserError(f"evaluate.features: {file} does not exist; {remedy}")
     try:
         model = load()
     except (ValueError, TypeError, KeyError, AttributeError, OSError, zipfile.BadZipFile) as error:
@@ -170,7 +166,7 @@ def _network(
         features = tf.cast(model(resized * scale + offset, training=False), tf.float32)
         return tf.reduce_mean(features, axis=(1, 2)) if len(shape) == 4 else features
 
-    return FeatureNetwork(f"{name} at {size}×{size}", shape[-1], _sha256(file), run)
+    return FeatureNetwork(f"{name} at {size}×{size}", shape[-1], file_digest(file), run)
 
 
 def _inception(file: Path, size: int) -> keras.Model:
@@ -187,8 +183,3 @@ def _own_model(file: Path, size: int) -> keras.Model:
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] != 3 or set(shape[1:3]) - {None, size}:
         raise ValueError(f"its input is {shape}, not [N, {size}, {size}, 3]")
     return model
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -14,4 +14,4 @@ def feature_network(params: Params, project: Project) -> FeatureNetwork:
         UserError: its file is missing or cannot be used.
     """
     options = params.evaluate
-    return load_features(options.features, options.features_size, project.features, project.root)
+    return load_features(project.root / options.features, options.features_size)
