@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -204,6 +205,15 @@ def test_a_planted_problem_is_solved(sandbox: Sandbox) -> None:
     before = count_ran(sandbox)
     assert "20 of 20 trials done" in sandbox.run("cyclegan", "search").stdout
     assert count_ran(sandbox) == before
+    # Another feature network, or another content of its file, is another study.
+    others = []
+    for content in ("one", "two"):
+        (sandbox.root / "own.keras").write_text(content)
+        sandbox.configure(evaluate={"features": "own.keras"})
+        line = refused(sandbox.run("cyclegan", "search", "worker", check=False))
+        others.append(re.search(r"holds no study (fluent-emoji-solved-\w+)", line)[1])
+    assert len({*others, best["origin"]["study"]}) == 3
+    sandbox.configure(evaluate={"features": "data/features/efficientnet-lite0.npz"})
     # Another space, or another direction, is another search.
     sandbox.configure(search={"space": {**read(sandbox.root / "params.yaml")["search"]["space"], "cycle": None}})
     assert "search.space.cycle.high was 20.0 and is (none)" in refused(sandbox.run("cyclegan", "search", check=False))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cyclegan
-from cyclegan.digests import code_digest, folder_digest, run_key
+from cyclegan.digests import code_digest, file_digest, folder_digest, run_key
 from cyclegan.errors import UserError
 from cyclegan.params import Params, flatten, load
 from cyclegan.project import Project
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 SHAPE_NOTHING = ("checkpoint_every", "keep_checkpoints", "sample_images")
 """Keys of section `train` that change no trial's value."""
-CODE = ("data", "evaluation", "models", "training", "params.py", "stages/networks.py", "stages/series.py")
+CODE = (
+    *("data", "evaluation", "inference", "models", "training", "params.py"),
+    *("stages/features.py", "stages/networks.py", "stages/series.py", "stages/train.py", "stages/trial.py"),
+)
 """What a trial's value depends on."""
 
 
@@ -121,12 +124,15 @@ def study_key(project: Project, params: Params) -> str:
 
     # It says what to do where there is none yet.
     PackedDataset.open(project.split)
+    features = file_digest(project.root / params.evaluate.features)
     package = Path(cyclegan.__file__).parent
     return run_key(
         {
             "data": folder_digest(project.split),
             "model": params.model.model_dump(),
             "train": params.train.model_dump(exclude=set(SHAPE_NOTHING)),
+            # By whose figures trials are compared, or their generators chosen.
+            "features": [features, params.evaluate.features_size],
             "code": code_digest(*(package / part for part in CODE)),
         }
     )
