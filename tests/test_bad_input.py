@@ -27,7 +27,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from cyclegan import build_generator, cli
-from cyclegan.params import Data, Params
+from cyclegan.params import Data, Params, read
 
 ROOT = Path(__file__).parents[1]
 ENDINGS = ".bmp/.gif/.jfif/.jpe/.jpeg/.jpg/.png/.tif/.tiff/.webp"
@@ -46,6 +46,7 @@ SMALL = {
     "model": {"generator": "resnet", "base_filters": 4, "blocks": 1, "patch_layers": 1, "discriminator_filters": 4},
     "train": {"epochs": 1, "steps_per_epoch": 2, "crop_size": 16, "log_every": 2, "pool_size": 2},
 }
+SPACE = read(ROOT / "params.yaml")["search"]["space"]
 
 
 # The project that the cases spoil.
@@ -1167,6 +1168,23 @@ CASES = {
         params(evaluate={"features": "resnet50"}),
         "params.yaml: evaluate.features = 'resnet50': must be data/features/efficientnet-lite0.npz, or the path "
         "of an .h5 file (Keras' ImageNet weights of Inception-v3) or of a .keras file",
+    ),
+    **{
+        f"{stage} before a search of what a U-Net has not": Case(
+            stage,
+            params(
+                model={"generator": "unet", "blocks": "auto"},
+                search={"trials": 2, "space": {**SPACE, "blocks": {"low": 1, "high": 2}}},
+            ),
+            "search.space.blocks needs model.generator: resnet, not unet; set it to null",
+        )
+        for stage in ("fetch", "split", "train", "evaluate", "register")
+    },
+    "fetch before a search whose choices cannot work": Case(
+        "fetch",
+        params(search={"trials": 2, "space": {**SPACE, "norm": ["instance", "none"]}}, model={"output_norm": True}),
+        "search.space allows norm = none, cycle = 0.5, identity = 0.0, which cannot work: model.output_norm needs a "
+        "normalisation, but model.norm is none; set it to false",
     ),
     "tracking store of files": Case(
         "train",

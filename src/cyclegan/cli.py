@@ -11,9 +11,13 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from cyclegan.errors import UserError, system_fault
+
+if TYPE_CHECKING:
+    from cyclegan.params import Params
+    from cyclegan.project import Project
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -172,19 +176,33 @@ def _stage(options: argparse.Namespace) -> None:
 
     from cyclegan.project import Project
 
-    import_module(f"cyclegan.stages.{options.stage}").run(Project.find())
+    project = Project.find()
+    _checked(project)
+    import_module(f"cyclegan.stages.{options.stage}").run(project)
 
 
-def _params(_options: argparse.Namespace) -> None:
-    from cyclegan.params import flatten, load
-    from cyclegan.project import Project
-    from cyclegan.tracking.credentials import without_credentials
+def _checked(project: Project) -> Params:
+    """All of params.yaml, with the search that it asks for.
 
-    params = load(Project.find().params)
+    Raises:
+        UserError: something in it is wrong, of whatever stage.
+    """
+    from cyclegan.params import load
+
+    params = load(project.params)
     if params.search.trials:
         from cyclegan.search.space import dimensions
 
         dimensions(params)
+    return params
+
+
+def _params(_options: argparse.Namespace) -> None:
+    from cyclegan.params import flatten
+    from cyclegan.project import Project
+    from cyclegan.tracking.credentials import without_credentials
+
+    params = _checked(Project.find())
     for key, value in flatten(params.model_dump()):
         print(f"{key} = {without_credentials(str(value))}")
 
