@@ -8,7 +8,7 @@ from pathlib import Path
 import cyclegan
 
 PACKAGE = Path(cyclegan.__file__).parent
-BASE = {"digests", "domains", "errors", "files", "locks", "pages", "project"}
+BASE = {"digests", "domains", "errors", "files", "locks", "pages", "project", "signals"}
 # What each part may import of the others, beside the base and itself.
 ALLOWED = {
     "models": set(),

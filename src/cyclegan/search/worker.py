@@ -28,7 +28,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any
 
 from optuna.trial import Trial, TrialState
@@ -39,6 +38,7 @@ from cyclegan.project import Project
 from cyclegan.search.shared import PARENT, SharedSearch, log_file, objective_values
 from cyclegan.search.space import overlay
 from cyclegan.search.study import REASON, SLOT, Phase, living
+from cyclegan.signals import signals_raise
 
 POLL_SECONDS = 0.5
 SECONDS_TO_END = 20.0
@@ -66,7 +66,8 @@ def work(project: Project, search: SharedSearch, threads: int | None = None) -> 
     """
     command = trial_command(search.options.command)
     done = 0
-    with living(project.studies / "workers") as owner, _sigterm_raises():
+    # Told to end, it ends the running trial and gives it back.
+    with living(project.studies / "workers") as owner, signals_raise():
         while (phase := search.phase()) is not None:
             trial = phase.claim(owner)
             if trial is None:
@@ -275,17 +276,3 @@ def _last_line(log: Path) -> str:
 def _environment(threads: int | None) -> dict[str, str]:
     chosen = {} if threads is None else {name: str(threads) for name in THREAD_VARIABLES if name not in os.environ}
     return {**os.environ, **chosen}
-
-
-@contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, so that the running trial is ended and given back."""
-
-    def leave(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

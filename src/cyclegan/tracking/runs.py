@@ -6,10 +6,8 @@ import getpass
 import json
 import logging
 import os
-import signal
 import socket
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +23,7 @@ from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from cyclegan.errors import UserError
 from cyclegan.locks import held
+from cyclegan.signals import signals_raise, undisturbed
 from cyclegan.tracking.credentials import without_credentials
 from cyclegan.tracking.delivery import AT_ONCE, Delivery, Past, Sender, batches, is_hopeless, reason
 from cyclegan.tracking.host import PREFIX, host_figures
@@ -105,7 +104,7 @@ class TrackedRun:
             UserError: another live process writes to the run, the store went away, or see `Store.experiment`.
         """
         about = _about(resume, experiment, name, params, tags, inputs)
-        with _signals_raise(), impatient(PATIENCE_SECONDS):
+        with signals_raise(), impatient(PATIENCE_SECONDS):
             with away_is_an_error(store):
                 found = None if resume is None else find_run(store, resume, experiment)
             if resume is not None and found is None:
@@ -158,7 +157,7 @@ class TrackedRun:
         """
         run_id = resume or uuid.uuid4().hex
         about = _about(run_id, experiment, name, params, tags, inputs)
-        with _signals_raise(), only_user(journals / run_id, wait=2) as free:
+        with signals_raise(), only_user(journals / run_id, wait=2) as free:
             if not free:
                 raise UserError(f"{journals / run_id} is being written by another process: wait for it, or end it")
             journal = Journal(journals / run_id, _merged(journals / run_id, about))
@@ -428,7 +427,7 @@ def _ended(run: TrackedRun, journal: Journal) -> Iterator[None]:
         yield
     except BaseException as error:
         try:
-            with _undisturbed():
+            with undisturbed():
                 if isinstance(error, Exception):
                     run._end("FAILED", patience=5, limit=30)
                 else:
@@ -437,7 +436,7 @@ def _ended(run: TrackedRun, journal: Journal) -> Iterator[None]:
             # The reason why the training ended must not be hidden behind this.
             logger.warning("MLflow run %s could not be closed: %s", run.id, type(second).__name__)
         raise
-    with _undisturbed():
+    with undisturbed():
         run._end("FINISHED", patience=10, limit=float("inf"))
 
 
@@ -448,7 +447,7 @@ def _status_if_not_begun(store: Store, run_id: str, lock: Path) -> Iterator[None
         yield
     except BaseException as error:
         if lock.exists():
-            with suppress(MlflowException), _undisturbed():
+            with suppress(MlflowException), undisturbed():
                 status = "FAILED" if isinstance(error, Exception) else "KILLED"
                 store.client.set_terminated(run_id, status)
                 lock.unlink()
@@ -542,40 +541,3 @@ def _held_lock(store: Store, run: entities.Run | None) -> Iterator[Path]:
             process = f"process {run.data.tags.get('process.pid')} on {run.data.tags.get('process.host')}"
             raise UserError(f"MLflow run {run.info.run_id} is being written by {process}: wait for it, or end it")
         yield path
-
-
-@contextmanager
-def _signals_raise() -> Iterator[None]:
-    """SIGTERM and SIGHUP, which would end the process on the spot, raise SystemExit here, so that runs get closed."""
-
-    def leave(number: int, frame: Any) -> None:
-        signal.signal(number, signal.SIG_IGN)
-        raise SystemExit(128 + number)
-
-    numbers: list[signal.Signals] = []
-    if threading.current_thread() is threading.main_thread():
-        # A handler of the program's own, or nohup's choice to ignore, stays.
-        numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
-    for number in numbers:
-        signal.signal(number, leave)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ignore signals for the moment in which a run is closed: a second Ctrl-C would leave it RUNNING."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            with suppress(TypeError):  # None: a handler that was not installed from Python
-                signal.signal(number, handler)
