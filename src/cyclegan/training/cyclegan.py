@@ -250,11 +250,6 @@ class CycleGAN(keras.Model):
     def metrics(self) -> list[keras.metrics.Metric]:
         return [self._means] if self.compiled else []
 
-    @property
-    def losses_so_far(self) -> list[keras.Variable]:
-        """The variables that hold the sums of the losses since the metrics were last reset."""
-        return list(self._means.variables)
-
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> Losses:
         """Update all four networks once on real pictures of both domains, `[N, H, W, C]` in [-1, 1].
 

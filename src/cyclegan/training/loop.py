@@ -1,8 +1,8 @@
-"""A whole training: `CycleGAN.fit` in windows, with logging, evaluation, checkpoints and a clean stop between them.
+"""A whole training: windows of steps, with logging, evaluation, checkpoints and a clean stop between them.
 
-A window is `log_every` steps and, to Keras, one epoch: losses are averaged on the device over a window and leave it
-once, and everything that is recorded is recorded between windows. A checkpoint may lie inside a window: it holds the
-window's running means, so that a resumed training repeats no point of a series, leaves none out and alters none.
+A window is `log_every` steps: losses are averaged on the device over a window and leave it once, and everything that is
+recorded is recorded between windows. A checkpoint may lie inside a window, between two calls of the device: it holds
+the window's running means, so that a resumed training repeats no point of a series, leaves none out and alters none.
 """
 
 from __future__ import annotations
@@ -11,21 +11,20 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
-import keras
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from cyclegan.errors import UserError
 from cyclegan.locks import held
 from cyclegan.training.checkpoint import CheckpointFolder, NotFiniteError
 from cyclegan.training.cyclegan import CycleGAN
+from cyclegan.training.dispatch import Batch, Dispatcher
 from cyclegan.training.divergence import NEVER, DivergedError, Retries, refuse_divergence
 from cyclegan.training.plateau import Plateau
 from cyclegan.training.selection import Selection
@@ -124,7 +123,7 @@ def _good(checkpoints: CheckpointFolder) -> CheckpointFolder:
 
 def train(
     model: CycleGAN,
-    batches: Callable[[int], tf.data.Dataset],
+    batches: Callable[[int], Iterable[Batch]],
     plan: Plan,
     progress: Progress,
     checkpoints: CheckpointFolder,
@@ -136,7 +135,7 @@ def train(
 
     Args:
         model: with the state that belongs to `progress`; with `plan.selection` made to keep generators.
-        batches: makes the dataset that starts at a given step.
+        batches: makes the data set that starts at a given step.
         plan, progress: how far to go, and how far it has gone; `progress` is brought up to date.
         checkpoints: where the state is kept.
         listener: is told of losses, validation figures and sample pictures. With `plan.on_divergence` it is told at
@@ -153,50 +152,22 @@ def train(
     if plan.on_divergence.retries and model.schedule is None:
         raise ValueError("on_divergence lowers the rate of a schedule: compile the model with one")
     with stopping() as stop, tqdm(total=plan.total_steps, initial=progress.step, unit="step", mininterval=1) as bar:
-        windows = _Windows(plan, progress, checkpoints, listener, validate, samples, stop, bar)
-        windows.set_model(model)
+        windows = _Windows(model, batches, plan, progress, checkpoints, listener, validate, samples, stop, bar)
         try:
-            while not _has_ended(windows, batches):
+            while not windows.reach_end():
                 pass
         except Stopped:
             windows.save_if_new()
             stop.leave()
 
 
-def _has_ended(windows: _Windows, batches: Callable[[int], tf.data.Dataset]) -> bool:
-    """Train up to the end of the plan; False if the training went back to a checkpoint instead."""
-    plan, progress = windows.plan, windows.progress
-    try:
-        windows.catch_up()
-        for size, count in _stretches(progress.step, plan.total_steps, plan.log_every):
-            if windows.is_over():
-                break
-            windows.model.fit(
-                batches(progress.step),
-                steps_per_epoch=size,
-                epochs=count,
-                callbacks=[windows],
-                shuffle=False,
-                verbose=0,
-            )
-    except DivergedError as error:
-        windows.go_back(error)
-        return False
-    return True
-
-
-def _stretches(start: int, total: int, every: int) -> list[tuple[int, int]]:
-    """`(steps, windows)` to do one after the other: the rest of a window, whole windows, and the end's shorter one."""
-    first = min(-start % every, total - start)
-    full, rest = divmod(total - start - first, every)
-    return [(steps, count) for steps, count in ((first, 1), (every, full), (rest, 1)) if steps and count]
-
-
-class _Windows(keras.callbacks.Callback):
-    """What happens after each window, in this order: log, stop, evaluate, save."""
+class _Windows:
+    """The windows of a training, and what happens after each, in this order: log, stop, evaluate, save."""
 
     def __init__(
         self,
+        model: CycleGAN,
+        batches: Callable[[int], Iterable[Batch]],
         plan: Plan,
         progress: Progress,
         checkpoints: CheckpointFolder,
@@ -206,53 +177,62 @@ class _Windows(keras.callbacks.Callback):
         stop: StopRequest,
         bar: tqdm,
     ) -> None:
-        super().__init__()
+        self.model, self.batches = model, batches
         self.plan, self.progress, self.checkpoints = plan, progress, checkpoints
         self.listener, self.validate, self.samples = listener, validate, samples
         self.stop, self.bar = stop, bar
         self.good = _good(checkpoints)
         self.saved_step, self.last_save = progress.step, time.monotonic()
-        self.fit_since, self.fit_start, self.is_first_step = self.last_save, progress.step, True
+        self.dispatcher, self.graph_is_built = Dispatcher(model), False
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.fit_start, self.fit_since = self.progress.step, time.monotonic()
-        if self.progress.window_steps:
-            # Keras has just set the window's means to zero.
-            for variable, value in zip(self.model.losses_so_far, self.means, strict=True):
-                variable.assign(value)
+    def reach_end(self) -> bool:
+        """Train up to the end of the plan; False if the training went back to a checkpoint instead."""
+        try:
+            self.catch_up()
+            batches = iter(self.batches(self.progress.step))
+            while not self.is_over():
+                self.train_window(batches)
+                self.end_window()
+        except DivergedError as error:
+            self.go_back(error)
+            return False
+        return True
 
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        if batch:
-            self.is_first_step = False
-            if self.stop.signal or self._checkpoint_is_due():
-                self._save_within_window(self.fit_start + batch)
-            if self.stop.signal:
-                self.stop.leave()
-        # Building the graph can take long; there is nothing to lose yet.
-        self.stop.at_once = self.is_first_step
-        self.stop.leave_if_at_once()
+    def train_window(self, batches: Iterator[Batch]) -> None:
+        """Train up to the end of a window, which a checkpoint may have cut in two."""
+        progress, every = self.progress, self.plan.log_every
+        if not progress.window_steps:
+            self.model.reset_metrics()
+        end = min((progress.step // every + 1) * every, self.plan.total_steps)
+        while progress.step < end:
+            self._leave_if_asked()
+            if self._until_checkpoint() < 0:
+                self.save_if_new()
+            # Building the graph can take long; there is nothing to lose yet.
+            with nullcontext() if self.graph_is_built else self.stop.may_come_at_once():
+                steps, seconds = self.dispatcher.advance(batches, end - progress.step, self._until_checkpoint())
+            self.graph_is_built = True
+            progress.step += steps
+            progress.window_steps += steps
+            progress.window_seconds += seconds
+            progress.seconds += seconds
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.stop.at_once = self.is_first_step = False
-        step = self.fit_start + self.params["steps"]
-        losses = {name: float(value) for name, value in (logs or {}).items()}
-        refuse_divergence(losses, step)
-        self._count_up_to(step)
+    def end_window(self) -> None:
+        """Record a whole window."""
+        losses = self._losses()
+        refuse_divergence(losses, self.progress.step)
         steps, seconds = self.progress.window_steps, self.progress.window_seconds
         self.progress.window_steps, self.progress.window_seconds = 0, 0.0
-        self._log(losses, step, steps, seconds)
+        self._log(losses, steps, seconds)
         # There may be little time: an evaluation that is due is made up for by the resumed training.
         self._leave_if_asked()
         self._evaluate_if_due()
         self._leave_if_asked()
-        over = self.is_over()
-        if over or self._checkpoint_is_due():
+        if self.is_over() or self._until_checkpoint() < 0:
             self._save()
-        self.model.stop_training = over
 
     def catch_up(self) -> None:
-        """Take up a window where it was left, and make up for an evaluation that a stop has cut off."""
-        self.means = [variable.numpy() for variable in self.model.losses_so_far]
+        """Make up for an evaluation that a stop has cut off."""
         if self.plan.on_divergence.retries and not self.good.steps():
             self._save_good()
         if self.progress.step and not self.progress.window_steps and self._evaluate_if_due():
@@ -298,8 +278,9 @@ class _Windows(keras.callbacks.Callback):
         return Progress(**saved)
 
     def save_if_new(self) -> None:
-        """Save the state at the end of the last window, unless it has been saved."""
+        """Save the state after the last call of the device, unless it has been saved."""
         if self.progress.step != self.saved_step:
+            refuse_divergence(self._losses(), self.progress.step)
             self._save()
 
     def is_over(self) -> bool:
@@ -313,8 +294,13 @@ class _Windows(keras.callbacks.Callback):
             self.save_if_new()
             self.stop.leave()
 
-    def _checkpoint_is_due(self) -> bool:
-        return time.monotonic() - self.last_save > 60 * self.plan.checkpoint_every
+    def _until_checkpoint(self) -> float:
+        """Seconds until a checkpoint is due; negative when it is."""
+        return self.last_save + 60 * self.plan.checkpoint_every - time.monotonic()
+
+    def _losses(self) -> Row:
+        """The means of all losses over the window so far."""
+        return {name: float(value) for name, value in self.model.get_metrics_result().items()}
 
     def _save(self) -> None:
         self._save_to(self.checkpoints)
@@ -332,24 +318,13 @@ class _Windows(keras.callbacks.Callback):
         except NotFiniteError as error:
             raise DivergedError(str(error), "NaN or infinite", self.progress.step) from None
 
-    def _save_within_window(self, step: int) -> None:
-        refuse_divergence({name: float(value) for name, value in self.model.get_metrics_result().items()}, step)
-        self._count_up_to(step)
-        self._save()
-
-    def _count_up_to(self, step: int) -> None:
-        now = time.monotonic()
-        self.progress.window_steps += step - self.progress.step
-        self.progress.window_seconds += now - self.fit_since
-        self.progress.seconds += now - self.fit_since
-        self.progress.step, self.fit_since = step, now
-
     def _tell(self) -> None:
         """Tell the listener all that it has not been told yet."""
         while self.progress.untold:
             self.listener.log_metrics(*self.progress.untold.pop(0))
 
-    def _log(self, losses: Row, step: int, steps: int, seconds: float) -> None:
+    def _log(self, losses: Row, steps: int, seconds: float) -> None:
+        step = self.progress.step
         epoch = step / self.plan.steps_per_epoch
         rate = float(next(iter(self.model.optimizers.values())).learning_rate)
         self.progress.losses.append({"step": step, "epoch": epoch, **losses, "learning_rate": rate})
