@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from cyclegan.data import pipeline
-from cyclegan.data.dataset import RaggedImages
-from cyclegan.data.pipeline import steps_per_epoch, training_batches
+from cyclegan.data.dataset import Pictures, RaggedImages
+from cyclegan.data.pipeline import ResidentBatches, fit_on_device, steps_per_epoch, training_batches
 
 
 def numbered(count: int, size: int = 6, dtype: type = np.uint8) -> np.ndarray:
@@ -115,6 +117,40 @@ def test_crops_of_pictures_of_their_own_sizes_are_whole_and_reach_everywhere() -
         corners.setdefault(number, set()).add((top, left))
     for number, (height, width) in enumerate(sizes):
         assert corners[number] == {(top, left) for top in range(height - 3) for left in range(width - 4)}
+
+
+def noise(count: int, height: int, width: int, channels: int, dtype: type = np.uint8) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, np.iinfo(dtype).max + 1, (count, height, width, channels), dtype)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "options"),
+    [
+        ((noise(7, 9, 6, 3), noise(5, 9, 6, 3)), {}),
+        ((noise(7, 9, 6, 3), noise(5, 8, 7, 1)), {"batch_size": 3}),
+        ((noise(4, 6, 6, 4, np.uint16), noise(3, 6, 6, 2, np.uint16)), {"flip": False}),
+        ((as_ragged([*noise(2, 4, 9, 3), *noise(3, 12, 5, 3)]), noise(5, 4, 5, 3)), {"batch_size": 2}),
+    ],
+    ids=["not square", "unequal channels and sizes", "16 bits, unmirrored", "each of its own size"],
+)
+def test_pictures_on_the_device_give_the_same_batches(
+    pictures: tuple[Pictures, Pictures], options: dict[str, Any]
+) -> None:
+    drawn = {"batch_size": 1, "crop_size": (4, 5), "flip": True, "seed": 3} | options
+    resident = iter(ResidentBatches(*pictures, **drawn).starting_at(2))
+    draw = tf.function(lambda: next(resident))
+    for expected in training_batches(*pictures, **drawn, start_step=2).take(20):
+        for one, other in zip(expected, draw(), strict=True):
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(one, other)
+
+
+def test_pictures_beyond_the_budget_do_not_go_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "RESIDENT_BYTES", 2 * 7 * 6 * 6 * 3)
+    assert fit_on_device(numbered(7), numbered(7))
+    assert fit_on_device(as_ragged(list(numbered(7))), numbered(7))
+    assert not fit_on_device(numbered(7), numbered(8))
+    assert not fit_on_device(numbered(7), numbered(7, dtype=np.uint16))
 
 
 def test_memory_of_mapped_pictures_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

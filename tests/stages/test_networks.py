@@ -5,14 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from cyclegan.data import pipeline
 from cyclegan.data.dataset import PackedDataset
+from cyclegan.data.pipeline import ResidentBatches
 from cyclegan.data.split import split
 from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.params import Params, flatten, read, validate
@@ -228,14 +232,26 @@ def test_every_key_reaches_the_plan(dataset: PackedDataset, key: str, value: Any
     assert training_plan(before, dataset) != training_plan(after, dataset)
 
 
+def drawn(params: Params, dataset: PackedDataset) -> list[bytes]:
+    """The first four batches."""
+    return [batch.numpy().tobytes() for pair in islice(iter(batches(params, dataset)(0)), 4) for batch in pair]
+
+
 @pytest.mark.parametrize(("key", "value", "needed"), OF_BATCHES, ids=named)
 def test_every_key_reaches_the_batches(dataset: PackedDataset, key: str, value: Any, needed: dict[str, Any]) -> None:
-    first = [
-        [batch.tobytes() for pair in batches(make(changes), dataset, 0).take(4).as_numpy_iterator() for batch in pair]
-        for changes in ({}, {}, needed | {key: value})
-    ]
+    first = [drawn(make(changes), dataset) for changes in ({}, {}, needed | {key: value})]
     assert first[0] == first[1]
     assert first[0] != first[2]
+
+
+def test_pictures_lie_on_a_gpu_where_they_fit(dataset: PackedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    streamed = drawn(make({}), dataset)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [f"the {kind}"])
+    assert isinstance(batches(make({}), dataset)(0), ResidentBatches)
+    assert drawn(make({}), dataset) == streamed
+    monkeypatch.setattr(pipeline, "RESIDENT_BYTES", 0)
+    assert not isinstance(batches(make({}), dataset)(0), ResidentBatches)
+    assert drawn(make({}), dataset) == streamed
 
 
 def test_the_cases_cover_every_key() -> None:

@@ -38,7 +38,7 @@ class RaggedImages:
         self.dtype = pixels.dtype
         self.shape = (len(sizes), None, None, pixels.shape[1])
         """As of an array `[N, H, W, C]`, without the sides, which differ."""
-        self._pixels = pixels
+        self.pixels = pixels
         self._ends = ends
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class RaggedImages:
         if isinstance(index, int | np.integer):
             height, width = self.sizes[index]
             end = self._ends[index]
-            return self._pixels[end - height * width : end].reshape(height, width, -1)
+            return self.pixels[end - height * width : end].reshape(height, width, -1)
         return np.stack([self[int(n)] for n in index])
 
 
@@ -68,6 +68,11 @@ def sizes_of(images: Pictures) -> Images:
     return np.tile(np.array(images.shape[1:3]), (len(images), 1))
 
 
+def pixels_of(images: Pictures) -> Images:
+    """All pictures as pixels `[P, C]`: row by row, one picture after another."""
+    return images.pixels if isinstance(images, RaggedImages) else images.reshape(-1, images.shape[-1])
+
+
 def picked(images: Pictures, rows: Images) -> Images | list[Images]:
     """Some pictures: `[n, H, W, C]`, or a list of `[H, W, C]` where each has its own size."""
     return [images[int(row)] for row in rows] if isinstance(images, RaggedImages) else images[rows]
@@ -78,7 +83,7 @@ def release_pages(images: Pictures) -> None:
 
     The system would take them back itself, but only once memory is short, and until then they count as this process's.
     """
-    pixels = images._pixels if isinstance(images, RaggedImages) else images
+    pixels = images.pixels if isinstance(images, RaggedImages) else images
     if isinstance(pixels.base, mmap.mmap):
         pixels.base.madvise(mmap.MADV_DONTNEED)
 

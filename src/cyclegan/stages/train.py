@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -18,7 +18,7 @@ from PIL import Image
 
 import cyclegan
 from cyclegan.data.dataset import PackedDataset, picked, sizes_of
-from cyclegan.data.pipeline import steps_per_epoch, training_batches
+from cyclegan.data.pipeline import ResidentBatches, fit_on_device, steps_per_epoch, training_batches
 from cyclegan.digests import code_digest, folder_digest, run_key
 from cyclegan.domains import DIRECTIONS, DOMAINS, OPPOSITE, Direction
 from cyclegan.errors import UserError
@@ -44,6 +44,7 @@ from cyclegan.tracking.store import waiting
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.device import prepare_device
+from cyclegan.training.dispatch import Batch
 from cyclegan.training.divergence import Retries
 from cyclegan.training.loop import Listener, Plan, Progress, only_trainer, train
 from cyclegan.training.plateau import Plateau
@@ -148,7 +149,7 @@ class Session:
         write_text(self.checkpoints.path / RUN_ID, run_id)
         train(
             self.model,
-            lambda step: batches(self.params, self.dataset, step),
+            batches(self.params, self.dataset),
             self.plan,
             self.progress,
             self.checkpoints,
@@ -326,18 +327,19 @@ def _first(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
-def batches(params: Params, dataset: PackedDataset, start_step: int) -> tf.data.Dataset:
-    """The training batches from a step on."""
+def batches(params: Params, dataset: PackedDataset) -> Callable[[int], Iterable[Batch]]:
+    """Makes the training batches from a step on: from pictures on the GPU where they fit, else from those on disk."""
     options = params.train
-    return training_batches(
-        dataset.images("A", "train"),
-        dataset.images("B", "train"),
-        batch_size=options.batch_size,
-        crop_size=training_size(params, dataset),
-        flip=options.flip,
-        seed=options.seed,
-        start_step=start_step,
-    )
+    images = dataset.images("A", "train"), dataset.images("B", "train")
+    drawn: dict[str, Any] = {
+        "batch_size": options.batch_size,
+        "crop_size": training_size(params, dataset),
+        "flip": options.flip,
+        "seed": options.seed,
+    }
+    if tf.config.list_physical_devices("GPU") and fit_on_device(*images):
+        return ResidentBatches(*images, **drawn).starting_at
+    return lambda step: training_batches(*images, **drawn, start_step=step)
 
 
 def shapes_the_run(params: Params, digest: str, features: FeatureNetwork) -> dict[str, Any]:
