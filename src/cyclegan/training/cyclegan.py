@@ -27,6 +27,7 @@ from cyclegan.training.losses import (
 )
 from cyclegan.training.pool import ImagePool
 from cyclegan.training.recompute import recomputing
+from cyclegan.training.tensor_cores import pad_channels
 
 UpdateOrder = Literal["joint", "sequential"]
 Losses = dict[str, tf.Tensor]
@@ -189,7 +190,8 @@ class CycleGAN(keras.Model):
                 altered, in the generators' updates too; the penalties are taken at the altered pictures.
             gradient_checkpointing: compute the insides of the generators' residual blocks again for the gradient
                 instead of keeping them; see `training.recompute`.
-            jit_compile: `auto` compiles with XLA on a GPU only; on a CPU it was measured to be slower.
+            jit_compile: `auto` compiles with XLA on a GPU only; on a CPU it was measured to be slower. On a GPU the
+                networks' convolutions are padded too, see `training.tensor_cores`.
             steps_per_execution, run_eagerly: as in `keras.Model.compile`.
 
         Raises:
@@ -205,8 +207,12 @@ class CycleGAN(keras.Model):
             or weights_BtoA.forward_cycle != weights_AtoB.backward_cycle
         ):
             raise ValueError("update_order='joint' counts each cycle once: its two weights must be equal")
+        on_gpu = bool(tf.config.list_physical_devices("GPU"))
         if jit_compile == "auto":
-            jit_compile = bool(tf.config.list_physical_devices("GPU"))
+            jit_compile = on_gpu
+        if on_gpu:
+            for network in (self.G_AtoB, self.G_BtoA, self.D_A, self.D_B):
+                pad_channels(network)
         # Keras' own optimizer slot stays empty: a default left there would be reported as if it were in use.
         super().compile(
             optimizer=None,
