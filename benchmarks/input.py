@@ -14,7 +14,9 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +32,7 @@ def main() -> None:
     parser.add_argument("--filled", type=int, default=200, help="pictures that hold noise; default 200")
     parser.add_argument("--steps", type=int, default=300, help="batches in a turn; default 300")
     parser.add_argument("--turns", type=int, default=5, help="default 5")
+    parser.add_argument("--step-ms", type=float, default=33, help="a step beside which they are made; default 33")
     parser.add_argument("--deterministic", action="store_true", help="as train.deterministic")
     parser.add_argument("--folder", type=Path, help="where the packed files go; default the system's temporary folder")
     options = parser.parse_args()
@@ -75,15 +78,31 @@ def run(images: list[np.ndarray], options: argparse.Namespace) -> None:
             next(batches)
         wall.append(1000 * (time.perf_counter() - start) / options.steps)
         cpu.append(1000 * (time.process_time() - used) / options.steps)
+    waiting = [share_waited(batches, options.step_ms / 1000) for _ in range(options.turns)]
     rows = [
         ["wall ms / batch", measure.spread(wall, 2)],
         ["CPU ms / batch", measure.spread(cpu, 2)],
+        [f"waited for, % of the time of steps of {options.step_ms:g} ms", measure.spread(waiting, 2)],
         ["anonymous memory, MiB", f"{anonymous_mib():.0f}"],
         ["peak resident memory, mapped pages included, MiB", f"{measure.peak_mib():.0f}"],
         ["the same before the first batch, MiB", f"{before:.0f}"],
     ]
     measure.table(["", ""], rows)
     print("\nchecked: shape and range of the batches")
+
+
+def share_waited(batches: Iterator[Any], step: float, steps: int = 50) -> float:
+    """Percent of the time that steps of so many seconds wait for their batches, made meanwhile.
+
+    The step leaves the processor to whoever makes them, as one does that runs on a GPU.
+    """
+    waited = 0.0
+    for _ in range(steps):
+        start = time.perf_counter()
+        next(batches)
+        waited += time.perf_counter() - start
+        time.sleep(step)
+    return 100 * waited / (waited + steps * step)
 
 
 def anonymous_mib() -> float:

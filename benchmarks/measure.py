@@ -110,7 +110,7 @@ def describe(protocol: str, *packages: str) -> None:
     """Print the device, versions and protocol."""
     names = ("cyclegan", "keras", "tensorflow", "numpy", *packages)
     print(f"processor: {_processor()}, {len(os.sched_getaffinity(0))} cores; load {os.getloadavg()[0]:.1f}")
-    print(f"GPU: {_gpus()}")
+    print(f"GPU: {gpus()}")
     print("versions: Python " + platform.python_version() + "".join(f", {name} {_version(name)}" for name in names))
     print(f"protocol: {protocol}\n")
 
@@ -138,6 +138,15 @@ def device_peak() -> float:
     return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
 
 
+def gpus() -> str:
+    """Names and drivers of the GPUs, or `none`."""
+    try:
+        command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip().replace("\n", "; ")
+    except (OSError, subprocess.CalledProcessError):
+        return "none"
+
+
 def _read(name: str, child: subprocess.Popen[str]) -> dict[str, Any]:
     assert child.stdout is not None
     for line in child.stdout:
@@ -160,14 +169,6 @@ def _processor() -> str:
             return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _gpus() -> str:
-    try:
-        command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip().replace("\n", "; ")
-    except (OSError, subprocess.CalledProcessError):
-        return "none"
 
 
 def _version(name: str) -> str:

@@ -1,7 +1,7 @@
 """Peak memory of one training step in several configurations, each in a process of its own.
 
 python -m benchmarks.memory
-python -m benchmarks.memory --sizes 256 512 --blocks 9
+python -m benchmarks.memory --sizes 256 512 --blocks 9 --filters 64 --forms sequential joint joint-add
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from benchmarks.networks import FORMS, add_options, our_step
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
+    parser.set_defaults(blocks=3, filters=16)
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=["joint-add"], help="default joint-add")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128], help="default 64 128; instead of --size")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2], help="default 1 2; instead of --batch")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -28,7 +30,7 @@ def main() -> None:
         "tutorial's networks; 4 steps in a process of its own; resident memory on a CPU, TensorFlow's count on a GPU"
     )
     rows = []
-    for form in FORMS:
+    for form in options.forms:
         for size in options.sizes:
             for batch in options.batches:
                 command = [sys.executable, "-m", "benchmarks.memory", *sys.argv[1:]]
