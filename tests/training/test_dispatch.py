@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
+from cyclegan.data.pipeline import ResidentBatches, training_batches
 from cyclegan.training import dispatch
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.device import prepare_device
-from cyclegan.training.dispatch import Dispatcher
+from cyclegan.training.dispatch import Batch, Dispatcher
 from cyclegan.training.schedule import DecaySchedule
 
 Make = Callable[..., CycleGAN]
-Pictures = Callable[..., np.ndarray]
+PICTURES = np.random.default_rng(0).integers(0, 256, (2, 7, 18, 18, 3)).astype(np.uint8)
+DRAWN: dict[str, Any] = {"batch_size": 1, "crop_size": (16, 16), "flip": True, "seed": 3}
 
 
-def trained(make_model: Make, pictures: Pictures, within: float) -> tuple[CycleGAN, list[int]]:
+def trained(make_model: Make, batches: Iterable[Batch], within: float) -> tuple[CycleGAN, list[int]]:
     """A model after twelve steps, and how many of them each call made."""
     prepare_device(seed=0, deterministic=True)
     model = make_model(pool_size=2, ema_decay=0.9, generator={"dropout": 0.2})
     model.compile(schedule=DecaySchedule(2e-3, 12, 0.5, "linear"), jit_compile=CycleGAN.jit_compile)
-    data = tf.data.Dataset.from_tensor_slices((pictures(12), pictures(12, seed=1))).batch(1, drop_remainder=True)
-    dispatcher, batches, calls = Dispatcher(model), iter(data), []
+    dispatcher, calls, iterator = Dispatcher(model), [], iter(batches)
     while sum(calls) < 12:
-        steps, seconds = dispatcher.advance(batches, most=min(5, 12 - sum(calls)), within=within)
+        steps, seconds = dispatcher.advance(iterator, most=min(5, 12 - sum(calls)), within=within)
         assert seconds > 0
         calls.append(steps)
         assert int(model.step.numpy()) == sum(calls)
@@ -34,23 +35,20 @@ def trained(make_model: Make, pictures: Pictures, within: float) -> tuple[CycleG
 
 
 @pytest.mark.parametrize("xla", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["graph", "xla"])
-def test_any_grouping_gives_the_same_bits(
-    make_model: Make, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, xla: bool
-) -> None:
+def test_any_grouping_gives_the_same_bits(make_model: Make, monkeypatch: pytest.MonkeyPatch, xla: bool) -> None:
+    """Wherever the pictures lie."""
     monkeypatch.setattr(dispatch, "SECONDS_IN_A_CALL", 3600.0)
     # Keras has a property in its place, which refuses XLA once determinism was asked for in this process.
     monkeypatch.setattr(CycleGAN, "jit_compile", xla)
-    single, calls = trained(make_model, pictures, within=0.0)
+    single, calls = trained(make_model, training_batches(*PICTURES, **DRAWN), within=0.0)
     assert calls == [1] * 12
-    grouped, calls = trained(make_model, pictures, within=3600.0)
+    grouped, calls = trained(make_model, ResidentBatches(*PICTURES, **DRAWN), within=3600.0)
     assert calls == [1, 5, 5, 1]
     for name, variable in single.state().items():
         np.testing.assert_array_equal(grouped.state()[name].numpy(), variable.numpy(), err_msg=name)
 
 
-def test_a_call_takes_about_as_long_as_it_may(
-    make_model: Make, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_call_takes_about_as_long_as_it_may(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of steps that take a known time by a clock of our own."""
     model = make_model()
     model.compile()
