@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras import layers
 
 BATCH_SIZE = 64
-SMALLEST_SIDE = 8
+SMALLEST_SIDE = 7
 """Of a feature map that is still halved."""
 DESCRIPTION = (
     f"3×3 convolutions of 16, 32, 64, … filters, batch normalisation, ReLU and max pooling while a side has "
