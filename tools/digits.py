@@ -1,10 +1,14 @@
 """Make the archive of MNIST and USPS pictures that the preset `digits` reads. Needed once, where you have the arrays.
 
-    python tools/digits.py FOLDER data/downloads/digits.zip
+    python tools/digits.py FOLDER data/downloads/digits.zip --fill
 
 FOLDER holds mnist_train.npz, mnist_test.npz, usps_train.npz and usps_test.npz, each with the pictures `x`, [N, H, W]
 uint8, and their digits `y`, [N]. In the archive MNIST is domain A and USPS domain B, each with its own test split and a
-folder for each digit: `trainA/7/00001.png`. They keep their sizes, 28 and 16 pixels; `data.load_size` makes them equal.
+folder for each digit: `trainA/7/00001.png`.
+
+A digit of USPS fills its picture, one of MNIST stands in a margin. `--fill` cuts every picture of both sets to the
+bounding box of its digit and pads that to a square: the sets then differ in their strokes rather than in their margins.
+Without it pictures stay as they are. `data.load_size` makes their sizes equal.
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+INK = 64
+"""Pixels above it belong to the digit."""
 SETS = {"trainA": "mnist_train", "testA": "mnist_test", "trainB": "usps_train", "testB": "usps_test"}
 
 
@@ -26,13 +32,14 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description="Make an archive of MNIST and USPS pictures.")
     arguments.add_argument("folder", type=Path)
     arguments.add_argument("archive", type=Path)
+    arguments.add_argument("--fill", action="store_true", help="cut pictures to their digit")
     options = arguments.parse_args()
     options.archive.parent.mkdir(parents=True, exist_ok=True)
-    write(options.folder, options.archive)
+    write(options.folder, options.archive, options.fill)
     print(f"source: file:{options.archive}\nsha256: {hashlib.sha256(options.archive.read_bytes()).hexdigest()}")
 
 
-def write(folder: Path, archive: Path) -> None:
+def write(folder: Path, archive: Path, fill: bool) -> None:
     """Turn the arrays of a folder into an archive; the same arrays give the same bytes."""
     with zipfile.ZipFile(archive, "w") as target:
         for name, file in SETS.items():
@@ -41,8 +48,16 @@ def write(folder: Path, archive: Path) -> None:
             for number, (picture, digit) in enumerate(zip(pictures, digits, strict=True)):
                 # Not compressed: the bytes then depend on no version of zlib. A member's date is 1980, not today.
                 png = io.BytesIO()
-                Image.fromarray(picture).save(png, format="PNG", compress_level=0)
+                Image.fromarray(filling(picture) if fill else picture).save(png, format="PNG", compress_level=0)
                 target.writestr(zipfile.ZipInfo(f"{name}/{digit}/{number:05}.png"), png.getvalue())
+
+
+def filling(picture: np.ndarray) -> np.ndarray:
+    """A digit [H, W] cut to its bounding box, which is padded with black to a square with the digit in its middle."""
+    rows, columns = (np.flatnonzero((picture > INK).any(axis=axis)) for axis in (1, 0))
+    digit = picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    missing = [max(digit.shape) - side for side in digit.shape]
+    return np.pad(digit, [(side // 2, side - side // 2) for side in missing])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cyclegan.data.dataset import PackedDataset
 from cyclegan.data.fetch import fetch
@@ -24,9 +25,9 @@ FILES = {"trainA": ("mnist_train", 28), "testA": ("mnist_test", 28), "trainB": (
 FILES |= {"testB": ("usps_test", 16)}
 
 
-def archive(folder: Path, target: Path) -> list[str]:
+def archive(folder: Path, target: Path, *options: str) -> list[str]:
     """Run the tool as its description says, and return what it prints."""
-    command = [sys.executable, str(ROOT / "tools" / "digits.py"), str(folder), str(target)]
+    command = [sys.executable, str(ROOT / "tools" / "digits.py"), str(folder), str(target), *options]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
@@ -64,9 +65,23 @@ def test_the_same_arrays_give_the_same_archive(arrays: Path, tmp_path: Path) -> 
         assert len(made.namelist()) == 24
 
 
+def test_digits_are_cut_to_fill_their_picture(arrays: Path, tmp_path: Path) -> None:
+    upright = np.zeros((6, 28, 28), np.uint8)
+    upright[:, 4:24, 10:15] = 200
+    upright[:, 12, 12] = 90
+    upright[:, 2, 2] = 30  # fainter than ink
+    np.savez(arrays / "mnist_train.npz", x=upright, y=np.array([3, 8, 8, 3, 3, 8], np.uint8))
+    archive(arrays, tmp_path / "digits.zip", "--fill")
+    with zipfile.ZipFile(tmp_path / "digits.zip") as made, made.open("trainA/3/00000.png") as file:
+        picture = np.asarray(Image.open(file))
+    assert picture.shape == (20, 20)
+    np.testing.assert_array_equal(picture[:, 7:12], upright[0, 4:24, 10:15])
+    assert picture.sum() == upright[0, 4:24, 10:15].sum()
+
+
 @pytest.mark.skipif(not ARRAYS.is_dir(), reason=f"the arrays are not in {ARRAYS}")
 def test_the_preset_names_the_sum_of_the_published_sets(tmp_path: Path) -> None:
-    archive(ARRAYS, tmp_path / "digits.zip")
+    archive(ARRAYS, tmp_path / "digits.zip", "--fill")
     assert load(ROOT / "presets" / "digits.yaml").data.sha256 == digest(tmp_path / "digits.zip")
 
 
