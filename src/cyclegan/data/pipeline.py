@@ -1,7 +1,7 @@
 """Batches for training, as a pure function of the seed and the step.
 
-Nothing here has a state: step 1,000 yields the same batch whether the training came there from step 0 or was resumed at
-step 999.
+No batch depends on those before it: step 1,000 yields the same one whether the training came there from step 0 or was
+resumed at step 999.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ class StopRequest:
 
     signal: int = 0
     at_once: bool = False
-    """Whether a signal may interrupt what is being done; else it waits for the end of the step."""
+    """Whether a signal may interrupt what is being done; else it waits for the end of the steps being made."""
 
     def leave(self) -> None:
         """Raise what the signal stands for: KeyboardInterrupt, or SystemExit with the shell's code for SIGTERM."""
@@ -45,7 +45,7 @@ class StopRequest:
 
 @contextmanager
 def stopping() -> Iterator[StopRequest]:
-    """Turn SIGTERM, SIGINT and SIGHUP into a request to stop after the current step; a second signal stops at once."""
+    """Turn SIGTERM, SIGINT and SIGHUP into a request to stop after the steps being made; a second one stops at once."""
     stop = StopRequest()
 
     def handle(number: int, _frame: FrameType | None) -> None:
