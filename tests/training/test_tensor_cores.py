@@ -58,6 +58,14 @@ def test_outputs_and_gradients_are_equal(name: str, channels: int, within: Calla
         within("convolution with padded channels: output and gradients", deviation, 2e-6)
 
 
+def test_convolutions_in_groups_stay_as_they_are() -> None:
+    images = np.random.default_rng(0).uniform(-1, 1, (1, 6, 6, 16)).astype(np.float32)
+    network = keras.Sequential([keras.Input((6, 6, 16)), keras.layers.Conv2D(12, 3, groups=2)])
+    before = network(images)
+    pad_channels(network)
+    np.testing.assert_array_equal(network(images), before)
+
+
 def test_a_gpu_has_them_padded(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model()
     model.compile()

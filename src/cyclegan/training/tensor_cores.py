@@ -19,7 +19,10 @@ def pad_channels(network: keras.Model) -> None:
     but for the last bits.
     """
     for layer in network.layers:
-        if isinstance(layer, keras.layers.Conv2D) and any(side % MULTIPLE for side in layer.kernel.shape[2:]):
+        # In groups, channels at the end would move the borders between them.
+        if not isinstance(layer, keras.layers.Conv2D) or layer.groups > 1:
+            continue
+        if any(side % MULTIPLE for side in layer.kernel.shape[2:]):
             # The class's own: a network may come here twice.
             layer.convolution_op = _padded(type(layer).convolution_op.__get__(layer))
 
