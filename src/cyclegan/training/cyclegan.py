@@ -207,7 +207,7 @@ class CycleGAN(keras.Model):
             or weights_BtoA.forward_cycle != weights_AtoB.backward_cycle
         ):
             raise ValueError("update_order='joint' counts each cycle once: its two weights must be equal")
-        on_gpu = bool(tf.config.list_physical_devices("GPU"))
+        on_gpu = bool(tf.config.get_visible_devices("GPU"))
         if jit_compile == "auto":
             jit_compile = on_gpu
         if on_gpu:
