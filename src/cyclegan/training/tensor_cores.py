@@ -16,7 +16,7 @@ def pad_channels(network: keras.Model) -> None:
 
     Where a number of channels is no multiple of 8, zeros make it one for the operation, and are cut off from its
     result. The layers, their weights and what is saved of them stay as they are; outputs and gradients are the same
-    but for the last bits.
+    but for the last bits. For a GPU only: on a CPU, oneDNN's rewriting of such a training step ends the process.
     """
     for layer in network.layers:
         # In groups, channels at the end would move the borders between them.
