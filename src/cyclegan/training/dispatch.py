@@ -26,7 +26,8 @@ class Dispatcher:
     """
 
     def __init__(self, model: CycleGAN) -> None:
-        train_step = tf.function(model.train_step, jit_compile=model.jit_compile)
+        # As `fit` does, without AutoGraph: the step has nothing for it to convert, and it takes seconds.
+        train_step = tf.function(model.train_step, jit_compile=model.jit_compile, autograph=False)
 
         @tf.function
         def run(batches: Iterator[Batch], count: tf.Tensor) -> tf.Tensor:
