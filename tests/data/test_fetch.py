@@ -238,7 +238,8 @@ def counted(source, target):
     return copy(source, target)
 shutil.copyfile = counted
 fetch(params.Data(source="folders", sha256=None, folder_A="a", folder_B="b", name=None, load_size=16, channels_A=3,
-      channels_B=3, bit_depth=8, val_fraction=0.1, test_fraction=0.1, seed=1, on_bad_image="fail"), Project.find())
+      channels_B=3, bit_depth=8, labels="none", val_fraction=0.1, test_fraction=0.1, seed=1, on_bad_image="fail"),
+      Project.find())
 """
     for copied in (0, 13, 19, 20):
         run = subprocess.run([sys.executable, "-c", code, str(copied)], cwd=project.root, check=False)
