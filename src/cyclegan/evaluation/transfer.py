@@ -54,28 +54,27 @@ def add_accuracies(
     metrics: dict[str, Any], translators: Mapping[Direction, Translator], dataset: PackedDataset, steps: int
 ) -> None:
     """Measure them, and put them beside the other figures of an evaluation, with how it was done."""
-    for direction, figures in accuracies(translators, dataset, steps).items():
+    data = Labelled(dataset)
+    for direction, figures in accuracies(translators, data, steps).items():
         unchanged = metrics[direction].get("identity", {}) | figures.pop("identity", {})
         metrics[direction] |= figures | ({"identity": unchanged} if unchanged else {})
-    classes = len(Labelled(dataset).classes)
-    metrics["protocol"]["classifier"] = {"network": DESCRIPTION, "steps": steps, "classes": classes}
+    metrics["protocol"]["classifier"] = {"network": DESCRIPTION, "steps": steps, "classes": len(data.classes)}
 
 
 def accuracies(
-    translators: Mapping[Direction, Translator], dataset: PackedDataset, steps: int
+    translators: Mapping[Direction, Translator], data: Labelled, steps: int
 ) -> dict[Direction, dict[str, Any]]:
     """Train four classifiers on the train split, and test them on the test split.
 
     Args:
         translators: one for each direction.
-        dataset: labelled pictures. The training pictures of a domain, and their translations, are held in memory.
+        data: labelled pictures. The training pictures of a domain, and their translations, are held in memory.
         steps: for which each classifier is trained.
 
     Returns:
         for each direction `transfer_accuracy` and `content_accuracy` in 0…1, each with its binomial standard error
         (`…_se`), and the same under `identity` (where both domains have equal channels) and `supervised`.
     """
-    data = Labelled(dataset)
     classes = len(data.classes)
     of_real = {domain: train_classifier(*data(domain, "train"), classes, steps) for domain in DOMAINS}
     figures: dict[Direction, dict[str, Any]] = {}
