@@ -112,6 +112,15 @@ def test_missing_splits_come_out_of_train(project: Project, data: Build, raw: Ca
     }
 
 
+def test_what_a_killed_fetch_left_goes(project: Project, data: Build, raw: Callable[..., None]) -> None:
+    """DVC may bring the output of fetch from its run cache, in which case fetch does not run again to remove it."""
+    raw(trainA=10, trainB=10)
+    for name in (".raw.new", ".raw.old"):
+        (project.raw.with_name(name) / "trainA").mkdir(parents=True)
+    split(data(), project)
+    assert {path.name for path in project.raw.parent.iterdir()} == {"raw", "split"}
+
+
 def test_a_seed_chooses(project: Project, data: Build, raw: Callable[..., None]) -> None:
     raw(trainA=20, trainB=20)
     found = []

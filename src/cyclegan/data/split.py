@@ -26,7 +26,7 @@ from cyclegan import files, params
 from cyclegan.data import images as decoding
 from cyclegan.data.labels import folder_labels
 from cyclegan.data.layout import SourceImage, list_images, shown
-from cyclegan.data.staging import replacing_folder
+from cyclegan.data.staging import remove_leftovers, replacing_folder
 from cyclegan.domains import DOMAINS, SPLITS, Domain, Split
 from cyclegan.errors import UserError
 from cyclegan.project import Project
@@ -77,6 +77,8 @@ def split(data: params.Data, project: Project) -> None:
     if not project.raw.is_dir():
         what = "is not a folder" if project.raw.exists() else "does not exist"
         raise UserError(f"{project.raw} {what}; make it with 'dvc repro fetch'")
+    # A killed fetch removes its leavings when it runs again, but DVC may bring its output from the run cache instead.
+    remove_leftovers(project.raw)
     found = list_images(project.raw)
     table = _read_pairs(project.raw / "pairs.csv", found)
     labels = folder_labels(found) if data.labels == "folders" else None

@@ -17,11 +17,9 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     A process killed at any moment leaves the old folder, the new one or none under that name, never a mixture.
     On an exception `target` is untouched. What an earlier killed process left is removed at the start.
     """
-    new = target.with_name(f".{target.name}.new")
-    old = target.with_name(f".{target.name}.old")
+    new, old = _beside(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    remove_leftovers(target)
     new.mkdir()
     try:
         yield new
@@ -30,5 +28,15 @@ def replacing_folder(target: Path) -> Iterator[Path]:
         new.rename(target)
         files.sync_folder(target.parent)
     finally:
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        remove_leftovers(target)
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove what a process that was killed while it replaced `target` has left beside it."""
+    for leftover in _beside(target):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _beside(target: Path) -> tuple[Path, Path]:
+    """Where the new folder is built, and where the old one waits for it."""
+    return target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
