@@ -11,9 +11,10 @@ BATCH_SIZE = 64
 SMALLEST_SIDE = 7
 """Of a feature map that is still halved."""
 DESCRIPTION = (
-    f"3×3 convolutions of 16, 32, 64, … filters, batch normalisation, ReLU and max pooling while a side has "
-    f"{SMALLEST_SIDE} pixels, a layer of 128, dropout of half; Adam, 0.001 with cosine decay, batches of {BATCH_SIZE}; "
-    "pictures at random shifted by up to a tenth, turned by up to 15 degrees and scaled by up to a tenth"
+    f"3×3 convolutions of 16, 32, 64, … filters, instance normalisation, ReLU and max pooling while a side has "
+    f"{SMALLEST_SIDE} pixels, a layer of 128, dropout of a quarter; Adam, 0.002 with cosine decay, batches of "
+    f"{BATCH_SIZE}; pictures at random shifted by up to 15 %, turned by up to 20 degrees and stretched by up to 20 % "
+    "each way, with noise of standard deviation 0.15 in 0…1"
 )
 """For the protocol."""
 
@@ -33,7 +34,7 @@ def train_classifier(images: np.ndarray, labels: np.ndarray, classes: int, steps
     """
     model = _build(images.shape[1:], classes, np.iinfo(images.dtype).max, seed)
     model.compile(
-        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-3, steps)),
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps)),
         keras.losses.SparseCategoricalCrossentropy(),
         jit_compile=False,
     )
@@ -56,14 +57,17 @@ def _build(shape: tuple[int, ...], classes: int, top: int, seed: int) -> keras.M
 
     image = keras.Input(shape)
     x = layers.Rescaling(2 / top, offset=-1)(image)
-    x = layers.RandomTranslation(0.1, 0.1, fill_mode="nearest", seed=next(seeds))(x)
-    x = layers.RandomRotation(15 / 360, fill_mode="nearest", seed=next(seeds))(x)
-    x = layers.RandomZoom(0.1, 0.1, fill_mode="nearest", seed=next(seeds))(x)
+    x = layers.RandomTranslation(0.15, 0.15, fill_mode="nearest", seed=next(seeds))(x)
+    x = layers.RandomRotation(20 / 360, fill_mode="nearest", seed=next(seeds))(x)
+    x = layers.RandomZoom(0.2, 0.2, fill_mode="nearest", seed=next(seeds))(x)
+    x = layers.GaussianNoise(0.3, seed=next(seeds))(x)
     filters = 16
     while min(x.shape[1:3]) >= SMALLEST_SIDE:
         x = layers.Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer=initializer())(x)
-        x = layers.MaxPooling2D()(layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x)))
+        # Of each picture by itself, so that its contrast and its share of bright pixels, in which domains differ more
+        # often than classes do, count little (Pan et al. 2018); a batch normalisation keeps those of its training.
+        x = layers.MaxPooling2D()(layers.ReLU()(layers.GroupNormalization(groups=-1)(x)))
         filters = min(2 * filters, 128)
     x = layers.Dense(128, "relu", kernel_initializer=initializer())(layers.Flatten()(x))
-    x = layers.Dropout(0.5, seed=next(seeds))(x)
+    x = layers.Dropout(0.25, seed=next(seeds))(x)
     return keras.Model(image, layers.Dense(classes, "softmax", kernel_initializer=initializer())(x))
