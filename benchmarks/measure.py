@@ -128,14 +128,16 @@ def peak_mib() -> float:
 
 
 def device_peak() -> float:
-    """Largest use of the first GPU's memory by TensorFlow in this process, in MiB; 0 without one."""
-    if "tensorflow" not in sys.modules:
-        return 0.0
-    import tensorflow as tf
+    """Largest use of the first GPU's memory by TensorFlow or PyTorch in this process, in MiB; 0 without one."""
+    peak = 0
+    if "torch" in sys.modules:
+        peak = sys.modules["torch"].cuda.max_memory_allocated()
+    if "tensorflow" in sys.modules:
+        import tensorflow as tf
 
-    if not tf.config.list_physical_devices("GPU"):
-        return 0.0
-    return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
+        if tf.config.list_physical_devices("GPU"):
+            peak = max(peak, tf.config.experimental.get_memory_info("GPU:0")["peak"])
+    return peak / 2**20
 
 
 def gpus() -> str:

@@ -3,7 +3,7 @@
     python -m benchmarks.step
     python -m benchmarks.step --peer PATH --size 256 --blocks 9
 
-Needs the extra `bench` (tf_keras) for the tutorial's loop, PyTorch for the reference implementation.
+Needs the extra `bench` (tf_keras) for the tutorial's loop, PyTorch and torchvision for the reference implementation.
 """
 
 from __future__ import annotations
@@ -30,13 +30,18 @@ def main() -> None:
     if options.child:
         measure.serve(_step(options.child, options))
         return
+    if options.peer and not (options.peer / "models" / "cycle_gan_model.py").is_file():
+        parser.error(f"--peer {options.peer}: no models/cycle_gan_model.py there, as the reference implementation has")
+    if options.peer and options.blocks not in (6, 9):
+        parser.error(f"--blocks {options.blocks}: the reference implementation has 6 or 9")
 
     base = "reference" if options.peer else "tutorial"
     names = [base, *(options.forms or (["joint-add"] if options.peer else FORMS))]
+    arithmetic = f"ours bfloat16, {base} float32" if options.bf16 else "float32"
     measure.describe(
         f"{options.size}x{options.size}, {options.blocks} blocks, {options.filters} filters, batch {options.batch}, "
-        f"{'bfloat16' if options.bf16 else 'float32'}; one process for each row, {options.turns} turns of "
-        f"{options.steps} steps after 3 steps of warm-up, in turn; median (smallest to largest); a ratio is {base} / "
+        f"{arithmetic}; one process for each row, {options.turns} turns of {options.steps} steps after 3 steps of "
+        f"warm-up, in turn; median (smallest to largest); a ratio is {base} / "
         "ours in the same turn",
         "torch" if options.peer else "tf_keras",
     )
