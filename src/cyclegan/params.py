@@ -283,6 +283,7 @@ class Train(Section):
     r1_penalty: NotNegative
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
     pool_size: Annotated[int, Field(ge=0, le=100_000)]
+    discriminator_batch: Annotated[int, Field(ge=2, le=1024)] | None
     learning_rate: Positive
     beta_1: Fraction
     beta_2: Fraction
@@ -335,6 +336,16 @@ class Train(Section):
             raise impossible(
                 "train.loss_weights: with train.update_order: joint each cycle is counted once, so forward_cycle of "
                 "one direction must equal backward_cycle of the other; make them equal or use update_order: sequential"
+            )
+        if self.discriminator_batch is not None and self.discriminator_batch <= self.batch_size:
+            raise impossible(
+                f"train.discriminator_batch = {self.discriminator_batch} adds no picture to train.batch_size = "
+                f"{self.batch_size}; raise it, or set it to null"
+            )
+        if self.discriminator_batch is not None and self.pool_size == 0:
+            raise impossible(
+                "train.discriminator_batch draws earlier pictures, but train.pool_size = 0 keeps none; "
+                "set train.discriminator_batch to null, or train.pool_size to 50"
             )
         if self.gradient_penalty > 0 and self.adversarial_loss != "wasserstein":
             raise impossible(

@@ -74,6 +74,7 @@ START = {
     "train.early_stop": None,
     "train.checkpoint_every": 2.0,
     "train.pool_size": 2,
+    "train.discriminator_batch": None,
     "train.ema_decay": 0.0,
 }
 UNET = {"model.blocks": "auto", "model.padding": "same"}
@@ -112,6 +113,7 @@ OF_STEP: list[tuple[str, Any, dict[str, Any]]] = [
     ("train.r1_penalty", 1.0, {}),
     ("train.label_smoothing", 0.1, {}),
     ("train.pool_size", 0, {}),
+    ("train.discriminator_batch", 3, {}),
     ("train.learning_rate", 1e-3, {}),
     ("train.beta_1", 0.0, {}),
     ("train.beta_2", 0.9, {}),

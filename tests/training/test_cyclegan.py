@@ -223,7 +223,7 @@ def test_average_follows_the_trained_generators(make_model: Make, pictures: Pict
 def test_whole_model_round_trips_and_trains_on_identically(
     make_model: Make, pictures: Pictures, order: str, tmp_path: Path
 ) -> None:
-    model = make_model(update_order=order, pool_size=2, ema_decay=0.9, seed=5)
+    model = make_model(update_order=order, pool_size=2, discriminator_batch=3, ema_decay=0.9, seed=5)
     model.compile(schedule=DecaySchedule(1e-3, total_steps=10, decay_start=0.0, policy="linear"))
     for seed in range(3):
         one_step(model, pictures(1, seed=seed), pictures(1, seed=seed + 9))
@@ -240,7 +240,9 @@ def test_whole_model_round_trips_and_trains_on_identically(
 
 
 def test_state_holds_every_variable(make_model: Make, pictures: Pictures) -> None:
-    model = make_model(ema_decay=0.9, generator={"dropout": 0.5}, discriminator={"spectral_norm": True})
+    model = make_model(
+        ema_decay=0.9, discriminator_batch=2, generator={"dropout": 0.5}, discriminator={"spectral_norm": True}
+    )
     model.compile()
     held = {id(variable) for variable in model.state().values()}
     optimizers = [v for optimizer in model.optimizers.values() for v in optimizer.variables]

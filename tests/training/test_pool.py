@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -77,3 +78,36 @@ def test_half_of_the_queries_swap_and_all_slots_are_used(make_model: Callable[..
     assert len(counts) == 5
     assert np.all(np.abs(counts - 400) < 4 * np.sqrt(2000 * 0.2 * 0.8))
     assert abs(np.corrcoef(swaps[1:], swaps[:-1])[0, 1]) < 4 / np.sqrt(2000)
+
+
+def test_sampled_pictures_are_held_ones() -> None:
+    pool = ImagePool(4, (1, 1, 1))
+    pictures = tf.reshape(tf.range(1.0, 4.0), (3, 1, 1, 1))
+    pool.exchange(pictures, tf.constant([True] * 3), tf.constant([0] * 3))
+    draws = tf.constant([0.0, 0.3, 0.34, 0.67, 0.999999])
+    # The fourth slot is empty, and stays unseen.
+    assert pool.sample(draws).numpy().ravel().tolist() == [1, 1, 2, 3, 3]
+
+
+@pytest.mark.parametrize("order", ["joint", "sequential"])
+def test_discriminators_learn_from_the_pools_too(
+    make_model: Callable[..., CycleGAN], pictures: Callable[..., np.ndarray], order: str
+) -> None:
+    """The first terms of a step, against scores of all real pictures so far and all translations so far."""
+    model = make_model(update_order=order, pool_size=6, discriminator_batch=40)
+    # A rate of nothing: networks stand still, so that every step has the same translations of the same pictures.
+    model.compile(keras.optimizers.SGD(0.0))
+    shown = {"A": pictures(3), "B": pictures(3, seed=1)}
+    for n in range(3):
+        model.reset_metrics()
+        logs = model.train_on_batch(shown["A"][n : n + 1], shown["B"][n : n + 1], return_dict=True)
+    translated = {"B": model.G_AtoB(shown["A"]), "A": model.G_BtoA(shown["B"])}
+    for domain, discriminator in (("A", model.D_A), ("B", model.D_B)):
+        for kind, images in (("real", shown[domain]), ("fake", translated[domain])):
+            scores = discriminator(images).numpy().mean(axis=(1, 2, 3))
+            # Which of them the 39 draws take is given by the step's own draws.
+            model.step.assign(2)
+            draws = model._uniform((2, 39), f"more_{domain}").numpy()[0 if kind == "real" else 1]
+            taken = np.append(scores[2], scores[(draws * 3).astype(int)])
+            assert len(np.unique(taken)) == 3
+            np.testing.assert_allclose(float(logs[f"D_{domain}/output_{kind}"]), taken.mean(), rtol=1e-5)

@@ -75,7 +75,7 @@ GROUPS: list[dict[str, st.SearchStrategy[Any]]] = [
         "train.label_smoothing": some([0.0, 0.1]),
     },
     {"train.r1_penalty": some([0.0, 1.0])},
-    {"train.pool_size": some([0, 1, 3])},
+    {"train.pool_size": some([0, 1, 3]), "train.discriminator_batch": some([None, 3])},
     {"train.learning_rate": some([2e-4, 1e-2])},
     {"train.beta_1": some([0.0, 0.5])},
     {"train.gradient_clip_norm": some([None, 1.0])},

@@ -43,6 +43,7 @@ def build_cyclegan(params: Params, size: Size | None = None) -> CycleGAN:
         image_size=size,
         update_order=train.update_order,
         pool_size=train.pool_size,
+        discriminator_batch=train.discriminator_batch,
         ema_decay=train.ema_decay,
         keep_best=train.select != "last",
         seed=train.seed,

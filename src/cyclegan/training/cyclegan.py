@@ -86,6 +86,9 @@ class CycleGAN(keras.Model):
             then both discriminators (the reference implementation). `sequential` updates G_BtoA, D_A on a real and then
             on a fake picture, G_AtoB, and D_B likewise (the tutorial and the original Torch code).
         pool_size: pictures held in each image pool; 0 for none.
+        discriminator_batch: real pictures, and translations, that a discriminator learns from in a step. Those beyond
+            the batch's own are drawn from its image pool and from one of real pictures, which needs `pool_size` above 0
+            and more than the batch size. None: the batch's own only.
         ema_decay: weight decay of the exponential moving average of the generators' weights, which `generators` then
             returns; 0 for none.
         keep_best: hold a copy of `generators` as they were at the last call of `keep`.
@@ -102,6 +105,7 @@ class CycleGAN(keras.Model):
         image_size: tuple[int, int],
         update_order: UpdateOrder = "joint",
         pool_size: int = 50,
+        discriminator_batch: int | None = None,
         ema_decay: float = 0.0,
         keep_best: bool = False,
         seed: int = 0,
@@ -112,11 +116,13 @@ class CycleGAN(keras.Model):
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.update_order = update_order
         self.pool_size = pool_size
+        self.discriminator_batch = discriminator_batch
         self.ema_decay = ema_decay
         self.keep_best = keep_best
         self.seed = seed
-        self.pool_A = ImagePool(pool_size, (*self.image_size, D_A.input_shape[-1]), name="pool_A")
-        self.pool_B = ImagePool(pool_size, (*self.image_size, D_B.input_shape[-1]), name="pool_B")
+        self.pool_A, self.pool_B = self._pool("A"), self._pool("B")
+        self.pool_real_A = self._pool("real_A") if discriminator_batch else None
+        self.pool_real_B = self._pool("real_B") if discriminator_batch else None
         self.step = self.add_weight(name="step", shape=(), dtype="int64", initializer="zeros", trainable=False)
         self.learning_rate_factor = self.add_weight(
             name="learning_rate_factor", shape=(), dtype="float32", initializer="ones", trainable=False
@@ -288,12 +294,12 @@ class CycleGAN(keras.Model):
             objective = _weighted(terms_AtoB, once[0]) + _weighted(terms_BtoA, once[1])
         self._descend("G", tape, objective, generators)
 
-        pooled_A, pooled_B = self._exchange(fake_A, fake_B)
+        shown_A, shown_B = self._shown("A", real_A, fake_A), self._shown("B", real_B, fake_B)
         discriminators = self.D_A.trainable_variables + self.D_B.trainable_variables
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(_values(discriminators))
-            terms_A = self._discriminator_terms("A", real_A, pooled_A)
-            terms_B = self._discriminator_terms("B", real_B, pooled_B)
+            terms_A = self._discriminator_terms("A", *shown_A)
+            terms_B = self._discriminator_terms("B", *shown_B)
             objective = terms_A["total"] + terms_B["total"]
         self._descend("D", tape, objective, discriminators)
         return self._report(terms_AtoB, terms_BtoA, terms_A, terms_B)
@@ -313,7 +319,7 @@ class CycleGAN(keras.Model):
             tape_BtoA.watch(_values(weights_BtoA))
             fake_B, same_B = self._translate_both(self.G_AtoB, real_A, real_B)
             fake_A, same_A = self._translate_both(self.G_BtoA, real_B, real_A)
-        pooled_A, pooled_B = self._exchange(fake_A, fake_B)
+        shown_A, shown_B = self._shown("A", real_A, fake_A), self._shown("B", real_B, fake_B)
 
         with tape_BtoA:
             cycle_B = absolute_error(self._translate(self.G_AtoB, fake_A), real_B)
@@ -321,7 +327,7 @@ class CycleGAN(keras.Model):
             terms_BtoA = self._generator_terms("A", fake_A, same_A, real_A, forward=cycle_B, backward=cycle_A)
             objective = _weighted(terms_BtoA, self.weights_BtoA)
         self._descend("G_BtoA", tape_BtoA, objective, weights_BtoA)
-        terms_A = self._discriminate_in_turn("A", real_A, pooled_A)
+        terms_A = self._discriminate_in_turn("A", *shown_A)
 
         with tape_AtoB:
             cycle_A = absolute_error(self._translate(self.G_BtoA, fake_B), real_A)
@@ -330,7 +336,7 @@ class CycleGAN(keras.Model):
             terms_AtoB = self._generator_terms("B", fake_B, same_B, real_B, forward=cycle_A, backward=cycle_B)
             objective = _weighted(terms_AtoB, self.weights_AtoB)
         self._descend("G_AtoB", tape_AtoB, objective, weights_AtoB)
-        terms_B = self._discriminate_in_turn("B", real_B, pooled_B)
+        terms_B = self._discriminate_in_turn("B", *shown_B)
         return self._report(terms_AtoB, terms_BtoA, terms_A, terms_B)
 
     def _translate_both(
@@ -431,16 +437,27 @@ class CycleGAN(keras.Model):
             total += penalty
         return {**terms, "total": total}
 
-    def _exchange(self, fake_A: tf.Tensor, fake_B: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Pass both fakes through their pools."""
-        return (
-            self.pool_A.exchange(fake_A, *self._pool_choices(fake_A, "pool_A")),
-            self.pool_B.exchange(fake_B, *self._pool_choices(fake_B, "pool_B")),
-        )
+    def _shown(self, domain: Domain, real: tf.Tensor, fake: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The real pictures and the translations that a discriminator learns from in this step.
 
-    def _pool_choices(self, fakes: tf.Tensor, purpose: str) -> tuple[tf.Tensor, tf.Tensor]:
+        The real ones, and the new translations in exchange for those of the pool; where `discriminator_batch` asks for
+        more, random ones out of both pools beside them.
+        """
+        pool, pool_real = (self.pool_A, self.pool_real_A) if domain == "A" else (self.pool_B, self.pool_real_B)
+        fake = pool.exchange(fake, *self._pool_choices(fake, f"pool_{domain}"))
+        if pool_real is None or self.discriminator_batch is None:
+            return real, fake
+        pool_real.exchange(real, *self._pool_choices(real, f"pool_real_{domain}"))
+        draws = self._uniform((2, self.discriminator_batch - real.shape[0]), f"more_{domain}")
+        return tf.concat([real, pool_real.sample(draws[0])], 0), tf.concat([fake, pool.sample(draws[1])], 0)
+
+    def _pool(self, name: str) -> ImagePool:
+        channels = self._discriminator("A" if name.endswith("A") else "B").input_shape[-1]
+        return ImagePool(self.pool_size, (*self.image_size, channels), name=f"pool_{name}")
+
+    def _pool_choices(self, images: tf.Tensor, purpose: str) -> tuple[tf.Tensor, tf.Tensor]:
         """For each picture of a batch: whether to swap it, and for which slot of the pool."""
-        draws = self._uniform((2, fakes.shape[0]), purpose)
+        draws = self._uniform((2, images.shape[0]), purpose)
         return draws[0] < 0.5, tf.cast(draws[1] * float(self.pool_size), tf.int32)
 
     def _augmented(self, images: tf.Tensor, purpose: str) -> tf.Tensor:
@@ -512,6 +529,8 @@ class CycleGAN(keras.Model):
         owners: list[tuple[str, Any]] = [
             (name, getattr(self, name)) for name in ("G_AtoB", "G_BtoA", "D_A", "D_B", "pool_A", "pool_B")
         ]
+        if self.pool_real_A is not None:
+            owners += [("pool_real_A", self.pool_real_A), ("pool_real_B", self.pool_real_B)]
         if self.ema_AtoB is not None:
             owners += [("ema_AtoB", self.ema_AtoB), ("ema_BtoA", self.ema_BtoA)]
         if self.kept_AtoB is not None:
@@ -528,6 +547,7 @@ class CycleGAN(keras.Model):
             "image_size": self.image_size,
             "update_order": self.update_order,
             "pool_size": self.pool_size,
+            "discriminator_batch": self.discriminator_batch,
             "ema_decay": self.ema_decay,
             "keep_best": self.keep_best,
             "seed": self.seed,
@@ -555,6 +575,7 @@ class CycleGAN(keras.Model):
 PURPOSES = (
     *("pool_A", "pool_B", "mix_A", "mix_B"),
     *("real_A", "real_B", "fake_A", "fake_B", "fake_A for G", "fake_B for G"),
+    *("pool_real_A", "pool_real_B", "more_A", "more_B"),
 )
 """What random numbers are drawn for."""
 

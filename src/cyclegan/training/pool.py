@@ -64,5 +64,10 @@ class ImagePool(keras.layers.Layer):
             self.count.assign_add(tf.cast(~is_full, tf.int32))
         return tf.stack(returned)
 
+    def sample(self, draws: tf.Tensor) -> tf.Tensor:
+        """Return held pictures, `[M, H, W, C]`, chosen by draws `[M]`, uniform in [0, 1); at least one must be held."""
+        held = tf.cast(self.count.value, draws.dtype)
+        return tf.gather(self.images.value, tf.cast(draws * held, tf.int32))
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "size": self.size, "image_shape": self.image_shape}
