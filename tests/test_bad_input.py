@@ -1028,7 +1028,7 @@ CASES = {
     "choice in capitals": Case(
         "params",
         params(model={"generator": "ResNet"}),
-        "params.yaml: model.generator = 'ResNet': must be 'resnet' or 'unet'",
+        "params.yaml: model.generator = 'ResNet': must be 'resnet', 'unet' or 'unet_full'",
     ),
     "fractions that leave nothing": Case(
         "params",

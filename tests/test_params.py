@@ -184,7 +184,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"train__adversarial_loss": "wasserstein"}, "without its Lipschitz constraint; set it to 10"),
     ({"train__gradient_penalty": 10.0}, "train.gradient_penalty = 10.0 belongs to train.adversarial_loss: wasserstein"),
     ({"train__adversarial_loss": "hinge", "train__label_smoothing": 0.1}, "has no labels to smooth"),
-    ({"train__discriminator_batch": 2, "train__batch_size": 2}, "adds no picture to train.batch_size = 2; raise it, or"),
+    ({"train__discriminator_batch": 2, "train__batch_size": 2}, "adds no picture to train.batch_size = 2; raise it"),
     ({"train__discriminator_batch": 2, "train__pool_size": 0}, "train.pool_size = 0 keeps none; set train.discrimin"),
     ({"train__gradient_clip_norm": 0.0}, "train.gradient_clip_norm = 0.0: must be greater than 0"),
     ({"train__lr_policy": "constant"}, "train.lr_decay_start has no effect with train.lr_policy: constant; set it to"),

@@ -150,7 +150,7 @@ class Data(Section):
 class Model(Section):
     """The networks. Both generators share one form, and so do both discriminators."""
 
-    generator: Literal["resnet", "unet"]
+    generator: Literal["resnet", "unet", "unet_full"]
     base_filters: Annotated[int, Field(ge=1, le=1024)]
     blocks: Literal["auto"] | Annotated[int, Field(ge=0, le=64)]
     skip: Literal["add", "concat"]
@@ -170,10 +170,12 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.generator == "unet":
+        if self.generator != "resnet":
             for key, only in (("blocks", "auto"), ("skip", "add"), ("padding", "same")):
                 if getattr(self, key) != only:
-                    raise impossible(f"model.{key} has no effect with model.generator: unet; set it to {only!r}")
+                    raise impossible(
+                        f"model.{key} has no effect with model.generator: {self.generator}; set it to {only!r}"
+                    )
             if self.upsample == "antialias":
                 raise impossible("model.upsample: antialias needs model.generator: resnet; use resize or transpose")
         if self.discriminator != "patch" and self.patch_layers != 3:
@@ -197,7 +199,7 @@ class Model(Section):
 
     def size_multiple(self, size: Size) -> int:
         """The generator's input sides must be multiples of this."""
-        return 2 ** self.unet_depth(size) if self.generator == "unet" else 4
+        return 2 ** self.unet_depth(size) if self.generator != "resnet" else 4
 
     def objection_to(self, size: Size) -> str | None:
         """Why these networks cannot be trained on pictures of this size, with the remedy; None where they can."""
@@ -205,8 +207,8 @@ class Model(Section):
         if any(side % multiple for side in size):
             lower = [max(multiple, side // multiple * multiple) for side in size]
             return f": each side must be a multiple of {multiple} for model.generator: {self.generator}; use {lower}"
-        if self.generator == "unet" and self.unet_depth(size) < 4:
-            return ": model.generator: unet halves its input at least 4 times; use sides that are multiples of 16"
+        if self.generator != "resnet" and self.unet_depth(size) < 4:
+            return f": model.generator: {self.generator} halves its input at least 4 times; use multiples of 16"
         smallest = smallest_input(self)
         if min(size) < smallest:
             return (

@@ -78,6 +78,7 @@ def test_equals_the_tutorials_generator(
         {"upsample": "antialias", "padding": "same"},
         {"architecture": "unet", "depth": 3},
         {"architecture": "unet", "depth": 3, "upsample": "resize", "output_norm": True},
+        {"architecture": "unet_full", "depth": 3},
     ],
 )
 @pytest.mark.parametrize(("channels_in", "channels_out"), [(3, 3), (1, 4)])
@@ -266,10 +267,23 @@ def test_unet_halves_down_to_one_pixel_and_keeps_its_input(images: np.ndarray) -
     assert widths == [64, 128, 256, 512, 512, 512, 512, 512, 512, 512, 512, 512, 256, 128, 64, 3]
 
 
+def test_unet_at_full_size_sees_single_pixels(images: np.ndarray) -> None:
+    generator = build_generator(architecture="unet_full", depth=4, base_filters=8, init_gain=0.2)
+    widths = [layer.filters for layer in generator.layers if hasattr(layer, "filters")]
+    assert widths == [4, 8, 16, 32, 64, 32, 16, 8, 4, 3]
+    # Without what comes from the halvings, two convolutions of 3×3 are left: five pixels around the one that changes.
+    from_halvings = generator.get_layer("up1_conv")
+    from_halvings.set_weights([np.zeros_like(weight) for weight in from_halvings.get_weights()])
+    changed = images.copy()
+    changed[:, 21, 34] += 0.5
+    rows, columns = np.nonzero(np.abs(generator(changed) - generator(images)).max(axis=(0, 3)))
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (19, 23, 32, 36)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"architecture": "vgg"}, "architecture = 'vgg': must be one of resnet, unet"),
+        ({"architecture": "vgg"}, "architecture = 'vgg': must be one of resnet, unet, unet_full"),
         ({"skip": "none"}, "skip = 'none': must be one of add, concat"),
         ({"padding": "valid"}, "padding = 'valid': must be one of reflect, same"),
         ({"upsample": "nearest"}, "upsample = 'nearest': must be one of transpose, resize, antialias"),
@@ -294,6 +308,7 @@ def test_impossible_choices_are_refused(options: dict[str, Any], message: str) -
         ({"upsample": "resize", "blocks": 0}, 4),
         ({"architecture": "unet", "depth": 3}, 8),
         ({"architecture": "unet", "depth": 5, "upsample": "resize"}, 32),
+        ({"architecture": "unet_full", "depth": 3}, 8),
     ],
 )
 def test_size_multiple_is_the_smallest_that_works(options: dict[str, Any], multiple: int, tmp_path: Path) -> None:

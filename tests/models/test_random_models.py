@@ -37,7 +37,7 @@ common = {
 def generator_options(draw: st.DrawFn) -> dict[str, Any]:
     options = {name: draw(strategy) for name, strategy in common.items()}
     options["channels_in"], options["channels_out"] = draw(st.sampled_from([(1, 1), (3, 3), (4, 4), (1, 3), (3, 1)]))
-    options["architecture"] = draw(st.sampled_from(["resnet", "unet"]))
+    options["architecture"] = draw(st.sampled_from(["resnet", "unet", "unet_full"]))
     options["dropout"] = draw(st.sampled_from([0.0, 0.5]))
     if options["architecture"] == "resnet":
         options["blocks"] = draw(st.integers(0, 2))

@@ -165,7 +165,7 @@ def test_a_planted_problem_is_solved(sandbox: Sandbox) -> None:
     trials = table(sandbox)
     assert list(trials["slot"]) == [str(slot) for slot in range(20)]
     # Trial 0 is params.yaml, trial 1 the paper.
-    assert list(zip(trials["cycle"], trials["identity"], strict=True))[:2] == [(1.5, 0.5), (10.0, 5.0)]
+    assert list(zip(trials["cycle"], trials["identity"], strict=True))[:2] == [(4.0, 2.0), (10.0, 5.0)]
     best = read(sandbox.root / "reports/search/best.yaml")
     weights = best["train"]["loss_weights"]
     assert set(weights) == {"identity", "forward_cycle", "backward_cycle"}

@@ -92,6 +92,7 @@ OF_NETWORKS: list[tuple[str, Any, dict[str, Any]]] = [
     ("model.norm", "batch", {}),
     ("model.output_norm", True, {}),
     ("model.residual_output", True, {}),
+    ("model.generator", "unet_full", UNET),
     ("model.dropout", 0.5, {}),
     ("model.discriminator", "pixel", {"model.patch_layers": 3}),
     ("model.patch_layers", 1, {}),

@@ -47,7 +47,7 @@ GROUPS: list[dict[str, st.SearchStrategy[Any]]] = [
         "model.residual_output": st.booleans(),
     },
     {
-        "model.generator": some(["resnet", "unet"]),
+        "model.generator": some(["resnet", "unet", "unet_full"]),
         "model.blocks": some(["auto", 0, 1, 2]),
         "model.skip": some(["add", "concat"]),
         "model.padding": some(["reflect", "same"]),

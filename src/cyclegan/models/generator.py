@@ -53,7 +53,9 @@ def build_generator(
     Args:
         channels_in, channels_out: channels of the input and output images.
         architecture: `resnet`, or `unet` (the reference implementation's `UnetGenerator`: 4×4 convolutions with
-            stride 2, skip connections, widths doubling up to 8 * `base_filters`).
+            stride 2, skip connections, widths doubling up to 8 * `base_filters`), or `unet_full`, the same with a 3×3
+            convolution of `base_filters / 2` before the first halving, which joins in again before the last
+            convolution: the reference's makes its output from half the size alone.
         base_filters: width of the first layer.
         blocks: number of residual blocks (`resnet` only).
         skip: how a residual block joins its input: `add`, or `concat` as in the Keras tutorial, which makes each
@@ -68,9 +70,9 @@ def build_generator(
         output_norm: normalise the last convolution before tanh, as the Keras tutorial does.
         residual_output: the network computes a change to the input, see `layers.AddChange`; starts near the
             identity. Needs `channels_in == channels_out`.
-        dropout: rate; the reference's is 0.5. `resnet`: inside each residual block. `unet`: after the doublings
+        dropout: rate; the reference's is 0.5. `resnet`: inside each residual block. U-Nets: after the doublings
             between the first and the last four, at least one.
-        depth: number of halvings, at least 3 (`unet` only).
+        depth: number of halvings, at least 3 (U-Nets only).
         init, init_gain, seed: see `initializers.SeededInitializers`.
         name: name of the model.
 
@@ -84,7 +86,7 @@ def build_generator(
     >>> generator.output_shape
     (None, None, None, 3)
     """
-    _check("architecture", architecture, ("resnet", "unet"))
+    _check("architecture", architecture, ("resnet", "unet", "unet_full"))
     _check("skip", skip, ("add", "concat"))
     _check("padding", padding, ("reflect", "same"))
     _check("upsample", upsample, ("transpose", "resize", "antialias"))
@@ -103,10 +105,10 @@ def build_generator(
         x = _resnet(image, parts, output, base_filters, blocks, skip)
     else:
         if skip != "add" or upsample == "antialias":
-            raise ValueError("architecture = 'unet' has neither skip = 'concat' nor upsample = 'antialias'")
+            raise ValueError(f"architecture = {architecture!r} has neither skip = 'concat' nor upsample = 'antialias'")
         if depth < 3:
             raise ValueError(f"depth = {depth}: a U-Net halves its input at least 3 times")
-        x = _unet(image, parts, output, base_filters, depth)
+        x = _unet(image, parts, output, base_filters, depth, full_size=architecture == "unet_full")
     if residual_output:
         x = AddChange(dtype=output_dtype(), name="output")([x, image])
     else:
@@ -232,12 +234,15 @@ def _residual_block(x: Any, parts: _Parts, filters: int, skip: str, name: str) -
     return join(name=f"{name}_{skip}")([y, x])
 
 
-def _unet(x: Any, parts: _Parts, output: _Output, base_filters: int, depth: int) -> Any:
+def _unet(x: Any, parts: _Parts, output: _Output, base_filters: int, depth: int, *, full_size: bool) -> Any:
     widths = [base_filters * min(2**level, 8) for level in range(depth)]
+    width_above = [max(1, base_filters // 2), *widths]
     skips = []
+    if full_size:
+        x = parts.conv(x, width_above[0], 3, "stem", normed=False)
     for level, width in enumerate(widths, start=1):
         name = f"down{level}"
-        if level > 1:
+        if level > 1 or full_size:
             skips.append(x)
             x = layers.LeakyReLU(0.2, name=f"{name}_relu")(x)
         normed = 1 < level < depth
@@ -247,16 +252,18 @@ def _unet(x: Any, parts: _Parts, output: _Output, base_filters: int, depth: int)
 
     # In the reference the blocks between the innermost one and the outer four have dropout.
     dropped = range(depth - 1, depth - 1 - max(1, depth - 5), -1)
-    for level in range(depth, 1, -1):
+    for level in range(depth, 0 if full_size else 1, -1):
         name = f"up{level}"
         x = layers.ReLU(name=f"{name}_relu")(x)
-        x = parts.normalized(parts.double(x, widths[level - 2], 4, name), name)
+        x = parts.normalized(parts.double(x, width_above[level - 1], 4, name), name)
         if level in dropped:
             x = parts.dropped(x, name)
         x = layers.Concatenate(name=f"{name}_skip")([skips.pop(), x])
     x = layers.ReLU(name="head_relu")(x)
 
     def head(x: Any, normed: bool, scale: float) -> Any:
+        if full_size:
+            return parts.conv(x, output.channels, 3, "head", normed=normed, scale=scale)
         return parts.double(x, output.channels, 4, "head", normed=normed, scale=scale)
 
     return parts.finish(x, output, head)

@@ -102,7 +102,7 @@ def inference_copy(generator: keras.Model, params: Params, name: str, size: Size
 def _generator(params: Params, name: str, size: Size) -> keras.Model:
     model, data = params.model, params.data
     channels = (data.channels_A, data.channels_B) if name == "G_AtoB" else (data.channels_B, data.channels_A)
-    arguments: dict[str, Any] = {"depth": model.unet_depth(size)} if model.generator == "unet" else {}
+    arguments: dict[str, Any] = {"depth": model.unet_depth(size)} if model.generator != "resnet" else {}
     return build_generator(
         *channels,
         architecture=model.generator,
