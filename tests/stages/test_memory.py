@@ -53,7 +53,7 @@ def test_tensorflows_own_error_becomes_one_line_with_sizes() -> None:
             ["train.crop_size: [32, 32]", "model.base_filters: 16"],
         ),
         (
-            {"batch_size": 9, "crop_size": [48, 64]},
+            {"batch_size": 9, "discriminator_batch": None, "crop_size": [48, 64]},
             {"generator": "resnet", "base_filters": 1, "patch_layers": 2},
             (48, 64),
             ["train.batch_size: 4", "train.mixed_precision: true", "train.crop_size: [32, 44]"],
