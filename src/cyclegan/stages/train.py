@@ -19,6 +19,7 @@ from PIL import Image
 import cyclegan
 from cyclegan.data.dataset import PackedDataset, picked, sizes_of
 from cyclegan.data.pipeline import ResidentBatches, fit_on_device, steps_per_epoch, training_batches
+from cyclegan.data.staging import remove_leftovers
 from cyclegan.digests import code_digest, folder_digest, run_key
 from cyclegan.domains import DIRECTIONS, DOMAINS, OPPOSITE, Direction
 from cyclegan.errors import UserError
@@ -168,6 +169,8 @@ def run(project: Project) -> None:
     """Train, or go on training; write `models/*.keras` and `reports/train/`."""
     found = effective(project)
     params = found.params
+    # As split does after fetch: DVC may bring the output of a killed split from its run cache.
+    remove_leftovers(project.split)
     dataset = PackedDataset.open(project.split)
     device = prepare_device(params.train.seed, params.train.deterministic)
     # Before any work: a tracking server that is away is told at once.
