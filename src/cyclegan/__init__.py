@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from cyclegan.models.composite import build_composite
     from cyclegan.models.discriminator import build_discriminator
     from cyclegan.models.generator import build_generator
-    from cyclegan.training.cyclegan import CycleGAN, LossWeights
+    from cyclegan.training.cyclegan import CycleGAN
+    from cyclegan.training.losses import LossWeights
     from cyclegan.training.schedule import DecaySchedule
 
 try:
@@ -29,7 +30,7 @@ except PackageNotFoundError:  # the copy of this package inside a registered mod
 _HOMES = {
     "CycleGAN": "cyclegan.training.cyclegan",
     "DecaySchedule": "cyclegan.training.schedule",
-    "LossWeights": "cyclegan.training.cyclegan",
+    "LossWeights": "cyclegan.training.losses",
     "Translator": "cyclegan.inference.translate",
     "build_composite": "cyclegan.models.composite",
     "build_discriminator": "cyclegan.models.discriminator",

@@ -12,7 +12,8 @@ import pytest
 import tensorflow as tf
 
 from cyclegan.models.composite import build_composite
-from cyclegan.training.cyclegan import NETWORKS, CycleGAN, LossWeights
+from cyclegan.training.cyclegan import NETWORKS, CycleGAN
+from cyclegan.training.losses import LossWeights
 from cyclegan.training.schedule import DecaySchedule
 
 Make = Callable[..., CycleGAN]

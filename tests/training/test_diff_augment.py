@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cyclegan.training.cyclegan import PURPOSES, CycleGAN, LossWeights
+from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.diff_augment import TRANSFORMS, diff_augment, draws_for
+from cyclegan.training.draws import PURPOSES
+from cyclegan.training.losses import LossWeights
 
 Make = Callable[..., CycleGAN]
 Pictures = Callable[..., np.ndarray]

@@ -111,3 +111,14 @@ def test_discriminators_learn_from_the_pools_too(
             taken = np.append(scores[2], scores[(draws * 3).astype(int)])
             assert len(np.unique(taken)) == 3
             np.testing.assert_allclose(float(logs[f"D_{domain}/output_{kind}"]), taken.mean(), rtol=1e-5)
+
+
+def test_a_discriminators_batch_needs_pools_and_more_than_the_batch(
+    make_model: Callable[..., CycleGAN], pictures: Callable[..., np.ndarray]
+) -> None:
+    with pytest.raises(ValueError, match="set pool_size above 0"):
+        make_model(pool_size=0, discriminator_batch=3)
+    model = make_model(pool_size=4, discriminator_batch=2)
+    model.compile()
+    with pytest.raises(ValueError, match="no more than the batch size, 2"):
+        model.train_on_batch(pictures(2), pictures(2, seed=1))

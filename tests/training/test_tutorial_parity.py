@@ -14,7 +14,8 @@ import tensorflow as tf
 from cyclegan.models.discriminator import build_discriminator
 from cyclegan.models.generator import build_generator
 from cyclegan.training.adam import FusedAdam
-from cyclegan.training.cyclegan import CycleGAN, LossWeights
+from cyclegan.training.cyclegan import CycleGAN
+from cyclegan.training.losses import LossWeights
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "parity" / "seed_loop.npz"
 Within = Callable[[str, float, float], None]

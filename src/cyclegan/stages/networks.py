@@ -13,7 +13,8 @@ from cyclegan.models.discriminator import build_discriminator
 from cyclegan.models.generator import build_generator
 from cyclegan.params import Params, Size
 from cyclegan.training.adam import FusedAdam
-from cyclegan.training.cyclegan import CycleGAN, LossWeights
+from cyclegan.training.cyclegan import CycleGAN
+from cyclegan.training.losses import LossWeights
 from cyclegan.training.schedule import DecaySchedule, Policy
 
 

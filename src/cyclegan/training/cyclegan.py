@@ -6,8 +6,8 @@ always taken for an explicit list of variables; no `trainable` flag is ever togg
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import keras
@@ -16,57 +16,29 @@ import tensorflow as tf
 from cyclegan.domains import Direction, Domain
 from cyclegan.models.layers import batches_are_independent
 from cyclegan.training.adam import FusedAdam
+from cyclegan.training.averages import copy_of, follow
 from cyclegan.training.diff_augment import Transform, diff_augment, draws_for
+from cyclegan.training.draws import uniform
 from cyclegan.training.losses import (
+    GENERATOR_TERMS,
     AdversarialName,
+    Losses,
+    LossWeights,
     absolute_error,
     adversarial_loss,
     gradient_penalty,
     mean,
     r1_penalty,
+    weighted,
 )
 from cyclegan.training.pool import ImagePool
 from cyclegan.training.recompute import recomputing
+from cyclegan.training.running_means import MeanOfEach
 from cyclegan.training.tensor_cores import pad_channels
 
 UpdateOrder = Literal["joint", "sequential"]
-Losses = dict[str, tf.Tensor]
 DISCRIMINATOR_WEIGHT = 0.5
 """Halves the discriminators' loss, so that they learn more slowly than the generators (paper, §7.1)."""
-
-GENERATOR_TERMS = ("adversarial", "identity", "forward_cycle", "backward_cycle")
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Weights of the four terms of one generator's loss. The defaults are the paper's: λ = 10, identity 0.5 · λ."""
-
-    adversarial: float = 1.0
-    identity: float = 5.0
-    forward_cycle: float = 10.0
-    backward_cycle: float = 10.0
-
-
-@keras.saving.register_keras_serializable(package="cyclegan")
-class MeanOfEach(keras.metrics.Metric):
-    """Running means of several named scalars, held in one vector so that an update is one operation."""
-
-    def __init__(self, names: Iterable[str], name: str = "losses", **kwargs: Any) -> None:
-        super().__init__(name=name, **kwargs)
-        self.names = tuple(names)
-        self.total = self.add_variable((len(self.names),), initializer="zeros", name="total")
-        self.count = self.add_variable((), initializer="zeros", name="count")
-
-    def update_state(self, values: Losses) -> None:
-        self.total.assign_add(tf.stack([tf.cast(values[name], self.dtype) for name in self.names]))
-        self.count.assign_add(1.0)
-
-    def result(self) -> Losses:
-        means = tf.math.divide_no_nan(self.total.value, self.count.value)
-        return dict(zip(self.names, tf.unstack(means), strict=True))
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "names": self.names}
 
 
 @keras.saving.register_keras_serializable(package="cyclegan")
@@ -93,6 +65,9 @@ class CycleGAN(keras.Model):
             returns; 0 for none.
         keep_best: hold a copy of `generators` as they were at the last call of `keep`.
         seed: seed of the pools' choices.
+
+    Raises:
+        ValueError: `discriminator_batch` without image pools, or, in the first step, no more than the batch size.
     """
 
     def __init__(
@@ -111,6 +86,8 @@ class CycleGAN(keras.Model):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
+        if discriminator_batch is not None and pool_size == 0:
+            raise ValueError("discriminator_batch draws from the image pools: set pool_size above 0, or None for it")
         super().__init__(**kwargs)
         self.G_AtoB, self.G_BtoA, self.D_A, self.D_B = G_AtoB, G_BtoA, D_A, D_B
         self.image_size = (int(image_size[0]), int(image_size[1]))
@@ -127,10 +104,10 @@ class CycleGAN(keras.Model):
         self.learning_rate_factor = self.add_weight(
             name="learning_rate_factor", shape=(), dtype="float32", initializer="ones", trainable=False
         )
-        self.ema_AtoB = _copy(G_AtoB, "average") if ema_decay > 0 else None
-        self.ema_BtoA = _copy(G_BtoA, "average") if ema_decay > 0 else None
-        self.kept_AtoB = _copy(G_AtoB, "kept") if keep_best else None
-        self.kept_BtoA = _copy(G_BtoA, "kept") if keep_best else None
+        self.ema_AtoB = copy_of(G_AtoB, "average") if ema_decay > 0 else None
+        self.ema_BtoA = copy_of(G_BtoA, "average") if ema_decay > 0 else None
+        self.kept_AtoB = copy_of(G_AtoB, "kept") if keep_best else None
+        self.kept_BtoA = copy_of(G_BtoA, "kept") if keep_best else None
         self._same_channels = D_A.input_shape[-1] == D_B.input_shape[-1]
         self.built = True
 
@@ -274,7 +251,9 @@ class CycleGAN(keras.Model):
                 optimizer.learning_rate = tf.cast(rate, optimizer.learning_rate.dtype)
         take_step = self._joint_step if self.update_order == "joint" else self._sequential_step
         self._means.update_state(take_step(real_A, real_B))
-        self._update_averages()
+        if self.ema_AtoB is not None and self.ema_BtoA is not None:
+            follow(self.ema_AtoB, self.G_AtoB, self.ema_decay, self.step.value)
+            follow(self.ema_BtoA, self.G_BtoA, self.ema_decay, self.step.value)
         self.step.assign_add(1)
         return self._means.result()
 
@@ -291,7 +270,7 @@ class CycleGAN(keras.Model):
             terms_BtoA = self._generator_terms("A", fake_A, same_A, real_A, forward=cycle_B, backward=cycle_A)
             # Each cycle stands in both generators' terms; the objective counts it once, with its forward weight.
             once = replace(self.weights_AtoB, backward_cycle=0.0), replace(self.weights_BtoA, backward_cycle=0.0)
-            objective = _weighted(terms_AtoB, once[0]) + _weighted(terms_BtoA, once[1])
+            objective = weighted(terms_AtoB, once[0]) + weighted(terms_BtoA, once[1])
         self._descend("G", tape, objective, generators)
 
         shown_A, shown_B = self._shown("A", real_A, fake_A), self._shown("B", real_B, fake_B)
@@ -325,7 +304,7 @@ class CycleGAN(keras.Model):
             cycle_B = absolute_error(self._translate(self.G_AtoB, fake_A), real_B)
             cycle_A = absolute_error(self._translate(self.G_BtoA, tf.stop_gradient(fake_B)), real_A)
             terms_BtoA = self._generator_terms("A", fake_A, same_A, real_A, forward=cycle_B, backward=cycle_A)
-            objective = _weighted(terms_BtoA, self.weights_BtoA)
+            objective = weighted(terms_BtoA, self.weights_BtoA)
         self._descend("G_BtoA", tape_BtoA, objective, weights_BtoA)
         terms_A = self._discriminate_in_turn("A", *shown_A)
 
@@ -334,7 +313,7 @@ class CycleGAN(keras.Model):
             again_A = self._translate(self.G_BtoA, real_B)
             cycle_B = absolute_error(self._translate(self.G_AtoB, again_A), real_B)
             terms_AtoB = self._generator_terms("B", fake_B, same_B, real_B, forward=cycle_A, backward=cycle_B)
-            objective = _weighted(terms_AtoB, self.weights_AtoB)
+            objective = weighted(terms_AtoB, self.weights_AtoB)
         self._descend("G_AtoB", tape_AtoB, objective, weights_AtoB)
         terms_B = self._discriminate_in_turn("B", *shown_B)
         return self._report(terms_AtoB, terms_BtoA, terms_A, terms_B)
@@ -447,8 +426,14 @@ class CycleGAN(keras.Model):
         fake = pool.exchange(fake, *self._pool_choices(fake, f"pool_{domain}"))
         if pool_real is None or self.discriminator_batch is None:
             return real, fake
+        more = self.discriminator_batch - real.shape[0]
+        if more < 1:
+            raise ValueError(
+                f"discriminator_batch = {self.discriminator_batch} is no more than the batch size, {real.shape[0]}: "
+                "raise it, or set it to None"
+            )
         pool_real.exchange(real, *self._pool_choices(real, f"pool_real_{domain}"))
-        draws = self._uniform((2, self.discriminator_batch - real.shape[0]), f"more_{domain}")
+        draws = self._uniform((2, more), f"more_{domain}")
         return tf.concat([real, pool_real.sample(draws[0])], 0), tf.concat([fake, pool.sample(draws[1])], 0)
 
     def _pool(self, name: str) -> ImagePool:
@@ -468,11 +453,7 @@ class CycleGAN(keras.Model):
         return diff_augment(images, draws, self._transforms)
 
     def _uniform(self, shape: Any, purpose: str, dtype: Any = tf.float32) -> tf.Tensor:
-        """Uniform draws in [0, 1) that depend on nothing but (seed, purpose, step): a resumed run repeats them."""
-        block, place = divmod(PURPOSES.index(purpose), 4)
-        # No two purposes and seeds (below 2^38) share a number, nor does the data pipeline, which has the lowest block.
-        seed = tf.stack([tf.constant(((block + 1) << 40) + 4 * self.seed + place, tf.int64), self.step.value])
-        return tf.random.stateless_uniform(shape, seed, dtype=dtype, alg="philox")
+        return uniform(shape, purpose, self.seed, self.step.value, dtype)
 
     def _descend(
         self, group: str, tape: tf.GradientTape, objective: tf.Tensor, variables: list[keras.Variable]
@@ -480,18 +461,6 @@ class CycleGAN(keras.Model):
         """One optimizer step on `objective` for exactly these variables."""
         gradients = tape.gradient(objective, _values(variables))
         self.optimizers[group].apply(gradients, variables)
-
-    def _update_averages(self) -> None:
-        """Move the averaged generators towards the trained ones, faster in the first steps."""
-        if self.ema_AtoB is None or self.ema_BtoA is None:
-            return
-        step = tf.cast(self.step.value, tf.float32)
-        decay = tf.minimum(self.ema_decay, (1.0 + step) / (10.0 + step))
-        for average, trained in ((self.ema_AtoB, self.G_AtoB), (self.ema_BtoA, self.G_BtoA)):
-            for kept, new in zip(average.trainable_variables, trained.trainable_variables, strict=True):
-                kept.assign_add(tf.cast(1.0 - decay, kept.dtype) * (new.value - kept.value))
-            for kept, new in zip(average.non_trainable_variables, trained.non_trainable_variables, strict=True):
-                kept.assign(new.value)
 
     @property
     def _has_penalty(self) -> bool:
@@ -514,8 +483,8 @@ class CycleGAN(keras.Model):
 
     def _report(self, terms_AtoB: Losses, terms_BtoA: Losses, terms_A: Losses, terms_B: Losses) -> Losses:
         """All losses of a step by name. A generator's `total` is its own weighted sum, as in its composite model."""
-        total_AtoB = _weighted(terms_AtoB, self.weights_AtoB)
-        total_BtoA = _weighted(terms_BtoA, self.weights_BtoA)
+        total_AtoB = weighted(terms_AtoB, self.weights_AtoB)
+        total_BtoA = weighted(terms_BtoA, self.weights_BtoA)
         networks = {
             "G_AtoB": {"total": total_AtoB, **terms_AtoB},
             "G_BtoA": {"total": total_BtoA, **terms_BtoA},
@@ -572,24 +541,7 @@ class CycleGAN(keras.Model):
         self.compile(**arguments)
 
 
-PURPOSES = (
-    *("pool_A", "pool_B", "mix_A", "mix_B"),
-    *("real_A", "real_B", "fake_A", "fake_B", "fake_A for G", "fake_B for G"),
-    *("pool_real_A", "pool_real_B", "more_A", "more_B"),
-)
-"""What random numbers are drawn for."""
-
 NETWORKS = ("G_AtoB", "G_BtoA", "D_A", "D_B")
-
-
-def _weighted(terms: Losses, weights: LossWeights) -> tf.Tensor:
-    """The weighted sum of a generator's terms; a term of weight zero adds nothing to the graph."""
-    parts = [
-        tf.cast(getattr(weights, name), terms[name].dtype) * terms[name]
-        for name in GENERATOR_TERMS
-        if getattr(weights, name)
-    ]
-    return tf.add_n(parts) if parts else tf.zeros_like(terms["adversarial"])
 
 
 def _values(variables: list[keras.Variable]) -> list[tf.Variable]:
@@ -601,10 +553,3 @@ def _fresh(pattern: keras.optimizers.Optimizer, variables: list[keras.Variable])
     optimizer = type(pattern).from_config(pattern.get_config())
     optimizer.build(variables)
     return optimizer
-
-
-def _copy(network: keras.Model, suffix: str) -> keras.Model:
-    """A network of the same form with the same weights, in variables of its own."""
-    copy = type(network).from_config({**network.get_config(), "name": f"{network.name}_{suffix}"})
-    copy.set_weights(network.get_weights())
-    return copy

@@ -17,6 +17,10 @@ AdversarialName = Literal["least_squares", "vanilla", "hinge", "wasserstein"]
 ScoreLoss = Callable[[tf.Tensor], tf.Tensor]
 
 
+Losses = dict[str, tf.Tensor]
+GENERATOR_TERMS = ("adversarial", "identity", "forward_cycle", "backward_cycle")
+
+
 @dataclass(frozen=True)
 class AdversarialLoss:
     """Three scalar losses of a discriminator's scores `[N, h, w, 1]`, which are unbounded logits.
@@ -28,6 +32,26 @@ class AdversarialLoss:
     generator: ScoreLoss
     real: ScoreLoss
     fake: ScoreLoss
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the four terms of one generator's loss. The defaults are the paper's: λ = 10, identity 0.5 · λ."""
+
+    adversarial: float = 1.0
+    identity: float = 5.0
+    forward_cycle: float = 10.0
+    backward_cycle: float = 10.0
+
+
+def weighted(terms: Losses, weights: LossWeights) -> tf.Tensor:
+    """The weighted sum of a generator's terms; a term of weight zero adds nothing to the graph."""
+    parts = [
+        tf.cast(getattr(weights, name), terms[name].dtype) * terms[name]
+        for name in GENERATOR_TERMS
+        if getattr(weights, name)
+    ]
+    return tf.add_n(parts) if parts else tf.zeros_like(terms["adversarial"])
 
 
 def adversarial_loss(name: AdversarialName, label_smoothing: float = 0.0) -> AdversarialLoss:

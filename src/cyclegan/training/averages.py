@@ -1,0 +1,30 @@
+"""Moving averages of weights (Polyak and Juditsky 1992), which give steadier generators than the last step's."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+
+def copy_of(network: keras.Model, suffix: str) -> keras.Model:
+    """A network of the same form with the same weights, in variables of its own."""
+    copy = type(network).from_config({**network.get_config(), "name": f"{network.name}_{suffix}"})
+    copy.set_weights(network.get_weights())
+    return copy
+
+
+def follow(average: keras.Model, trained: keras.Model, decay: float, step: tf.Tensor) -> None:
+    """Move an average towards a trained network of the same form, faster in the first steps.
+
+    Args:
+        average: moves.
+        trained: stays. What no gradient trains, such as a normalisation's own averages, is taken over as it is.
+        decay: the share that the average keeps of itself in a step, 0…1.
+        step: steps taken before.
+    """
+    done = tf.cast(step, tf.float32)
+    share = tf.minimum(decay, (1.0 + done) / (10.0 + done))
+    for kept, new in zip(average.trainable_variables, trained.trainable_variables, strict=True):
+        kept.assign_add(tf.cast(1.0 - share, kept.dtype) * (new.value - kept.value))
+    for kept, new in zip(average.non_trainable_variables, trained.non_trainable_variables, strict=True):
+        kept.assign(new.value)
