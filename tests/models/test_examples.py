@@ -7,10 +7,12 @@ import inspect
 
 import pytest
 
-from cyclegan.models import discriminator, generator, initializers, layers
+from cyclegan.models import discriminator, generator, initializers, layers, normalization
+
+MODULES = (layers, normalization, generator, discriminator, initializers)
 
 
-@pytest.mark.parametrize("module", [layers, generator, discriminator, initializers], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_docstring_examples(module) -> None:
     outcome = doctest.testmod(module)
     assert outcome.attempted > 0
@@ -18,6 +20,11 @@ def test_docstring_examples(module) -> None:
 
 
 def test_every_layer_has_an_example() -> None:
-    own = [kind for _, kind in inspect.getmembers(layers, inspect.isclass) if kind.__module__ == layers.__name__]
+    own = [
+        kind
+        for module in (layers, normalization)
+        for _, kind in inspect.getmembers(module, inspect.isclass)
+        if kind.__module__ == module.__name__
+    ]
     assert len(own) == 7
     assert all(">>>" in (kind.__doc__ or "") for kind in own)

@@ -13,10 +13,9 @@ from cyclegan.models import build_generator, size_multiple
 from cyclegan.models.layers import (
     BilinearUpsampling2D,
     BlurPooling2D,
-    ContribInstanceNormalization,
-    InstanceNormalization,
     ReflectionPadding2D,
 )
+from cyclegan.models.normalization import ContribInstanceNormalization, InstanceNormalization
 
 TUTORIAL = {"skip": "concat", "padding": "same", "norm": "instance_contrib", "output_norm": True}
 TINY: dict[str, Any] = {"base_filters": 4, "blocks": 1, "init_gain": 0.2}

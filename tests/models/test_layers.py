@@ -15,10 +15,12 @@ from cyclegan.models.layers import (
     AddChange,
     BilinearUpsampling2D,
     BlurPooling2D,
-    ContribInstanceNormalization,
-    InstanceNormalization,
     ReflectionPadding2D,
     SpectralConv2D,
+)
+from cyclegan.models.normalization import (
+    ContribInstanceNormalization,
+    InstanceNormalization,
     batches_are_independent,
     normalization,
 )

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from cyclegan.errors import UserError
 from cyclegan.models import load_legacy_generator, size_multiple
-from cyclegan.models.layers import ContribInstanceNormalization
+from cyclegan.models.normalization import ContribInstanceNormalization
 
 Config = dict[str, Any]
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import cyclegan.models.layers  # noqa: F401  (registers the layers that a .keras file names)
+import cyclegan.models  # noqa: F401  (registers the layers that a .keras file names)
 from cyclegan.data.dataset import to_float, to_integer
 from cyclegan.data.images import BadImageError, decode
 from cyclegan.errors import UserError

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from cyclegan.models.discriminator import build_discriminator
 from cyclegan.models.generator import build_generator
-from cyclegan.models.layers import batches_are_independent
 from cyclegan.models.legacy import load_legacy_generator
+from cyclegan.models.normalization import batches_are_independent
 from cyclegan.models.sizes import size_multiple
 from cyclegan.models.summary import draw, summary_text
 

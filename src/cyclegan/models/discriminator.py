@@ -9,7 +9,9 @@ import keras
 from keras import layers as keras_layers
 
 from cyclegan.models.initializers import SeededInitializers
-from cyclegan.models.layers import SpectralConv2D, normalization, output_dtype
+from cyclegan.models.layers import SpectralConv2D
+from cyclegan.models.normalization import normalization
+from cyclegan.models.precision import output_dtype
 
 
 def build_discriminator(

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from cyclegan.errors import UserError
-from cyclegan.models.layers import ContribInstanceNormalization
+from cyclegan.models.normalization import ContribInstanceNormalization
 
 Weights = dict[str, list[np.ndarray]]
 

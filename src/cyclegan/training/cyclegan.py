@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from cyclegan.domains import Direction, Domain
-from cyclegan.models.layers import batches_are_independent
+from cyclegan.models.normalization import batches_are_independent
 from cyclegan.training.adam import FusedAdam
 from cyclegan.training.averages import copy_of, follow
 from cyclegan.training.diff_augment import Transform, diff_augment, draws_for
