@@ -356,7 +356,7 @@ def shapes_the_run(params: Params, digest: str, features: FeatureNetwork) -> dic
         "features": [features.name, features.sha256],
         "code": {
             part: code_digest(package / part)
-            for part in ("data", "evaluation", "models", "training", "params.py", "stages/networks.py")
+            for part in ("data", "evaluation", "models", "training", "params", "stages/networks.py")
         },
         "keras": keras.__version__,
         "tensorflow": tf.__version__,

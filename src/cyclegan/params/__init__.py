@@ -1,0 +1,27 @@
+"""`params.yaml` → frozen typed objects, validated once, at the edge.
+
+Deeper code receives values from these objects and never a dictionary. Everything that can be known to be wrong
+before work starts is refused here, in one line that names the key, its value and the remedy.
+"""
+
+from __future__ import annotations
+
+from cyclegan.params.data import Data
+from cyclegan.params.reading import flatten, load, read, validate
+from cyclegan.params.search import Objective, Range, Search
+from cyclegan.params.section import Size
+from cyclegan.params.whole import Params, Tracking
+
+__all__ = [
+    "Data",
+    "Objective",
+    "Params",
+    "Range",
+    "Search",
+    "Size",
+    "Tracking",
+    "flatten",
+    "load",
+    "read",
+    "validate",
+]

@@ -1,0 +1,108 @@
+"""Section `data`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from cyclegan.params.section import (
+    Channels,
+    Fraction,
+    Section,
+    Size,
+    impossible,
+    parse_size,
+)
+
+FOLDER_A = "data/fluent-emoji/trainA"
+FOLDER_B = "data/fluent-emoji/trainB"
+
+
+class Data(Section):
+    """Stages `fetch` and `split`."""
+
+    source: Annotated[str, Field(min_length=1)]
+    sha256: str | None
+    folder_A: Annotated[str, Field(min_length=1)]
+    folder_B: Annotated[str, Field(min_length=1)]
+    name: str | None
+    load_size: Literal["original"] | Size
+    channels_A: Channels
+    channels_B: Channels
+    bit_depth: Literal[8, 16]
+    val_fraction: Fraction
+    test_fraction: Fraction
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    on_bad_image: Literal["fail", "skip"]
+    labels: Literal["none", "folders"]
+
+    @field_validator("load_size", mode="before")
+    @classmethod
+    def _size(cls, value: Any) -> Any:
+        return parse_size(value, "original")
+
+    @field_validator("sha256")
+    @classmethod
+    def _sum(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[0-9a-f]{64}", value):
+            raise impossible("must be 64 hexadecimal digits in lower case, as sha256sum prints them")
+        return value
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
+            raise impossible("must be 1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        is_archive = self.source.startswith(("file:", "https:"))
+        if self.source.startswith("http:"):
+            raise impossible(f"data.source = {self.source!r}: plain http is refused; use https: or file:")
+        if is_archive and self.sha256 is None:
+            raise impossible("data.sha256 is empty: an archive needs its SHA-256 sum (run sha256sum on the file)")
+        if self.sha256 is not None and not is_archive:
+            raise impossible(
+                f"data.sha256 is only read with an archive, not with data.source: {self.source}; set it to null"
+            )
+        if self.source != "folders" and (self.folder_A, self.folder_B) != (FOLDER_A, FOLDER_B):
+            raise impossible(
+                f"data.folder_A and data.folder_B are only read with data.source: folders, not {self.source!r}; "
+                "set data.source: folders"
+            )
+        if self.labels != "none" and self.load_size == "original":
+            raise impossible(
+                f"data.labels: {self.labels} is for a classifier, which needs pictures of one size, but data.load_size "
+                "is original; set it to a number"
+            )
+        if self.val_fraction + self.test_fraction >= 0.9:
+            raise impossible("data.val_fraction + data.test_fraction leave under a tenth for training; lower them")
+        return self
+
+    @property
+    def recorded_source(self) -> str:
+        """`source` as runs record it: of an https address neither user, password, query nor fragment."""
+        if not self.source.startswith("https:"):
+            return self.source
+        parts = urlsplit(self.source)
+        return f"https://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    @property
+    def dataset(self) -> str:
+        """The name under which runs and registered models of this data appear."""
+        if self.name is not None:
+            return self.name
+        if self.source == "folders":
+            raw = f"{Path(self.folder_A).name}2{Path(self.folder_B).name}"
+        elif self.source.startswith(("file:", "https:")):
+            # What follows a ? or # of an https address may be a secret; a file's name may hold both.
+            path = urlsplit(self.source).path if self.source.startswith("https:") else self.source
+            raw = re.sub(r"\.(zip|tar|tgz|tbz2|txz|tar\.\w+)$", "", path.rstrip("/").rsplit("/", 1)[-1])
+        else:
+            raw = self.source
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", raw).strip("-._")[:64] or "dataset"

@@ -1,0 +1,97 @@
+"""Section `model`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from cyclegan.params.section import (
+    Fraction,
+    Norm,
+    Positive,
+    Section,
+    Size,
+    Upsample,
+    impossible,
+)
+
+
+class Model(Section):
+    """The networks. Both generators share one form, and so do both discriminators."""
+
+    generator: Literal["resnet", "unet", "unet_full"]
+    base_filters: Annotated[int, Field(ge=1, le=1024)]
+    blocks: Literal["auto"] | Annotated[int, Field(ge=0, le=64)]
+    skip: Literal["add", "concat"]
+    padding: Literal["reflect", "same"]
+    upsample: Upsample
+    norm: Norm
+    output_norm: bool
+    residual_output: bool
+    dropout: Fraction
+    discriminator: Literal["patch", "pixel", "tutorial"]
+    patch_layers: Annotated[int, Field(ge=1, le=5)]
+    discriminator_filters: Annotated[int, Field(ge=1, le=1024)]
+    discriminator_norm: Norm
+    spectral_norm: bool
+    init: Literal["normal", "xavier", "kaiming", "orthogonal"]
+    init_gain: Positive
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.generator != "resnet":
+            for key, only in (("blocks", "auto"), ("skip", "add"), ("padding", "same")):
+                if getattr(self, key) != only:
+                    raise impossible(
+                        f"model.{key} has no effect with model.generator: {self.generator}; set it to {only!r}"
+                    )
+            if self.upsample == "antialias":
+                raise impossible("model.upsample: antialias needs model.generator: resnet; use resize or transpose")
+        if self.discriminator != "patch" and self.patch_layers != 3:
+            raise impossible(
+                f"model.patch_layers is only read with model.discriminator: patch, not {self.discriminator!r}; "
+                "set it to 3"
+            )
+        if self.output_norm and self.norm == "none":
+            raise impossible("model.output_norm needs a normalisation, but model.norm is none; set it to false")
+        return self
+
+    def blocks_for(self, size: Size) -> int:
+        """Number of residual blocks at a training size: `auto` is the paper's 6 below 256 pixels, else 9."""
+        if self.blocks != "auto":
+            return self.blocks
+        return 9 if min(size) >= 256 else 6
+
+    def unet_depth(self, size: Size) -> int:
+        """Halvings of a U-Net: down to one pixel on the shorter side where the size allows it."""
+        return next(depth for depth in range(8, -1, -1) if all(side % 2**depth == 0 for side in size))
+
+    def size_multiple(self, size: Size) -> int:
+        """The generator's input sides must be multiples of this."""
+        return 2 ** self.unet_depth(size) if self.generator != "resnet" else 4
+
+    def objection_to(self, size: Size) -> str | None:
+        """Why these networks cannot be trained on pictures of this size, with the remedy; None where they can."""
+        multiple = self.size_multiple(size)
+        if any(side % multiple for side in size):
+            lower = [max(multiple, side // multiple * multiple) for side in size]
+            return f": each side must be a multiple of {multiple} for model.generator: {self.generator}; use {lower}"
+        if self.generator != "resnet" and self.unet_depth(size) < 4:
+            return f": model.generator: {self.generator} halves its input at least 4 times; use multiples of 16"
+        smallest = smallest_input(self)
+        if min(size) < smallest:
+            return (
+                f" is too small for model.discriminator: {self.discriminator} with {self.patch_layers} layers; "
+                f"use at least {smallest} or fewer layers"
+            )
+        return None
+
+
+def smallest_input(model: Model) -> int:
+    """Smallest image side, in pixels, for which the discriminator still has an output."""
+    if model.discriminator == "pixel":
+        return 4
+    halvings = 4 if model.discriminator == "tutorial" else model.patch_layers
+    # The reference's PatchGAN ends with two unpadded-by-one 4×4 convolutions, each of which takes one pixel.
+    return 2**halvings if model.discriminator == "tutorial" else 3 * 2**halvings

@@ -1,0 +1,53 @@
+"""What the sections of `params.yaml` have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Channels = Annotated[int, Field(ge=1, le=16)]
+Norm = Literal["instance", "instance_contrib", "batch", "none"]
+Upsample = Literal["transpose", "resize", "antialias"]
+AdversarialLoss = Literal["least_squares", "vanilla", "hinge", "wasserstein"]
+Size = tuple[int, int]
+
+
+class Section(BaseModel):
+    """Frozen, no unknown keys, no silent conversion (`"3"` is not 3)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def impossible(message: str) -> PydanticCustomError:
+    """A combination of keys that cannot work; `message` names them with the remedy."""
+    return PydanticCustomError("impossible", "{message}", {"message": message})
+
+
+def parse_size(value: Any, word: str) -> Any:
+    """Read `64` or `[height, width]` in pixels as `(height, width)`; `word` stands for itself."""
+    if value == word:
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = (value, value)
+    if isinstance(value, list | tuple) and len(value) == 2 and all(type(side) is int for side in value):
+        if min(value) < 1 or max(value) > 8192:
+            raise impossible("must be between 1 and 8192 pixels a side")
+        return tuple(value)
+    raise impossible(f"must be one number of pixels, [height, width], or {word!r}")
+
+
+def choices(kind: Any) -> Any:
+    """Two or more different values of a kind, to choose from."""
+
+    def differ(values: list) -> list:
+        if len(set(values)) < len(values):
+            raise impossible("names a value twice; name each once")
+        return values
+
+    return Annotated[list[kind], Field(min_length=2), AfterValidator(differ)]

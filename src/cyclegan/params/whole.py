@@ -1,0 +1,123 @@
+"""The other sections, and `params.yaml` as a whole."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from cyclegan.params.data import Data
+from cyclegan.params.model import Model
+from cyclegan.params.search import Search
+from cyclegan.params.section import (
+    Count,
+    Section,
+    Size,
+    impossible,
+)
+from cyclegan.params.train import Train
+
+FEATURES = "data/features/efficientnet-lite0.npz"
+"""The feature network that comes with the project."""
+
+
+class Evaluate(Section):
+    """Stage `evaluate`."""
+
+    batch_size: Annotated[int, Field(ge=1, le=1024)]
+    features: str
+    features_size: Annotated[int, Field(ge=32, le=1024)]
+    grid_images: Annotated[int, Field(ge=1, le=64)]
+    classifier_steps: Count
+
+    @field_validator("features")
+    @classmethod
+    def _network(cls, value: str) -> str:
+        if value != FEATURES and not re.fullmatch(r".+\.(h5|keras)", value):
+            raise impossible(
+                f"must be {FEATURES}, or the path of an .h5 file (Keras' ImageNet weights of Inception-v3) or of a "
+                ".keras file"
+            )
+        return value
+
+
+class Gates(Section):
+    """The figure that decides, for each direction."""
+
+    AtoB: Annotated[str, Field(min_length=1)]
+    BtoA: Annotated[str, Field(min_length=1)]
+
+
+class Registry(Section):
+    """Stage `register`."""
+
+    gate: Gates
+
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _same_both_ways(cls, value: Any) -> Any:
+        # Which figures there are depends on the data; stage `register` refuses the others.
+        if isinstance(value, str):
+            return {"AtoB": value, "BtoA": value}
+        if not isinstance(value, dict):
+            raise impossible("must be auto, the name of a test figure such as pair_psnr, or {AtoB: name, BtoA: name}")
+        return value
+
+
+class Tracking(Section):
+    """Where MLflow runs are kept. Shapes no result, so no stage depends on it."""
+
+    uri: str | None
+    experiment: str | None
+    offline: bool
+
+
+class Params(Section):
+    """The whole of `params.yaml`."""
+
+    data: Data
+    model: Model
+    search: Search
+    train: Train
+    evaluate: Evaluate
+    registry: Registry
+    tracking: Tracking
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        weights = self.train.loss_weights.identity
+        if self.data.channels_A != self.data.channels_B:
+            if weights.AtoB > 0 or weights.BtoA > 0:
+                raise impossible(
+                    f"train.loss_weights.identity compares a generator's output with its input, but data.channels_A = "
+                    f"{self.data.channels_A} and data.channels_B = {self.data.channels_B}; set the identity weight to 0"
+                )
+            if self.model.residual_output:
+                raise impossible(
+                    "model.residual_output adds the input to the output, but data.channels_A and data.channels_B "
+                    "differ; set it to false"
+                )
+        if self.train.gradient_checkpointing and (
+            self.model.generator != "resnet" or self.model.norm == "batch" or self.model.dropout > 0
+        ):
+            raise impossible(
+                "train.gradient_checkpointing computes residual blocks twice: it needs model.generator: resnet with "
+                "model.dropout: 0 and a model.norm other than batch; set it to false"
+            )
+        crop, load = self.train.crop_size, self.data.load_size
+        if crop != "whole" and load != "original" and (crop[0] > load[0] or crop[1] > load[1]):
+            raise impossible(f"train.crop_size {list(crop)} is larger than data.load_size {list(load)}; lower it")
+        if self.training_size is not None:
+            reason = self.model.objection_to(self.training_size)
+            if reason is not None:
+                name = "data.load_size" if crop == "whole" else "train.crop_size"
+                raise impossible(f"{name} {list(self.training_size)}{reason}")
+        return self
+
+    @property
+    def training_size(self) -> Size | None:
+        """`(height, width)` of the pictures that the networks are trained on; None where it follows from the data."""
+        if self.train.crop_size != "whole":
+            return self.train.crop_size
+        return None if self.data.load_size == "original" else self.data.load_size
