@@ -100,6 +100,12 @@ def test_the_classifier_learns_and_repeats_itself() -> None:
         np.testing.assert_array_equal(weights, others)
 
 
+def test_the_classifier_halves_large_pictures() -> None:
+    classifier = train_classifier(np.zeros((2, 130, 300, 1), np.uint8), np.array([0, 1]), 2, steps=1)
+    (first, *_) = (layer for layer in classifier.layers if isinstance(layer, keras.layers.Conv2D))
+    assert first.input.shape[1:3] == (32, 75)
+
+
 def test_the_right_translation_is_worth_labels_of_the_target(evaluation: Evaluation) -> None:
     figures = evaluation.metrics["AtoB"]
     assert figures["supervised"]["transfer_accuracy"] > 0.9

@@ -8,16 +8,16 @@ import tensorflow as tf
 from keras import layers
 
 BATCH_SIZE = 64
-LARGEST_SIDE = 64
-"""Of a picture as the classifier sees it; bounds its time."""
+SHORTER_SIDE = 64
+"""Of a picture as the classifier sees it, at most; larger ones would take it much longer."""
 SMALLEST_SIDE = 7
 """Of a feature map that is still halved."""
 DESCRIPTION = (
-    f"pictures halved to at most {LARGEST_SIDE} pixels; two 3×3 convolutions of 24, 48, 96, 128 filters, each with "
-    f"instance normalisation and ReLU, and max pooling, while a side has {SMALLEST_SIDE} pixels; a layer of 128, "
-    f"dropout of a quarter; Adam, 0.002 with cosine decay, batches of {BATCH_SIZE}; pictures at random shifted by up "
-    "to 15 %, turned by up to 20 degrees and stretched by up to 20 % each way, with noise of standard deviation 0.15 "
-    "in 0…1"
+    f"pictures halved until their shorter side has at most {SHORTER_SIDE} pixels; two 3×3 convolutions of 24, 48, 96, "
+    f"128 filters, each with instance normalisation and ReLU, and max pooling while a side has {SMALLEST_SIDE} pixels; "
+    f"a layer of 128, dropout of a quarter; Adam, 0.002 with cosine decay, batches of {BATCH_SIZE}; pictures at random "
+    "shifted by up to 15 %, turned by up to 20 degrees and stretched by up to 20 % each way, with noise of standard "
+    "deviation 0.15 in 0…1"
 )
 """For the protocol."""
 
@@ -60,8 +60,8 @@ def _build(shape: tuple[int, ...], classes: int, top: int, seed: int) -> keras.M
 
     image = keras.Input(shape)
     x = layers.Rescaling(2 / top, offset=-1)(image)
-    while min(x.shape[1:3]) > LARGEST_SIDE:
-        x = layers.AveragePooling2D()(x)
+    while min(x.shape[1:3]) > SHORTER_SIDE:
+        x = layers.AveragePooling2D(2)(x)
     x = layers.RandomTranslation(0.15, 0.15, fill_mode="nearest", seed=next(seeds))(x)
     x = layers.RandomRotation(20 / 360, fill_mode="nearest", seed=next(seeds))(x)
     x = layers.RandomZoom(0.2, 0.2, fill_mode="nearest", seed=next(seeds))(x)

@@ -41,7 +41,7 @@ def build_discriminator(
         layers: number of halvings of `patch`; 1 to 5 see 16, 34, 70, 142, 286 pixels. The others have a fixed
             number.
         base_filters: width of the first layer; doubles with each layer up to eightfold.
-        norm: see `layers.normalization`; the first and the last layer have none.
+        norm: see `normalization.normalization`; the first and the last layer have none.
         spectral_norm: divide each kernel by its largest singular value, see `layers.SpectralConv2D`.
         init, init_gain, seed: see `initializers.SeededInitializers`.
         name: name of the model.

@@ -65,7 +65,7 @@ def build_generator(
         upsample: `transpose` (transposed convolutions); `resize` (bilinear, then a convolution; avoids
             checkerboards, Odena et al. 2016); `antialias` (`resize`, and halving by a blur after an unstrided
             convolution, as in CUT; `resnet` only).
-        norm: see `layers.normalization`. The U-Net's outermost and innermost halvings have none: at 1×1 pixel an
+        norm: see `normalization.normalization`. The U-Net's outermost and innermost halvings have none: at 1×1 pixel an
             instance norm would return a constant.
         output_norm: normalise the last convolution before tanh, as the Keras tutorial does.
         residual_output: the network computes a change to the input, see `layers.AddChange`; starts near the

@@ -8,14 +8,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from cyclegan.models.normalization import Shape, register
 from cyclegan.models.precision import statistics_dtype
 
-Shape = tuple[int | None, ...]
 
-_register = keras.saving.register_keras_serializable(package="cyclegan")
-
-
-@_register
+@register
 class ReflectionPadding2D(keras.layers.Layer):
     """Pads height and width by mirroring the image at its border; the border pixels are not repeated.
 
@@ -54,7 +51,7 @@ def _sides(padding: int) -> list[list[int]]:
     return [[0, 0], [padding, padding], [padding, padding], [0, 0]]
 
 
-@_register
+@register
 class BlurPooling2D(keras.layers.Layer):
     """Halves height and width: blur with [1, 2, 1] / 4 each way, reflected at the border, then every second pixel.
 
@@ -117,7 +114,7 @@ def _rows(x: tf.Tensor, axis: int, start: int | None, stop: int | None) -> tf.Te
     return x[(slice(None),) * axis + (slice(start, stop),)]
 
 
-@_register
+@register
 class BilinearUpsampling2D(keras.layers.Layer):
     """Doubles height and width by bilinear interpolation between pixel centres, the border pixels repeated.
 
@@ -143,7 +140,7 @@ class BilinearUpsampling2D(keras.layers.Layer):
         return (batch, *doubled, channels)
 
 
-@_register
+@register
 class AddChange(keras.layers.Layer):
     """Applies a change to an image and stays in range: y = clip(image + change, -1, 1).
 
@@ -180,7 +177,7 @@ def _clip_to_range(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], 
     return tf.clip_by_value(values, -1.0, 1.0), gradient
 
 
-@_register
+@register
 class SpectralConv2D(keras.layers.Conv2D):
     """Conv2D whose kernel is divided by its largest singular value (Miyato et al. 2018, arXiv:1802.05957).
 

@@ -12,7 +12,7 @@ from cyclegan.models.precision import statistics_dtype
 
 Shape = tuple[int | None, ...]
 
-_register = keras.saving.register_keras_serializable(package="cyclegan")
+register = keras.saving.register_keras_serializable(package="cyclegan")
 
 
 def normalization(kind: str, name: str, gamma_initializer: Any = "ones") -> keras.layers.Layer | None:
@@ -101,7 +101,7 @@ def _standardized(
     return run(inputs, gamma, beta)
 
 
-@_register
+@register
 class InstanceNormalization(keras.layers.Layer):
     """Instance normalisation: y = gamma * (x - mean) / sqrt(variance + epsilon) + beta.
 
@@ -153,7 +153,7 @@ class InstanceNormalization(keras.layers.Layer):
         }
 
 
-@_register
+@register
 class ContribInstanceNormalization(keras.layers.Layer):
     """keras-contrib's InstanceNormalization: y = gamma * (x - mean) / (deviation + epsilon) + beta.
 

@@ -15,9 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from cyclegan.errors import UserError
-from cyclegan.params.section import (
-    Section,
-)
+from cyclegan.params.section import Section
 from cyclegan.params.whole import Params
 
 

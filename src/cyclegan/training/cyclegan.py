@@ -1,4 +1,4 @@
-"""CycleGAN as a Keras model: the one place where weights move.
+"""CycleGAN as a Keras model: what is updated, on what, in which order.
 
 Read `train_step` first, then `_joint_step` (the default) and `_sequential_step` (the tutorial's order). Gradients are
 always taken for an explicit list of variables; no `trainable` flag is ever toggled.
@@ -59,12 +59,12 @@ class CycleGAN(keras.Model):
             on a fake picture, G_AtoB, and D_B likewise (the tutorial and the original Torch code).
         pool_size: pictures held in each image pool; 0 for none.
         discriminator_batch: real pictures, and translations, that a discriminator learns from in a step. Those beyond
-            the batch's own are drawn from its image pool and from one of real pictures, which needs `pool_size` above 0
-            and more than the batch size. None: the batch's own only.
+            the batch's own are drawn from its image pool and from one of real pictures. It needs `pool_size` above 0,
+            and must itself be above the batch size. None: the batch's own only.
         ema_decay: weight decay of the exponential moving average of the generators' weights, which `generators` then
             returns; 0 for none.
         keep_best: hold a copy of `generators` as they were at the last call of `keep`.
-        seed: seed of the pools' choices.
+        seed: seed of all random choices of a step, below 2^38.
 
     Raises:
         ValueError: `discriminator_batch` without image pools, or, in the first step, no more than the batch size.
@@ -98,8 +98,8 @@ class CycleGAN(keras.Model):
         self.keep_best = keep_best
         self.seed = seed
         self.pool_A, self.pool_B = self._pool("A"), self._pool("B")
-        self.pool_real_A = self._pool("real_A") if discriminator_batch else None
-        self.pool_real_B = self._pool("real_B") if discriminator_batch else None
+        self.pool_real_A = self._pool("real_A") if discriminator_batch is not None else None
+        self.pool_real_B = self._pool("real_B") if discriminator_batch is not None else None
         self.step = self.add_weight(name="step", shape=(), dtype="int64", initializer="zeros", trainable=False)
         self.learning_rate_factor = self.add_weight(
             name="learning_rate_factor", shape=(), dtype="float32", initializer="ones", trainable=False
@@ -191,15 +191,13 @@ class CycleGAN(keras.Model):
         ):
             raise ValueError("update_order='joint' counts each cycle once: its two weights must be equal")
         on_gpu = bool(tf.config.get_visible_devices("GPU"))
-        if jit_compile == "auto":
-            jit_compile = on_gpu
         if on_gpu:
             for network in (self.G_AtoB, self.G_BtoA, self.D_A, self.D_B):
                 pad_channels(network)
         # Keras' own optimizer slot stays empty: a default left there would be reported as if it were in use.
         super().compile(
             optimizer=None,
-            jit_compile=jit_compile,
+            jit_compile=on_gpu if jit_compile == "auto" else jit_compile,
             steps_per_execution=steps_per_execution,
             run_eagerly=run_eagerly,
         )
@@ -245,6 +243,11 @@ class CycleGAN(keras.Model):
         Returns the running means of every loss since the metrics were last reset, each measured before its own update.
         """
         real_A, real_B, _ = keras.utils.unpack_x_y_sample_weight(data)
+        if self.discriminator_batch is not None and self.discriminator_batch <= real_A.shape[0]:
+            raise ValueError(
+                f"discriminator_batch = {self.discriminator_batch} is no more than the batch size, {real_A.shape[0]}: "
+                "raise it, or set it to None"
+            )
         if self.schedule is not None:
             rate = self.schedule(self.step.value) * self.learning_rate_factor.value
             for optimizer in self.optimizers.values():
@@ -426,14 +429,8 @@ class CycleGAN(keras.Model):
         fake = pool.exchange(fake, *self._pool_choices(fake, f"pool_{domain}"))
         if pool_real is None or self.discriminator_batch is None:
             return real, fake
-        more = self.discriminator_batch - real.shape[0]
-        if more < 1:
-            raise ValueError(
-                f"discriminator_batch = {self.discriminator_batch} is no more than the batch size, {real.shape[0]}: "
-                "raise it, or set it to None"
-            )
         pool_real.exchange(real, *self._pool_choices(real, f"pool_real_{domain}"))
-        draws = self._uniform((2, more), f"more_{domain}")
+        draws = self._uniform((2, self.discriminator_batch - real.shape[0]), f"more_{domain}")
         return tf.concat([real, pool_real.sample(draws[0])], 0), tf.concat([fake, pool.sample(draws[1])], 0)
 
     def _pool(self, name: str) -> ImagePool:
@@ -453,6 +450,7 @@ class CycleGAN(keras.Model):
         return diff_augment(images, draws, self._transforms)
 
     def _uniform(self, shape: Any, purpose: str, dtype: Any = tf.float32) -> tf.Tensor:
+        """See `draws.uniform`."""
         return uniform(shape, purpose, self.seed, self.step.value, dtype)
 
     def _descend(

@@ -11,7 +11,7 @@ PURPOSES = (
     *("real_A", "real_B", "fake_A", "fake_B", "fake_A for G", "fake_B for G"),
     *("pool_real_A", "pool_real_B", "more_A", "more_B"),
 )
-"""What random numbers are drawn for."""
+"""What random numbers are drawn for. A new purpose goes to the end: its place is part of the numbers."""
 
 
 def uniform(shape: Any, purpose: str, seed: int, step: tf.Tensor, dtype: Any = tf.float32) -> tf.Tensor:

@@ -15,10 +15,11 @@ import tensorflow as tf
 
 AdversarialName = Literal["least_squares", "vanilla", "hinge", "wasserstein"]
 ScoreLoss = Callable[[tf.Tensor], tf.Tensor]
-
-
 Losses = dict[str, tf.Tensor]
+"""Scalars by name."""
+
 GENERATOR_TERMS = ("adversarial", "identity", "forward_cycle", "backward_cycle")
+"""Of a generator's loss, as `LossWeights` names them."""
 
 
 @dataclass(frozen=True)
