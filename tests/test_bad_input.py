@@ -1142,8 +1142,7 @@ CASES = {
     "train with a choice that is not measured": Case(
         "train",
         split_done,
-        "train.select = 'kid': the validation split yields no such figure; use last, or one of "
-        "val_AtoB/cycle_l1, val_AtoB/identity_l1, val_BtoA/cycle_l1, val_BtoA/identity_l1",
+        "train.select = 'auto': the validation split yields no such figure; use last",
     ),
     "train without the feature network": Case(
         "train",

@@ -192,8 +192,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (PLATEAU | {"train__plateau": None}, "train.plateau is null: train.lr_policy: plateau needs it; set it to {metric"),
     ({"train__plateau": PLATEAU["train__plateau"]}, "train.plateau is only read with train.lr_policy: plateau, not"),
     (PLATEAU | {"train__plateau__metric": "val_AtoB/psn"}, "must be a validation figure: kid, or one that ends in"),
-    ({"train__select": "cycle_l1"}, "train.select = 'cycle_l1': must be last, kid, pair_psnr or pair_ssim, or one of"),
-    ({"train__select": "val_AtoC/kid"}, "train.select = 'val_AtoC/kid': must be last, kid, pair_psnr or pair_ssim"),
+    (
+        {"train__select": "cycle_l1"},
+        "train.select = 'cycle_l1': must be auto, last, kid, pair_psnr or pair_ssim, or one of",
+    ),
+    (
+        {"train__select": "val_AtoC/kid"},
+        "train.select = 'val_AtoC/kid': must be auto, last, kid, pair_psnr or pair_ssim",
+    ),
     ({"train__select": "last", "train__early_stop": 3}, "train.early_stop needs a figure to watch, but train.select"),
     (
         {"evaluate__features": "resnet50"},

@@ -96,6 +96,7 @@ def test_what_the_generators_are_chosen_by_is_known_before_training(tmp_path: Pa
     dataset = packed(tmp_path, params, paired=False)
     with pytest.raises(UserError, match=r"train\.select = 'pair_ssim'.*use last, or one of .*val_BtoA/kid"):
         training_plan(params, dataset)
+    assert training_plan(tiny(train={"lr_policy": "constant", "select": "auto"}), dataset).selection == Selection("kid")
     chosen = training_plan(tiny(train={"lr_policy": "constant", "select": "kid", "early_stop": 4}), dataset)
     assert chosen.selection == Selection("kid", 4)
     assert training_plan(tiny(train={"lr_policy": "constant", "select": "last"}), dataset).selection is None

@@ -63,6 +63,15 @@ def test_a_figure_that_is_not_measured_is_refused() -> None:
         Selection("kid").require(["val_AtoB/kid"])
 
 
+def test_auto_takes_true_pairs_where_there_are_any() -> None:
+    unpaired = ["val_AtoB/cycle_l1", "val_AtoB/kid", "val_BtoA/cycle_l1", "val_BtoA/kid"]
+    assert Selection.of("auto", 3, unpaired) == Selection("kid", 3)
+    assert Selection.of("auto", 3, [*unpaired, "val_AtoB/pair_psnr", "val_BtoA/pair_psnr"]) == Selection("pair_psnr", 3)
+    assert Selection.of("last", None, unpaired) is None
+    with pytest.raises(UserError, match=r"train\.select = 'auto': .* use last$"):
+        Selection.of("auto", None, ["val_AtoB/cycle_l1", "val_BtoA/cycle_l1"])
+
+
 class Silent:
     """Hears nothing, and breaks the training off where it is asked to."""
 

@@ -119,14 +119,16 @@ class Train(Section):
     @classmethod
     def _selectable(cls, value: str) -> str:
         # Cycle and identity figures are perfect for a generator that does nothing.
-        if value != "last" and not re.fullmatch(r"(val_(AtoB|BtoA)/)?(kid|pair_psnr|pair_ssim)", value):
-            raise impossible("must be last, kid, pair_psnr or pair_ssim, or one of a single direction: val_AtoB/kid")
+        if not re.fullmatch(r"auto|last|(val_(AtoB|BtoA)/)?(kid|pair_psnr|pair_ssim)", value):
+            raise impossible(
+                "must be auto, last, kid, pair_psnr or pair_ssim, or one of a single direction: val_AtoB/kid"
+            )
         return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.early_stop is not None and self.select == "last":
-            raise impossible("train.early_stop needs a figure to watch, but train.select is last; set it to kid")
+            raise impossible("train.early_stop needs a figure to watch, but train.select is last; set it to auto")
         weights = self.loss_weights
         for direction in ("AtoB", "BtoA"):
             if not any(getattr(getattr(weights, term), direction) for term in LossWeights.model_fields):

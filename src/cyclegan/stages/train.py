@@ -122,8 +122,8 @@ class Session:
     def kept(self) -> Kept:
         """Which evaluation that is."""
         selection, row = self.plan.selection, self.kept_row
-        value = None if selection is None else selection.value(row)
-        return Kept(self.params.train.select, int(row["step"]), row["epoch"], value)
+        select, value = ("last", None) if selection is None else (selection.metric, selection.value(row))
+        return Kept(select, int(row["step"]), row["epoch"], value)
 
     @property
     def over_time(self) -> SamplesOverTime:
@@ -268,9 +268,7 @@ def training_plan(params: Params, dataset: PackedDataset) -> Plan:
             does not allow.
     """
     options = params.train
-    selection = None if options.select == "last" else Selection(options.select, options.early_stop)
-    if selection is not None:
-        selection.require(validation_series(dataset))
+    selection = Selection.of(options.select, options.early_stop, validation_series(dataset))
     plateau = None if options.plateau is None else Plateau(**options.plateau.model_dump())
     if plateau is not None:
         plateau.require(validation_series(dataset))

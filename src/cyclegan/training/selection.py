@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from cyclegan.domains import DIRECTIONS
 from cyclegan.errors import UserError
 
+FIGURES = ("pair_psnr", "pair_ssim", "kid")
+"""By which generators may be chosen: cycle and identity figures are perfect for those that do nothing."""
+
 
 def better_when_lower(figure: str) -> bool:
     """Whether a validation figure, such as `val_AtoB/kid` or `pair_psnr`, is an error rather than a score."""
@@ -35,17 +38,42 @@ class Selection:
             return (self.metric,)
         return tuple(f"val_{direction}/{self.metric}" for direction in DIRECTIONS)
 
-    def require(self, available: Iterable[str]) -> None:
+    @classmethod
+    def of(cls, select: str, patience: int | None, available: Iterable[str]) -> Selection | None:
+        """What `train.select` asks for: None for `last`; `auto` is `pair_psnr` where there are true pairs, else `kid`.
+
+        Args:
+            select: `auto`, `last` or a metric.
+            patience: see the class.
+            available: the validation series of this data.
+
+        Raises:
+            UserError: the metric is not measured; the message lists what is.
+        """
+        if select == "last":
+            return None
+        series = set(available)
+        automatic = "pair_psnr" if "val_AtoB/pair_psnr" in series else "kid"
+        selection = cls(automatic if select == "auto" else select, patience)
+        selection.require(series, select)
+        return selection
+
+    def require(self, available: Iterable[str], asked: str | None = None) -> None:
         """Check that the metric is measured.
+
+        Args:
+            available: the validation series of this data.
+            asked: what the user wrote to get this metric; default: the metric.
 
         Raises:
             UserError: it is not; the message lists what is.
         """
-        names = sorted(available)
-        if not set(self.series) <= set(names):
+        series = set(available)
+        if not set(self.series) <= series:
+            names = sorted(name for name in series if name.rpartition("/")[2] in FIGURES)
+            others = f", or one of {', '.join(names)}" if names else ""
             raise UserError(
-                f"train.select = {self.metric!r}: the validation split yields no such figure; "
-                f"use last, or one of {', '.join(names) or '(none)'}"
+                f"train.select = {asked or self.metric!r}: the validation split yields no such figure; use last{others}"
             )
 
     def value(self, figures: Mapping[str, float]) -> float:
