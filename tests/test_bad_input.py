@@ -1060,17 +1060,17 @@ CASES = {
     "preset quite unknown": Case(
         "preset qqq",
         nothing,
-        "preset 'qqq' does not exist; there are: digits, emoji, horse2zebra, quickstart, tutorial",
+        "preset 'qqq' does not exist; there are: digits, horse2zebra, quickstart, tutorial",
     ),
     "preset outside its folder": Case(
         "preset ../params",
         nothing,
-        "preset '../params' does not exist; there are: digits, emoji, horse2zebra, quickstart, tutorial",
+        "preset '../params' does not exist; there are: digits, horse2zebra, quickstart, tutorial",
     ),
     "preset of nothing": Case(
         "preset ",
         nothing,
-        "preset '' does not exist; there are: digits, emoji, horse2zebra, quickstart, tutorial",
+        "preset '' does not exist; there are: digits, horse2zebra, quickstart, tutorial",
     ),
     "preset broken": Case(
         "preset mine",
