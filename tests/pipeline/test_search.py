@@ -301,7 +301,7 @@ def test_trainings_are_trials_and_go_on_after_a_kill(make_sandbox: MakeSandbox) 
             "repeats": 2,
             "fidelity": {**fidelity, "base_filters": None, "discriminator_filters": None},
         },
-        train={"checkpoint_every": 1e-9, "epochs": 1},
+        train={"checkpoint_every": 1e-9, "epochs": 1, "select": "kid"},
     )
     with running(sandbox, "cyclegan", "search") as search:
         wait_for(lambda: bool(list(sandbox.root.glob(".search/*/trial-1/step-*.sha256"))), seconds=300)
