@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from cyclegan.params.section import (
     AdversarialLoss,
@@ -16,13 +16,23 @@ from cyclegan.params.section import (
     Section,
     Size,
     Upsample,
-    choices,
     impossible,
     parse_size,
 )
 
 
-class Range(Section):
+class _Bounds(Section):
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low >= self.high:
+            raise impossible(f"low = {self.low} must be below high = {self.high}")
+        return self
+
+
+class Range(_Bounds):
     """Numbers between two bounds, both included."""
 
     low: NotNegative
@@ -31,24 +41,27 @@ class Range(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.low >= self.high:
-            raise impossible(f"low = {self.low} must be below high = {self.high}")
         if self.scale == "log" and self.low == 0:
             raise impossible("scale: log cannot reach low = 0; raise low above 0 or use scale: linear")
         return self
 
 
-class WholeRange(Section):
+class WholeRange(_Bounds):
     """Whole numbers between two bounds, both included."""
 
     low: Annotated[int, Field(ge=0, le=64)]
     high: Annotated[int, Field(ge=1, le=64)]
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.low >= self.high:
-            raise impossible(f"low = {self.low} must be below high = {self.high}")
-        return self
+
+def choices(kind: Any) -> Any:
+    """Two or more different values of a kind, to choose from."""
+
+    def differ(values: list) -> list:
+        if len(set(values)) < len(values):
+            raise impossible("names a value twice; name each once")
+        return values
+
+    return Annotated[list[kind], Field(min_length=2), AfterValidator(differ)]
 
 
 class SearchSpace(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -40,14 +40,3 @@ def parse_size(value: Any, word: str) -> Any:
             raise impossible("must be between 1 and 8192 pixels a side")
         return tuple(value)
     raise impossible(f"must be one number of pixels, [height, width], or {word!r}")
-
-
-def choices(kind: Any) -> Any:
-    """Two or more different values of a kind, to choose from."""
-
-    def differ(values: list) -> list:
-        if len(set(values)) < len(values):
-            raise impossible("names a value twice; name each once")
-        return values
-
-    return Annotated[list[kind], Field(min_length=2), AfterValidator(differ)]

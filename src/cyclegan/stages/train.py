@@ -268,10 +268,11 @@ def training_plan(params: Params, dataset: PackedDataset) -> Plan:
             does not allow.
     """
     options = params.train
-    selection = Selection.of(options.select, options.early_stop, validation_series(dataset))
+    series = validation_series(dataset)
+    selection = Selection.of(options.select, options.early_stop, series)
     plateau = None if options.plateau is None else Plateau(**options.plateau.model_dump())
     if plateau is not None:
-        plateau.require(validation_series(dataset))
+        plateau.require(series)
     counts = [len(dataset.images(domain, "train")) for domain in DOMAINS]
     automatic = steps_per_epoch(max(counts), options.batch_size)
     return Plan(
