@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from cyclegan.tracking.journal import ENTRIES, Journal, journals, only_user
+from cyclegan.tracking.journal import ENTRIES, Journal, journals, only_user, read_picture
 
 WRITER = """
 import sys
@@ -59,7 +58,7 @@ def test_what_was_delivered_is_gone_once_all_is(tmp_path: Path) -> None:
     journal.append({"kind": "files", "file": files})
     assert (journal.folder / files / "a.txt").read_text() == "a"
     np.testing.assert_array_equal(
-        np.asarray(Image.open(journal.folder / picture)), np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+        read_picture(journal.folder / picture), np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     )
     assert [entry["step"] for entry in journal.oldest(3)] == [0, 1, 2]
     journal.drop(3)

@@ -233,8 +233,8 @@ class TrackedRun:
             return
         assert self._delivery is not None
         with tempfile.TemporaryDirectory() as folder:
-            write_picture(Path(folder) / "picture.png", image)
-            self._delivery.apply([stamped({**entry, "file": "picture.png"})], Path(folder))
+            write_picture(Path(folder) / "picture", image)
+            self._delivery.apply([stamped({**entry, "file": "picture"})], Path(folder))
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Store a file, or the contents of a folder, under `folder` of the run's artifacts."""
