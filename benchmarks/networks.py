@@ -19,8 +19,10 @@ def pictures(size: int, batch: int, count: int = 4) -> np.ndarray:
     """Smooth random pictures of both domains, `[2, count, batch, size, size, 3]` float32 in [-1, 1]."""
     draws = np.random.default_rng(0)
     place = np.linspace(0, 2 * np.pi, size, dtype=np.float32)
-    wave, phase = draws.uniform(0.5, 4, (6, 2, count, batch, 3)), draws.uniform(0, 6, (6, 2, count, batch, 3))
-    wave, phase = (value.astype(np.float32)[..., None, None, :] for value in (wave, phase))
+    wave, phase = (
+        draws.uniform(low, high, (6, 2, count, batch, 3)).astype(np.float32)[..., None, None, :]
+        for low, high in ((0.5, 4), (0, 6))
+    )
     rows, columns = place[:, None, None], place[None, :, None]
     return np.tanh(
         sum(np.sin(w * (rows if n % 2 else columns) + p) for n, (w, p) in enumerate(zip(wave, phase, strict=True)))

@@ -108,7 +108,7 @@ class TutorialLoop:
         zeros = np.zeros_like(ones)
         fake_A, fake_B = self.g_BtoA.predict(real_B, verbose=0), self.g_AtoB.predict(real_A, verbose=0)
         fake_A, fake_B = self.exchange("A", fake_A), self.exchange("B", fake_B)
-        losses = {}
+        losses: dict[str, float] = {}
         losses |= _named("G_BtoA", self.c_BtoA.train_on_batch([real_B, real_A], [ones, real_A, real_B, real_A]))
         losses["D_A/real"] = self.d_A.train_on_batch(real_A, ones)
         losses["D_A/fake"] = self.d_A.train_on_batch(fake_A, zeros)
