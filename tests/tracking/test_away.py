@@ -18,13 +18,9 @@ import pytest
 from cyclegan.errors import UserError
 from cyclegan.project import Project
 from cyclegan.tracking.journal import Journal, journals
-from cyclegan.tracking.runs import (
-    REPLACES_TAG,
-    DatasetInput,
-    TrackedRun,
-    close_stale_runs,
-    deliver_waiting,
-)
+from cyclegan.tracking.leftovers import close_stale_runs, deliver_waiting
+from cyclegan.tracking.opening import REPLACES_TAG, DatasetInput
+from cyclegan.tracking.runs import TrackedRun
 from cyclegan.tracking.store import Store, waiting
 from mlflow_server import Server
 

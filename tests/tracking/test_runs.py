@@ -15,7 +15,9 @@ from mlflow.entities import Run
 from PIL import Image
 
 from cyclegan.errors import UserError
-from cyclegan.tracking.runs import DatasetInput, TrackedRun, _close_if_stale, close_stale_runs
+from cyclegan.tracking.leftovers import _close_if_stale, close_stale_runs
+from cyclegan.tracking.opening import DatasetInput
+from cyclegan.tracking.runs import TrackedRun
 from cyclegan.tracking.store import LOCK_TAG, Store
 
 TRAINING = """

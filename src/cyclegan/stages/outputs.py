@@ -14,7 +14,9 @@ from cyclegan.domains import DIRECTIONS, Direction
 from cyclegan.errors import UserError
 from cyclegan.params import Tracking
 from cyclegan.project import Project
-from cyclegan.tracking.runs import TrackedRun, away_is_an_error, deliver_waiting
+from cyclegan.tracking.leftovers import deliver_waiting
+from cyclegan.tracking.opening import away_is_an_error
+from cyclegan.tracking.runs import TrackedRun
 from cyclegan.tracking.store import Store, open_store, waiting
 
 

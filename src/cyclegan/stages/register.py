@@ -22,8 +22,8 @@ from cyclegan.stages.outputs import (
     test_figures,
     training_run,
 )
+from cyclegan.tracking.opening import away_is_an_error
 from cyclegan.tracking.provenance import tags
-from cyclegan.tracking.runs import away_is_an_error
 
 
 def run(project: Project) -> None:

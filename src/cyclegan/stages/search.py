@@ -60,8 +60,9 @@ def _search(project: Project, params: Params, folder: Path, workers: int, storag
             raise UserError(f"another process runs the search {search.name} here; wait for it or end it")
         # Not before all that may be refused, since they take seconds to load.
         from cyclegan.search.report import conclude, write_result
+        from cyclegan.tracking.leftovers import close_stale_runs
         from cyclegan.tracking.provenance import tags
-        from cyclegan.tracking.runs import TrackedRun, close_stale_runs
+        from cyclegan.tracking.runs import TrackedRun
         from cyclegan.tracking.store import open_store
 
         # Before the workers, which would break each other in creating it.

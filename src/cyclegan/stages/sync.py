@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cyclegan.params import load
 from cyclegan.project import Project
-from cyclegan.tracking.runs import deliver_waiting
+from cyclegan.tracking.leftovers import deliver_waiting
 from cyclegan.tracking.store import open_store
 
 

@@ -39,8 +39,10 @@ from cyclegan.stages.orphans import ends_with_dvc
 from cyclegan.stages.outputs import opened_store
 from cyclegan.stages.over_time import SamplesOverTime
 from cyclegan.stages.series import VALIDATION_FIGURES, validation_series
+from cyclegan.tracking.leftovers import close_stale_runs
+from cyclegan.tracking.opening import DatasetInput
 from cyclegan.tracking.provenance import data_digest, tags
-from cyclegan.tracking.runs import DatasetInput, TrackedRun, close_stale_runs
+from cyclegan.tracking.runs import TrackedRun
 from cyclegan.tracking.store import waiting
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN

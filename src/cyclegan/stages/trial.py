@@ -24,8 +24,10 @@ from cyclegan.project import Project
 from cyclegan.search.space import variant
 from cyclegan.stages.features import feature_network
 from cyclegan.stages.train import Session, recorded_params
+from cyclegan.tracking.leftovers import close_stale_runs
+from cyclegan.tracking.opening import DatasetInput
 from cyclegan.tracking.provenance import tags
-from cyclegan.tracking.runs import DatasetInput, TrackedRun, close_stale_runs
+from cyclegan.tracking.runs import TrackedRun
 from cyclegan.tracking.store import open_store
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.device import prepare_device

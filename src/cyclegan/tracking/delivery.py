@@ -161,6 +161,13 @@ class Delivery:
             self._past.note_image(entry["key"], entry["step"])
 
 
+def deliver_all(journal: Journal, delivery: Delivery) -> None:
+    """Bring all of a journal that nobody writes to into its run."""
+    while entries := journal.oldest(AT_ONCE):
+        delivery.apply(entries, journal.folder)
+        journal.drop(len(entries))
+
+
 class Sender:
     """A thread that delivers a journal while it is being written, and goes on trying while the store is away."""
 

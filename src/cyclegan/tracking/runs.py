@@ -2,55 +2,42 @@
 
 from __future__ import annotations
 
-import getpass
-import json
 import logging
 import os
-import socket
 import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mlflow import entities
 from mlflow.exceptions import MlflowException
-from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from cyclegan.errors import UserError
 from cyclegan.locks import held
 from cyclegan.signals import signals_raise, undisturbed
 from cyclegan.tracking.credentials import without_credentials
-from cyclegan.tracking.delivery import AT_ONCE, Delivery, Past, Sender, batches, is_hopeless, reason
+from cyclegan.tracking.delivery import Delivery, Past, Sender, deliver_all
 from cyclegan.tracking.host import PREFIX, host_figures
-from cyclegan.tracking.journal import ABOUT, Entry, Journal, journals, only_user, stamped, write_picture
+from cyclegan.tracking.journal import Entry, Journal, only_user, stamped, write_picture
+from cyclegan.tracking.opening import (
+    REPLACES_TAG,
+    DatasetInput,
+    away_is_an_error,
+    description,
+    find_run,
+    merged,
+    open_run,
+)
 from cyclegan.tracking.store import LOCK_TAG, Store, impatient
 
-# On a run that was opened in place of an id that the store does not know: it lost that run, or never had it, offline.
-REPLACES_TAG = "cyclegan.replaces"
-PROCESS_TAGS = ("process.pid", "process.host", "mlflow.user")
-# Where a resumption differs in these from the first process, it is noted beside them.
-RESUMED_TAGS = {"git.commit": "cyclegan.resumed_at_commit", "device": "cyclegan.resumed_on_device"}
 # A server that needs longer than this is away for now.
 PATIENCE_SECONDS = 10
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class DatasetInput:
-    """A data set that a run read, as MLflow lists it."""
-
-    name: str
-    digest: str
-    """At most 36 characters: DVC's md5 of the folder."""
-    source: str
-    context: str
-    """What the run used it for, such as `training`."""
 
 
 class TrackedRun:
@@ -103,7 +90,7 @@ class TrackedRun:
         Raises:
             UserError: another live process writes to the run, the store went away, or see `Store.experiment`.
         """
-        about = _about(resume, experiment, name, params, tags, inputs)
+        about = description(resume, experiment, name, params, tags, inputs)
         with signals_raise(), impatient(PATIENCE_SECONDS):
             with away_is_an_error(store):
                 found = None if resume is None else find_run(store, resume, experiment)
@@ -112,7 +99,7 @@ class TrackedRun:
             with _held_lock(store, found) as lock:
                 with away_is_an_error(store):
                     about["tags"][LOCK_TAG] = str(lock)
-                    run_id = _open_run(store, about, found)
+                    run_id = open_run(store, about, found)
                 with (
                     _status_if_not_begun(store, run_id, lock),
                     only_user(store.journals / run_id, wait=2) as free,
@@ -123,7 +110,7 @@ class TrackedRun:
                     delivery = Delivery(store, run_id, past)
                     journal = Journal(store.journals / run_id, {**about, "run_id": run_id, "params": {}, "inputs": []})
                     with away_is_an_error(store):
-                        _deliver_all(journal, delivery)
+                        deliver_all(journal, delivery)
                         if found is not None:
                             store.client.update_run(run_id, status="RUNNING")
                     sender = Sender(journal, delivery, store.shown)
@@ -156,11 +143,11 @@ class TrackedRun:
             UserError: another live process writes to the run.
         """
         run_id = resume or uuid.uuid4().hex
-        about = _about(run_id, experiment, name, params, tags, inputs)
+        about = description(run_id, experiment, name, params, tags, inputs)
         with signals_raise(), only_user(journals / run_id, wait=2) as free:
             if not free:
                 raise UserError(f"{journals / run_id} is being written by another process: wait for it, or end it")
-            journal = Journal(journals / run_id, _merged(journals / run_id, about))
+            journal = Journal(journals / run_id, merged(journals / run_id, about))
             run = cls(run_id, journal=journal)
             with _ended(run, journal), host_figures(run._log_host, _next_host_step(None, journal)):
                 yield run
@@ -196,7 +183,7 @@ class TrackedRun:
         with only_user(journals / run_id, wait=2) as free:
             if not free:
                 raise UserError(f"{journals / run_id} is being written by another process: wait for it, or end it")
-            about = _merged(journals / run_id, _about(run_id, experiment, name, {}, {}, ()))
+            about = merged(journals / run_id, description(run_id, experiment, name, {}, {}, ()))
             yield cls(run_id, journal=Journal(journals / run_id, about))
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -286,132 +273,6 @@ class TrackedRun:
             )  # fmt: skip
 
 
-def deliver_waiting(store: Store) -> dict[str, int]:
-    """Deliver the journals that trainings have left behind; return the number of entries for each MLflow run.
-
-    Those of trainings that are still alive are left to them. A run whose trainer vanished without saying how it ended
-    becomes KILLED. A journal that cannot be delivered at all (its run was deleted for good, say) is left, with a
-    warning.
-
-    Raises:
-        UserError: the store went away meanwhile; what is left stays in its journal.
-    """
-    done: dict[str, int] = {}
-    for folder in journals(store.journals):
-        with only_user(folder) as free:
-            # It may have been delivered by another process since it was listed.
-            if not free or not (folder / ABOUT).is_file():
-                continue
-            journal = Journal(folder)
-            about, count, last = journal.about, len(journal), [*journal.all()][-1:]
-            with away_is_an_error(store):
-                found = find_run(store, about["run_id"], about["experiment"])
-                if found is None and not count and not about["params"]:
-                    # Left by a killed process whose run the store has lost since: nothing to tell.
-                    journal.remove()
-                    continue
-                run_id = _open_run(store, about, found)
-                _deliver_all(journal, Delivery(store, run_id, Past(store, run_id, keep="any")))
-                run = store.client.get_run(run_id)
-                if run.info.status == "RUNNING" and LOCK_TAG not in run.data.tags:
-                    end = last[0]["time"] if last else about["time"]
-                    store.client.set_terminated(run_id, "KILLED", end)
-            journal.remove()
-            done[run_id] = count
-    return done
-
-
-def find_run(store: Store, run_id: str, experiment: str) -> entities.Run | None:
-    """The run of this id, or the one that was opened in its place; None if there is neither."""
-    if found := _find(store, run_id):
-        return found
-    ours = store.client.search_runs(
-        [store.experiment(experiment)], f"tags.`{REPLACES_TAG}` = '{run_id}'", max_results=1
-    )
-    return ours[0] if ours else None
-
-
-def _deliver_all(journal: Journal, delivery: Delivery) -> None:
-    while entries := journal.oldest(AT_ONCE):
-        delivery.apply(entries, journal.folder)
-        journal.drop(len(entries))
-
-
-def _about(
-    run_id: str | None,
-    experiment: str,
-    name: str,
-    params: Mapping[str, Any],
-    tags: Mapping[str, str] | None,
-    inputs: Sequence[DatasetInput],
-) -> dict[str, Any]:
-    """All that is needed to open a run, now or later."""
-    return {
-        "run_id": run_id,
-        "experiment": experiment,
-        "name": name,
-        "time": time.time_ns() // 1_000_000,
-        "params": {key: _fit(value) for key, value in params.items()},
-        "tags": {key: without_credentials(str(value)) for key, value in (tags or {}).items()}
-        | {"process.pid": str(os.getpid()), "process.host": socket.gethostname(), "mlflow.user": _user()},
-        "inputs": [{**asdict(item), "source": without_credentials(item.source)} for item in inputs],
-    }
-
-
-def _merged(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """What an earlier process wrote down of the same run comes first."""
-    if not (folder / ABOUT).is_file():
-        return about
-    before = Journal(folder).about
-    tags = {**about["tags"], **before["tags"], **_of_this_process(before["tags"], about["tags"])}
-    return {**about, **before, "tags": tags, "params": {**about["params"], **before["params"]}}
-
-
-def _of_this_process(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
-    """The tags that a resumption replaces or adds; all others keep what they held first."""
-    replaced = {key: now[key] for key in (*PROCESS_TAGS, LOCK_TAG) if key in now}
-    for key, tag in RESUMED_TAGS.items():
-        if key in now and before.get(key, now[key]) != now[key]:
-            replaced[tag] = now[key]
-    return replaced
-
-
-def _open_run(store: Store, about: Mapping[str, Any], found: entities.Run | None) -> str:
-    """Create the run, or bring one up to date; return its id."""
-    if found is None:
-        experiment_id = store.experiment(about["experiment"])
-        tags = {key: about["tags"][key] for key in (*PROCESS_TAGS, LOCK_TAG) if key in about["tags"]}
-        if about["run_id"] is not None:
-            tags[REPLACES_TAG] = about["run_id"]
-        run_id = store.client.create_run(experiment_id, about["time"], tags, about["name"]).info.run_id
-        new = dict(about["tags"])
-    else:
-        run_id, before = found.info.run_id, found.data.tags
-        new = {key: value for key, value in about["tags"].items() if key not in before}
-        new |= _of_this_process(before, about["tags"])
-    # On a run that was there, too: its process may have been killed between creating it and this.
-    Delivery(store, run_id).set_tags(new)
-    params = about["params"] if found is None else _not_written_before(about["params"], found)
-    for batch in batches([entities.Param(key, value) for key, value in params.items()]):
-        store.client.log_batch(run_id, params=batch, synchronous=True)
-    _log_inputs(store, run_id, [DatasetInput(**item) for item in about["inputs"]])
-    return run_id
-
-
-@contextmanager
-def away_is_an_error(store: Store) -> Iterator[None]:
-    """For what cannot go on without the store: one line that says what can be done."""
-    try:
-        yield
-    except MlflowException as error:
-        if is_hopeless(error):
-            raise
-        raise UserError(
-            f"MLflow at {store.shown} went away or refuses to be written: bring it back, or set tracking.offline: true "
-            f"to do without it and deliver later ({reason(error)})"
-        ) from error
-
-
 def _next_host_step(run: entities.Run | None, journal: Journal) -> int:
     """Host figures have steps of their own, which a resumption goes on with."""
     steps = [entry["step"] for entry in journal.all() if any(key.startswith(PREFIX) for key in entry.get("values", {}))]
@@ -452,81 +313,6 @@ def _status_if_not_begun(store: Store, run_id: str, lock: Path) -> Iterator[None
                 store.client.set_terminated(run_id, status)
                 lock.unlink()
         raise
-
-
-def close_stale_runs(store: Store, experiment: str) -> list[str]:
-    """Mark as KILLED every RUNNING run whose process on this machine is gone; return their ids.
-
-    MLflow leaves the run of a killed process RUNNING for ever. Runs of other machines are left alone.
-    """
-    with away_is_an_error(store):
-        experiment_id, running = store.experiment(experiment), "attributes.status = 'RUNNING'"
-        page = store.client.search_runs([experiment_id], running)
-        found = list(page)
-        while page.token:
-            page = store.client.search_runs([experiment_id], running, page_token=page.token)
-            found += page
-        return [run.info.run_id for run in found if _close_if_stale(store, run)]
-
-
-def _close_if_stale(store: Store, run: entities.Run) -> bool:
-    path = Path(run.data.tags.get(LOCK_TAG, ""))
-    if path.parent != store.locks or not path.exists():
-        return False
-    last_sign = path.stat().st_mtime
-    with held(path) as free:
-        # It may have ended by itself since the search.
-        stale = free and store.client.get_run(run.info.run_id).info.status == "RUNNING"
-        if stale:
-            end = max(int(last_sign * 1000), run.info.start_time)
-            store.client.set_terminated(run.info.run_id, "KILLED", end)
-            logger.warning("MLflow run %s was left RUNNING by a process that is gone: now KILLED", run.info.run_id)
-        if free:
-            path.unlink(missing_ok=True)
-    return stale
-
-
-def _find(store: Store, run_id: str) -> entities.Run | None:
-    try:
-        run = store.client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
-    return run if run.info.lifecycle_stage == "active" else None
-
-
-def _not_written_before(params: Mapping[str, str], run: entities.Run) -> dict[str, str]:
-    """MLflow writes a parameter once: those that have another value now keep the first one, with a warning."""
-    stored = run.data.params
-    differing = sorted(key for key, value in params.items() if key in stored and stored[key] != value)
-    if differing:
-        logger.warning("MLflow run %s keeps its first values of %s", run.info.run_id, ", ".join(differing))
-    return {key: value for key, value in params.items() if key not in stored}
-
-
-def _fit(value: Any) -> str:
-    text = without_credentials(str(value))
-    return text if len(text) <= MAX_PARAM_VAL_LENGTH else text[: MAX_PARAM_VAL_LENGTH - 1] + "…"
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under an id without a name
-        return str(os.getuid())
-
-
-def _log_inputs(store: Store, run_id: str, inputs: Sequence[DatasetInput]) -> None:
-    datasets = [
-        entities.DatasetInput(
-            entities.Dataset(item.name, item.digest, "local", json.dumps({"uri": item.source})),
-            [entities.InputTag("mlflow.data.context", item.context)],
-        )
-        for item in inputs
-    ]
-    if datasets:
-        store.client.log_inputs(run_id, datasets)
 
 
 @contextmanager

@@ -1,0 +1,83 @@
+"""What trainings have left behind that ended without MLflow, or without a word."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from mlflow import entities
+
+from cyclegan.locks import held
+from cyclegan.tracking.delivery import Delivery, Past, deliver_all
+from cyclegan.tracking.journal import ABOUT, Journal, journals, only_user
+from cyclegan.tracking.opening import away_is_an_error, find_run, open_run
+from cyclegan.tracking.store import LOCK_TAG, Store
+
+logger = logging.getLogger(__name__)
+
+
+def deliver_waiting(store: Store) -> dict[str, int]:
+    """Deliver the journals that trainings have left behind; return the number of entries for each MLflow run.
+
+    Those of trainings that are still alive are left to them. A run whose trainer vanished without saying how it ended
+    becomes KILLED. A journal that cannot be delivered at all (its run was deleted for good, say) is left, with a
+    warning.
+
+    Raises:
+        UserError: the store went away meanwhile; what is left stays in its journal.
+    """
+    done: dict[str, int] = {}
+    for folder in journals(store.journals):
+        with only_user(folder) as free:
+            # It may have been delivered by another process since it was listed.
+            if not free or not (folder / ABOUT).is_file():
+                continue
+            journal = Journal(folder)
+            about, count, last = journal.about, len(journal), [*journal.all()][-1:]
+            with away_is_an_error(store):
+                found = find_run(store, about["run_id"], about["experiment"])
+                if found is None and not count and not about["params"]:
+                    # Left by a killed process whose run the store has lost since: nothing to tell.
+                    journal.remove()
+                    continue
+                run_id = open_run(store, about, found)
+                deliver_all(journal, Delivery(store, run_id, Past(store, run_id, keep="any")))
+                run = store.client.get_run(run_id)
+                if run.info.status == "RUNNING" and LOCK_TAG not in run.data.tags:
+                    end = last[0]["time"] if last else about["time"]
+                    store.client.set_terminated(run_id, "KILLED", end)
+            journal.remove()
+            done[run_id] = count
+    return done
+
+
+def close_stale_runs(store: Store, experiment: str) -> list[str]:
+    """Mark as KILLED every RUNNING run whose process on this machine is gone; return their ids.
+
+    MLflow leaves the run of a killed process RUNNING for ever. Runs of other machines are left alone.
+    """
+    with away_is_an_error(store):
+        experiment_id, running = store.experiment(experiment), "attributes.status = 'RUNNING'"
+        page = store.client.search_runs([experiment_id], running)
+        found = list(page)
+        while page.token:
+            page = store.client.search_runs([experiment_id], running, page_token=page.token)
+            found += page
+        return [run.info.run_id for run in found if _close_if_stale(store, run)]
+
+
+def _close_if_stale(store: Store, run: entities.Run) -> bool:
+    path = Path(run.data.tags.get(LOCK_TAG, ""))
+    if path.parent != store.locks or not path.exists():
+        return False
+    last_sign = path.stat().st_mtime
+    with held(path) as free:
+        # It may have ended by itself since the search.
+        stale = free and store.client.get_run(run.info.run_id).info.status == "RUNNING"
+        if stale:
+            end = max(int(last_sign * 1000), run.info.start_time)
+            store.client.set_terminated(run.info.run_id, "KILLED", end)
+            logger.warning("MLflow run %s was left RUNNING by a process that is gone: now KILLED", run.info.run_id)
+        if free:
+            path.unlink(missing_ok=True)
+    return stale
