@@ -22,7 +22,8 @@ from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.params import Params, flatten, read, validate
 from cyclegan.project import Project
 from cyclegan.stages.networks import build_cyclegan, compile_cyclegan
-from cyclegan.stages.train import SHAPE_NOTHING, batches, shapes_the_run, training_plan
+from cyclegan.stages.session import batches, training_plan
+from cyclegan.stages.train import SHAPE_NOTHING, shapes_the_run
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = read(ROOT / "params.yaml")

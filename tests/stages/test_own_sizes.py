@@ -19,7 +19,7 @@ from cyclegan.params import read, validate
 from cyclegan.project import Project
 from cyclegan.stages import evaluate, split, train
 from cyclegan.stages.networks import build_cyclegan
-from cyclegan.stages.train import training_size
+from cyclegan.stages.session import training_size
 
 COMMITTED = read(Path(__file__).parents[2] / "params.yaml")
 TINY: dict[str, dict[str, Any]] = {

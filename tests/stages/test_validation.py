@@ -19,8 +19,9 @@ from cyclegan.inference.translate import Translator
 from cyclegan.params import Params, read, validate
 from cyclegan.project import Project
 from cyclegan.stages.networks import build_cyclegan
+from cyclegan.stages.samples import samples
 from cyclegan.stages.series import validation_series
-from cyclegan.stages.train import samples, training_plan, validation_figures
+from cyclegan.stages.session import training_plan, validation_figures
 from cyclegan.training.selection import Selection
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ SHAPE_NOTHING = ("checkpoint_every", "keep_checkpoints", "sample_images")
 """Keys of section `train` that change no trial's value."""
 CODE = (
     *("data", "evaluation", "inference", "models", "training", "params"),
-    *("stages/features.py", "stages/networks.py", "stages/series.py", "stages/train.py", "stages/trial.py"),
+    *("stages/features.py", "stages/networks.py", "stages/series.py", "stages/session.py", "stages/trial.py"),
 )
 """What a trial's value depends on."""
 

@@ -23,7 +23,7 @@ from cyclegan.params import load
 from cyclegan.project import Project
 from cyclegan.search.space import variant
 from cyclegan.stages.features import feature_network
-from cyclegan.stages.train import Session, recorded_params
+from cyclegan.stages.session import Session, recorded_params
 from cyclegan.tracking.leftovers import close_stale_runs
 from cyclegan.tracking.opening import DatasetInput
 from cyclegan.tracking.provenance import tags
