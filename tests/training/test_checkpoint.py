@@ -25,7 +25,7 @@ def save_steps(folder: CheckpointFolder, variables: dict[str, keras.Variable], *
     for step in steps:
         variables["step"].assign(step)
         variables["weights"].assign(np.full((2, 3), step, np.float32))
-        folder.save(step, variables, {"step": step})
+        folder.save(step, variables, lambda step=step: {"step": step})
 
 
 def test_restores_the_newest_and_keeps_the_last_few(tmp_path: Path, variables: dict[str, keras.Variable]) -> None:
@@ -63,6 +63,18 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert "step-000000020.npz is incomplete or altered" in caplog.text
 
 
+def test_an_incomplete_newer_checkpoint_takes_nobodys_place(
+    tmp_path: Path, variables: dict[str, keras.Variable]
+) -> None:
+    """The process was killed before the sum was written, and the resumed one saves at an earlier step."""
+    folder = CheckpointFolder(tmp_path, keep=1)
+    save_steps(folder, variables, 50, 100)
+    (tmp_path / "step-000000100.sha256").unlink()
+    save_steps(folder, variables, 75)
+    assert folder.restore(variables) == {"step": 75}
+    assert folder.steps() == [75]
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_state_that_is_not_finite_is_not_written(
     tmp_path: Path, variables: dict[str, keras.Variable], value: float
@@ -71,11 +83,11 @@ def test_a_state_that_is_not_finite_is_not_written(
     save_steps(folder, variables, 10)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     variables["weights"].assign(np.array([[0, 0, 0], [0, value, 0]], np.float32))
-    confirmed: list[int] = []
+    asked: list[int] = []
     with pytest.raises(NotFiniteError, match="weights"):
-        folder.save(20, variables, {"step": 20}, lambda: confirmed.append(20))
+        folder.save(20, variables, lambda: {"asked": asked.append(20)})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    assert confirmed == []
+    assert asked == []
 
 
 def test_a_checkpoint_that_is_not_finite_is_passed_over(

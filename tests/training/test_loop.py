@@ -265,12 +265,37 @@ def test_a_state_that_was_bad_already_is_gone_back_behind(make_model: Make, tmp_
             weight.assign(np.full(weight.shape, 3e38, np.float32))
         return {"val": 1.0}
 
-    progress = Progress()
+    progress, recorder = Progress(), Recorder()
     train(
-        model, Slow(0.0), DIVERGING, progress, CheckpointFolder(tmp_path), Recorder(), validate, dict
+        model, Slow(0.0), DIVERGING, progress, CheckpointFolder(tmp_path, keep=1), recorder, validate, dict
     )  # fmt: skip
     assert [rollback["to"] for rollback in progress.rollbacks] == [8, 4]
     assert [row["step"] for row in progress.losses] == [2, 4, 6, 8, 10, 12]
+    # One point for each step, of the path that was kept.
+    for name in ("D_A/total", "training/learning_rate"):
+        expected = [(row["step"], row[name.removeprefix("training/")]) for row in progress.losses]
+        assert [(step, value) for step, key, value in recorder.points if key == name] == expected
+    assert [step for step, key, _ in recorder.points if key == "val"] == [4, 8, 12]
+
+
+def test_an_update_that_diverges_just_before_an_evaluation(make_model: Make, tmp_path: Path) -> None:
+    """Every loss was finite, being measured before the update; the evaluation is not what tells."""
+    model = make_model()
+    model.compile()
+    weight = model.G_AtoB.trainable_variables[0]
+
+    class Poison(Recorder):
+        def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+            super().log_metrics(step, metrics)
+            weight.assign(np.full(weight.shape, np.nan, np.float32))
+
+    def validate() -> dict[str, float]:
+        raise AssertionError("an evaluation of nothing")
+
+    recorder, plan = Poison(), replace(PLAN, log_every=5, checkpoint_every=60.0)
+    with pytest.raises(UserError, match=r"training diverged: G_AtoB/000 became NaN or infinite by step 5"):
+        train(model, Slow(0.0), plan, Progress(), CheckpointFolder(tmp_path), recorder, validate, dict)
+    assert recorder.tags == {"cyclegan.diverged": "G_AtoB/000 became NaN or infinite by step 5"}
 
 
 def test_weights_that_are_not_finite_are_not_saved_though_every_loss_was(make_model: Make, tmp_path: Path) -> None:

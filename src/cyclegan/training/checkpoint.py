@@ -42,26 +42,24 @@ class CheckpointFolder:
         self,
         step: int,
         variables: Mapping[str, keras.Variable],
-        progress: dict[str, Any],
-        confirmed: Callable[[], None] = lambda: None,
+        progress: Callable[[], dict[str, Any]],
     ) -> None:
-        """Write the state after `step` training steps, then remove the oldest beyond `keep`.
+        """Write the state after `step` training steps, then remove the oldest beyond `keep`, and any that is newer.
 
         Args:
-            confirmed: called once the state is known to be finite, before anything is written.
+            progress: what is saved beside the variables; asked for once they are known to be finite.
 
         Raises:
-            NotFiniteError: it is not; nothing is written then.
+            NotFiniteError: they are not; nothing is written then.
         """
-        arrays = {name: _array(variable) for name, variable in variables.items()}
-        if name := _not_finite(arrays):
-            raise NotFiniteError(name)
-        confirmed()
+        arrays = _finite_arrays(variables)
         target = self.path / f"step-{step:09d}.npz"
         with replacing(target) as temporary, temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, progress=np.array(json.dumps(progress)), **arrays)
+            np.savez(file, allow_pickle=False, progress=np.array(json.dumps(progress())), **arrays)
         with replacing(_sum_file(target)) as temporary:
             temporary.write_text(_sum(target))
+        # A newer one has been passed over as incomplete, and must not count as one of those that stay.
+        self.forget_from(step + 1)
         for old in self._newest_first()[self.keep :]:
             _sum_file(old).unlink(missing_ok=True)
             old.unlink(missing_ok=True)
@@ -111,6 +109,22 @@ class CheckpointFolder:
 
     def _newest_first(self) -> list[Path]:
         return sorted(self.path.glob("step-*.npz"), reverse=True)
+
+
+def refuse_not_finite(variables: Mapping[str, keras.Variable]) -> None:
+    """Check that a state is one to go on from.
+
+    Raises:
+        NotFiniteError: it is not.
+    """
+    _finite_arrays(variables)
+
+
+def _finite_arrays(variables: Mapping[str, keras.Variable]) -> dict[str, np.ndarray]:
+    arrays = {name: _array(variable) for name, variable in variables.items()}
+    if name := _not_finite(arrays):
+        raise NotFiniteError(name)
+    return arrays
 
 
 def _array(variable: keras.Variable) -> np.ndarray:

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from cyclegan.errors import UserError
 from cyclegan.locks import held
-from cyclegan.training.checkpoint import CheckpointFolder, NotFiniteError
+from cyclegan.training.checkpoint import CheckpointFolder, NotFiniteError, refuse_not_finite
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.dispatch import Batch, Dispatcher
 from cyclegan.training.divergence import NEVER, DivergedError, Retries, refuse_divergence
@@ -34,6 +34,9 @@ SECONDS_FOR_THE_FIRST = 15
 """How long a second trainer of a run waits for the first, which may be about to stop."""
 
 DIVERGED_TAG = "cyclegan.diverged"
+
+GOOD_STATES = 2
+"""States that a diverged training can go back to: where it goes must not depend on how many checkpoints are kept."""
 
 Row = dict[str, float]
 
@@ -118,7 +121,7 @@ class Progress:
 
 def _good(checkpoints: CheckpointFolder) -> CheckpointFolder:
     """The states that a diverged training goes back to."""
-    return CheckpointFolder(checkpoints.path / "good", checkpoints.keep)
+    return CheckpointFolder(checkpoints.path / "good", GOOD_STATES)
 
 
 def train(
@@ -139,7 +142,8 @@ def train(
         plan, progress: how far to go, and how far it has gone; `progress` is brought up to date.
         checkpoints: where the state is kept.
         listener: is told of losses, validation figures and sample pictures. With `plan.on_divergence` it is told at
-            each evaluation, once the state is known to be good: it never hears of steps that are gone back on.
+            each evaluation what was before the last one: it never hears of steps that are gone back on. (Their sample
+            pictures it has seen.)
         validate: measures the generators on the validation split.
         samples: translates some fixed validation pictures; `{name: [H, W, 3] uint8}`.
 
@@ -157,7 +161,9 @@ def train(
             while not windows.reach_end():
                 pass
         except Stopped:
-            windows.save_if_new()
+            # Of a state that is no good, the resumed training says so.
+            with suppress(DivergedError):
+                windows.save_if_new()
             stop.leave()
 
 
@@ -193,6 +199,7 @@ class _Windows:
             while not self.is_over():
                 self.train_window(batches)
                 self.end_window()
+            self._tell()
         except DivergedError as error:
             self.go_back(error)
             return False
@@ -257,6 +264,9 @@ class _Windows:
         restored = self._restore_good()
         text = f"{error}: back to step {restored.step}, learning rate times {allowed.factor}"
         rollbacks = [*self.progress.rollbacks, {"to": restored.step, "why": text}]
+        # What the state at hand has told already, the one gone back to may hold as untold.
+        waiting = self.progress.untold[0][0] if self.progress.untold else 0
+        restored.untold = [(step, row) for step, row in restored.untold if step >= waiting]
         run_id = self.progress.run_id
         for item in fields(Progress):
             setattr(self.progress, item.name, getattr(restored, item.name))
@@ -307,20 +317,29 @@ class _Windows:
         self.saved_step, self.last_save = self.progress.step, time.monotonic()
 
     def _save_good(self, confirmed: Callable[[], None] = lambda: None) -> None:
-        """Save a state to go back to; what has been kept from the listener is told then."""
+        """Save a state to go back to; `confirmed` is called once it is known to be one."""
         self.good.forget_from(self.progress.step)
         self._save_to(self.good, confirmed)
         self._save()
 
     def _save_to(self, folder: CheckpointFolder, confirmed: Callable[[], None] = lambda: None) -> None:
+        def progress() -> dict[str, Any]:
+            confirmed()
+            return asdict(self.progress)
+
+        with self._not_finite_is_divergence():
+            folder.save(self.progress.step, self.model.state(), progress)
+
+    @contextmanager
+    def _not_finite_is_divergence(self) -> Iterator[None]:
         try:
-            folder.save(self.progress.step, self.model.state(), asdict(self.progress), confirmed)
+            yield
         except NotFiniteError as error:
             raise DivergedError(str(error), "NaN or infinite", self.progress.step) from None
 
-    def _tell(self) -> None:
-        """Tell the listener all that it has not been told yet."""
-        while self.progress.untold:
+    def _tell(self, until: float = math.inf) -> None:
+        """Tell the listener all up to a step that it has not been told yet."""
+        while self.progress.untold and self.progress.untold[0][0] <= until:
             self.listener.log_metrics(*self.progress.untold.pop(0))
 
     def _log(self, losses: Row, steps: int, seconds: float) -> None:
@@ -355,6 +374,9 @@ class _Windows:
         return due
 
     def _evaluate(self, step: int) -> None:
+        # The losses of a step are those before its update, which may have been the one that diverged.
+        with self._not_finite_is_divergence():
+            refuse_not_finite(self.model.state())
         with self.stop.may_come_at_once():
             figures = dict(self.validate())
             images = dict(self.samples())
@@ -369,7 +391,9 @@ class _Windows:
         self.progress.untold.append((step, figures))
 
         def tell() -> None:
-            self._tell()
+            # With a state to go back to, what came after the one before it may still be gone back on.
+            retries, before = self.plan.on_divergence.retries, self.progress.validation[-2:-1]
+            self._tell(until=(before[0]["step"] if before else 0) if retries else math.inf)
             for key, image in images.items():
                 self.listener.log_image(step, key, image)
 
