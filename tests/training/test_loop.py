@@ -99,8 +99,9 @@ def test_resumed_training_is_bit_identical(make_model: Make, tmp_path: Path, sto
     assert first.images + second.images == whole.images
     assert progress.losses == expected_progress.losses
     assert progress.validation == expected_progress.validation
-    assert [row["step"] for row in progress.losses] == [4, 8, 12, 15]
-    assert [row["step"] for row in progress.validation] == [8, 12, 15]
+    # Every fourth step, and where an epoch ends.
+    assert [row["step"] for row in progress.losses] == [4, 5, 8, 10, 12, 15]
+    assert [row["step"] for row in progress.validation] == [5, 10, 15]
 
 
 def test_a_crash_loses_only_what_came_after_the_last_checkpoint(make_model: Make, tmp_path: Path) -> None:
@@ -123,10 +124,10 @@ def test_checkpoints_come_at_their_interval_and_at_the_end(make_model: Make, tmp
             self.folder, self.saved = folder, set[int]()
 
         def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-            # Two are kept; what lies there at 4 was saved at 2 and 3, within the window.
+            # Two are kept; what lies there at 4 was saved at 2 and 3, within the window, at 10 at the end of one and 9.
             self.saved |= {int(file.stem.removeprefix("step-")) for file in self.folder.glob("*.npz")}
 
-    for minutes, expected in ((0.0, {2, 3, 6, 7, 10, 11, 13, 14}), (60.0, set())):
+    for minutes, expected in ((0.0, {2, 3, 4, 6, 7, 8, 9, 10, 11, 13, 14}), (60.0, set())):
         watching = Watching(tmp_path / str(minutes))
         start(make_model, watching.folder, watching, replace(PLAN, checkpoint_every=minutes))
         assert watching.saved == expected

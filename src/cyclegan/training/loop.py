@@ -1,8 +1,9 @@
 """A whole training: windows of steps, with logging, evaluation, checkpoints and a clean stop between them.
 
-A window is `log_every` steps: losses are averaged on the device over a window and leave it once, and everything that is
-recorded is recorded between windows. A checkpoint may lie inside a window, between two calls of the device: it holds
-the window's running means, so that a resumed training repeats no point of a series, leaves none out and alters none.
+A window ends at every multiple of `log_every` and where an evaluation is due: losses are averaged on the device over a
+window and leave it once, and everything that is recorded is recorded between windows. A checkpoint may lie inside a
+window, between two calls of the device: it holds the window's running means, so that a resumed training repeats no
+point of a series, leaves none out and alters none.
 """
 
 from __future__ import annotations
@@ -83,6 +84,16 @@ class Plan:
     @property
     def total_steps(self) -> int:
         return self.epochs * self.steps_per_epoch
+
+    @property
+    def evaluation_steps(self) -> int:
+        """Steps between two evaluations."""
+        return self.evaluate_every * self.steps_per_epoch
+
+    def end_of_window(self, step: int) -> int:
+        """Where the window ends that the step after `step` belongs to."""
+        ends = ((step // every + 1) * every for every in (self.log_every, self.evaluation_steps))
+        return min(*ends, self.total_steps)
 
 
 @dataclass
@@ -207,10 +218,10 @@ class _Windows:
 
     def train_window(self, batches: Iterator[Batch]) -> None:
         """Train up to the end of a window, which a checkpoint may have cut in two."""
-        progress, every = self.progress, self.plan.log_every
+        progress = self.progress
         if not progress.window_steps:
             self.model.reset_metrics()
-        end = min((progress.step // every + 1) * every, self.plan.total_steps)
+        end = self.plan.end_of_window(progress.step)
         while progress.step < end:
             self._leave_if_asked()
             if self._until_checkpoint() < 0:
@@ -366,7 +377,7 @@ class _Windows:
 
     def _evaluate_if_due(self) -> bool:
         """Evaluate once `evaluate_every` epochs have passed since the last time, and at the end."""
-        step, interval = self.progress.step, self.plan.evaluate_every * self.plan.steps_per_epoch
+        step, interval = self.progress.step, self.plan.evaluation_steps
         last = self.progress.validation[-1]["step"] if self.progress.validation else 0
         due = step // interval > last // interval or (step == self.plan.total_steps and step != last)
         if due:
