@@ -9,6 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+TRAINING_CODE = (
+    *("data", "evaluation", "inference/translate.py", "models", "params", "training"),
+    *("stages/features.py", "stages/networks.py", "stages/series.py", "stages/session.py"),
+)
+"""The parts of the package on which trained weights, and the choice among them, depend."""
+
 
 def run_key(shapes_the_run: Mapping[str, Any]) -> str:
     """A short name for everything that shapes a run: 16 hexadecimal digits of the SHA-256 of its JSON form."""
@@ -33,9 +39,9 @@ def file_digest(file: Path) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """MD5 over the files of a flat folder and their names."""
-    digest = hashlib.md5(usedforsecurity=False)
+    """The MD5 by which DVC knows a flat folder: within a stage and outside one, equal data has one name."""
+    files = []
     for file in sorted(folder.iterdir()):
         with file.open("rb") as content:
-            digest.update(file.name.encode() + hashlib.file_digest(content, "md5").digest())
-    return digest.hexdigest()
+            files.append({"md5": hashlib.file_digest(content, "md5").hexdigest(), "relpath": file.name})
+    return hashlib.md5(json.dumps(files).encode(), usedforsecurity=False).hexdigest() + ".dir"

@@ -17,10 +17,11 @@ import pytest
 from mlflow.entities import Run
 from sandbox import Sandbox
 
+from cyclegan.digests import folder_digest
 from cyclegan.inference.translate import load_generator
 
 MakeSandbox = Callable[[], Sandbox]
-STEPS = [4, 8, 12]
+STEPS = [4, 6, 8, 12]
 TERMS = ("adversarial", "identity", "forward_cycle", "backward_cycle")
 SERIES = {
     *(f"{G}/{term}" for G in ("G_AtoB", "G_BtoA") for term in ("total", *TERMS)),
@@ -81,6 +82,13 @@ def test_every_stage_left_its_outputs(finished: Sandbox) -> None:
     assert not [line for line in ignored.splitlines() if not line.endswith((".gitignore", "dvc.lock"))]
 
 
+def test_a_training_outside_dvc_knows_its_data_by_the_same_name(finished: Sandbox) -> None:
+    recorded = finished.json("reports/train/run.json")["data_md5"]
+    assert f"md5: {recorded}\n" in (finished.root / "dvc.lock").read_text()
+    assert folder_digest(finished.root / "data/split") == recorded
+    assert "resuming at step 12 of 12" in finished.run("cyclegan", "train").stdout
+
+
 def test_one_run_holds_every_series_once(finished: Sandbox) -> None:
     run = run_of(finished)
     assert run.info.status == "FINISHED"
@@ -88,7 +96,7 @@ def test_one_run_holds_every_series_once(finished: Sandbox) -> None:
         points = finished.client.get_metric_history(run.info.run_id, name)
         assert [point.step for point in points] == STEPS, name
     for name in VALIDATION:
-        assert [point.step for point in finished.client.get_metric_history(run.info.run_id, name)] == [8, 12], name
+        assert [point.step for point in finished.client.get_metric_history(run.info.run_id, name)] == [6, 12], name
     own = {name for name in run.data.metrics if not name.startswith("system/")}
     assert own == SERIES | VALIDATION | TEST
     # What a person can look through; "system/" adds three, and three for each GPU.

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from cyclegan.errors import UserError
 from cyclegan.params import Params, Size, read, validate
-from cyclegan.stages.memory import memory_advice, smaller
+from cyclegan.stages.memory import memory_advice, pools, smaller
 
 COMMITTED = read(Path(__file__).parents[2] / "params.yaml")
 
@@ -41,6 +41,15 @@ def test_tensorflows_own_error_becomes_one_line_with_sizes() -> None:
         "train.mixed_precision: true, train.crop_size: [180, 180], model.base_filters: 32; or end what else uses the "
         "device"
     )
+
+
+def test_large_image_pools_are_told_of() -> None:
+    options = {"crop_size": 256, "pool_size": 5000}
+    one, two = (params(options | {"discriminator_batch": n}, data={"load_size": 286}) for n in (None, 8))
+    # 5,000 pictures of 256 * 256 * 3 numbers of 4 bytes, for each domain; and as many real ones.
+    assert pools(one, (256, 256)) == "; the image pools take 7.3 GiB, less with a lower train.pool_size"
+    assert pools(two, (256, 256)) == "; the image pools take 14.6 GiB, less with a lower train.pool_size"
+    assert pools(params({"pool_size": 50}), (64, 64)) == ""
 
 
 @pytest.mark.parametrize(

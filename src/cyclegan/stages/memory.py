@@ -39,7 +39,7 @@ def memory_advice(params: Params, size: Size, device: str) -> Iterator[None]:
             f"the memory of {device} does not suffice{what} for train.batch_size: {train.batch_size}, pictures of "
             f"{list(size)}, model.base_filters: {params.model.base_filters}, train.mixed_precision: "
             f"{str(train.mixed_precision).lower()}; each of these takes about half of what grows with the pictures: "
-            f"{', '.join(options)}; or end what else uses the device"
+            f"{', '.join(options)}{pools(params, size)}; or end what else uses the device"
         ) from error
 
 
@@ -62,3 +62,12 @@ def smaller(params: Params, size: Size) -> list[str]:
     if model.base_filters > 1:
         options.append(f"model.base_filters: {model.base_filters // 2}")
     return options
+
+
+def pools(params: Params, size: Size) -> str:
+    """What the image pools take, where that is worth a word."""
+    train, data = params.train, params.data
+    # Four bytes a number, a pool for each domain; and one of real pictures where a discriminator sees more of them.
+    kinds = 2 if train.discriminator_batch else 1
+    gigabytes = 4 * kinds * train.pool_size * size[0] * size[1] * (data.channels_A + data.channels_B) / 2**30
+    return f"; the image pools take {gigabytes:.1f} GiB, less with a lower train.pool_size" if gigabytes >= 1 else ""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cyclegan
-from cyclegan.digests import code_digest, file_digest, folder_digest, run_key
+from cyclegan.digests import TRAINING_CODE, code_digest, file_digest, folder_digest, run_key
 from cyclegan.errors import UserError
 from cyclegan.params import Params, flatten, load
 from cyclegan.project import Project
@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
 SHAPE_NOTHING = ("checkpoint_every", "keep_checkpoints", "sample_images")
 """Keys of section `train` that change no trial's value."""
-CODE = (
-    *("data", "evaluation", "inference", "models", "training", "params"),
-    *("stages/features.py", "stages/networks.py", "stages/series.py", "stages/session.py", "stages/trial.py"),
-)
+CODE = (*TRAINING_CODE, "stages/trial.py")
 """What a trial's value depends on."""
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 import cyclegan
 from cyclegan.data.dataset import PackedDataset
 from cyclegan.data.staging import remove_leftovers
-from cyclegan.digests import code_digest, folder_digest, run_key
+from cyclegan.digests import TRAINING_CODE, code_digest, folder_digest, run_key
 from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.evaluation.grid import stacked
 from cyclegan.files import replacing, write_json, write_text
@@ -31,7 +31,7 @@ from cyclegan.stages.networks import inference_copy
 from cyclegan.stages.orphans import ends_with_dvc
 from cyclegan.stages.outputs import opened_store
 from cyclegan.stages.samples import samples
-from cyclegan.stages.session import Session, recorded_params, translators_of
+from cyclegan.stages.session import Session, recorded_params, training_size, translators_of
 from cyclegan.tracking.leftovers import close_stale_runs
 from cyclegan.tracking.opening import DatasetInput
 from cyclegan.tracking.provenance import data_digest, tags
@@ -43,7 +43,7 @@ from cyclegan.training.device import prepare_device
 from cyclegan.training.loop import only_trainer
 from cyclegan.training.relatives import remember, shorter_finished
 
-SHAPE_NOTHING = ("checkpoint_every", "keep_checkpoints")
+SHAPE_NOTHING = ("checkpoint_every", "keep_checkpoints", "sample_images")
 """Keys of section `train` that change no weight."""
 
 
@@ -68,7 +68,8 @@ def run(project: Project) -> None:
     shapes = shapes_the_run(params, digest, features)
     key = run_key(shapes)
     checkpoints = CheckpointFolder(project.checkpoints / key, keep=params.train.keep_checkpoints)
-    with ends_with_dvc(), only_trainer(checkpoints.path):
+    advised = memory_advice(params, training_size(params, dataset), device)
+    with ends_with_dvc(), only_trainer(checkpoints.path), advised:
         if store is not None:
             close_stale_runs(store, experiment)
         remember(checkpoints.path, shapes)
@@ -96,8 +97,7 @@ def run(project: Project) -> None:
         ) as tracked:
             if origin is not None:
                 tracked.log_rows(history(progress))
-            with memory_advice(params, session.model.image_size, device):
-                session.train(tracked.id, tracked)
+            session.train(tracked.id, tracked)
             kept = session.kept
             write_models(project.models, session.model, params)
             write_training_report(project.reports / "train", session)
@@ -130,13 +130,7 @@ def shapes_the_run(params: Params, digest: str, features: FeatureNetwork) -> dic
         "train": params.train.model_dump(exclude=set(SHAPE_NOTHING)),
         # By whose figures the generators are chosen.
         "features": [features.name, features.sha256],
-        "code": {
-            part: code_digest(package / part)
-            for part in (
-                *("data", "evaluation", "models", "training", "params"),
-                *("stages/networks.py", "stages/session.py"),
-            )
-        },
+        "code": {part: code_digest(package / part) for part in TRAINING_CODE},
         "keras": keras.__version__,
         "tensorflow": tf.__version__,
         "numpy": version("numpy"),
