@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,16 @@ def remember(folder: Path, shapes: Mapping[str, Any]) -> None:
     write_json(folder / SHAPES, _plain(shapes))
 
 
-def relatives(root: Path, own: Path) -> Iterator[Relative]:
-    """The other runs with checkpoints under `root`, the one that was trained last first."""
+def relatives(
+    root: Path, own: Path, wanted: Callable[[dict[str, Any]], bool] = lambda shapes: True
+) -> Iterator[Relative]:
+    """The other runs with checkpoints under `root`, of the wanted shapes, the one that was trained last first."""
     files = [file for file in root.glob(f"*/{SHAPES}") if file.parent != own]
     for file in sorted(files, key=lambda file: file.parent.stat().st_mtime, reverse=True):
+        shapes = json.loads(file.read_text(encoding="utf-8"))
         folder = CheckpointFolder(file.parent)
-        if progress := folder.progress():
-            shapes = json.loads(file.read_text(encoding="utf-8"))
+        # Checks the sum of a checkpoint, which may be large.
+        if wanted(shapes) and (progress := folder.progress()):
             yield Relative(folder, shapes, progress["step"], progress["run_id"])
 
 
@@ -53,14 +56,12 @@ def shorter_finished(root: Path, own: Path, shapes: Mapping[str, Any], steps_per
     def but_epochs(tree: Mapping[str, Any]) -> dict[str, Any]:
         return {**tree, "train": {**tree["train"], "epochs": None}}
 
-    wanted = _plain(shapes)
-    found = [
-        relative
-        for relative in relatives(root, own)
-        if but_epochs(relative.shapes) == but_epochs(wanted)
-        and relative.epochs < wanted["train"]["epochs"]
-        and relative.step == relative.epochs * steps_per_epoch
-    ]
+    longer = _plain(shapes)
+
+    def shorter(tree: dict[str, Any]) -> bool:
+        return but_epochs(tree) == but_epochs(longer) and tree["train"]["epochs"] < longer["train"]["epochs"]
+
+    found = [run for run in relatives(root, own, shorter) if run.step == run.epochs * steps_per_epoch]
     return max(found, key=lambda relative: relative.epochs, default=None)
 
 
