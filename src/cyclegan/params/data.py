@@ -64,6 +64,11 @@ class Data(Section):
         is_archive = self.source.startswith(("file:", "https:"))
         if self.source.startswith("http:"):
             raise impossible(f"data.source = {self.source!r}: plain http is refused; use https: or file:")
+        if self.source.startswith("https:") and not _is_address(self.source):
+            raise impossible(
+                "data.source is no https address: check its host and port, and write other characters than ASCII "
+                "percent-encoded"
+            )
         if is_archive and self.sha256 is None:
             raise impossible("data.sha256 is empty: an archive needs its SHA-256 sum (run sha256sum on the file)")
         if self.sha256 is not None and not is_archive:
@@ -106,3 +111,11 @@ class Data(Section):
         else:
             raw = self.source
         return re.sub(r"[^A-Za-z0-9._-]+", "-", raw).strip("-._")[:64] or "dataset"
+
+
+def _is_address(source: str) -> bool:
+    try:
+        _ = urlsplit(source).port  # reading it checks it
+    except ValueError:
+        return False
+    return source.isascii()

@@ -89,9 +89,12 @@ class Model(Section):
 
 
 def smallest_input(model: Model) -> int:
-    """Smallest image side, in pixels, for which the discriminator still has an output."""
+    """Smallest image side, in pixels, for which the discriminator still has an output that tells something."""
     if model.discriminator == "pixel":
-        return 4
-    halvings = 4 if model.discriminator == "tutorial" else model.patch_layers
+        # The residual blocks of the generator, at a quarter of the size, cannot mirror a single pixel.
+        return 8
+    if model.discriminator == "tutorial":
+        # After four halvings its normalisation must find more than one pixel, of which it would make a constant.
+        return 17
     # The reference's PatchGAN ends with two unpadded-by-one 4×4 convolutions, each of which takes one pixel.
-    return 2**halvings if model.discriminator == "tutorial" else 3 * 2**halvings
+    return 3 * 2**model.patch_layers

@@ -99,11 +99,14 @@ class Params(Section):
                     "differ; set it to false"
                 )
         if self.train.gradient_checkpointing and (
-            self.model.generator != "resnet" or self.model.norm == "batch" or self.model.dropout > 0
+            self.model.generator != "resnet"
+            or self.model.blocks == 0
+            or self.model.norm == "batch"
+            or self.model.dropout > 0
         ):
             raise impossible(
                 "train.gradient_checkpointing computes residual blocks twice: it needs model.generator: resnet with "
-                "model.dropout: 0 and a model.norm other than batch; set it to false"
+                "model.blocks above 0, model.dropout: 0 and a model.norm other than batch; set it to false"
             )
         crop, load = self.train.crop_size, self.data.load_size
         if crop != "whole" and load != "original" and (crop[0] > load[0] or crop[1] > load[1]):
