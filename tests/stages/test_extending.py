@@ -77,15 +77,15 @@ def test_constant_rate_extended_equals_one_go(start: Start, capsys: pytest.Captu
     first, client = run_of(start(epochs=1, **CONSTANT))
     project = start(epochs=3, **CONSTANT)
     assert "extending the finished training of 1 epochs (step 5, MLflow run " in capsys.readouterr().out
-    extended, losses = weights(project), pd.read_csv(project.reports / "train" / "losses.csv")
-    # The end of the shorter training lies within a window, which goes on as a shorter one.
-    assert list(losses["step"]) == [4, 5, 8, 12, 15]
+    extended = weights(project)
+    losses, validation = (pd.read_csv(project.reports / "train" / f"{name}.csv") for name in ("losses", "validation"))
+    assert list(losses["step"]) == [4, 5, 8, 10, 12, 15]
     run, _ = run_of(project)
     assert run.info.run_id != first.info.run_id
     assert run.data.tags["cyclegan.extended_from"] == first.info.run_id
     assert run.data.tags["cyclegan.extended_from_step"] == "5"
     assert run.data.params["train.epochs"] == "3"
-    for name, steps in (("G_AtoB/total", [4, 5, 8, 12, 15]), ("val_AtoB/cycle_l1", [5, 12, 15])):
+    for name, steps in (("G_AtoB/total", [4, 5, 8, 10, 12, 15]), ("val_AtoB/cycle_l1", [5, 10, 15])):
         assert [point.step for point in client.get_metric_history(run.info.run_id, name)] == steps, name
     # Its record and its state stay as they were.
     assert client.get_run(first.info.run_id).data.params["train.epochs"] == "1"
@@ -97,6 +97,8 @@ def test_constant_rate_extended_equals_one_go(start: Start, capsys: pytest.Captu
     assert "train.extend: True -> False" in told
     for got, expected in zip(extended, weights(project), strict=True):
         np.testing.assert_array_equal(got, expected)
+    pd.testing.assert_frame_equal(pd.read_csv(project.reports / "train" / "losses.csv"), losses)
+    pd.testing.assert_frame_equal(pd.read_csv(project.reports / "train" / "validation.csv"), validation)
 
 
 @pytest.mark.slow
@@ -108,9 +110,9 @@ def test_linear_rate_goes_on_with_that_of_the_new_length(start: Start, capsys: p
     # Step 10 of 20 lies where the new decay begins.
     assert "its learning rate ended at 0.0002 and goes on at 0.001 (linear over 4 epochs)" in capsys.readouterr().out
     losses = pd.read_csv(project.reports / "train" / "losses.csv")
-    assert list(losses["step"]) == [4, 8, 10, 12, 16, 20]
+    assert list(losses["step"]) == [4, 5, 8, 10, 12, 15, 16, 20]
     # The rate of a window is that of its last step, counted from 0.
-    assert losses["learning_rate"].tolist() == pytest.approx([1e-3, 6e-4, 2e-4, 9e-4, 5e-4, 1e-4], rel=1e-3)
+    assert losses["learning_rate"].tolist() == pytest.approx([1e-3, 1e-3, 6e-4, 2e-4, 9e-4, 6e-4, 5e-4, 1e-4], rel=1e-3)
     start(epochs=4, **linear)
     assert "resuming at step 20 of 20" in capsys.readouterr().out
 
@@ -143,5 +145,5 @@ def test_a_diverged_training_that_may_go_back_is_a_finished_run_with_whole_serie
     assert "back to step 0, learning rate times 1e-19" in run.data.tags["cyclegan.diverged.1"]
     assert "cyclegan.diverged" not in run.data.tags
     points = client.get_metric_history(run.info.run_id, "G_AtoB/total")
-    assert [point.step for point in points] == [4, 8, 10]
+    assert [point.step for point in points] == [4, 5, 8, 10]
     assert np.isfinite([point.value for point in points]).all()
