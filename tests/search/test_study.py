@@ -91,6 +91,19 @@ def test_a_slot_that_loses_every_worker_is_given_up(make_phase: MakePhase, tmp_p
         assert len(phase.attempts()["0"]) == ATTEMPTS
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(143)])
+def test_interruptions_never_give_a_slot_up(make_phase: MakePhase, tmp_path: Path, stop: BaseException) -> None:
+    with living(tmp_path / "workers") as owner:
+        phase = make_phase()
+        for _ in range(ATTEMPTS + 1):
+            trial = claimed(phase, owner)
+            with pytest.raises(type(stop)), phase.working(trial):
+                raise stop
+        assert finish(phase, claimed(phase, owner)) == 0.5
+        assert phase.counted()["0"].state == TrialState.COMPLETE
+        assert len(phase.attempts()["0"]) == ATTEMPTS + 2
+
+
 def test_a_failure_with_a_reason_is_an_end(make_phase: MakePhase, tmp_path: Path) -> None:
     with living(tmp_path / "workers") as owner:
         phase = make_phase()

@@ -1,8 +1,8 @@
 """One Optuna study, shared by workers that may be killed at any moment, on this host or on several.
 
 Optuna numbers trials in the order in which they are queued; a trial whose worker died would stay RUNNING for ever. So
-the trials that were asked for are *slots* here: a slot's attempts carry its name, and an attempt that was lost with its
-worker is followed by another with the same values. The first attempt of a slot that ended counts; whoever finds that
+the trials that were asked for are *slots* here: a slot's attempts carry its name, and one that its worker lost or
+gave back is followed by another with the same values. The first attempt of a slot that ended counts; whoever finds that
 it holds another one gives it up. Nothing depends on an order between workers.
 """
 
@@ -40,6 +40,8 @@ CLAIM_SECONDS = 120
 
 SLOT, OWNER, REASON, SURPLUS, DEFINITION = "slot", "owner", "reason", "surplus", "definition"
 """Keys of trials' and studies' user attributes."""
+GIVEN_BACK = "given back"
+"""Key of a trial that was interrupted: no fault of its own, whoever did it."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -157,7 +159,7 @@ class Phase:
         for name in self.slots:
             trials = attempts.get(name, [])
             ended = next((trial for trial in trials if has_ended(trial)), None)
-            if ended is None and len(trials) >= ATTEMPTS and all(trial.state == TrialState.FAIL for trial in trials):
+            if ended is None and _tries(trials) >= ATTEMPTS and all(trial.state == TrialState.FAIL for trial in trials):
                 ended = trials[-1]
             if ended is not None:
                 found[name] = ended
@@ -217,9 +219,11 @@ class Phase:
             thread.start()
         try:
             yield
-        except BaseException:
-            # Without a reason it counts as lost and is queued again.
+        except BaseException as error:
+            # Without a reason it has not ended and is queued again.
             with suppress(Exception):
+                if isinstance(error, KeyboardInterrupt | SystemExit):
+                    trial.set_user_attr(GIVEN_BACK, True)
                 self.study.tell(trial, state=TrialState.FAIL)
             raise
         finally:
@@ -242,8 +246,8 @@ class Phase:
         attempts = self.attempts()
         for name, slot in self.slots.items():
             trials = attempts.get(name, [])
-            lost = [trial for trial in trials if trial.state == TrialState.FAIL and not has_ended(trial)]
-            if len(lost) == len(trials) < ATTEMPTS:
+            open_still = all(trial.state == TrialState.FAIL and not has_ended(trial) for trial in trials)
+            if open_still and _tries(trials) < ATTEMPTS:
                 values = {**slot.fixed, **(trials[-1].params if trials else {})}
                 self.study.enqueue_trial(values, user_attrs={SLOT: name})
                 return True
@@ -266,6 +270,11 @@ class Phase:
 def has_ended(trial: FrozenTrial) -> bool:
     """Whether an attempt came to an end by itself, well or not; one that was lost with its worker has not."""
     return trial.state in ENDED or (trial.state == TrialState.FAIL and REASON in trial.user_attrs)
+
+
+def _tries(trials: Sequence[FrozenTrial]) -> int:
+    """How many attempts of a slot count against ATTEMPTS: who interrupts a search takes no try from a trial."""
+    return sum(1 for trial in trials if GIVEN_BACK not in trial.user_attrs)
 
 
 def derived_seed(*parts: object) -> int:
