@@ -166,7 +166,12 @@ def test_another_search_under_the_same_name_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="holds 1 trials of another search, which are not mixed") as caught:
             opened(**changes)
         assert difference in str(caught.value)
-    with pytest.raises(UserError, match="the storage holds no study t, but s: start it"):
+    objectives = [{"name": name, "direction": "maximize", "terms": {"val_AtoB/kid": 1.0}} for name in "ab"]
+    two = open_study(storage, "two", search(objectives=objectives), lock, create=True, pruner=pruner)
+    two.ask()
+    with pytest.raises(UserError, match=r"search\.objectives was \['a', 'b'\] and is \['b', 'a'\]"):
+        open_study(storage, "two", search(objectives=objectives[::-1]), lock, create=True, pruner=pruner)
+    with pytest.raises(UserError, match="the storage holds no study t, but s, two: start it"):
         open_study(storage, "t", search(), lock, create=False, pruner=pruner)
 
 

@@ -95,7 +95,9 @@ def definition(search: Search) -> dict[str, Any]:
     chosen = search.model_dump(mode="json", include={"seed", "command", "space", "pruner", "fidelity"})
     objectives = {item.name: item.model_dump(exclude={"name"}) for item in search.objectives}
     # A column's name may hold a dot only where it would not be told from a level.
-    return {f"search.{key}": value for key, value in flatten({**chosen, "objectives": objectives})}
+    flat = {f"search.{key}": value for key, value in flatten({**chosen, "objectives": objectives})}
+    # Trials hold their values in this order, which a mapping does not keep apart.
+    return {**flat, "search.objectives": list(objectives)}
 
 
 def open_study(
