@@ -19,7 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=0.0)
     parser.add_argument("--falls", action="store_true")
-    for trouble in ("--crash", "--kill", "--nan"):
+    for trouble in ("--crash", "--kill", "--nan", "--null", "--text"):
         parser.add_argument(trouble, metavar="SLOT")
     options = parser.parse_args()
     request = json.loads(sys.stdin.readline())
@@ -28,6 +28,7 @@ def main() -> None:
     with open("ran.txt", "a") as file:
         file.write(json.dumps(note | {"pid": os.getpid(), "threads": os.environ.get("TF_NUM_INTRAOP_THREADS")}) + "\n")
     print("not a line of the protocol", flush=True)
+    print(json.dumps({"level": "info", "result": "nor is this"}), flush=True)
     if slot == options.crash:
         raise MemoryError("planted crash")
     if slot == options.kill:
@@ -40,11 +41,14 @@ def main() -> None:
         figure = math.nan if slot == options.nan else 20 + done * (10 - distance) + noise
         figures = {f"val_{way}/pair_psnr": figure for way in ("AtoB", "BtoA")}
         figures |= {f"val_{way}/cycle_l1": 0.1 / setting["cycle"] for way in ("AtoB", "BtoA")}
+        figures |= {"val_AtoB/kid": None} if slot == options.null else {}
         print(json.dumps({"figures": figures}), flush=True)
         answer = sys.stdin.readline()
         if not answer or not json.loads(answer)["continue"]:
             return
         results.append(figures)
+    if slot == options.text:
+        print(json.dumps({"result": {"val_AtoB/pair_psnr": "n/a"}}), flush=True)
     if options.falls:
         print(json.dumps({"result": results[1]}), flush=True)
 

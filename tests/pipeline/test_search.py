@@ -345,14 +345,20 @@ def test_trainings_are_trials_and_go_on_after_a_kill(make_sandbox: MakeSandbox) 
 
 @pytest.mark.slow
 def test_trouble_costs_one_trial_each(sandbox: Sandbox) -> None:
-    planted(sandbox, "trouble", "--crash", "3", "--kill", "4", "--nan", "5", trials=8)
+    troubles = {"crash": "3", "kill": "4", "nan": "5", "null": "6", "text": "7"}
+    options = [part for trouble, slot in troubles.items() for part in (f"--{trouble}", slot)]
+    planted(sandbox, "trouble", *options, trials=9)
     sandbox.run("cyclegan", "search")
     trials = table(sandbox).set_index("slot")
-    assert list(trials["state"][["3", "4", "5"]]) == ["fail"] * 3
-    assert (trials["state"].drop(["3", "4", "5"]) == "complete").all()
+    assert set(trials["state"][troubles.values()]) == {"fail"}
+    assert (trials["state"].drop(troubles.values()) == "complete").all()
     assert trials["reason"]["3"] == "ended with exit code 1: MemoryError: planted crash"
     assert trials["reason"]["4"].startswith("was killed by SIGKILL")
     assert "reported no finite val_AtoB/pair_psnr" in trials["reason"]["5"]
+    assert trials["reason"]["6"] == "reported val_AtoB/kid = null, which is no number"
+    assert trials["reason"]["7"] == 'reported val_AtoB/pair_psnr = "n/a", which is no number'
+    log = (sandbox.root / ".search" / study_of(sandbox, "trouble").study_name / "trial-8.log").read_text()
+    assert 'stdout: {"level": "info", "result": "nor is this"}' in log
     # They are not tried again: it was the trial's own fault.
     assert [note["slot"] for note in ran(sandbox) if not note["final"]].count("4") == 1
 

@@ -193,22 +193,25 @@ def _converse(
         assert process.stdout is not None
         _say(process.stdin, request)
         for line in process.stdout:
-            message = _message(line)
-            if message is None:
-                output.write(PRINTED + line)
-                output.flush()
-            elif "run_id" in message:
-                outcome.run_id = str(message["run_id"])
-            elif "result" in message:
-                outcome.figures = _figures(message["result"])
-            elif "figures" in message:
-                outcome.figures = _figures(message["figures"])
-                try:
-                    outcome.pruned = not go_on(outcome.figures)
-                except ValueError as error:
-                    # Not a number, or not there: no use in going on.
-                    outcome.reason = str(error)
-                _say(process.stdin, {"continue": not outcome.pruned and outcome.reason is None})
+            match _message(line):
+                case {"run_id": str(run_id)}:
+                    outcome.run_id = run_id
+                case {"result": dict(told)}:
+                    try:
+                        outcome.figures = _figures(told)
+                    except ValueError as error:
+                        outcome.reason = str(error)
+                case {"figures": dict(told)}:
+                    try:
+                        outcome.figures = _figures(told)
+                        outcome.pruned = not go_on(outcome.figures)
+                    except ValueError as error:
+                        # Not a number, or not there: no use in going on.
+                        outcome.reason = str(error)
+                    _say(process.stdin, {"continue": not outcome.pruned and outcome.reason is None})
+                case _:
+                    output.write(PRINTED + line)
+                    output.flush()
         code = process.wait()
     if code != 0 and outcome.reason is None:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
@@ -253,17 +256,27 @@ def _say(pipe: IO[bytes], message: dict[str, Any]) -> None:
         pipe.flush()
 
 
-def _message(line: bytes) -> dict[str, Any] | None:
-    """A line of the protocol; None for anything else that a program may print."""
+def _message(line: bytes) -> Any:
+    """What a line says if it is JSON, as a program's own log may be, too; else None."""
     try:
-        message = json.loads(line)
+        return json.loads(line)
     except ValueError:
         return None
-    return message if isinstance(message, dict) else None
 
 
 def _figures(told: Mapping[str, Any]) -> dict[str, float]:
-    return {str(name): float(value) for name, value in told.items()}
+    """Figures as numbers.
+
+    Raises:
+        ValueError: one is none.
+    """
+    figures = {}
+    for name, value in told.items():
+        try:
+            figures[name] = float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"reported {name} = {json.dumps(value)[:100]}, which is no number") from None
+    return figures
 
 
 def _last_line(log: Path) -> str:
