@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,6 +147,23 @@ def test_the_trial_of_a_killed_process_is_lost_at_once_on_a_journal(tmp_path: Pa
             process.kill()
             process.wait()
             assert claimed(phase, owner).user_attrs[SLOT] == "0"
+
+
+def test_a_worker_of_another_host_is_lost_when_it_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cyclegan.search.study.HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr("cyclegan.search.study.GRACE_SECONDS", 4)
+    storage = open_storage(f"sqlite:///{tmp_path}/studies.db", tmp_path / ".search")
+    study = open_study(storage, "s", search(), tmp_path / "claims", create=True, pruner=optuna.pruners.NopPruner())
+    phase = Phase(study, SLOTS, 0, tmp_path / "claims")
+    # No such file is on this host, which tells nothing.
+    theirs = claimed(phase, Path("/another/host/worker-1"))
+    with living(tmp_path / "workers") as owner:
+        with phase.working(theirs):
+            assert claimed(phase, owner).user_attrs[SLOT] == "1"
+            time.sleep(6)
+            assert claimed(phase, owner).user_attrs[SLOT] != "0"
+        time.sleep(6)
+        assert claimed(phase, owner).user_attrs[SLOT] == "0"
 
 
 def test_another_search_under_the_same_name_is_refused(tmp_path: Path) -> None:

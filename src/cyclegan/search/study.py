@@ -23,6 +23,7 @@ from typing import Any
 import optuna
 import sqlalchemy
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, fail_stale_trials
+from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -197,7 +198,8 @@ class Phase:
                 # Optuna expects heartbeats from its own loop only; here `working` sends them.
                 warnings.simplefilter("ignore")
                 trial = self.study.ask()
-            if isinstance(self.study._storage, RDBStorage):
+            # Not RDBStorage, which a study wraps in a cache.
+            if isinstance(self.study._storage, BaseHeartbeat):
                 self.study._storage.record_heartbeat(trial._trial_id)
             trial.set_user_attr(OWNER, str(owner))
         if self._is_surplus(trial):
@@ -215,7 +217,7 @@ class Phase:
         stop = threading.Event()
         storage = self.study._storage
         thread = None
-        if isinstance(storage, RDBStorage):
+        if isinstance(storage, BaseHeartbeat):
             # A daemon: it must not keep a worker alive that is told to end.
             thread = threading.Thread(target=_beat, args=(storage, trial._trial_id, stop), daemon=True)
             thread.start()
@@ -258,7 +260,7 @@ class Phase:
     def _fail_lost(self) -> None:
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             owner = trial.user_attrs.get(OWNER)
-            if isinstance(self.study._storage, RDBStorage):
+            if isinstance(self.study._storage, BaseHeartbeat):
                 # Its owner may live on another host: only its heartbeat tells. One that died before the first has none.
                 started = trial.datetime_start or datetime.now()
                 lost = owner is None and datetime.now() - started > timedelta(seconds=GRACE_SECONDS)
@@ -316,6 +318,6 @@ def _claiming(lock: Path) -> Iterator[None]:
         yield
 
 
-def _beat(storage: RDBStorage, trial_id: int, stop: threading.Event) -> None:
+def _beat(storage: BaseHeartbeat, trial_id: int, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_SECONDS):
         storage.record_heartbeat(trial_id)
