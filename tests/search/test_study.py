@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -164,6 +166,26 @@ def test_a_worker_of_another_host_is_lost_when_it_is_silent(tmp_path: Path, monk
             assert claimed(phase, owner).user_attrs[SLOT] != "0"
         time.sleep(6)
         assert claimed(phase, owner).user_attrs[SLOT] == "0"
+
+
+def test_heartbeats_go_on_after_one_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cyclegan.search.study.HEARTBEAT_SECONDS", 0.05)
+    storage = open_storage(f"sqlite:///{tmp_path}/studies.db", tmp_path / ".search")
+    study = open_study(storage, "s", search(), tmp_path / "claims", create=True, pruner=optuna.pruners.NopPruner())
+    phase = Phase(study, SLOTS, 0, tmp_path / "claims")
+    with (
+        living(tmp_path / "workers") as owner,
+        closing(sqlite3.connect(tmp_path / "studies.db", isolation_level=None, timeout=20)) as database,
+        phase.working(claimed(phase, owner)),
+    ):
+        database.execute("ALTER TABLE trial_heartbeats RENAME TO away")
+        time.sleep(0.5)
+        database.execute("ALTER TABLE away RENAME TO trial_heartbeats")
+        database.execute("DELETE FROM trial_heartbeats")
+        deadline = time.monotonic() + 20
+        while not database.execute("SELECT * FROM trial_heartbeats").fetchall():
+            assert time.monotonic() < deadline, "no further heartbeat"
+            time.sleep(0.05)
 
 
 def test_another_search_under_the_same_name_is_refused(tmp_path: Path) -> None:

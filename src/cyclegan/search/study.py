@@ -320,4 +320,6 @@ def _claiming(lock: Path) -> Iterator[None]:
 
 def _beat(storage: BaseHeartbeat, trial_id: int, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_SECONDS):
-        storage.record_heartbeat(trial_id)
+        # The data base may be away for a moment; without further heartbeats the trial would count as lost.
+        with suppress(optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError):
+            storage.record_heartbeat(trial_id)
