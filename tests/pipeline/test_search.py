@@ -387,6 +387,26 @@ def test_killed_workers_lose_no_trial(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.slow
+def test_workers_that_are_ended_or_lose_a_trial_do_not_end_the_search(sandbox: Sandbox) -> None:
+    planted(sandbox, "ended", "--seconds", "2", trials=5)
+    with running(sandbox, "cyclegan", "search") as search:
+        for number, sent in ((1, signal.SIGTERM), (4, signal.SIGHUP)):
+            wait_for(lambda number=number: count_ran(sandbox) >= number and len(worker_pids(sandbox)) == 2)
+            os.kill(worker_pids(sandbox)[0], sent)
+        wait_for(lambda: count_ran(sandbox) >= 6)
+        study = study_of(sandbox, "ended")
+        # As another worker does on a data base after 30 silent seconds.
+        taken = next(trial for trial in study.trials if trial.state == TrialState.RUNNING)
+        study.tell(taken.number, state=TrialState.FAIL)
+        text = output(search)
+        assert search.wait() == 0, text
+    assert "killed by SIGTERM: another one takes its place" in text
+    assert "killed by SIGHUP: another one takes its place" in text
+    assert f"{taken.user_attrs['slot']}: another worker took this trial over" in text
+    whole(study_of(sandbox, "ended"), 5)
+
+
+@pytest.mark.slow
 def test_a_killed_search_ends_as_if_it_had_not_been(sandbox: Sandbox) -> None:
     planted(sandbox, "smooth", trials=14, workers=1)
     sandbox.run("cyclegan", "search")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -44,15 +45,16 @@ def supervise(search: SharedSearch, count: int, arguments: Sequence[str], root: 
                 code = worker.poll()
                 if code is None or code == 0:
                     continue
-                if code > 0:
+                by = _signal_that_ended(code)
+                if by is None:
                     raise UserError(f"a worker of the search ended with exit code {code}; the reason stands above")
                 if replaced == REPLACEMENTS * count:
                     raise UserError(
-                        f"{replaced + 1} workers of the search were killed (the last by signal {-code}): is there "
+                        f"{replaced + 1} workers of the search were killed (the last by {by}): is there "
                         "enough memory? Run the same command again to go on"
                     )
                 replaced += 1
-                print(f"a worker was killed by signal {-code}: another one takes its place", flush=True)
+                print(f"a worker was killed by {by}: another one takes its place", flush=True)
                 workers[index] = _start(command, root)
             time.sleep(POLL_SECONDS)
         _tell("trial", search.trials, told)
@@ -65,6 +67,13 @@ def supervise(search: SharedSearch, count: int, arguments: Sequence[str], root: 
 def _start(command: list[str], root: Path) -> subprocess.Popen[bytes]:
     # The pipe closes when this process dies, however it dies, and the worker ends.
     return subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE)
+
+
+def _signal_that_ended(code: int) -> str | None:
+    """Name of the signal by which a worker ended; None: it ended by itself."""
+    # Workers end with the shell's codes for those that they clear up after.
+    number = -code if code < 0 else code - 128
+    return signal.Signals(number).name if code < 0 or number in (signal.SIGTERM, signal.SIGHUP) else None
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:

@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
 from cyclegan.errors import UserError
@@ -74,8 +75,13 @@ def work(project: Project, search: SharedSearch, threads: int | None = None) -> 
                 # Others are at the last trials, or one of them has just died.
                 time.sleep(POLL_SECONDS)
                 continue
-            with phase.working(trial):
-                _run_trial(project, search, phase, trial, command, threads)
+            try:
+                with phase.working(trial):
+                    _run_trial(project, search, phase, trial, command, threads)
+            except UpdateFinishedTrialError:
+                # On a data base: this worker was silent for so long that another one took it for dead.
+                print(f"{trial.user_attrs[SLOT]}: another worker took this trial over, this one goes on", flush=True)
+                continue
             done += 1
     return done
 
@@ -165,11 +171,11 @@ def _run_trial(
         trial.set_user_attr("run_id", outcome.run_id)
     if outcome.reason is not None:
         trial.set_user_attr(REASON, outcome.reason)
-        phase.study.tell(trial, state=TrialState.FAIL)
+        phase.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
     elif outcome.pruned:
-        phase.study.tell(trial, state=TrialState.PRUNED)
+        phase.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
     else:
-        phase.study.tell(trial, values)
+        phase.study.tell(trial, values, skip_if_finished=True)
 
 
 def experiment(params: Params) -> str:
