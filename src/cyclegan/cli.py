@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             import_tensorflow()
         options.run(options)
     except UserError as error:
-        sys.exit(_fail(str(error), 2))
+        sys.exit(_fail(str(error), error.exit_code))
     except BrokenPipeError:
         # The reader of our output has gone, as in `cyclegan params | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -42,9 +42,11 @@ DATABASE_FAULTS = {
 class UserError(Exception):
     """Something the user can put right: a parameter, a file, a setting.
 
-    The command line prints its message without a traceback and exits with code 2. The message is one line
+    The command line prints its message without a traceback and exits with its code. The message is one line
     that names the thing, its value and the remedy. Every other exception is a bug and shows its traceback.
     """
+
+    exit_code = 2
 
 
 def system_fault(error: BaseException) -> str | None:

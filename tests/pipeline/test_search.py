@@ -364,6 +364,32 @@ def test_trouble_costs_one_trial_each(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.slow
+def test_a_trial_that_cannot_run_is_given_back(sandbox: Sandbox) -> None:
+    """And whatever trouble lies around it, which the next trial would meet as well, ends the search with one line."""
+    planted(sandbox, "back", trials=2, workers=1)
+    sandbox.configure(search={"command": "sh trial.sh"})
+    trial = sandbox.root / "trial.sh"
+
+    def given_back(script: str) -> str:
+        trial.write_text(f"{script} exec {sys.executable} -m cyclegan search trial")
+        done = sandbox.run("cyclegan", "search", check=False)
+        assert done.returncode == 2
+        line, last = done.stderr.strip().splitlines()
+        assert last == "cyclegan: a worker of the search ended with exit code 2; the reason stands above"
+        assert line.startswith("cyclegan: trial-0 was given back: ")
+        assert line.endswith(". Mend that and run the same command again")
+        return line
+
+    assert "the MLflow server does not answer" in given_back("export MLFLOW_TRACKING_URI=http://127.0.0.1:1;")
+    for _ in range(3):
+        given_back("echo gone >&2; exit 75;")
+    trial.write_text(f"exec {sys.executable} planted.py")
+    sandbox.run("cyclegan", "search")
+    whole(study_of(sandbox, "back"), 2)
+    assert list(table(sandbox)["attempts"]) == [5, 1]
+
+
+@pytest.mark.slow
 def test_killed_workers_lose_no_trial(sandbox: Sandbox) -> None:
     planted(sandbox, "killed", "--seconds", "1.5", trials=10)
     with running(sandbox, "cyclegan", "search") as search:

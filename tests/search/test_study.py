@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import subprocess
@@ -94,8 +95,12 @@ def test_a_slot_that_loses_every_worker_is_given_up(make_phase: MakePhase, tmp_p
         assert len(phase.attempts()["0"]) == ATTEMPTS
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(143)])
-def test_interruptions_never_give_a_slot_up(make_phase: MakePhase, tmp_path: Path, stop: BaseException) -> None:
+@pytest.mark.parametrize(
+    "stop", [KeyboardInterrupt(), SystemExit(143), UserError("MLflow is away"), OSError(errno.ENOSPC, "No space left")]
+)
+def test_interruptions_and_faults_of_the_surroundings_never_give_a_slot_up(
+    make_phase: MakePhase, tmp_path: Path, stop: BaseException
+) -> None:
     with living(tmp_path / "workers") as owner:
         phase = make_phase()
         for _ in range(ATTEMPTS + 1):

@@ -27,7 +27,7 @@ from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from cyclegan.errors import UserError
+from cyclegan.errors import UserError, system_fault
 from cyclegan.locks import held
 from cyclegan.params import Search, flatten
 from cyclegan.tracking.credentials import without_credentials
@@ -42,7 +42,7 @@ CLAIM_SECONDS = 120
 SLOT, OWNER, REASON, SURPLUS, DEFINITION = "slot", "owner", "reason", "surplus", "definition"
 """Keys of trials' and studies' user attributes."""
 GIVEN_BACK = "given back"
-"""Key of a trial that was interrupted: no fault of its own, whoever did it."""
+"""Key of a trial that was interrupted, or met something wrong around it: no fault of its own."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -226,7 +226,7 @@ class Phase:
         except BaseException as error:
             # Without a reason it has not ended and is queued again.
             with suppress(Exception):
-                if isinstance(error, KeyboardInterrupt | SystemExit):
+                if isinstance(error, KeyboardInterrupt | SystemExit | UserError) or system_fault(error) is not None:
                     trial.set_user_attr(GIVEN_BACK, True)
                 self.study.tell(trial, state=TrialState.FAIL)
             raise

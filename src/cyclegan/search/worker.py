@@ -9,8 +9,9 @@ A trial's process may be anything that speaks this protocol, one JSON object a l
   these are not those of its last evaluation;
 - it may say `{"run_id": "…"}`, the MLflow run with its details.
 
-Without a result the last figures are it. Another exit code, or no figures, costs this trial and nothing else. When its
-standard input closes its worker is dead: it should end.
+Without a result the last figures are it. Another exit code, or no figures, costs this trial and nothing else; but 75
+(EX_TEMPFAIL) says that any other trial would fail here and now as well: the worker gives the trial back and ends. When
+its standard input closes its worker is dead: it should end.
 """
 
 from __future__ import annotations
@@ -64,6 +65,9 @@ def work(project: Project, search: SharedSearch, threads: int | None = None) -> 
 
     Args:
         threads: for each trial; None leaves it to TensorFlow.
+
+    Raises:
+        UserError: something is wrong that is no trial's fault.
     """
     command = trial_command(search.options.command)
     done = 0
@@ -192,7 +196,11 @@ def _converse(
     log: Path,
     environment: dict[str, str],
 ) -> Outcome:
-    """Run a trial's process to its end."""
+    """Run a trial's process to its end.
+
+    Raises:
+        UserError: the trial cannot be run here and now, and neither can any other.
+    """
     outcome = Outcome()
     with log.open("ab") as output, _process(command, cwd, output, environment) as process:
         assert process.stdin is not None
@@ -219,6 +227,8 @@ def _converse(
                     output.write(PRINTED + line)
                     output.flush()
         code = process.wait()
+    if code == os.EX_TEMPFAIL and outcome.reason is None:
+        raise UserError(f"{log.stem} was given back: {_last_line(log)}. Mend that and run the same command again")
     if code != 0 and outcome.reason is None:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         outcome.reason = f"{how}: {_last_line(log)}"
@@ -289,7 +299,7 @@ def _last_line(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()
     # What it printed reaches the log later than the error that came after it.
     errors = [line.strip() for line in lines if line.strip() and not line.startswith(PRINTED.decode())]
-    return (errors[-1] if errors else "it said nothing")[:500]
+    return (errors[-1].removeprefix("cyclegan: ") if errors else "it said nothing")[:500]
 
 
 def _environment(threads: int | None) -> dict[str, str]:

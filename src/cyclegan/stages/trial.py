@@ -9,7 +9,8 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from cyclegan.data.dataset import PackedDataset
 from cyclegan.digests import folder_digest
-from cyclegan.errors import UserError
+from cyclegan.errors import UserError, system_fault
 from cyclegan.locks import held
 from cyclegan.params import load
 from cyclegan.project import Project
@@ -38,6 +39,39 @@ SECONDS_FOR_ANOTHER = 60.0
 
 class Pruned(Exception):  # noqa: N818
     """The worker has asked to end this trial."""
+
+
+class SettingError(UserError):
+    """What is wrong with this trial's setting: it has failed."""
+
+
+class SurroundingsError(UserError):
+    """What is wrong around this trial, which any other one would meet as well: its worker takes it back."""
+
+    exit_code = os.EX_TEMPFAIL
+
+
+@contextmanager
+def of_the_setting() -> Iterator[None]:
+    """A UserError within this context speaks of the trial's setting."""
+    try:
+        yield
+    except UserError as error:
+        raise SettingError(str(error)) from error
+
+
+@contextmanager
+def of_the_surroundings() -> Iterator[None]:
+    """Every other UserError within this context, and all that the system refuses, does not."""
+    try:
+        yield
+    except SettingError:
+        raise
+    except Exception as error:
+        fault = str(error) if isinstance(error, UserError) else system_fault(error)
+        if fault is None:
+            raise
+        raise SurroundingsError(fault) from error
 
 
 class Answers:
@@ -111,8 +145,14 @@ def run(project: Project) -> None:
     # Not sys.stdin itself, whose lock would be held when Python ends.
     answers = Answers(os.fdopen(os.dup(sys.stdin.fileno()), "rb"))
     request = answers.next()
+    with of_the_surroundings():
+        _run(project, request, answers, told)
+
+
+def _run(project: Project, request: Mapping[str, Any], answers: Answers, told: IO[str]) -> None:
     params = load(project.params)
-    params = variant(params, request["values"], seed=request["seed"], cheap=request["cheap"])
+    with of_the_setting():
+        params = variant(params, request["values"], seed=request["seed"], cheap=request["cheap"])
     dataset = PackedDataset.open(project.split)
     device = prepare_device(params.train.seed, params.train.deterministic)
     store = open_store(project, params.tracking)
@@ -124,7 +164,9 @@ def run(project: Project) -> None:
         if not free:
             raise UserError(f"another process runs this trial (lock: {work / 'lock'})")
         close_stale_runs(store, request["experiment"])
-        session = Session.prepare(params, dataset, checkpoints, feature_network(params, project))
+        features = feature_network(params, project)
+        with of_the_setting():
+            session = Session.prepare(params, dataset, checkpoints, features)
         parent = {"mlflow.parentRunId": request["parent"]} if request["parent"] else {}
         with TrackedRun.start(
             store,
@@ -145,7 +187,8 @@ def run(project: Project) -> None:
         ) as tracked:
             telling = Telling(tracked, answers, told)
             telling.say({"run_id": tracked.id})
-            _train(session, tracked, telling)
+            with of_the_setting():
+                _train(session, tracked, telling)
     shutil.rmtree(work)
 
 
