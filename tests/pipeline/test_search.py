@@ -381,12 +381,22 @@ def test_a_trial_that_cannot_run_is_given_back(sandbox: Sandbox) -> None:
         return line
 
     assert "the MLflow server does not answer" in given_back("export MLFLOW_TRACKING_URI=http://127.0.0.1:1;")
+    # Who changes params.yaml during a search would mix trials that cannot be compared.
+    file = sandbox.root / "params.yaml"
+    started = file.read_text()
+    fidelity = read(file)["search"]["fidelity"]
+    for changes in ({"train": {"learning_rate": 0.003}}, {"search": {"fidelity": {**fidelity, "epochs": 7}}}):
+        sandbox.configure(**changes)
+        file.rename(sandbox.root / "changed.yaml")
+        file.write_text(started)
+        assert "has changed since study fluent-emoji-back-" in given_back("cp changed.yaml params.yaml;")
+        file.write_text(started)
     for _ in range(3):
         given_back("echo gone >&2; exit 75;")
     trial.write_text(f"exec {sys.executable} planted.py")
     sandbox.run("cyclegan", "search")
     whole(study_of(sandbox, "back"), 2)
-    assert list(table(sandbox)["attempts"]) == [5, 1]
+    assert list(table(sandbox)["attempts"]) == [7, 1]
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ class SharedSearch:
         self.params = params
         self.options = params.search
         self.space = dimensions(params)
-        self.name = f"{params.data.dataset}-{self.options.study}-{key[:8]}"
+        self.name = study_name(params, key)
         self.folder = project.studies / self.name
         self._storage = open_storage(storage, project.studies)
         self._claims = self.folder / "claims"
@@ -101,6 +101,11 @@ class SharedSearch:
             slots.append(Slot(PAPER, self.paper, prunable=False))
         slots += [Slot(str(number)) for number in range(len(slots), self.options.trials)]
         return slots[: self.options.trials]
+
+
+def study_name(params: Params, key: str) -> str:
+    """Name of a search's study; see SharedSearch for the key."""
+    return f"{params.data.dataset}-{params.search.study}-{key[:8]}"
 
 
 def final_name(finalist: str, repeat: int) -> str:

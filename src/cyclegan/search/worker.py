@@ -2,7 +2,8 @@
 
 A trial's process may be anything that speaks this protocol, one JSON object a line, on its standard input and output:
 
-- it is given `{"setting", "values", "seed", "cheap", "slot", "final", "folder", "parent", "experiment", "study"}`;
+- it is given `{"setting", "values", "seed", "cheap", "slot", "final", "folder", "parent", "experiment", "study",
+  "definition"}`;
 - whenever it has measured, it says `{"figures": {"val_AtoB/pair_psnr": 20.1, …}}` and is answered `{"continue": true}`,
   or `{"continue": false}` when it is pruned and should end, with exit code 0 like at its normal end;
 - it may say `{"result": {"val_AtoB/pair_psnr": 20.1, …}}`, the figures of the generators that it results in, where
@@ -34,12 +35,13 @@ from typing import IO, Any
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
+from cyclegan.digests import run_key
 from cyclegan.errors import UserError
 from cyclegan.params import Params
 from cyclegan.project import Project
 from cyclegan.search.shared import PARENT, SharedSearch, log_file, objective_values
 from cyclegan.search.space import overlay
-from cyclegan.search.study import REASON, SLOT, Phase, living
+from cyclegan.search.study import REASON, SLOT, Phase, definition, living
 from cyclegan.signals import signals_raise
 
 POLL_SECONDS = 0.5
@@ -157,6 +159,7 @@ def _run_trial(
             "parent": search.trials.study.user_attrs.get(PARENT),
             "experiment": experiment(search.params),
             "study": search.name,
+            "definition": run_key(definition(search.options)),
         },
         go_on,
         cwd=project.root,

@@ -17,13 +17,16 @@ from typing import IO, Any
 import numpy as np
 
 from cyclegan.data.dataset import PackedDataset
-from cyclegan.digests import folder_digest
+from cyclegan.digests import folder_digest, run_key
 from cyclegan.errors import UserError, system_fault
 from cyclegan.locks import held
-from cyclegan.params import load
+from cyclegan.params import Params, load
 from cyclegan.project import Project
+from cyclegan.search.shared import study_name
 from cyclegan.search.space import variant
+from cyclegan.search.study import definition
 from cyclegan.stages.features import feature_network
+from cyclegan.stages.search import study_key
 from cyclegan.stages.session import Session, recorded_params
 from cyclegan.tracking.leftovers import close_stale_runs
 from cyclegan.tracking.opening import DatasetInput
@@ -151,6 +154,7 @@ def run(project: Project) -> None:
 
 def _run(project: Project, request: Mapping[str, Any], answers: Answers, told: IO[str]) -> None:
     params = load(project.params)
+    _refuse_changes(project, params, request)
     with of_the_setting():
         params = variant(params, request["values"], seed=request["seed"], cheap=request["cheap"])
     dataset = PackedDataset.open(project.split)
@@ -190,6 +194,20 @@ def _run(project: Project, request: Mapping[str, Any], answers: Answers, told: I
             with of_the_setting():
                 _train(session, tracked, telling)
     shutil.rmtree(work)
+
+
+def _refuse_changes(project: Project, params: Params, request: Mapping[str, Any]) -> None:
+    """Check that this process, which reads everything anew, finds what the search was started with.
+
+    Raises:
+        UserError: it does not: the trial would be recorded in a study to which it does not belong.
+    """
+    name = study_name(params, study_key(project, params))
+    if (name, run_key(definition(params.search))) != (request["study"], request["definition"]):
+        raise UserError(
+            f"params.yaml, the data, the feature network or the code has changed since study {request['study']} was "
+            "started: put it back to go on with that study, or leave it to start another"
+        )
 
 
 def _train(session: Session, tracked: TrackedRun, telling: Telling) -> None:
