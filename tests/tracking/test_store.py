@@ -200,6 +200,8 @@ def test_sql_server_that_is_away_is_told_without_its_password(opened: Opened) ->
 def test_credentials_are_dropped_from_texts_and_representations(store: Store) -> None:
     text = "at postgresql://ann:p@ss@db/x?password=s3cret&y=1 and sqlite:////home/a@b/x.db"
     assert without_credentials(text) == "at postgresql://db/x?password=***&y=1 and sqlite:////home/a@b/x.db"
+    slashed = "postgresql://ann:pa/s:s@db:5432/x sqlite:////a@b"
+    assert without_credentials(slashed) == "postgresql://db:5432/x sqlite:////a@b"
     assert "uri" not in repr(store)
 
 
