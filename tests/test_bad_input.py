@@ -1384,6 +1384,16 @@ CASES = {
         "version, stage, or the string 'latest' and where alias is a registered model alias. Only one"
         " of suffix or alias can be defined at a time.",
     ),
+    "translate with a bit depth for a registered model": Case(
+        "translate models:/a2b-AtoB@champion a/0.png -o out --bit-depth 16",
+        nothing,
+        "--bit-depth 16: models:/a2b-AtoB@champion knows its own bit depth; leave --bit-depth out",
+    ),
+    "serve with a bit depth for a registered model": Case(
+        "serve models:/a2b-AtoB@champion --bit-depth 8",
+        nothing,
+        "--bit-depth 8: models:/a2b-AtoB@champion knows its own bit depth; leave --bit-depth out",
+    ),
     "translate with an address of another kind": Case(
         "translate runs:/0123/model a/0.png -o out",
         nothing,

@@ -99,6 +99,10 @@ def parser() -> argparse.ArgumentParser:
     for unit, default in (("megabytes", 20), ("megapixels", 4)):
         text = f"larger pictures are refused (default: {default})"
         serve.add_argument(f"--max-{unit}", type=float, default=default, metavar="N", help=text)
+    for command in (translate, serve):
+        # No default: whoever gives one for a registered model, which knows its own, is told so.
+        text = "of the pictures, for a .keras file of data.bit_depth: 16 (default: 8)"
+        command.add_argument("--bit-depth", type=int, choices=(8, 16), help=text)
     registry = add("registry", _registry, "look at the registered models, move the champion by hand")
     actions = registry.add_subparsers(title="actions", metavar="ACTION", required=True, dest="action")
     actions.add_parser("list", help="all models with their champions")
@@ -234,13 +238,14 @@ def _summary(options: argparse.Namespace) -> None:
 def _translate(options: argparse.Namespace) -> None:
     from cyclegan.stages.translate import run
 
-    run(options.model, options.inputs, options.output, options.overwrite)
+    run(options.model, options.inputs, options.output, options.overwrite, options.bit_depth)
 
 
 def _serve(options: argparse.Namespace) -> None:
     from cyclegan.stages.serve import run
 
-    run(options.model, options.host, options.port, options.max_megabytes, options.max_megapixels)
+    limits = (options.max_megabytes, options.max_megapixels)
+    run(options.model, options.host, options.port, *limits, options.bit_depth)
 
 
 def _registry(options: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from cyclegan import cli
 from cyclegan.data.dataset import to_float, to_integer
 from cyclegan.data.images import decode
 from cyclegan.errors import UserError
@@ -206,6 +207,11 @@ def test_16_bit_files_stay_16_bit(tmp_path: Path) -> None:
     translator = Translator(generator, bit_depth=16)
     written = translate_files(translator, [tmp_path / "deep.png"], tmp_path / "out")
     np.testing.assert_array_equal(np.asarray(Image.open(written[0])), translator.translate(images)[0, ..., 0])
+    # A .keras file does not know the depth: it is said.
+    generator.save(tmp_path / "generator.keras")
+    files = [str(tmp_path / name) for name in ("generator.keras", "deep.png", "said")]
+    cli.main(["translate", *files[:2], "--output", files[2], "--bit-depth", "16"])
+    assert (tmp_path / "said" / "deep.png").read_bytes() == written[0].read_bytes()
 
 
 def test_no_file_is_overwritten_unasked(generator: keras.Model, tmp_path: Path) -> None:

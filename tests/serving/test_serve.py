@@ -56,6 +56,12 @@ def test_other_forms_are_converted(served: Served, mode: str, form: str) -> None
     assert Image.open(io.BytesIO(body)).mode == "RGB"
 
 
+def test_sixteen_bit_pictures_where_the_depth_is_said(model: Path) -> None:
+    with serving(model, "--bit-depth", "16") as served:
+        status, _, body = ask(served, body=picture())
+    assert (status, body[24]) == (200, 16)
+
+
 def bomb() -> bytes:
     """A PNG of a few hundred bytes that says it has 60000×60000 pixels."""
 

@@ -8,7 +8,9 @@ from cyclegan.serving.server import serve
 from cyclegan.stages.translate import open_translator
 
 
-def run(model: str, host: str, port: int, max_megabytes: float, max_megapixels: float) -> None:
+def run(
+    model: str, host: str, port: int, max_megabytes: float, max_megapixels: float, bit_depth: int | None = None
+) -> None:
     """Serve until Ctrl-C or SIGTERM.
 
     Raises:
@@ -19,7 +21,7 @@ def run(model: str, host: str, port: int, max_megabytes: float, max_megapixels: 
             raise UserError(f"{name} {value:g}: must be above 0 and at most 1000")
     if not 0 <= port < 65536:
         raise UserError(f"--port {port}: must be 0…65535")
-    translator = open_translator(model)
+    translator = open_translator(model, bit_depth)
     for channels in (translator.channels, translator.channels_out):
         if channels not in (1, 3, 4):
             raise UserError(f"{model} has pictures of {channels} channels, which PNG does not know; use translate")

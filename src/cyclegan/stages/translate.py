@@ -13,26 +13,33 @@ from cyclegan.inference.translate import Translator, load_generator, translate_f
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
-def run(model: str, inputs: Iterable[Path], output: Path, overwrite: bool) -> None:
+def run(model: str, inputs: Iterable[Path], output: Path, overwrite: bool, bit_depth: int | None = None) -> None:
     """Translate pictures, and the pictures in folders, into PNG files in `output`.
 
     Raises:
         UserError: the model or a picture cannot be used, or a file would be overwritten.
     """
     pictures = [picture for path in inputs for picture in pictures_in(path)]
-    translator = open_translator(model)
+    translator = open_translator(model, bit_depth)
     # The delay leaves the line to what is wrong, if anything is.
     with tqdm(total=len(pictures), unit="picture", delay=1) as bar:
         translate_files(translator, pictures, output, overwrite=overwrite, on_written=lambda _: bar.update())
 
 
-def open_translator(model: str) -> Translator:
+def open_translator(model: str, bit_depth: int | None = None) -> Translator:
     """The generator of a `.keras` file, or of the registry (`models:/…`).
 
+    Args:
+        bit_depth: of the pictures, for a file, which does not say; None: 8.
+
     Raises:
-        UserError: there is no such file or model, or it cannot be loaded.
+        UserError: there is no such file or model, it cannot be loaded, or a depth is given for a registered model.
     """
-    return registered_translator(model) if model.startswith("models:/") else Translator(load_generator(Path(model)))
+    if not model.startswith("models:/"):
+        return Translator(load_generator(Path(model)), bit_depth=bit_depth or 8)
+    if bit_depth is not None:
+        raise UserError(f"--bit-depth {bit_depth}: {model} knows its own bit depth; leave --bit-depth out")
+    return registered_translator(model)
 
 
 def pictures_in(path: Path) -> list[Path]:
