@@ -140,6 +140,12 @@ def test_this_machines_names_do(served: Served, host: str) -> None:
     assert ask(served, body=picture(), Host=name, Origin=f"http://{name}", Sec_Fetch_Site="same-origin")[0] == 200
 
 
+def test_a_name_in_capitals_does(model: Path) -> None:
+    """An old spelling of 127.0.0.1, for no other name in capitals is there on every machine."""
+    with serving(model, "--host", "0X7F.1") as served:
+        assert ask(served, "GET", "/", Host=f"0X7F.1:{served.port}")[0] == 200
+
+
 def test_page_is_whole_and_closed(served: Served) -> None:
     status, headers, body = ask(served, "GET", "/")
     assert status == 200

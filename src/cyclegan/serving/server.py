@@ -39,7 +39,8 @@ def serve(build: Callable[[Set[str] | None], Starlette], host: str, port: int) -
                 file=sys.stderr,
             )
         config = uvicorn.Config(
-            build(LOOPBACK | {host} if local else None),
+            # In lower case, as the requests' own names are read.
+            build(LOOPBACK | {host.lower()} if local else None),
             log_level="warning",
             limit_concurrency=WAITING,
             timeout_graceful_shutdown=SECONDS_TO_STOP,
