@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from cyclegan.errors import UserError
+from cyclegan.registry.catalogue import listed
 from cyclegan.registry.champion import (
     champion_of,
     changing,
@@ -109,6 +110,15 @@ def test_what_does_not_exist_is_answered_by_what_does(store: Store, model: str) 
     with pytest.raises(UserError, match=r"has no alias 'best'; there are: champion \(version 2\)$"):
         find_alias(store, model, "best")
     assert str(find_alias(store, model, "champion").version) == "2"
+
+
+def test_more_models_than_mlflow_gives_at_once_are_all_listed(store: Store) -> None:
+    names = [f"many-{number:03}" for number in range(101)]
+    for name in names:
+        store.client.create_registered_model(name)
+    assert [line.split()[0] for line in listed(store).splitlines() if line.startswith("many-")] == names
+    with pytest.raises(UserError, match="many-100"):
+        find_version(store, "none", "1")
 
 
 def test_only_one_process_changes_the_registry(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from mlflow.entities.model_registry import ModelVersion
 
 from cyclegan.errors import UserError
-from cyclegan.registry.champion import find_alias, find_model, find_version, moves
+from cyclegan.registry.champion import all_models, find_alias, find_model, find_version, moves
 from cyclegan.tracking.store import Store
 
 
@@ -30,15 +30,15 @@ def resolve(store: Store, reference: str) -> ModelVersion:
 def listed(store: Store) -> str:
     """All models, each with its champion, its challenger and the champion's gate figure."""
     rows = []
-    for model in store.client.search_registered_models():
-        aliases = store.client.get_registered_model(model.name).aliases
+    for name in all_models(store):
+        aliases = store.client.get_registered_model(name).aliases
         champion = aliases.get("champion")
-        tags = {} if champion is None else store.client.get_model_version(model.name, str(champion)).tags
+        tags = {} if champion is None else store.client.get_model_version(name, str(champion)).tags
         metric = tags.get("gate.metric")
         rows.append(
             {
-                "model": model.name,
-                "versions": len(store.client.search_model_versions(f"name = '{model.name}'")),
+                "model": name,
+                "versions": len(store.client.search_model_versions(f"name = '{name}'")),
                 "champion": champion or "–",
                 "challenger": aliases.get("challenger", "–"),
                 "champion's figure": "–" if metric is None else f"{metric} {float(tags[f'metric.{metric}']):.4g}",

@@ -109,6 +109,17 @@ def rolled_back(store: Store, name: str) -> set[str]:
     return taken
 
 
+def all_models(store: Store) -> list[str]:
+    """The names of all registered models; MLflow itself gives a hundred at a time."""
+    names: list[str] = []
+    page = store.client.search_registered_models()
+    while True:
+        names += [model.name for model in page]
+        if not page.token:
+            return sorted(names)
+        page = store.client.search_registered_models(page_token=page.token)
+
+
 def find_model(store: Store, name: str) -> None:
     """Check that there is such a registered model.
 
@@ -120,7 +131,7 @@ def find_model(store: Store, name: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        known = ", ".join(sorted(model.name for model in store.client.search_registered_models())) or "(none yet)"
+        known = ", ".join(all_models(store)) or "(none yet)"
         raise UserError(f"no registered model {name!r} in {store.shown}; there are: {known}") from None
 
 
