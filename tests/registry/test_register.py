@@ -282,9 +282,22 @@ def test_registering_again_adds_nothing_and_brings_figures_up_to_date(
     found = store.client.get_model_version("again-AtoB", "1")
     assert (found.tags["metric.pair_psnr"], found.tags["git.commit"]) == ("21.5", "4567")
     assert "| pair_psnr | 21.5 |" in found.description
+    # Why it became champion stays on record.
+    assert found.tags["gate.reason"] == first[0].decision.reason
+    assert first[0].decision.reason in found.description
     grown = {key: len(store.client.get_metric_history(run_id, key)) - count for key, count in history.items()}
     assert grown == {key: int(key == "test_AtoB/pair_psnr") for key in KEYS}
     assert store.client.get_run(run_id).info.status == "FINISHED"
+
+
+def test_a_version_that_becomes_champion_when_registered_again_says_why(
+    store: Store, candidates: list[Candidate]
+) -> None:
+    run_id = train(store, "late")
+    register(store, run_id, "late", [dataclasses.replace(candidates[0], measured=measured(18.2))], tags={})
+    (version,) = register(store, run_id, "late", candidates[:1], tags={})
+    assert (version.version, version.champion) == ("1", "1")
+    assert store.client.get_model_version("late-AtoB", "1").tags["gate.reason"] == version.decision.reason
 
 
 def test_figures_that_an_earlier_stage_has_logged_are_not_doubled(store: Store, candidates: list[Candidate]) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from cyclegan.registry.gate import Decision
 from cyclegan.registry.measured import Measured
 
 LIMIT = 5000
@@ -34,7 +33,8 @@ class Page:
     channels_out: int
     model_id: str
     measured: Measured
-    decision: Decision
+    reason: str
+    """Why the version became champion, or stayed challenger."""
     run_id: str
     params: Mapping[str, str]
     """Of the training's run."""
@@ -49,7 +49,7 @@ class Page:
         parts = [
             f"Generator {self.direction[0]} → {self.direction[-1]}: {self.dtype} pictures [N, H, W, {self.channels_in}]"
             f" to [N, H, W, {self.channels_out}] of the same size, any size.",
-            f"When it was registered: {self.decision.reason}.",
+            f"When it was registered: {self.reason}.",
             *self._figures(),
             *([f"![Test pictures, their translations and the way back]({self._grid()})"] if self.has_grid else []),
             self._use(),

@@ -114,6 +114,9 @@ def _register(
     version = str((found or store.client.create_model_version(name, source, run_id, model_id=model.model_id)).version)
     store.client.set_model_version_tag(name, version, WEIGHTS_TAG, model.tags[WEIGHTS_TAG])
     decision = decision_on(store, name, version, candidate.measured, candidate.gate)
+    # Registered again, a version keeps why it became what it is, unless it becomes champion only now.
+    before = None if found is None or decision.promote else found.tags.get("gate.reason")
+    reason = before or decision.reason
     run = store.client.get_run(run_id)
     searched = {key: value for key, value in run.data.tags.items() if key.startswith("search.")}
     measured = candidate.measured
@@ -124,7 +127,7 @@ def _register(
         "bit_depth": str(bit_depth),
         "test.md5": str(measured.protocol.get("md5")),
         "gate.metric": decision.metric,
-        "gate.reason": decision.reason,
+        "gate.reason": reason,
         **{f"metric.{key}": f"{value:.6g}" for key, value in measured.figures.items()},
         **{f"identity.{key}": f"{value:.6g}" for key, value in measured.identity.items()},
     }
@@ -139,7 +142,7 @@ def _register(
         channels_out=candidate.channels_out,
         model_id=model.model_id,
         measured=measured,
-        decision=decision,
+        reason=reason,
         run_id=run_id,
         params=run.data.params,
         tags=details,
