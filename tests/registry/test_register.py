@@ -27,6 +27,7 @@ from cyclegan.registry.measured import Measured
 from cyclegan.registry.register import Candidate, RegisteredVersion, recorded, register
 from cyclegan.tracking.runs import TrackedRun
 from cyclegan.tracking.store import Store, open_store
+from mlflow_server import Server
 
 TAGS = {"git.commit": "0123abcd", "dvc.md5.data/split": "d41d8cd98f00b204e9800998ecf8427e.dir", "dvc.stage": "register"}
 METRICS = {"pair_psnr": 20.5, "pair_ssim": 0.75, "cycle_l1": 0.05}
@@ -465,6 +466,52 @@ def test_a_champion_without_an_evaluation_is_left_to_people(
     assert "no evaluation on record" in version.decision.reason
 
 
+def test_a_champion_whose_evaluation_cannot_be_read_now_does_not_count_as_one_without(
+    store: Store, candidates: list[Candidate], tmp_path: Path
+) -> None:
+    (old,) = register(store, train(store, "unread"), "unread", candidates[:1], tags={})
+    figures = folder_of(store, old.model_id) / "evaluation" / "figures.json"
+    new, content = candidate_of(candidates, tmp_path, 1, psnr=40), figures.read_bytes()
+    run_id = train(store, "unread")
+    # A pipe, which MLflow refuses to copy, and a link to itself, which the system refuses to follow.
+    for spoil in (os.mkfifo, lambda file: file.symlink_to(file)):
+        figures.unlink()
+        spoil(figures)
+        with pytest.raises((MlflowException, OSError)):
+            register(store, run_id, "unread", [new], tags={})
+        assert str(store.client.get_model_version_by_alias("unread-AtoB", "challenger").version) == "1"
+    figures.unlink()
+    figures.write_bytes(content)
+    assert register(store, run_id, "unread", [new], tags={})[0].champion == "2"
+
+
+@pytest.mark.slow
+def test_behind_a_server_what_is_not_there_is_no_failure(
+    store: Store, candidates: list[Candidate], tmp_path: Path
+) -> None:
+    server, original = Server(tmp_path), store.locks.parents[1]
+
+    def opened(root: Path, uri: str | None) -> Store:
+        return open_store(Project(root=root, home=root), Tracking(uri=uri, experiment=None, offline=False))
+
+    try:
+        server.start()
+        remote = opened(tmp_path, server.uri)
+        run_id = train(remote, "remote")
+        register(remote, run_id, "remote", candidates[:1], tags={})
+        assert recorded(remote, "remote-AtoB", "1") is not None
+        (folder,) = tmp_path.glob("artifacts/*/models/*/artifacts/evaluation")
+        shutil.rmtree(folder)
+        assert recorded(remote, "remote-AtoB", "1") is None
+        source = f"{remote.client.get_run(run_id).info.artifact_uri}/model"
+        remote.client.create_registered_model("foreign")
+        remote.client.create_model_version("foreign", source, run_id)
+        assert recorded(remote, "foreign", "1") is None
+    finally:
+        server.kill()
+        opened(original, None)
+
+
 REGISTER = """
 import sys
 from pathlib import Path
@@ -481,7 +528,7 @@ def test_registering_at_once_makes_one_version_and_one_champion(
     store: Store, candidates: list[Candidate], tmp_path: Path
 ) -> None:
     run_id = train(store, "race")
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([*map(str, Path(__file__).parents[:2]), os.environ.get("PYTHONPATH", "")])
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     command = [sys.executable, "-c", REGISTER, str(store.locks.parents[1]), run_id, str(candidates[0].path)]
     racing = [

@@ -159,6 +159,17 @@ def test_promote_and_roll_back(cyclegan: Command, store: Store) -> None:
     assert "1 -> 2  by rollback: by hand" in cyclegan("registry", "show", name)
 
 
+def test_an_evaluation_that_cannot_be_read_now_is_told(cyclegan: Command, store: Store, tmp_path: Path) -> None:
+    source = store.client.get_model_version("fluent-emoji-AtoB", "3").source.removeprefix("models:/")
+    folder = Path(store.client.get_logged_model(source).artifact_location.removeprefix("file://"))
+    figures = (folder / "evaluation" / "figures.json").rename(tmp_path / "figures.json")
+    os.mkfifo(folder / "evaluation" / "figures.json")
+    told = cyclegan("registry", "promote", "fluent-emoji-AtoB", "3", "--yes", code=2)
+    figures.rename(folder / "evaluation" / "figures.json")
+    assert "mlflow.db went away or refuses" in told
+    assert champion_of(store, "fluent-emoji-AtoB") == "2"
+
+
 def test_runs_shows_what_differs_and_the_figures(cyclegan: Command) -> None:
     head, *lines = cyclegan("runs").splitlines()
     assert head.split() == ["id", "status", "start", "seconds", "commit", "train.epochs", "test_AtoB/pair_psnr"]

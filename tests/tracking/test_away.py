@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import signal
@@ -14,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 
 from cyclegan.errors import UserError
 from cyclegan.project import Project
 from cyclegan.tracking.journal import Journal, journals
 from cyclegan.tracking.leftovers import close_stale_runs, deliver_waiting
-from cyclegan.tracking.opening import REPLACES_TAG, DatasetInput
+from cyclegan.tracking.opening import REPLACES_TAG, DatasetInput, away_is_an_error
 from cyclegan.tracking.runs import TrackedRun
 from cyclegan.tracking.store import Store, waiting
 from mlflow_server import Server
@@ -166,6 +168,13 @@ def test_a_journal_is_written_by_one_process(project: Project) -> None:
         TrackedRun.offline(waiting(project), experiment="e", name="n", params={}, resume=run.id),
     ):
         pass
+
+
+def test_a_refused_file_is_told_and_a_full_disk_tells_itself(store: Store) -> None:
+    with pytest.raises(UserError, match=r"refuses to be written.*403"), away_is_an_error(store):
+        raise requests.HTTPError("403 Client Error: FORBIDDEN")
+    with pytest.raises(OSError, match="No space left"), away_is_an_error(store):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 # A store that is locked for a while ------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from cyclegan.registry.champion import champion_of, changing, move, rolled_back
 from cyclegan.registry.gate import Decision, decide
 from cyclegan.registry.measured import Measured
 from cyclegan.registry.page import Page
+from cyclegan.tracking.delivery import is_hopeless
 from cyclegan.tracking.provenance import installed
 from cyclegan.tracking.store import Store
 
@@ -201,14 +202,28 @@ def compared(store: Store, name: str, version: str) -> str:
 
 
 def recorded(store: Store, name: str, version: str) -> Measured | None:
-    """What was measured for a registered version; None where it carries no evaluation."""
+    """What was measured for a registered version; None where it carries no evaluation.
+
+    Raises:
+        MlflowException, OSError: whether it carries one cannot be told now.
+    """
     model_id = str(store.client.get_model_version(name, version).source).removeprefix("models:/")
+    if "/" in model_id:
+        # None of ours; a server does not answer to such an id at all.
+        return None
     with tempfile.TemporaryDirectory() as folder:
         try:
+            # A server's answer to the download of what is not there cannot be told from other failures of its.
+            if not store.client.list_logged_model_artifacts(model_id, EVALUATION):
+                return None
             location = store.client.get_logged_model(model_id).artifact_location
             found = mlflow.artifacts.download_artifacts(f"{location}/{EVALUATION}", dst_path=folder)
             return Measured.load(Path(found))
-        except (MlflowException, OSError):
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except MlflowException as error:
+            if not is_hopeless(error):
+                raise
             return None
 
 

@@ -10,6 +10,7 @@ from cyclegan.project import Project
 from cyclegan.registry.catalogue import listed, shown
 from cyclegan.registry.champion import Action, champion_of, changing, find_model, find_version, move, previous
 from cyclegan.registry.register import compared
+from cyclegan.tracking.opening import away_is_an_error
 from cyclegan.tracking.store import Store, open_store
 
 
@@ -35,7 +36,8 @@ def promote(name: str, version: str, yes: bool) -> None:
     if before == version:
         print(f"{name}: version {version} is champion already")
         return
-    print(f"{name}: {compared(store, name, version)}")
+    with away_is_an_error(store):
+        print(f"{name}: {compared(store, name, version)}")
     _change(store, name, before, version, "promote", "by hand", yes)
 
 

@@ -18,7 +18,7 @@ from mlflow import entities
 from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
-from cyclegan.errors import UserError
+from cyclegan.errors import UserError, system_fault
 from cyclegan.tracking.credentials import without_credentials
 from cyclegan.tracking.delivery import Delivery, batches, is_hopeless, reason
 from cyclegan.tracking.journal import ABOUT, Journal
@@ -112,8 +112,9 @@ def away_is_an_error(store: Store) -> Iterator[None]:
     """For what cannot go on without the store: one line that says what can be done."""
     try:
         yield
-    except MlflowException as error:
-        if is_hopeless(error):
+    # A server's refusal of a file is an OSError of requests', without a number; those of this machine tell themselves.
+    except (MlflowException, OSError) as error:
+        if is_hopeless(error) or (isinstance(error, OSError) and system_fault(error)):
             raise
         raise UserError(
             f"MLflow at {store.shown} went away or refuses to be written: bring it back, or set tracking.offline: true "
