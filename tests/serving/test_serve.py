@@ -7,6 +7,7 @@ import io
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -15,10 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from running import Served, serving
+from starlette.exceptions import HTTPException
 
 from cyclegan.inference.translate import Translator, load_generator
+from cyclegan.serving.app import translated_png
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -97,6 +101,21 @@ def test_what_cannot_be_translated_is_told_in_a_line(served: Served, body: bytes
     assert headers["content-type"].startswith("text/plain")
     assert told in text.decode()
     assert text.count(b"\n") == 1
+
+
+def test_the_limit_holds_for_a_header_of_two_sizes(model: Path, tmp_path: Path) -> None:
+    """Pillow passes over a width in a type that it does not know; tifffile, which reads 16-bit colour, takes it."""
+    file = tmp_path / "two.tif"
+    tifffile.imwrite(file, np.zeros((20, 200, 3), np.uint16), photometric="rgb")
+    data = file.read_bytes()
+    for code, kind, entry in ((256, 4, (256, 17, 1, len(data))), (282, 5, (256, 4, 1, 8))):
+        start = data.index(struct.pack("<HHI", code, kind, 1))
+        data = data[:start] + struct.pack("<HHII", *entry) + data[start + 12 :]
+    file.write_bytes(data + struct.pack("<q", 200))
+    assert Image.open(file).size == (8, 20)
+    with pytest.raises(HTTPException) as caught:
+        translated_png(Translator(load_generator(model), bit_depth=16), file, max_pixels=1000)
+    assert (caught.value.status_code, caught.value.detail.split()[0]) == (413, "200×20")
 
 
 def test_the_limit_holds_for_bodies_that_do_not_say_how_long_they_are(served: Served) -> None:

@@ -140,10 +140,11 @@ def translated_png(translator: Translator, file: Path, max_pixels: int) -> bytes
         raise HTTPException(413, f"more pixels than the {max_pixels / 1e6:g} million allowed") from None
     except Exception:
         raise HTTPException(415, "this is not a JPEG, PNG, WebP, BMP, GIF or TIFF picture, or it is damaged") from None
-    if width * height > max_pixels:
-        raise HTTPException(413, f"{width}×{height} pixels are more than the {max_pixels / 1e6:g} million allowed")
+    _check_size(width, height, max_pixels)
     try:
         picture = decode(file, translator.channels, translator.bit_depth)
+        # Again: some TIFF files are decoded by another reader, to which the header may say something else.
+        _check_size(picture.shape[1], picture.shape[0], max_pixels)
         translated = translator.translate(picture[None])[0]
     except BadImageError as error:
         raise HTTPException(415, f"this picture {error}") from None
@@ -151,6 +152,11 @@ def translated_png(translator: Translator, file: Path, max_pixels: int) -> bytes
         raise HTTPException(422, str(error)) from None
     # TensorFlow's encoder rather than Pillow's, which has no 16-bit colour.
     return bytes(tf.io.encode_png(translated).numpy())
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise HTTPException(413, f"{width}×{height} pixels are more than the {max_pixels / 1e6:g} million allowed")
 
 
 async def _receive(request: Request, file: IO[bytes], limit: int) -> None:
