@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from mlflow.models import Model
 
 from cyclegan.cli import main
 from cyclegan.models.generator import build_generator
@@ -168,6 +169,23 @@ def test_an_evaluation_that_cannot_be_read_now_is_told(cyclegan: Command, store:
     figures.rename(folder / "evaluation" / "figures.json")
     assert "mlflow.db went away or refuses" in told
     assert champion_of(store, "fluent-emoji-AtoB") == "2"
+
+
+def test_models_of_others_are_not_translated_with(cyclegan: Command, store: Store, tmp_path: Path) -> None:
+    store.client.create_registered_model("foreign")
+    (tmp_path / "0").mkdir()
+    versions = [store.client.create_model_version("foreign", (tmp_path / "0").as_uri())]
+    # Of another kind, without our settings, without a generator.
+    for flavors in ({}, {"python_function": {}}, {"python_function": {"config": {"bit_depth": 8}}}):
+        folder = tmp_path / str(len(versions))
+        folder.mkdir()
+        Model(artifact_path=folder.name, flavors=flavors).save(folder / "MLmodel")
+        versions.append(store.client.create_model_version("foreign", folder.as_uri()))
+    for version in versions:
+        uri = f"models:/foreign/{version.version}"
+        told = cyclegan("translate", uri, "params.yaml", "--output", str(tmp_path / "out"), code=2)
+        assert f"{uri} is no generator of this project" in told
+    store.client.delete_registered_model("foreign")
 
 
 def test_runs_shows_what_differs_and_the_figures(cyclegan: Command) -> None:

@@ -60,7 +60,7 @@ def registered_translator(uri: str) -> Translator:
     """Load a generator from the project's registry.
 
     Raises:
-        UserError: there is no such model, version or alias.
+        UserError: there is no such model, version or alias, or it is none that this package registered.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -75,6 +75,12 @@ def registered_translator(uri: str) -> Translator:
         folder = Path(mlflow.artifacts.download_artifacts(uri))
     except MlflowException as error:
         raise UserError(f"{uri} cannot be loaded from the registry: {' '.join(str(error).split())}") from None
-    # The served form keeps the generator and its bit depth; its own code is for processes without this package.
-    config = mlflow.models.Model.load(folder).flavors["python_function"]["config"]
-    return Translator(load_generator(next(folder.rglob("*.keras"))), bit_depth=config["bit_depth"])
+    try:
+        # The served form keeps the generator and its bit depth; its own code is for processes without this package.
+        bit_depth = mlflow.models.Model.load(folder).flavors["python_function"]["config"]["bit_depth"]
+        file = next(folder.rglob("*.keras"))
+    except (MlflowException, KeyError, TypeError, StopIteration):
+        raise UserError(
+            f"{uri} is no generator of this project: name a version that stage register made ('cyclegan registry list')"
+        ) from None
+    return Translator(load_generator(file), bit_depth=bit_depth)
