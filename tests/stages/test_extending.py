@@ -21,7 +21,8 @@ from cyclegan.params import read
 from cyclegan.project import Project
 from cyclegan.stages import split, train
 
-COMMITTED = read(Path(__file__).parents[2] / "params.yaml")
+ROOT = Path(__file__).parents[2]
+COMMITTED = read(ROOT / "params.yaml")
 TINY: dict[str, dict[str, Any]] = {
     "data": {"load_size": 16, "name": "extending"},
     "model": {"generator": "resnet", "base_filters": 2, "blocks": 0, "padding": "same", "upsample": "resize"}
@@ -36,6 +37,8 @@ Start = Callable[..., Project]
 def start(tmp_path: Path) -> Start:
     """Train in a project of its own, with some parameters changed."""
     project = Project(root=tmp_path, home=tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "features").symlink_to(ROOT / "data" / "features")
     random = np.random.default_rng(0)
     for part in ("train", "val", "test"):
         for domain in "AB":
