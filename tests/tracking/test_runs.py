@@ -143,6 +143,14 @@ def test_more_stale_runs_than_fit_on_a_page(store: Store, experiment: str, monke
     assert len(close_stale_runs(store, experiment)) == 5
 
 
+def test_a_finished_run_stays_finished_when_it_is_run_again(store: Store, experiment: str) -> None:
+    """DVC may bring the outputs of the killed second time from its run cache: then nobody runs a third time."""
+    with TrackedRun.start(store, experiment=experiment, name="first", params={}) as run:
+        pass
+    with TrackedRun.start(store, experiment=experiment, name="again", params={}, resume=run.id) as again:
+        assert (again.id, get(store, run.id).info.status) == (run.id, "FINISHED")
+
+
 def test_clean_end_is_finished(store: Store, experiment: str) -> None:
     with TrackedRun.start(store, experiment=experiment, name="first", params={"a": 1}) as run:
         assert get(store, run.id).info.status == "RUNNING"

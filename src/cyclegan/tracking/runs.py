@@ -111,7 +111,8 @@ class TrackedRun:
                     journal = Journal(store.journals / run_id, {**about, "run_id": run_id, "params": {}, "inputs": []})
                     with away_is_an_error(store):
                         deliver_all(journal, delivery)
-                        if found is not None:
+                        # A finished training that is run again has nothing left to do: killed now, it stays finished.
+                        if found is not None and found.info.status != "FINISHED":
                             store.client.update_run(run_id, status="RUNNING")
                     sender = Sender(journal, delivery, store.shown)
                     run = cls(run_id, journal=journal, sender=sender, lock=lock)
