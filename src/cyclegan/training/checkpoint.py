@@ -52,7 +52,7 @@ class CheckpointFolder:
         Raises:
             NotFiniteError: they are not; nothing is written then.
         """
-        arrays = _finite_arrays(variables)
+        arrays = {name: _finite_array(name, variable) for name, variable in variables.items()}
         target = self.path / f"step-{step:09d}.npz"
         with replacing(target) as temporary, temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, progress=np.array(json.dumps(progress())), **arrays)
@@ -117,20 +117,18 @@ def refuse_not_finite(variables: Mapping[str, keras.Variable]) -> None:
     Raises:
         NotFiniteError: it is not.
     """
-    _finite_arrays(variables)
+    # One at a time: image pools may be large, and nothing is kept.
+    for name, variable in variables.items():
+        _finite_array(name, variable)
 
 
-def _finite_arrays(variables: Mapping[str, keras.Variable]) -> dict[str, np.ndarray]:
-    arrays = {name: _array(variable) for name, variable in variables.items()}
-    if name := _not_finite(arrays):
-        raise NotFiniteError(name)
-    return arrays
-
-
-def _array(variable: keras.Variable) -> np.ndarray:
+def _finite_array(name: str, variable: keras.Variable) -> np.ndarray:
     value = variable.value.numpy()
     # NumPy has no bfloat16; float32 holds every bfloat16 exactly.
-    return value.astype(np.float32) if value.dtype.name == "bfloat16" else value
+    array = value.astype(np.float32) if value.dtype.name == "bfloat16" else value
+    if not np.isfinite(array).all():
+        raise NotFiniteError(name)
+    return array
 
 
 def _not_finite(arrays: Mapping[str, np.ndarray]) -> str | None:
