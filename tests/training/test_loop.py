@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -55,6 +56,19 @@ class Recorder:
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self.tags |= tags
+
+
+class Poisoner(Recorder):
+    """Fills a weight with a value that is no number once it is told of a step."""
+
+    def __init__(self, weight: keras.Variable, value: float, step: int) -> None:
+        super().__init__()
+        self.weight, self.value, self.at = weight, value, step
+
+    def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        super().log_metrics(step, metrics)
+        if step == self.at:
+            self.weight.assign(np.full(self.weight.shape, self.value, np.float32))
 
 
 def start(make_model: Make, folder: Path, recorder: Recorder, plan: Plan = PLAN) -> tuple[CycleGAN, Progress]:
@@ -285,15 +299,10 @@ def test_an_update_that_diverges_just_before_an_evaluation(make_model: Make, tmp
     model.compile()
     weight = model.G_AtoB.trainable_variables[0]
 
-    class Poison(Recorder):
-        def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-            super().log_metrics(step, metrics)
-            weight.assign(np.full(weight.shape, np.nan, np.float32))
-
     def validate() -> dict[str, float]:
         raise AssertionError("an evaluation of nothing")
 
-    recorder, plan = Poison(), replace(PLAN, log_every=5, checkpoint_every=60.0)
+    recorder, plan = Poisoner(weight, np.nan, step=5), replace(PLAN, log_every=5, checkpoint_every=60.0)
     with pytest.raises(UserError, match=r"training diverged: G_AtoB/000 became NaN or infinite by step 5"):
         train(model, Slow(0.0), plan, Progress(), CheckpointFolder(tmp_path), recorder, validate, dict)
     assert recorder.tags == {"cyclegan.diverged": "G_AtoB/000 became NaN or infinite by step 5"}
@@ -304,14 +313,7 @@ def test_weights_that_are_not_finite_are_not_saved_though_every_loss_was(make_mo
     model = make_model()
     model.compile()
     weight = model.D_B.trainable_variables[0]
-
-    class Poison(Recorder):
-        def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-            super().log_metrics(step, metrics)
-            if step == 20:
-                weight.assign(np.full(weight.shape, np.inf, np.float32))
-
-    recorder = Poison()
+    recorder = Poisoner(weight, np.inf, step=20)
     with pytest.raises(UserError, match=r"training diverged: D_B/000 became NaN or infinite by step 20"):
         train(
             model, Slow(0.0), replace(LONG, checkpoint_every=0.0), Progress(),
