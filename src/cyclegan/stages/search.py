@@ -51,7 +51,8 @@ def _search(project: Project, params: Params, folder: Path, workers: int, storag
         )
     refuse_unknown_figures(params, PackedDataset.open(project.split))
     trial_command(params.search.command)
-    search = SharedSearch(project, params, study_key(project, params), storage or params.search.storage, create=True)
+    key = study_key(project, params, data_digest(project))
+    search = SharedSearch(project, params, key, storage or params.search.storage, create=True)
     with held(search.folder / "supervisor") as free:
         if not free:
             raise UserError(f"another process runs the search {search.name} here; wait for it or end it")
@@ -110,23 +111,36 @@ def work(project: Project, storage: str | None, threads: int | None, supervised:
         raise UserError("search.trials is 0: there is no search to take part in")
     if supervised:
         end_with_standard_input()
-    search = SharedSearch(project, params, study_key(project, params), storage or params.search.storage, create=False)
+    key = study_key(project, params, data_digest(project))
+    search = SharedSearch(project, params, key, storage or params.search.storage, create=False)
     done = take_trials(project, search, threads)
     if not supervised:
         print(f"the search is done; {done} trials ran here")
 
 
-def study_key(project: Project, params: Params) -> str:
-    """Short digest of all that a trial's value depends on beside its setting and `search.*`."""
+def data_digest(project: Project) -> str:
+    """Digest of the packed data.
+
+    Raises:
+        UserError: there is none yet, or it is damaged.
+    """
     from cyclegan.data.dataset import PackedDataset
 
-    # It says what to do where there is none yet.
     PackedDataset.open(project.split)
+    return folder_digest(project.split)
+
+
+def study_key(project: Project, params: Params, data: str) -> str:
+    """Short digest of all that a trial's value depends on beside its setting and `search.*`.
+
+    Args:
+        data: see `data_digest`, which reads all of it.
+    """
     features = file_digest(project.root / params.evaluate.features)
     package = Path(cyclegan.__file__).parent
     return run_key(
         {
-            "data": folder_digest(project.split),
+            "data": data,
             "model": params.model.model_dump(),
             "train": params.train.model_dump(exclude=set(SHAPE_NOTHING)),
             # By whose figures trials are compared, or their generators chosen.

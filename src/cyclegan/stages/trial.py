@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 
 from cyclegan.data.dataset import PackedDataset
-from cyclegan.digests import folder_digest, run_key
+from cyclegan.digests import run_key
 from cyclegan.errors import UserError, system_fault
 from cyclegan.locks import held
 from cyclegan.params import Params, load
@@ -26,7 +26,7 @@ from cyclegan.search.shared import study_name
 from cyclegan.search.space import variant
 from cyclegan.search.study import definition
 from cyclegan.stages.features import feature_network
-from cyclegan.stages.search import study_key
+from cyclegan.stages.search import data_digest, study_key
 from cyclegan.stages.session import Session, recorded_params
 from cyclegan.tracking.leftovers import close_stale_runs
 from cyclegan.tracking.opening import DatasetInput
@@ -154,7 +154,8 @@ def run(project: Project) -> None:
 
 def _run(project: Project, request: Mapping[str, Any], answers: Answers, told: IO[str]) -> None:
     params = load(project.params)
-    _refuse_changes(project, params, request)
+    digest = data_digest(project)
+    _refuse_changes(project, params, digest, request)
     with of_the_setting():
         params = variant(params, request["values"], seed=request["seed"], cheap=request["cheap"])
     dataset = PackedDataset.open(project.split)
@@ -184,9 +185,7 @@ def _run(project: Project, request: Mapping[str, Any], answers: Answers, told: I
                 "search.study": request["study"],
                 f"search.{kind}": request["slot"],
             },
-            inputs=[
-                DatasetInput(params.data.dataset, folder_digest(project.split), params.data.recorded_source, "training")
-            ],
+            inputs=[DatasetInput(params.data.dataset, digest, params.data.recorded_source, "training")],
             resume=session.earlier_run,
         ) as tracked:
             telling = Telling(tracked, answers, told)
@@ -196,13 +195,13 @@ def _run(project: Project, request: Mapping[str, Any], answers: Answers, told: I
     shutil.rmtree(work)
 
 
-def _refuse_changes(project: Project, params: Params, request: Mapping[str, Any]) -> None:
+def _refuse_changes(project: Project, params: Params, digest: str, request: Mapping[str, Any]) -> None:
     """Check that this process, which reads everything anew, finds what the search was started with.
 
     Raises:
         UserError: it does not: the trial would be recorded in a study to which it does not belong.
     """
-    name = study_name(params, study_key(project, params))
+    name = study_name(params, study_key(project, params, digest))
     if (name, run_key(definition(params.search))) != (request["study"], request["definition"]):
         raise UserError(
             f"params.yaml, the data, the feature network or the code has changed since study {request['study']} was "
