@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from cyclegan.errors import UserError
 from cyclegan.locks import held
-from cyclegan.tracking.store import Store
+from cyclegan.tracking.store import Store, all_found
 
 CHAMPION = "champion"
 MOVE_TAG = "champion.move."
@@ -111,13 +111,7 @@ def rolled_back(store: Store, name: str) -> set[str]:
 
 def all_models(store: Store) -> list[str]:
     """The names of all registered models; MLflow itself gives a hundred at a time."""
-    names: list[str] = []
-    page = store.client.search_registered_models()
-    while True:
-        names += [model.name for model in page]
-        if not page.token:
-            return sorted(names)
-        page = store.client.search_registered_models(page_token=page.token)
+    return sorted(model.name for model in all_found(store.client.search_registered_models))
 
 
 def find_model(store: Store, name: str) -> None:

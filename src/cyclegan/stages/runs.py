@@ -19,7 +19,7 @@ from cyclegan.evaluation.figures import higher_is_better
 from cyclegan.files import write_text
 from cyclegan.params import load
 from cyclegan.project import Project
-from cyclegan.tracking.store import Store, open_store
+from cyclegan.tracking.store import Store, all_found, open_store
 
 ALWAYS = ("run", "id", "status", "start", "seconds", "commit")
 
@@ -73,15 +73,8 @@ def find_runs(store: Store, experiment: str, condition: str = "") -> list[Run]:
         known = sorted(other.name for other in store.client.search_experiments() if other.name != "Default")
         listed = ", ".join(known) or "(none yet: train first)"
         raise UserError(f"--experiment {experiment}: {store.shown} has no such experiment; there are: {listed}")
-    runs: list[Run] = []
-    token = None
     try:
-        while True:
-            page = store.client.search_runs([found.experiment_id], condition, max_results=1000, page_token=token)
-            runs += page
-            token = page.token
-            if not token:
-                return runs
+        return all_found(store.client.search_runs, [found.experiment_id], condition, max_results=1000)
     except MlflowException as error:
         if error.error_code != "INVALID_PARAMETER_VALUE":
             raise

@@ -11,7 +11,7 @@ from cyclegan.locks import held
 from cyclegan.tracking.delivery import Delivery, Past, deliver_all
 from cyclegan.tracking.journal import ABOUT, Journal, journals, only_user
 from cyclegan.tracking.opening import away_is_an_error, find_run, open_run
-from cyclegan.tracking.store import LOCK_TAG, Store
+from cyclegan.tracking.store import LOCK_TAG, Store, all_found
 
 logger = logging.getLogger(__name__)
 
@@ -58,11 +58,7 @@ def close_stale_runs(store: Store, experiment: str) -> list[str]:
     """
     with away_is_an_error(store):
         experiment_id, running = store.experiment(experiment), "attributes.status = 'RUNNING'"
-        page = store.client.search_runs([experiment_id], running)
-        found = list(page)
-        while page.token:
-            page = store.client.search_runs([experiment_id], running, page_token=page.token)
-            found += page
+        found = all_found(store.client.search_runs, [experiment_id], running)
         return [run.info.run_id for run in found if _close_if_stale(store, run)]
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import mlflow
@@ -21,6 +21,7 @@ import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
+from mlflow.store.entities import PagedList
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from cyclegan.errors import UserError, database_fault
@@ -29,6 +30,8 @@ from cyclegan.locks import held
 from cyclegan.params import Tracking
 from cyclegan.project import Project
 from cyclegan.tracking.credentials import without_credentials
+
+Found = TypeVar("Found")
 
 SQL = ("postgresql", "mysql", "mssql")
 FIRST_ANSWER_SECONDS = 5
@@ -307,6 +310,16 @@ def _open_sql(uri: str, origin: str, project: Project) -> Store:
         journals=waiting(project),
         artifacts=(project.mlruns.resolve() / "artifacts").as_uri(),
     )
+
+
+def all_found(search: Callable[..., PagedList[Found]], *arguments: Any, **options: Any) -> list[Found]:
+    """All that a search of MLflow's finds, of which it gives a page at a time."""
+    page = search(*arguments, **options)
+    found = list(page)
+    while page.token:
+        page = search(*arguments, **options, page_token=page.token)
+        found += page
+    return found
 
 
 def _locks(project: Project) -> Path:
