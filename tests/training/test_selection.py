@@ -13,7 +13,8 @@ from cyclegan.errors import UserError
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.device import prepare_device
-from cyclegan.training.loop import Plan, Progress, train
+from cyclegan.training.loop import train
+from cyclegan.training.progress import Plan, Progress
 from cyclegan.training.schedule import DecaySchedule
 from cyclegan.training.selection import Selection, better_when_lower
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from cyclegan.params import Params
 from cyclegan.training.cyclegan import CycleGAN
-from cyclegan.training.loop import Progress, logged_losses
+from cyclegan.training.progress import Progress, logged_losses
 from cyclegan.training.relatives import Relative, differences, relatives
 
 

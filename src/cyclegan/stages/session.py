@@ -27,8 +27,9 @@ from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.dispatch import Batch
 from cyclegan.training.divergence import Retries
-from cyclegan.training.loop import Listener, Plan, Progress, train
+from cyclegan.training.loop import Listener, train
 from cyclegan.training.plateau import Plateau
+from cyclegan.training.progress import Plan, Progress
 from cyclegan.training.selection import Selection
 
 RUN_ID = "run_id"

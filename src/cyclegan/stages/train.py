@@ -40,7 +40,7 @@ from cyclegan.tracking.store import waiting
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.device import prepare_device
-from cyclegan.training.loop import only_trainer
+from cyclegan.training.lock import only_trainer
 from cyclegan.training.relatives import remember, shorter_finished
 
 SHAPE_NOTHING = ("checkpoint_every", "keep_checkpoints", "sample_images")

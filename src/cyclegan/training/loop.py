@@ -9,37 +9,25 @@ point of a series, leaves none out and alters none.
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from dataclasses import asdict, fields
 from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 from cyclegan.errors import UserError
-from cyclegan.locks import held
 from cyclegan.training.checkpoint import CheckpointFolder, NotFiniteError, refuse_not_finite
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.dispatch import Batch, Dispatcher
-from cyclegan.training.divergence import NEVER, DivergedError, Retries, refuse_divergence
-from cyclegan.training.plateau import Plateau
-from cyclegan.training.selection import Selection
+from cyclegan.training.divergence import DivergedError, refuse_divergence
+from cyclegan.training.progress import Plan, Progress, Row, good_states, logged_losses
 from cyclegan.training.stopping import Stopped, StopRequest, stopping
 
-SECONDS_FOR_THE_FIRST = 15
-"""How long a second trainer of a run waits for the first, which may be about to stop."""
-
 DIVERGED_TAG = "cyclegan.diverged"
-
-GOOD_STATES = 2
-"""States that a diverged training can go back to: where it goes must not depend on how many checkpoints are kept."""
-
-Row = dict[str, float]
 
 
 class Listener(Protocol):
@@ -53,86 +41,6 @@ class Listener(Protocol):
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Note something about the training as a whole."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long to train and what to do on the way.
-
-    Attributes:
-        epochs: passes over the larger domain.
-        steps_per_epoch: training steps in a pass.
-        batch_size: pictures of each domain in a step; only for the rate shown.
-        log_every: steps between two points of a series.
-        evaluate_every: epochs between two evaluations.
-        checkpoint_every: minutes between two checkpoints.
-        plateau: lowers the learning rate after evaluations without progress; None: never.
-        on_divergence: whether to try again with a lower learning rate.
-        selection: whose generators are kept, and when to end early; None: the last ones, and never.
-    """
-
-    epochs: int
-    steps_per_epoch: int
-    batch_size: int
-    log_every: int
-    evaluate_every: int
-    checkpoint_every: float
-    plateau: Plateau | None = None
-    on_divergence: Retries = NEVER
-    selection: Selection | None = None
-
-    @property
-    def total_steps(self) -> int:
-        return self.epochs * self.steps_per_epoch
-
-    @property
-    def evaluation_steps(self) -> int:
-        """Steps between two evaluations."""
-        return self.evaluate_every * self.steps_per_epoch
-
-    def end_of_window(self, step: int) -> int:
-        """Where the window ends that the step after `step` belongs to."""
-        ends = ((step // every + 1) * every for every in (self.log_every, self.evaluation_steps))
-        return min(*ends, self.total_steps)
-
-
-@dataclass
-class Progress:
-    """What a run has recorded so far; saved with every checkpoint.
-
-    Attributes:
-        step: training steps done.
-        window_steps: those of them that belong to a window that has not ended.
-        window_seconds: how long those took.
-        losses: one row for each window: `step`, `epoch`, every loss, `learning_rate`.
-        validation: one row for each evaluation: `step`, `epoch`, every validation figure.
-        untold: `[step, metrics]` that the listener has not been told yet; see `train`.
-        rollbacks: for each time that the training went back after diverging: `why`, and `to` which step.
-        seconds: time spent training, over all resumptions.
-        run_id: the tracker's name for the run, so that a resumed training continues it.
-    """
-
-    step: int = 0
-    window_steps: int = 0
-    window_seconds: float = 0.0
-    losses: list[Row] = field(default_factory=list)
-    validation: list[Row] = field(default_factory=list)
-    untold: list[tuple[int, Row]] = field(default_factory=list)
-    rollbacks: list[dict[str, Any]] = field(default_factory=list)
-    seconds: float = 0.0
-    run_id: str | None = None
-
-    @classmethod
-    def restore(cls, checkpoints: CheckpointFolder, model: CycleGAN) -> Progress:
-        """Continue from the newest intact checkpoint, whose state goes into the model, or start at step 0."""
-        # The process may have been killed between dropping the states of a diverged training and writing a new one.
-        saved = checkpoints.restore(model.state()) or _good(checkpoints).restore(model.state())
-        return cls(**saved) if saved else cls()
-
-
-def _good(checkpoints: CheckpointFolder) -> CheckpointFolder:
-    """The states that a diverged training goes back to."""
-    return CheckpointFolder(checkpoints.path / "good", GOOD_STATES)
 
 
 def train(
@@ -198,7 +106,7 @@ class _Windows:
         self.plan, self.progress, self.checkpoints = plan, progress, checkpoints
         self.listener, self.validate, self.samples = listener, validate, samples
         self.stop, self.bar = stop, bar
-        self.good = _good(checkpoints)
+        self.good = good_states(checkpoints)
         self.saved_step, self.last_save = progress.step, time.monotonic()
         self.dispatcher, self.graph_is_built = Dispatcher(model), False
 
@@ -419,33 +327,3 @@ class _Windows:
         if self.plan.plateau is not None:
             factor *= self.plan.plateau.learning_rate_factor(self.progress.validation)
         self.model.learning_rate_factor.assign(factor)
-
-
-@contextmanager
-def only_trainer(folder: Path, wait: float = SECONDS_FOR_THE_FIRST) -> Iterator[None]:
-    """Hold a run's lock, which the system releases even when the process is killed.
-
-    Args:
-        folder: of the run's checkpoints.
-        wait: seconds to wait for another process to stop.
-
-    Raises:
-        UserError: another process trains this run, and goes on to.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "lock"
-    with held(path, wait) as free:
-        if not free:
-            process = path.read_text(encoding="utf-8").strip() or "(unknown)"
-            raise UserError(f"process {process} trains this run (lock: {path}); wait for it or end it")
-        path.write_text(str(os.getpid()), encoding="utf-8")
-        yield
-
-
-def logged_losses(row: Row) -> Row:
-    """The series of a row of `Progress.losses`, by the names under which they are logged."""
-    return {
-        **{name: value for name, value in row.items() if "/" in name},
-        "training/learning_rate": row["learning_rate"],
-        "training/epoch": row["epoch"],
-    }
