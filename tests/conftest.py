@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+
+from postgresql import PostgreSQL
 
 # A shell starts background jobs with Ctrl-C ignored, and nohup does the same with the terminal's end; so would be every
 # process that the tests start and signal.
@@ -22,6 +24,16 @@ def within(record_property: Callable[[str, object], None]) -> Callable[[str, flo
         assert deviation <= tolerance, what
 
     return check
+
+
+@pytest.fixture
+def postgresql() -> Iterator[PostgreSQL]:
+    """A data base whose server is not started yet."""
+    server = PostgreSQL()
+    try:
+        yield server
+    finally:
+        server.remove()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

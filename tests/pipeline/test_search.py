@@ -10,10 +10,8 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +28,7 @@ from optuna.trial import TrialState
 from sandbox import Sandbox
 
 from cyclegan.params import read
+from postgresql import PostgreSQL
 
 MakeSandbox = Callable[[], Sandbox]
 PLANTED = Path(__file__).with_name("planted.py")
@@ -539,41 +538,23 @@ def test_two_workers_share_a_sqlite_file(sandbox: Sandbox) -> None:
     assert "holds no study fluent-emoji-sqlite-" in line
 
 
-@pytest.fixture
-def postgresql() -> Iterator[str]:
-    """A PostgreSQL server of our own on a free port of this machine."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not programs and not shutil.which("initdb"):
-        pytest.skip("no PostgreSQL server on this machine")
-    pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed")
-    path = programs[-1] if programs else Path(str(shutil.which("initdb"))).parent
-    # Not below pytest's own folder, which nobody else may enter.
-    folder = Path(tempfile.mkdtemp())
-    data, as_user = folder / "data", []
-    if os.geteuid() == 0:
-        # The server refuses to run as root.
-        as_user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-        os.chown(folder, 65534, 65534)
-    initdb = [*as_user, str(path / "initdb"), "-D", str(data), "-U", "search", "--auth=trust", "--no-sync"]
-    subprocess.run(initdb, check=True, capture_output=True, cwd="/")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = ["-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(folder), "-F"]
-    with subprocess.Popen(
-        [*as_user, str(path / "postgres"), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/"
-    ) as server:
-        try:
-            wait_for(lambda: subprocess.run([str(path / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)],
-                                            capture_output=True, check=False).returncode == 0)  # fmt: skip
-            yield f"postgresql://search@127.0.0.1:{port}/postgres"
-        finally:
-            server.send_signal(signal.SIGINT)
-            server.wait(60)
-            shutil.rmtree(folder)
+@pytest.mark.slow
+def test_two_workers_share_a_postgresql_server(sandbox: Sandbox, postgresql: PostgreSQL) -> None:
+    planted(sandbox, "postgresql", "--seconds", "1", trials=8)
+    postgresql.start()
+    share_by_hand(sandbox, postgresql.url, RDBStorage(postgresql.url))
 
 
 @pytest.mark.slow
-def test_two_workers_share_a_postgresql_server(sandbox: Sandbox, postgresql: str) -> None:
-    planted(sandbox, "postgresql", "--seconds", "1", trials=8)
-    share_by_hand(sandbox, postgresql, RDBStorage(postgresql))
+def test_a_search_waits_for_a_server_that_is_started_again(sandbox: Sandbox, postgresql: PostgreSQL) -> None:
+    planted(sandbox, "restart", "--seconds", "1", trials=8, storage=postgresql.url)
+    postgresql.start()
+    with running(sandbox, "cyclegan", "search", "--workers", "2") as search:
+        wait_for(lambda: count_ran(sandbox) >= 2)
+        postgresql.stop()
+        time.sleep(5)
+        postgresql.start()
+        text = output(search)
+        assert search.wait() == 0, text
+    assert "the search's data base is away; waiting" in text
+    whole(study_of(sandbox, "restart", RDBStorage(postgresql.url)), 8)

@@ -19,7 +19,8 @@ from optuna.trial import Trial, TrialState
 from cyclegan.errors import UserError
 from cyclegan.overlay import nested, overlaid
 from cyclegan.params import Search, read, validate
-from cyclegan.search.study import ATTEMPTS, OWNER, REASON, SLOT, Phase, Slot, living, open_storage, open_study
+from cyclegan.search.storage import open_storage
+from cyclegan.search.study import ATTEMPTS, OWNER, REASON, SLOT, Phase, Slot, living, open_study
 from cyclegan.search.worker import threads_for
 
 GOOD = read(Path(__file__).parents[2] / "params.yaml")
@@ -157,8 +158,9 @@ def test_the_trial_of_a_killed_process_is_lost_at_once_on_a_journal(tmp_path: Pa
 
 
 def test_a_worker_of_another_host_is_lost_when_it_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cyclegan.search.study.HEARTBEAT_SECONDS", 1)
-    monkeypatch.setattr("cyclegan.search.study.GRACE_SECONDS", 4)
+    for module in ("storage", "study"):
+        monkeypatch.setattr(f"cyclegan.search.{module}.HEARTBEAT_SECONDS", 1)
+        monkeypatch.setattr(f"cyclegan.search.{module}.GRACE_SECONDS", 4)
     storage = open_storage(f"sqlite:///{tmp_path}/studies.db", tmp_path / ".search")
     study = open_study(storage, "s", search(), tmp_path / "claims", create=True, pruner=optuna.pruners.NopPruner())
     phase = Phase(study, SLOTS, 0, tmp_path / "claims")

@@ -13,7 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 from cyclegan.params import Objective, Params
 from cyclegan.project import Project
 from cyclegan.search.space import current, dimensions, paper
-from cyclegan.search.study import Phase, Slot, derived_seed, open_storage, open_study
+from cyclegan.search.storage import open_storage
+from cyclegan.search.study import Phase, Slot, derived_seed, open_study
 
 BAR = "0"
 """Name of the slot with the values of params.yaml."""

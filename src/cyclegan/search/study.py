@@ -21,23 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import sqlalchemy
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage, fail_stale_trials
+from optuna.storages import BaseStorage, fail_stale_trials
 from optuna.storages._heartbeat import BaseHeartbeat
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cyclegan.errors import UserError, system_fault
 from cyclegan.locks import held
 from cyclegan.params import Search, flatten
-from cyclegan.tracking.credentials import without_credentials
+from cyclegan.search.storage import AWAY, GRACE_SECONDS, HEARTBEAT_SECONDS, claiming
 
 ATTEMPTS = 3
 """A slot that lost its worker so often is not tried again: its setting may be what kills the machine."""
-HEARTBEAT_SECONDS = 5
-GRACE_SECONDS = 30
-"""A worker on a data base that was silent for so long is dead."""
-CLAIM_SECONDS = 120
 
 SLOT, OWNER, REASON, SURPLUS, DEFINITION = "slot", "owner", "reason", "surplus", "definition"
 """Keys of trials' and studies' user attributes."""
@@ -61,36 +55,6 @@ class Slot:
     prunable: bool = True
 
 
-def open_storage(where: str | None, folder: Path) -> BaseStorage:
-    """Open the data base at a URL, or the journal file in a folder, creating it where it is missing.
-
-    Raises:
-        UserError: it cannot be used.
-    """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    if where is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
-    if "://" not in where:
-        raise UserError(f"search.storage = {where}: must be null or a URL such as postgresql://HOST/NAME")
-    try:
-        url = sqlalchemy.make_url(where)
-        if url.get_backend_name() == "sqlite" and url.database:
-            # Below another folder, or in a temporary DVC copy, a relative path would be another file.
-            url = url.set(database=str((folder.parent / url.database).resolve()))
-        where = url.render_as_string(hide_password=False)
-        # Processes that create the tables at the same time break each other.
-        with _claiming(folder / "opening"):
-            return RDBStorage(where, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS)
-    except (ImportError, sqlalchemy.exc.SQLAlchemyError) as error:
-        reason = without_credentials(" ".join(str(error).split()))[:300]
-        raise UserError(
-            f"search.storage = {without_credentials(where)}: the data base cannot be used; start it, correct the "
-            f"address, or install its driver, for PostgreSQL with pip install psycopg[binary] ({reason})"
-        ) from error
-
-
 def definition(search: Search) -> dict[str, Any]:
     """What all trials of a study must have in common, flat."""
     chosen = search.model_dump(mode="json", include={"seed", "command", "space", "pruner", "fidelity"})
@@ -111,7 +75,7 @@ def open_study(
     """
     directions = [objective.direction for objective in search.objectives]
     wanted = definition(search)
-    with _claiming(lock):
+    with claiming(lock):
         known = set(optuna.get_all_study_names(storage))
         if name not in known and not create:
             raise UserError(
@@ -190,7 +154,7 @@ class Phase:
         Args:
             owner: a lock file that this process holds for as long as it lives.
         """
-        with _claiming(self._lock):
+        with claiming(self._lock):
             self._fail_lost()
             if not self._queue_next():
                 return None
@@ -309,17 +273,8 @@ def _is_held(path: Path) -> bool:
         return not free
 
 
-@contextmanager
-def _claiming(lock: Path) -> Iterator[None]:
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with held(lock, wait=CLAIM_SECONDS) as free:
-        if not free:
-            raise UserError(f"{lock} is held by another process for over {CLAIM_SECONDS} seconds: end that process")
-        yield
-
-
 def _beat(storage: BaseHeartbeat, trial_id: int, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_SECONDS):
         # The data base may be away for a moment; without further heartbeats the trial would count as lost.
-        with suppress(optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError):
+        with suppress(*AWAY):
             storage.record_heartbeat(trial_id)

@@ -35,7 +35,10 @@ def run(project: Project, workers: int | None = None, storage: str | None = None
         write_nothing(folder)
         print("search.trials is 0: no search, stage train takes params.yaml as it is")
         return
-    _search(project, params, folder, workers or params.search.workers, storage)
+    from cyclegan.search.storage import needing_storage
+
+    with needing_storage(storage or params.search.storage):
+        _search(project, params, folder, workers or params.search.workers, storage)
 
 
 def _search(project: Project, params: Params, folder: Path, workers: int, storage: str | None) -> None:
@@ -103,6 +106,7 @@ def work(project: Project, storage: str | None, threads: int | None, supervised:
         supervised: end when standard input closes.
     """
     from cyclegan.search.shared import SharedSearch
+    from cyclegan.search.storage import needing_storage
     from cyclegan.search.worker import end_with_standard_input
     from cyclegan.search.worker import work as take_trials
 
@@ -112,8 +116,10 @@ def work(project: Project, storage: str | None, threads: int | None, supervised:
     if supervised:
         end_with_standard_input()
     key = study_key(project, params, data_digest(project))
-    search = SharedSearch(project, params, key, storage or params.search.storage, create=False)
-    done = take_trials(project, search, threads)
+    where = storage or params.search.storage
+    with needing_storage(where):
+        search = SharedSearch(project, params, key, where, create=False)
+        done = take_trials(project, search, threads)
     if not supervised:
         print(f"the search is done; {done} trials ran here")
 

@@ -1,0 +1,121 @@
+"""Where a search keeps its studies: a journal file of this machine, or a data base that other machines reach too."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+
+from cyclegan.errors import UserError
+from cyclegan.locks import held
+from cyclegan.tracking.credentials import without_credentials
+
+HEARTBEAT_SECONDS = 5
+GRACE_SECONDS = 30
+"""A worker on a data base that was silent for so long is dead."""
+SECONDS_AWAY = 300.0
+"""How long a data base may be away, as while it is started again, before a search gives up."""
+CLAIM_SECONDS = 120
+
+AWAY = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
+"""What is raised when a data base cannot be reached."""
+
+
+def open_storage(where: str | None, folder: Path) -> BaseStorage:
+    """Open the data base at a URL, or the journal file in a folder, creating it where it is missing.
+
+    Once opened, a data base may go away for SECONDS_AWAY: whatever needs it waits.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    if where is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+    if "://" not in where:
+        raise UserError(f"search.storage = {where}: must be null or a URL such as postgresql://HOST/NAME")
+    try:
+        url = sqlalchemy.make_url(where)
+        if url.get_backend_name() == "sqlite" and url.database:
+            # Below another folder, or in a temporary DVC copy, a relative path would be another file.
+            url = url.set(database=str((folder.parent / url.database).resolve()))
+        where = url.render_as_string(hide_password=False)
+        # Processes that create the tables at the same time break each other.
+        with claiming(folder / "opening"):
+            storage = RDBStorage(
+                where,
+                # A connection that was idle through a long trial may have been cut: it is tried before it is used.
+                engine_kwargs={"pool_pre_ping": True},
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=GRACE_SECONDS,
+            )
+    except (ImportError, sqlalchemy.exc.SQLAlchemyError) as error:
+        raise UserError(
+            f"search.storage = {without_credentials(where)}: the data base cannot be used; start it, correct the "
+            f"address, or install its driver, for PostgreSQL with pip install psycopg[binary] ({_reason(error)})"
+        ) from error
+    sqlalchemy.event.listen(storage.engine, "do_connect", _connect_patiently)
+    return storage
+
+
+@contextmanager
+def needing_storage(where: str | None) -> Iterator[None]:
+    """Turn the errors of a data base that goes away for good into one that says what to do.
+
+    Args:
+        where: as for `open_storage`.
+
+    Raises:
+        UserError: it did.
+    """
+    try:
+        yield
+    except AWAY as error:
+        raise UserError(
+            f"search.storage = {without_credentials(str(where))}: the data base went away ({_reason(error)}); start it "
+            "and run the same command again to go on"
+        ) from error
+
+
+@contextmanager
+def claiming(lock: Path) -> Iterator[None]:
+    """Hold a lock that other workers of this machine hold for moments only.
+
+    Raises:
+        UserError: one of them keeps it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with held(lock, wait=CLAIM_SECONDS) as free:
+        if not free:
+            raise UserError(f"{lock} is held by another process for over {CLAIM_SECONDS} seconds: end that process")
+        yield
+
+
+def _connect_patiently(dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
+    """In place of SQLAlchemy's own way to connect: try again until SECONDS_AWAY have passed."""
+    until, told = time.monotonic() + SECONDS_AWAY, False
+    while True:
+        try:
+            return dialect.connect(*arguments, **options)
+        except dialect.loaded_dbapi.OperationalError:
+            if time.monotonic() >= until:
+                raise
+            if not told:
+                print(f"the search's data base is away; waiting up to {SECONDS_AWAY:.0f} seconds", file=sys.stderr)
+                told = True
+            time.sleep(1)
+
+
+def _reason(error: Exception) -> str:
+    return without_credentials(" ".join(str(error.__cause__ or error).split()))[:300]
