@@ -1008,7 +1008,7 @@ CASES = {
         "params",
         both(params(train={"crop_size": 16}), params(model={"patch_layers": 5})),
         "params.yaml: train.crop_size [16, 16] is too small for model.discriminator: patch with 5 "
-        "layers; use at least 96 or fewer layers",
+        "layers; use at least 96 or fewer model.patch_layers",
     ),
     "crop larger than the picture": Case(
         "params",

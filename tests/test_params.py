@@ -160,9 +160,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"train__gradient_checkpointing": True, "model__blocks": 0}, "it needs model.generator: resnet with model.blocks"),
     (
         {"model__discriminator": "tutorial", "model__patch_layers": 3, "train__crop_size": 16},
-        "too small for model.discriminator: tutorial with 3 layers; use at least 17",
+        "too small for model.discriminator: tutorial, which halves it four times; use at least 17",
     ),
     ({"model__discriminator": "pixel", "model__patch_layers": 2}, "model.patch_layers is only read with"),
+    (
+        {"model__discriminator": "pixel", "model__patch_layers": 3, "train__crop_size": 4},
+        "train.crop_size [4, 4] is too small for model.generator: resnet, which works at a quarter of it; use",
+    ),
     ({"model__patch_layers": 5}, "too small for model.discriminator: patch with 5 layers; use at least 96"),
     ({"data__channels_A": 1}, "train.loss_weights.identity compares a generator's output with its input"),
     ({"data__channels_A": 17}, "data.channels_A = 17: must be less than or equal to 16"),

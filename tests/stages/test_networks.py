@@ -24,7 +24,7 @@ from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.params import Params, flatten, read, validate
 from cyclegan.project import Project
 from cyclegan.stages.networks import build_cyclegan, compile_cyclegan
-from cyclegan.stages.session import batches, training_plan
+from cyclegan.stages.session import batches, training_plan, training_size
 from cyclegan.stages.train import SHAPE_NOTHING, shapes_the_run
 
 ROOT = Path(__file__).parents[2]
@@ -240,7 +240,11 @@ def test_every_key_reaches_the_plan(dataset: PackedDataset, key: str, value: Any
 
 def drawn(params: Params, dataset: PackedDataset) -> list[bytes]:
     """The first four batches."""
-    return [batch.numpy().tobytes() for pair in islice(iter(batches(params, dataset)(0)), 4) for batch in pair]
+    return [
+        batch.numpy().tobytes()
+        for pair in islice(iter(batches(params, dataset, training_size(params, dataset))(0)), 4)
+        for batch in pair
+    ]
 
 
 @pytest.mark.parametrize(("key", "value", "needed"), OF_BATCHES, ids=named)
@@ -253,10 +257,10 @@ def test_every_key_reaches_the_batches(dataset: PackedDataset, key: str, value: 
 def test_pictures_lie_on_a_gpu_where_they_fit(dataset: PackedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     streamed = drawn(make({}), dataset)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [f"the {kind}"])
-    assert isinstance(batches(make({}), dataset)(0), ResidentBatches)
+    assert isinstance(batches(make({}), dataset, (16, 16))(0), ResidentBatches)
     assert drawn(make({}), dataset) == streamed
     monkeypatch.setattr(pipeline, "RESIDENT_BYTES", 0)
-    assert not isinstance(batches(make({}), dataset)(0), ResidentBatches)
+    assert not isinstance(batches(make({}), dataset, (16, 16))(0), ResidentBatches)
     assert drawn(make({}), dataset) == streamed
 
 

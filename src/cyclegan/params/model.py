@@ -79,22 +79,16 @@ class Model(Section):
             return f": each side must be a multiple of {multiple} for model.generator: {self.generator}; use {lower}"
         if self.generator != "resnet" and self.unet_depth(size) < 4:
             return f": model.generator: {self.generator} halves its input at least 4 times; use multiples of 16"
-        smallest = smallest_input(self)
-        if min(size) < smallest:
+        if self.generator == "resnet" and min(size) < 8:
+            # Of one pixel a normalisation makes a constant, and there is nothing to mirror it from.
+            return " is too small for model.generator: resnet, which works at a quarter of it; use at least 8"
+        if self.discriminator == "patch" and min(size) < 3 * 2**self.patch_layers:
+            # Its last two convolutions, 4×4 and padded by one, take one pixel each.
             return (
-                f" is too small for model.discriminator: {self.discriminator} with {self.patch_layers} layers; "
-                f"use at least {smallest} or fewer layers"
+                f" is too small for model.discriminator: patch with {self.patch_layers} layers; "
+                f"use at least {3 * 2**self.patch_layers} or fewer model.patch_layers"
             )
+        if self.discriminator == "tutorial" and min(size) < 17:
+            # After four halvings its normalisation must find more than one pixel, of which it would make a constant.
+            return " is too small for model.discriminator: tutorial, which halves it four times; use at least 17"
         return None
-
-
-def smallest_input(model: Model) -> int:
-    """Smallest image side, in pixels, for which the discriminator still has an output that tells something."""
-    if model.discriminator == "pixel":
-        # The residual blocks of the generator, at a quarter of the size, cannot mirror a single pixel.
-        return 8
-    if model.discriminator == "tutorial":
-        # After four halvings its normalisation must find more than one pixel, of which it would make a constant.
-        return 17
-    # The reference's PatchGAN ends with two unpadded-by-one 4×4 convolutions, each of which takes one pixel.
-    return 3 * 2**model.patch_layers

@@ -127,7 +127,7 @@ class Session:
         write_text(self.checkpoints.path / RUN_ID, run_id)
         train(
             self.model,
-            batches(self.params, self.dataset),
+            batches(self.params, self.dataset, self.model.image_size),
             self.plan,
             self.progress,
             self.checkpoints,
@@ -232,13 +232,13 @@ def _first(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
-def batches(params: Params, dataset: PackedDataset) -> Callable[[int], Iterable[Batch]]:
+def batches(params: Params, dataset: PackedDataset, crop_size: Size) -> Callable[[int], Iterable[Batch]]:
     """Makes the training batches from a step on: from pictures on the GPU where they fit, else from those on disk."""
     options = params.train
     images = dataset.images("A", "train"), dataset.images("B", "train")
     drawn: dict[str, Any] = {
         "batch_size": options.batch_size,
-        "crop_size": training_size(params, dataset),
+        "crop_size": crop_size,
         "flip": options.flip,
         "seed": options.seed,
     }
