@@ -32,10 +32,10 @@ $(VENV)/installed-$(LOCK): pyproject.toml $(LOCK)
 	@touch $@
 
 test: install
-	pytest -m "not slow" -n 2 --dist loadfile
+	pytest
 
 test-all: install
-	pytest -n 2 --dist loadfile
+	pytest -m ""
 
 lint: install
 	ruff check

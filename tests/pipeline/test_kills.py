@@ -2,7 +2,7 @@
 
 Each kill is a SIGKILL to the whole process group of a `dvc repro`, at a moment drawn from a seed: some time after the
 start, or right after a certain file has appeared, such as the temporary file of a checkpoint. Then the same command is
-started again. `KILL_SEEDS="7 8 9" pytest tests/pipeline/test_kills.py` takes other seeds.
+started again. `KILL_SEEDS="7 8 9" pytest -m slow tests/pipeline/test_kills.py` takes other seeds.
 """
 
 from __future__ import annotations
