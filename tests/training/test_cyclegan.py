@@ -252,6 +252,12 @@ def test_state_holds_every_variable(make_model: Make, pictures: Pictures) -> Non
     assert missing == []
 
 
+def test_a_gpu_can_hold_every_variable(make_model: Make) -> None:
+    # TensorFlow keeps int32 variables in the host's memory, where XLA's code on a GPU may not reach them.
+    model = make_model(ema_decay=0.9)
+    assert {variable.dtype for variable in model.state().values()} == {"float32", "int64"}
+
+
 def test_fit_learns_on_tf_data(make_model: Make, pictures: Pictures) -> None:
     model = make_model()
     model.compile(keras.optimizers.Adam(2e-3, beta_1=0.5), steps_per_execution=2)

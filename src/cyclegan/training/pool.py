@@ -30,7 +30,8 @@ class ImagePool(keras.layers.Layer):
             self.images = self.add_weight(
                 name="images", shape=(size, *self.image_shape), initializer="zeros", trainable=False
             )
-            self.count = self.add_weight(name="count", shape=(), dtype="int32", initializer="zeros", trainable=False)
+            # TensorFlow keeps int32 variables in the host's memory, where XLA's code on a GPU may not reach them.
+            self.count = self.add_weight(name="count", shape=(), dtype="int64", initializer="zeros", trainable=False)
         self.built = True
 
     def exchange(self, fakes: tf.Tensor, swap: tf.Tensor, slot: tf.Tensor) -> tf.Tensor:
@@ -39,7 +40,7 @@ class ImagePool(keras.layers.Layer):
         Args:
             fakes: `[N, H, W, C]` with a known N, in [-1, 1].
             swap: `[N]` bool, whether to swap once the pool is full.
-            slot: `[N]` int32 in [0, size), which picture to swap.
+            slot: `[N]` integers in [0, size), which picture to swap.
 
         Returns:
             `[N, H, W, C]`.
@@ -55,13 +56,13 @@ class ImagePool(keras.layers.Layer):
         images: tf.Variable = self.images.value
         for fake, wants_swap, chosen in zip(tf.unstack(fakes), tf.unstack(swap), tf.unstack(slot), strict=True):
             is_full = self.count.value >= self.size
-            index = tf.where(is_full, chosen, self.count.value)
+            index = tf.where(is_full, tf.cast(chosen, tf.int64), self.count.value)
             # tf.gather, not images[index]: under XLA a slice with a tensor index compiles anew for every value.
             held = tf.gather(images, index)
             takes_held = is_full & wants_swap
             returned.append(tf.where(takes_held, held, fake))
             images.scatter_nd_update([[index]], [tf.where(takes_held | ~is_full, fake, held)])
-            self.count.assign_add(tf.cast(~is_full, tf.int32))
+            self.count.assign_add(tf.cast(~is_full, tf.int64))
         return tf.stack(returned)
 
     def sample(self, draws: tf.Tensor) -> tf.Tensor:
