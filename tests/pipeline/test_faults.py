@@ -20,17 +20,19 @@ from mlflow_server import Server
 pytestmark = pytest.mark.slow
 
 MakeSandbox = Callable[[], Sandbox]
+ROOT = Path(__file__).parents[2]
 
 # Long enough to be caught in the middle: every step is followed by a checkpoint.
 LONG = {"epochs": 1, "steps_per_epoch": 240, "log_every": 20, "checkpoint_every": 1e-9}
 POINTS = list(range(20, 241, 20))
 
 
-def started(sandbox: Sandbox, *command: str, **environment: str) -> subprocess.Popen[str]:
+def started(sandbox: Sandbox, *command: str, stdin: int | None = None, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command,
         cwd=sandbox.root,
         env=sandbox.environment(**environment),
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -47,6 +49,13 @@ def wait_for_step(sandbox: Sandbox, process: subprocess.Popen[str], step: int) -
         assert time.monotonic() < deadline, "no checkpoint was written"
         assert process.poll() is None, process.stdout.read() if process.stdout else ""
         time.sleep(0.02)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.2)
 
 
 def losses_of(client: MlflowClient, run_id: str) -> list[int]:
@@ -79,6 +88,26 @@ def test_a_trainer_does_not_outlive_its_dvc(make_sandbox: MakeSandbox, sent: sig
     assert losses_of(sandbox.client, run.info.run_id) == POINTS
 
 
+def test_a_stopped_container_saves_its_training_and_goes_on_when_started_again(make_sandbox: MakeSandbox) -> None:
+    """`docker stop` signals the first process alone, and kills what is left ten seconds later."""
+    sandbox = make_sandbox()
+    sandbox.configure(train=LONG | {"checkpoint_every": 60.0, "log_every": 10, "steps_per_epoch": 100_000})
+    sandbox.run("dvc", "repro", "split")
+    entry = str(ROOT / "docker-entrypoint.sh")
+    container = started(sandbox, "sh", entry, "dvc", "repro", "train", stdin=subprocess.DEVNULL)
+    wait_until(lambda: "RUNNING" in _statuses(sandbox))
+    time.sleep(25)
+    container.terminate()
+    began = time.monotonic()
+    assert container.wait(timeout=60) == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 10
+    assert _statuses(sandbox) == ["KILLED"]
+    (checkpoint,) = sandbox.root.glob("checkpoints/*/step-*.npz")
+    assert checkpoint.with_suffix(".sha256").exists()
+    assert sandbox.run("sh", entry, "dvc", "status", "split").stdout.strip() == "Data and pipelines are up to date."
+    assert sandbox.run("sh", entry, "cyclegan", "params", "--no-such", check=False).returncode == 2
+
+
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_takes_less_than_ten_seconds_and_leaves_a_checkpoint(
     make_sandbox: MakeSandbox, sent: signal.Signals
@@ -88,10 +117,7 @@ def test_a_stop_takes_less_than_ten_seconds_and_leaves_a_checkpoint(
     sandbox.configure(train=LONG | {"log_every": 10_000, "steps_per_epoch": 10_000, "checkpoint_every": 60.0})
     sandbox.run("dvc", "repro", "split")
     trainer = started(sandbox, "cyclegan", "train")
-    deadline = time.monotonic() + 120
-    while "RUNNING" not in _statuses(sandbox):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_until(lambda: "RUNNING" in _statuses(sandbox))
     # The graph is built, and some steps are done.
     time.sleep(25)
     trainer.send_signal(sent)
