@@ -4,8 +4,10 @@ import hashlib
 import json
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,12 +54,17 @@ def test_the_embedded_set(project: Project, data: Build) -> None:
 
 
 def test_two_folders_are_copied_with_their_subfolders(
-    project: Project, folders: Build, paint: Callable[..., Path], tmp_path: Path
+    project: Project,
+    folders: Build,
+    paint: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     paint(project.root / "a" / "x.png", 1)
     paint(project.root / "a" / "more" / "x.png", 2)
     paint(project.root / "a" / "X.png", 3)
-    (project.root / "a" / "notes.txt").touch()
+    for name in ("notes.txt", "photo.heic", "other.HEIC", "README"):
+        (project.root / "a" / name).touch()
     paint(tmp_path / "elsewhere" / "it's; $(odd)\n`name`.jpg", 4)
     before = tree(project.root / "a")
     fetch(folders(folder_B=str(tmp_path / "elsewhere")), project)
@@ -67,7 +74,10 @@ def test_two_folders_are_copied_with_their_subfolders(
         assert copied[f"trainA/{name}"] == before[name]
     assert len(copied) == 5
     assert described(project)["pictures"] == {"trainA": 3, "trainB": 1}
-    assert described(project)["passed_over"] == 1
+    assert described(project)["passed_over"] == 4
+    told = capsys.readouterr().out
+    assert told.startswith("passed over, as no pictures by their endings (.bmp/.gif/")
+    assert sorted(told.strip().partition("): ")[2].split(", ")) == ["1 .txt", "1 without ending", "2 .heic"]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +88,7 @@ def test_two_folders_are_copied_with_their_subfolders(
         ({"folder_B": "a"}, r"data.folder_A and data.folder_B are the same folder"),
         ({"folder_B": "link"}, r"data.folder_A and data.folder_B are the same folder"),
         ({"folder_B": "a/sub"}, r"one lies inside the other"),
-        ({"folder_A": "."}, r"one lies inside the other"),
+        ({"folder_A": ".", "name": "x"}, r"one lies inside the other"),
         ({"folder_A": "empty"}, r"data.folder_A = .*empty: holds no picture \(.bmp/.*\)$"),
         ({"folder_B": "texts"}, r"data.folder_B = .*texts: holds no picture .*; it holds 2 other files"),
     ],
@@ -134,6 +144,18 @@ def test_side_by_side_pairs(project: Project, data: Build, paint: Callable[..., 
     _, found = pack(tmp_path / "made", project.root / "pairs")
     fetch(data(source="file:pairs.zip", sha256=found), project)
     assert described(project)["layout"] == "pairs"
+
+
+def test_a_picture_too_large_to_look_at_is_left_to_split(project: Project, data: Build, tmp_path: Path) -> None:
+    (tmp_path / "made" / "train").mkdir(parents=True)
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", 40_000, 20_000, 8, 0, 0, 0, 0)), (b"IDAT", b""))
+    content = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    ]
+    (tmp_path / "made" / "train" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(content))
+    _, found = pack(tmp_path / "made", project.root / "pairs")
+    fetch(data(source="file:pairs.zip", sha256=found), project)
+    assert described(project)["pictures"] == {"train": 1}
 
 
 def test_a_lone_train_folder_of_single_pictures_is_no_layout(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +39,8 @@ class Brought:
 
     source: str
     sha256: str | None
-    passed_over: int
-    """Files without a picture's ending."""
+    passed_over: Counter[str]
+    """How many files of which ending are no pictures by it."""
     unreadable: dict[str, str]
     """Pictures that could not be opened, with the reason."""
 
@@ -72,9 +73,12 @@ def fetch(data: params.Data, project: Project) -> None:
             "sha256": brought.sha256,
             "layout": find_layout(raw).kind,
             "pictures": dict(sorted(counts.items())),
-            "passed_over": brought.passed_over,
+            "passed_over": sum(brought.passed_over.values()),
             "unreadable": brought.unreadable,
         }
+        if brought.passed_over:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in brought.passed_over.most_common())
+            print(f"passed over, as no pictures by their endings ({endings()}): {kinds}")
         files.write_json(raw / "source.json", described)
 
 
@@ -83,12 +87,12 @@ def _from_tree(
 ) -> Brought:
     """Bring the picture folders of a data set, and what stands beside them, to `raw`."""
     layout = find_layout(folder)
-    passed_over = 0
+    passed_over = Counter[str]()
     unreadable: dict[str, str] = {}
     for name in layout.folders:
         found = walk(layout.root / name)
         _transfer(found, layout.root / name, raw / name, transfer)
-        passed_over += len(found.others)
+        passed_over += found.kinds_of_others
         unreadable |= _broken(found, name, data)
     for name in CARRIED:
         if (layout.root / name).is_file():
@@ -116,7 +120,7 @@ def _from_folders(data: params.Data, project: Project, raw: Path) -> Brought:
                 f"data.folder_{domain} = {shown(path)}: overlaps with {shown(ours)}, which stage fetch replaces; "
                 "keep your pictures elsewhere"
             )
-    passed_over = 0
+    passed_over = Counter[str]()
     unreadable: dict[str, str] = {}
     for domain in DOMAINS:
         folder = folders[domain]
@@ -126,7 +130,7 @@ def _from_folders(data: params.Data, project: Project, raw: Path) -> Brought:
             other = f"; it holds {len(found.others)} other files" if found.others else ""
             raise UserError(f"data.folder_{domain} = {shown(folder)}: holds no picture ({endings()}){other}")
         _transfer(found, folder, raw / f"train{domain}", shutil.copyfile)
-        passed_over += len(found.others)
+        passed_over += found.kinds_of_others
     return Brought(f"folders {data.folder_A} and {data.folder_B}", None, passed_over, unreadable)
 
 
@@ -219,7 +223,8 @@ def _refuse_single_pictures(raw: Path, file: str) -> None:
     try:
         with Image.open(raw / file, formats=FORMATS) as image:
             width, height = image.size
-    except OSError:
+    # Pillow raises nearly every exception type on damaged or oversized files.
+    except Exception:
         return  # Stage split lists every unreadable picture.
     if width != 2 * height:
         raise UserError(

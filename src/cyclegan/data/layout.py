@@ -66,6 +66,11 @@ class Found:
     broken: list[tuple[Path, str]]
     """Pictures that cannot be opened, with the reason."""
 
+    @property
+    def kinds_of_others(self) -> Counter[str]:
+        """How many of `others` have which ending."""
+        return Counter(shown(path.suffix.lower()) if path.suffix else "without ending" for path in self.others)
+
 
 def find_layout(folder: Path) -> Layout:
     """Recognise the layout of `folder`, or of its only subfolder.
