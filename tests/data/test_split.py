@@ -194,6 +194,35 @@ def test_groups_leave_train_as_a_whole(project: Project, data: Build, raw: Calla
     assert len(PackedDataset.open(project.split).pairs("val")) == 0
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_group_larger_than_a_split_stays_in_training(
+    seed: int, project: Project, data: Build, raw: Callable[..., None]
+) -> None:
+    raw(trainA=30, trainB=30)
+    write_pairs(
+        project,
+        [
+            {"A": f"trainA/{i:03}.png", "B": f"trainB/{i:03}.png", "group": "large" if i < 15 else f"g{i}"}
+            for i in range(30)
+        ],
+    )
+    split(data(seed=seed), project)
+    assert counts(project)["A"] == {"train": 18, "val": 6, "test": 6}
+
+
+def test_where_every_group_is_larger_than_a_split_the_smallest_is_taken(
+    project: Project, data: Build, raw: Callable[..., None]
+) -> None:
+    raw(trainA=30, trainB=30)
+    groups = ["a"] * 8 + ["b"] * 9 + ["c"] * 13
+    write_pairs(
+        project,
+        [{"A": f"trainA/{i:03}.png", "B": f"trainB/{i:03}.png", "group": group} for i, group in enumerate(groups)],
+    )
+    split(data(), project)
+    assert counts(project)["A"] == {"train": 13, "val": 9, "test": 8}
+
+
 def test_scored_and_other_columns_are_carried(project: Project, data: Build, raw: Callable[..., None]) -> None:
     raw(trainA=4, trainB=4, testA=2, testB=2)
     rows = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -20,7 +21,8 @@ def assign(decoded: list[Decoded], table: pd.DataFrame, data: params.Data) -> di
 
     The source's own splits stand. Where a domain has no test (or val) pictures, units are taken out of its training
     pictures: a unit is one picture, a true pair, or a whole group of the pair table. Units are ordered by a hash of
-    the seed and their first file, so that adding a picture moves few others.
+    the seed and their first file, so that adding a picture moves few others. One that is larger than the whole split
+    is only taken where there is nothing else.
     """
     assigned: dict[Key, Split] = {(d.image.domain, d.image.file): d.image.split for d in decoded}
     training = [key for key, split in assigned.items() if split == "train"]
@@ -32,7 +34,8 @@ def assign(decoded: list[Decoded], table: pd.DataFrame, data: params.Data) -> di
     for split, fraction in fractions:
         own = {domain for (domain, _), s in assigned.items() if s == split}
         wanted = {d: max(1, round(fraction * total[d])) for d in DOMAINS if d not in own and fraction > 0}
-        for number, unit in enumerate(units):
+        for number in sorted(range(len(units)), key=lambda number: _oversize(units[number], wanted)):
+            unit = units[number]
             counts = Counter(domain for domain, _ in unit)
             if number in taken or not any(wanted.get(domain, 0) > 0 for domain in counts):
                 continue
@@ -63,6 +66,12 @@ def drop_duplicates(decoded: list[Decoded], assigned: dict[Key, Split]) -> tuple
         else:
             kept.append(d)
     return kept, dropped
+
+
+def _oversize(unit: list[Key], wanted: Mapping[Domain, int]) -> int:
+    """Size of a unit with more pictures than are wanted; 0 for every other."""
+    counts = Counter(domain for domain, _ in unit)
+    return len(unit) if any(counts[domain] > count for domain, count in wanted.items()) else 0
 
 
 def _units(training: list[Key], table: pd.DataFrame) -> list[list[Key]]:
