@@ -30,6 +30,30 @@ def test_failure_leaves_the_folder_untouched(tmp_path: Path) -> None:
     assert [path.name for path in target.iterdir()] == ["old"]
 
 
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "larger-disk"
+    elsewhere.mkdir()
+    (elsewhere / "old").touch()
+    target = tmp_path / "out"
+    target.symlink_to(elsewhere)
+    for _ in range(2):
+        with replacing_folder(target) as new:
+            (new / "new").touch()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["larger-disk", "out"]
+        assert [path.name for path in target.iterdir()] == ["new"]
+        assert [path.name for path in elsewhere.iterdir()] == ["old"]
+
+
+def test_the_old_folder_comes_back_where_the_new_one_cannot_take_its_name(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "old").touch()
+    with pytest.raises(FileNotFoundError), replacing_folder(target) as new:
+        new.rmdir()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in target.iterdir()] == ["old"]
+
+
 def test_a_killed_process_leaves_nothing_under_the_name(tmp_path: Path) -> None:
     target = tmp_path / "out"
     code = f"""

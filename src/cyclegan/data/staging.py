@@ -28,12 +28,17 @@ def replacing_folder(target: Path) -> Iterator[Path]:
         new.rename(target)
         files.sync_folder(target.parent)
     finally:
+        if old.exists() and not target.exists():
+            old.rename(target)
         remove_leftovers(target)
 
 
 def remove_leftovers(target: Path) -> None:
     """Remove what a process that was killed while it replaced `target` has left beside it."""
     for leftover in _beside(target):
+        # Where a link stood, to a larger disk for instance, only the link goes: what it leads to is the user's.
+        if leftover.is_symlink():
+            leftover.unlink()
         shutil.rmtree(leftover, ignore_errors=True)
 
 
