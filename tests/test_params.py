@@ -88,9 +88,13 @@ def test_automatic_blocks(size: Any, blocks: int) -> None:
     [
         ("fluent-emoji", {}, "fluent-emoji"),
         ("horse2zebra", {}, "horse2zebra"),
-        ("file:///data/My%20Set.tar.gz", {"data__sha256": "0" * 64}, "My-20Set"),
+        ("file:///data/My%20Set.tar.gz", {"data__sha256": "0" * 64}, "My-Set"),
+        ("file:set.zip", {"data__sha256": "0" * 64}, "set"),
         ("folders", {"data__folder_A": "/x/summer", "data__folder_B": "/y/winter"}, "summer2winter"),
         ("folders", {"data__folder_A": "a", "data__folder_B": "b", "data__name": "mine"}, "mine"),
+        ("folders", {"data__folder_A": "/d/cats/trainA", "data__folder_B": "/d/cats/trainB"}, "cats"),
+        ("folders", {"data__folder_A": "/d/cats/A", "data__folder_B": "/d/dogs/B"}, "A2B"),
+        ("folders", {"data__folder_A": "trainA", "data__folder_B": "trainB"}, "trainA2trainB"),
     ],
 )
 def test_name_of_the_data_set(source: str, extra: dict[str, Any], name: str) -> None:
@@ -114,6 +118,7 @@ def objectives(*changes: dict[str, Any]) -> dict[str, Any]:
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"train__epoch": 3}, "train.epoch: unknown key; did you mean train.epochs?"),
     ({"trane": {}}, "trane: unknown key; did you mean train?"),
+    ({"train": {7: 1}}, "train.7: unknown key; known keys: seed, epochs"),
     ({"train__zzz": 1}, "train.zzz: unknown key; known keys: seed, epochs"),
     ({"train__epochs": "3"}, "train.epochs = '3': must be a valid integer"),
     ({"train__epochs": True}, "train.epochs = True: must be a valid integer"),
@@ -180,6 +185,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"data__sha256": "abc"}, "data.sha256 = 'abc': must be 64 hexadecimal digits"),
     ({"data__sha256": "0" * 64}, "data.sha256 is only read with an archive"),
     ({"data__folder_A": "mine"}, "only read with data.source: folders, not 'fluent-emoji'; set data.source: folders"),
+    (
+        {"data__source": "folders", "data__folder_A": "写真", "data__folder_B": "paintings"},
+        "data.name: no name of letters A to Z and digits follows from '写真' and 'paintings'",
+    ),
+    ({"data__source": "file:写真.zip", "data__sha256": "0" * 64}, "data.name: no name of letters A to Z"),
     ({"data__name": "a b"}, "data.name = 'a b': must be 1 to 64 letters"),
     ({"data__name": "../x"}, "data.name = '../x': must be 1 to 64 letters"),
     ({"data__val_fraction": 0.5, "data__test_fraction": 0.5}, "leave under a tenth for training; lower them"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -85,6 +85,11 @@ class Data(Section):
                 f"data.labels: {self.labels} is for a classifier, which needs pictures of one size, but data.load_size "
                 "is original; set it to a number"
             )
+        if self.name is None and not all(map(_plain, self._names)):
+            raise impossible(
+                f"data.name: no name of letters A to Z and digits follows from {' and '.join(map(repr, self._names))}, "
+                "by which runs and models of this data would be told from others; give one"
+            )
         if self.val_fraction + self.test_fraction >= 0.9:
             raise impossible("data.val_fraction + data.test_fraction leave under a tenth for training; lower them")
         return self
@@ -100,17 +105,27 @@ class Data(Section):
     @property
     def dataset(self) -> str:
         """The name under which runs and registered models of this data appear."""
-        if self.name is not None:
-            return self.name
+        return self.name or "2".join(map(_plain, self._names))[:64]
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """What tells this data from other: of folders their names, or that of the one that holds trainA and trainB."""
         if self.source == "folders":
-            raw = f"{Path(self.folder_A).name}2{Path(self.folder_B).name}"
-        elif self.source.startswith(("file:", "https:")):
+            a, b = Path(self.folder_A), Path(self.folder_B)
+            if a.parent == b.parent and (a.name, b.name) in (("trainA", "trainB"), ("A", "B")) and a.parent.name:
+                return (a.parent.name,)
+            return a.name, b.name
+        if self.source.startswith(("file:", "https:")):
             # What follows a ? or # of an https address may be a secret; a file's name may hold both.
-            path = urlsplit(self.source).path if self.source.startswith("https:") else self.source
-            raw = re.sub(r"\.(zip|tar|tgz|tbz2|txz|tar\.\w+)$", "", path.rstrip("/").rsplit("/", 1)[-1])
-        else:
-            raw = self.source
-        return re.sub(r"[^A-Za-z0-9._-]+", "-", raw).strip("-._")[:64] or "dataset"
+            path = urlsplit(self.source).path if self.source.startswith("https:") else self.source.removeprefix("file:")
+            path = unquote(path)
+            return (re.sub(r"\.(zip|tar|tgz|tbz2|txz|tar\.\w+)$", "", path.rstrip("/").rsplit("/", 1)[-1]),)
+        return (self.source,)
+
+
+def _plain(name: str) -> str:
+    """A name without the characters that MLflow, file systems and shells treat in ways of their own."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")
 
 
 def _is_address(source: str) -> bool:

@@ -90,7 +90,7 @@ def _explain(detail: ErrorDetails) -> tuple[str, str]:
         return (
             ("", detail["msg"]) if isinstance(value, dict | Section) else (f"{key} = {_shown(value)}: ", detail["msg"])
         )
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "invalid_key"):
         # Whatever the key is, it is no label; and it may hold anything, a line break for instance.
         path, last = [str(part) for part in detail["loc"][:-1] if not _is_branch_label(part)], str(detail["loc"][-1])
         known = _known_keys(path)
