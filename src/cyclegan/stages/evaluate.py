@@ -61,7 +61,7 @@ def measure(project: Project, params: Params, training: Mapping[str, Any]) -> Ev
         folder,
         evaluation,
         draw(translators, dataset, evaluation, params.evaluate.grid_images),
-        title=params.data.dataset,
+        title=training["dataset"],
         run={
             "MLflow run": training["run_id"],
             "md5 of the data": training["data_md5"],
