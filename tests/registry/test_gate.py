@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cyclegan.errors import UserError
@@ -105,6 +105,29 @@ def test_other_pictures_or_another_protocol_are_never_compared(protocol: dict[st
     assert "version 7" in decision.reason
 
 
+def test_a_certain_gain_over_nothing_that_is_next_to_nothing_makes_no_champion() -> None:
+    pictures = list(np.linspace(15, 25, 20))
+    first = measured({"pair_psnr": [value + 1e-5 for value in pictures], "baseline_pair_psnr": pictures})
+    decision = decide("pair_psnr", first)
+    assert not decision.promote
+    assert decision.reason.startswith("pair_psnr 20 does not beat doing nothing, 20, by a thousandth (+1e-05 ")
+    enough = measured({"pair_psnr": [value + 0.03 for value in pictures], "baseline_pair_psnr": pictures})
+    assert decide("pair_psnr", enough).promote
+
+
+def test_too_few_pictures_for_a_standard_error_are_told_with_the_remedy() -> None:
+    here = Measured({"kid": 1.051}, {"kid": 1.2}, {**PROTOCOL, "counts": {"A": 3, "B": 5}}, pd.DataFrame())
+    there = Measured({"kid": 1.075}, {"kid": 1.2}, here.protocol, pd.DataFrame())
+    why = (
+        "with 3 of domain A in the test split there is no standard error, which takes 4 of each; "
+        "raise data.test_fraction or add pictures, or promote it by hand"
+    )
+    assert decide("kid", here).reason == f"kid 1.051 against 1.2 of doing nothing: {why}"
+    compared = decide("kid", here, there, "2")
+    assert not compared.promote
+    assert compared.reason == f"kid 1.051 against 1.075 of the champion, version 2: {why}"
+
+
 def test_figures_of_no_single_picture_go_by_their_own_errors() -> None:
     def with_ssim(value: float, error: float) -> Measured:
         plain = measured({"cycle_l1": [0.1, 0.2]})
@@ -128,6 +151,7 @@ def test_a_gate_that_is_not_measured_names_those_that_are() -> None:
             choose(wrong, "AtoB", found)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(10, 40), st.floats(10, 40)), min_size=2, max_size=12))
 def test_two_generators_never_both_beat_each_other(pairs: list[tuple[float, float]]) -> None:
     one, other = (measured({"pair_psnr": list(values)}) for values in zip(*pairs, strict=True))

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pandas as pd
 
+from cyclegan.domains import DOMAINS
 from cyclegan.errors import UserError
 from cyclegan.evaluation.figures import headline, higher_is_better
 from cyclegan.registry.measured import Measured
+
+NOTHING = 1e-3
+"""Share of the figure: a generator that beats doing nothing by less does nothing, too, however certain the gain."""
+FEWEST = 4
+"""Pictures of each domain that KID's standard error takes, as it comes from halves of them."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,8 @@ def decide(metric: str, candidate: Measured, champion: Measured | None = None, v
     gain = _paired(metric, candidate.of_each_picture(metric), champion.of_each_picture(metric))
     gain = gain or _combined(metric, candidate.figures, champion.figures)
     if gain is None:
-        reason = f"the pictures or errors recorded for {metric} and the champion, version {version}, do not match"
-        return Decision(metric, value, promote=False, reason=reason)
+        compared = f"{metric} {value:.4g} against {against:.4g} of the champion, version {version}"
+        return Decision(metric, value, promote=False, reason=f"{compared}: {_undecided(candidate)}")
     verdict = "better" if gain.is_real else "worse" if gain.mean < 0 else "not better"
     reason = f"{metric} {value:.4g} is {verdict} than {against:.4g} of the champion, version {version}"
     by = ", by more than its standard error" if verdict == "not better" else ""
@@ -107,11 +113,23 @@ def _first(metric: str, value: float, candidate: Measured) -> Decision:
     gain = _paired(metric, candidate.of_each_picture(metric), candidate.of_each_picture(f"baseline_{metric}"))
     gain = gain or _combined(metric, candidate.figures, candidate.identity)
     if gain is None:
-        reason = f"{metric} and its baseline have no standard error, so that a first version cannot be told from chance"
+        reason = f"{metric} {value:.4g} against {against:.4g} of doing nothing: {_undecided(candidate)}"
         return Decision(metric, value, promote=False, reason=reason)
-    verdict = "beats" if gain.is_real else "does not beat"
-    reason = f"{metric} {value:.4g} {verdict} doing nothing, {against:.4g}, by more than its standard error ({gain})"
-    return _decision(metric, value, against, gain, reason)
+    beats = gain.is_real and gain.mean > NOTHING * abs(against)
+    by = "a thousandth" if gain.is_real and not beats else "more than its standard error"
+    verdict = "beats" if beats else "does not beat"
+    reason = f"{metric} {value:.4g} {verdict} doing nothing, {against:.4g}, by {by} ({gain})"
+    return replace(_decision(metric, value, against, gain, reason), promote=beats)
+
+
+def _undecided(measured: Measured) -> str:
+    """Why there is no standard error by which a gain could be told from chance, and the remedy."""
+    counts = measured.protocol.get("counts", {})
+    few = [f"{counts[domain]} of domain {domain}" for domain in DOMAINS if counts.get(domain, FEWEST) < FEWEST]
+    if few:
+        why = f"with {' and '.join(few)} in the test split there is no standard error, which takes {FEWEST} of each"
+        return f"{why}; raise data.test_fraction or add pictures, or promote it by hand"
+    return "the pictures or errors recorded for the two do not match"
 
 
 def _decision(metric: str, value: float, against: float, gain: _Gain, reason: str) -> Decision:
