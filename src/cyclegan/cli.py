@@ -194,6 +194,10 @@ def _checked(project: Project) -> Params:
     from cyclegan.params import load
 
     params = load(project.params)
+    if params.data.source == "folders":
+        from cyclegan.data.fetch import picture_folders
+
+        picture_folders(params.data, project)
     if params.search.trials:
         from cyclegan.search.space import dimensions
 

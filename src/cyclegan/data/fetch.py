@@ -22,7 +22,7 @@ from cyclegan.data import archives, download, sources
 from cyclegan.data.images import FORMATS
 from cyclegan.data.layout import ACCEPTED, Found, endings, find_layout, list_images, shown, walk
 from cyclegan.data.staging import replacing_folder
-from cyclegan.domains import DOMAINS
+from cyclegan.domains import DOMAINS, Domain
 from cyclegan.errors import UserError
 from cyclegan.project import Project
 
@@ -102,7 +102,28 @@ def _from_tree(
 
 def _from_folders(data: params.Data, project: Project, raw: Path) -> Brought:
     """Copy the two folders as `trainA` and `trainB`; subfolders stay, so equal names in them do not meet."""
-    folders = {"A": project.home / data.folder_A, "B": project.home / data.folder_B}
+    folders = picture_folders(data, project)
+    passed_over = Counter[str]()
+    unreadable: dict[str, str] = {}
+    for domain in DOMAINS:
+        folder = folders[domain]
+        found = walk(folder)
+        unreadable |= _broken(found, f"folder_{domain}", data)
+        if not found.images:
+            other = f"; it holds {len(found.others)} other files" if found.others else ""
+            raise UserError(f"data.folder_{domain} = {shown(folder)}: holds no picture ({endings()}){other}")
+        _transfer(found, folder, raw / f"train{domain}", shutil.copyfile)
+        passed_over += found.kinds_of_others
+    return Brought(f"folders {data.folder_A} and {data.folder_B}", None, passed_over, unreadable)
+
+
+def picture_folders(data: params.Data, project: Project) -> dict[Domain, Path]:
+    """The user's own two folders.
+
+    Raises:
+        UserError: they are missing, or lie in each other or in what stage fetch replaces.
+    """
+    folders: dict[Domain, Path] = {"A": project.home / data.folder_A, "B": project.home / data.folder_B}
     for domain, folder in folders.items():
         if not folder.is_dir():
             what = "is not a folder" if folder.exists() else "does not exist"
@@ -120,18 +141,7 @@ def _from_folders(data: params.Data, project: Project, raw: Path) -> Brought:
                 f"data.folder_{domain} = {shown(path)}: overlaps with {shown(ours)}, which stage fetch replaces; "
                 "keep your pictures elsewhere"
             )
-    passed_over = Counter[str]()
-    unreadable: dict[str, str] = {}
-    for domain in DOMAINS:
-        folder = folders[domain]
-        found = walk(folder)
-        unreadable |= _broken(found, f"folder_{domain}", data)
-        if not found.images:
-            other = f"; it holds {len(found.others)} other files" if found.others else ""
-            raise UserError(f"data.folder_{domain} = {shown(folder)}: holds no picture ({endings()}){other}")
-        _transfer(found, folder, raw / f"train{domain}", shutil.copyfile)
-        passed_over += found.kinds_of_others
-    return Brought(f"folders {data.folder_A} and {data.folder_B}", None, passed_over, unreadable)
+    return folders
 
 
 def _transfer(found: Found, source: Path, target: Path, transfer: Transfer) -> None:

@@ -72,6 +72,7 @@ def split(data: params.Data, project: Project) -> None:
         rows = [(out.image.file, out.image.domain, out.kind, out.reason) for out in left_out]
         _write_csv(folder / "left_out.csv", pd.DataFrame(rows, columns=columns))
         files.write_json(project.reports / "split.json", _summary(manifest, pairs, left_out, data))
+        print(_told(manifest, left_out))
 
 
 def _refuse_bad(left_out: list[LeftOut], total: int, on_bad_image: str) -> None:
@@ -158,6 +159,15 @@ def _summary(manifest: pd.DataFrame, pairs: pd.DataFrame, left_out: list[LeftOut
         "unreadable": named("unreadable"),
         "duplicates_taken_out_of_train": named("duplicate"),
     }
+
+
+def _told(manifest: pd.DataFrame, left_out: list[LeftOut]) -> str:
+    """What came of the pictures, in one line."""
+    counts = manifest.groupby(["domain", "split"]).size()
+    parts = [f"{domain}: {', '.join(f'{counts[domain, split]} {split}' for split in SPLITS)}" for domain in DOMAINS]
+    kinds = Counter(out.kind for out in left_out)
+    others = [f"{count} {kind}" for kind, count in sorted(kinds.items())]
+    return "; ".join([*parts, *([f"left out: {', '.join(others)} (data/split/left_out.csv)"] if others else [])])
 
 
 def _write_csv(path: Path, table: pd.DataFrame) -> None:
