@@ -166,6 +166,18 @@ def test_sixteen_bit_colour_png(tmp_path: Path, colour_type: int, channels: int)
 
 
 @pytest.mark.parametrize("bit_depth", [8, 16])
+@pytest.mark.parametrize(("colour_type", "channels", "kind"), [(0, 1, "grey"), (2, 3, "colour")])
+def test_one_transparent_value_of_sixteen_bits_is_refused(
+    tmp_path: Path, colour_type: int, channels: int, kind: str, bit_depth: int
+) -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (6, 5, channels), np.uint16)
+    path = tmp_path / "x.png"
+    path.write_bytes(png16(deep, colour_type, (b"tRNS", deep[0, 0].astype(">u2").tobytes())))
+    with pytest.raises(BadImageError, match=f"^has 16-bit {kind} with one transparent value; save it with an alpha"):
+        read(path, bit_depth)
+
+
+@pytest.mark.parametrize("bit_depth", [8, 16])
 def test_sixteen_bit_colour_is_turned_upright(tmp_path: Path, bit_depth: int) -> None:
     upright = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
     exif = Image.Exif()

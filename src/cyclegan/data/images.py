@@ -122,8 +122,12 @@ def _by_pillow(path: Path, bit_depth: int) -> Picture:
     with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
         refuse_size(*image.size)
         mode = image.mode
-        if bit_depth == 16 and (pixels := _deep_colour(path, image)) is not None:
-            return Picture(upright(pixels, image.getexif().get(0x0112, 1)), mode)
+        if image.format == "PNG" and _png_bits(path) == 16:
+            if "transparency" in image.info:
+                kind = "grey" if mode == "I;16" else "colour"
+                raise BadImageError(f"has 16-bit {kind} with one transparent value; save it with an alpha channel")
+            if bit_depth == 16 and mode != "I;16":
+                return Picture(upright(_deep_colour(path), image.getexif().get(0x0112, 1)), mode)
         return Picture(_pixels(ImageOps.exif_transpose(image)), mode)
 
 
@@ -132,8 +136,6 @@ def _pixels(image: Image.Image) -> Pixels:
     if image.mode in ("I", "F"):
         raise BadImageError("has 32-bit pixels; save it with 8 or 16 bits")
     if image.mode.startswith("I;16"):
-        if "transparency" in image.info:
-            raise BadImageError("has 16-bit grey with one transparent value; save it with an alpha channel")
         return np.asarray(image).astype(np.uint16)[..., None]
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -145,14 +147,13 @@ def _pixels(image: Image.Image) -> Pixels:
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-def _deep_colour(path: Path, image: Image.Image) -> Pixels | None:
-    """A PNG of 16-bit colour, which Pillow would cut to 8 bits; None for every other picture."""
-    if image.format != "PNG":
-        return None
+def _png_bits(path: Path) -> int:
     with path.open("rb") as file:
-        header = file.read(26)
-    if header[24] != 16 or header[25] == 0:
-        return None
+        return file.read(25)[24]
+
+
+def _deep_colour(path: Path) -> Pixels:
+    """The pixels of a PNG with 16 bits of colour, which Pillow would cut to 8."""
     # A late import: only this rare kind of file is worth the seconds that it takes.
     import tensorflow as tf
 
