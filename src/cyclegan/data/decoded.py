@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from cyclegan import params
 from cyclegan.data import images as decoding
-from cyclegan.data.layout import SourceImage
+from cyclegan.data.layout import SourceImage, shown
 from cyclegan.data.scratch import Scratch
 from cyclegan.domains import DOMAINS, Domain
 
@@ -46,7 +46,11 @@ class LeftOut:
 def decode_all(
     found: list[SourceImage], data: params.Data, scratch: dict[Domain, Scratch]
 ) -> tuple[list[Decoded], list[LeftOut]]:
-    """Decode every file once, in parallel, into the scratch files; results come in the order of `found`."""
+    """Decode every file once, in parallel, into the scratch files; results come in the order of `found`.
+
+    Raises:
+        UserError: the memory does not suffice for a picture.
+    """
     rows: dict[Domain, int] = dict.fromkeys(DOMAINS, 0)
     by_file: dict[str, list[tuple[SourceImage, int]]] = {}
     for image in found:
@@ -70,6 +74,8 @@ def decode_all(
             return out
         except decoding.BadImageError as error:
             return [LeftOut(image, "unreadable", str(error)) for image, _ in images]
+        except MemoryError:
+            raise decoding.no_memory_for(path, shown(images[0][0].file)) from None
 
     decoded: list[Decoded] = []
     left_out: list[LeftOut] = []

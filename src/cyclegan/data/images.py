@@ -12,7 +12,8 @@ from cyclegan.data.picture import MAX_PIXELS, NO_PICTURE, Picture, refuse_size, 
 from cyclegan.data.picture import BadImageError as BadImageError
 from cyclegan.data.picture import Pixels as Pixels
 from cyclegan.data.tiff import STARTS as TIFF_STARTS
-from cyclegan.data.tiff import is_tiff, read_tiff
+from cyclegan.data.tiff import is_tiff, read_tiff, tiff_size
+from cyclegan.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
@@ -41,6 +42,7 @@ def read(path: Path, bit_depth: int) -> Picture:
 
     Raises:
         BadImageError: the file is missing, unreadable or no picture of a known format.
+        MemoryError: which is not the picture's fault; `no_memory_for` has the words.
     """
     try:
         picture = read_tiff(path, bit_depth) if is_tiff(path) else None
@@ -56,8 +58,30 @@ def read(path: Path, bit_depth: int) -> Picture:
         raise
     # Codecs raise nearly every exception type on damaged files: OSError, SyntaxError, ValueError, struct.error, …
     except Exception as error:
+        if str(error).startswith("out of memory"):
+            raise MemoryError from None
         raise BadImageError(_reason(error)) from None
     return Picture(_to_depth(picture.pixels, bit_depth), picture.mode)
+
+
+def size(path: Path) -> tuple[int, int]:
+    """(width, height) as stored, from the file's head; (0, 0) where it has none, which `read` will tell."""
+    try:
+        if is_tiff(path):
+            return tiff_size(path)
+        with Image.open(path, formats=FORMATS) as image:
+            return image.size
+    except Exception:
+        return 0, 0
+
+
+def no_memory_for(path: Path, name: str) -> UserError:
+    """What to say after a MemoryError."""
+    width, height = size(path)
+    return UserError(
+        f"{name} has {width}×{height} pixels, for which the memory does not suffice; "
+        "make it smaller, end other programs, or use a machine with more memory"
+    )
 
 
 def to_channels(pixels: Pixels, channels: int) -> Pixels:
