@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import struct
 import sys
+import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +17,9 @@ import pytest
 from PIL import Image
 
 from cyclegan import params
-from cyclegan.data import images
+from cyclegan.data import decoded, images
+from cyclegan.data.layout import list_images
+from cyclegan.data.picture import Picture
 from cyclegan.data.split import split
 from cyclegan.errors import UserError
 from cyclegan.project import Project
@@ -84,3 +88,31 @@ def test_the_size_stands_in_the_head(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:10])
     assert images.size(tmp_path / name) == (0, 0)
     assert images.size(tmp_path / "none.png") == (0, 0)
+
+
+def test_large_pictures_take_turns(project: Project, data: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Panoramas on many cores: together they would take more memory than there is."""
+    for domain in ("trainA", "trainB"):
+        (project.raw / domain).mkdir(parents=True)
+        for n in range(4):
+            claim(project.raw / domain / f"large {n}.png", 6000, 5001)
+            claim(project.raw / domain / f"small {n}.png", 6000, 5000)
+    lock, at_work, most = threading.Lock(), {"large": 0, "small": 0}, {"large": 0, "small": 0}
+
+    def read(path: Path, bit_depth: int) -> Picture:
+        kind = path.name.split()[0]
+        with lock:
+            at_work[kind] += 1
+            most[kind] = max(most[kind], at_work[kind])
+        time.sleep(0.1)
+        with lock:
+            at_work[kind] -= 1
+        raise images.BadImageError("is a claim")
+
+    monkeypatch.setattr(images, "read", read)
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
+    found = list_images(project.raw)
+    _, left_out = decoded.decode_all(found, data(), {})
+    assert len(left_out) == len(found) == 16
+    assert most["large"] == 1
+    assert most["small"] > 1

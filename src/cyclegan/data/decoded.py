@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +19,8 @@ from cyclegan.data.scratch import Scratch
 from cyclegan.domains import DOMAINS, Domain
 
 SHOW_PROGRESS_FROM = 500
+LARGE = 30_000_000
+"""Pixels above which pictures are decoded one at a time: every pixel takes a dozen bytes and more."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,18 @@ def decode_all(
         except MemoryError:
             raise decoding.no_memory_for(path, shown(images[0][0].file)) from None
 
+    one_large = threading.Lock()
+
+    def in_turn(images: list[tuple[SourceImage, int]]) -> list[Decoded | LeftOut]:
+        width, height = decoding.size(images[0][0].path)
+        with one_large if width * height > LARGE else nullcontext():
+            return one_file(images)
+
     decoded: list[Decoded] = []
     left_out: list[LeftOut] = []
     # Pillow and hashlib release the interpreter's lock, so threads use all cores and share the arrays.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(one_file, by_file.values())
+        results = pool.map(in_turn, by_file.values())
         quiet = len(by_file) < SHOW_PROGRESS_FROM
         for result in tqdm(results, "split", len(by_file), unit="image", smoothing=0.05, disable=quiet):
             for item in result:

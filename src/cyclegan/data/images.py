@@ -152,7 +152,9 @@ def _by_pillow(path: Path, bit_depth: int) -> Picture:
                 raise BadImageError(f"has 16-bit {kind} with one transparent value; save it with an alpha channel")
             if bit_depth == 16 and mode != "I;16":
                 return Picture(upright(_deep_colour(path), image.getexif().get(0x0112, 1)), mode)
-        return Picture(_pixels(ImageOps.exif_transpose(image)), mode)
+        # In place, for a copy of a large picture takes half a gigabyte.
+        ImageOps.exif_transpose(image, in_place=True)
+        return Picture(_pixels(image), mode)
 
 
 def _pixels(image: Image.Image) -> Pixels:
@@ -161,13 +163,8 @@ def _pixels(image: Image.Image) -> Pixels:
         raise BadImageError("has 32-bit pixels; save it with 8 or 16 bits")
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)[..., None]
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-    elif image.mode in ("1", "L"):
-        image = image.convert("L")
-    else:
-        image = image.convert("RGB")
-    pixels = np.asarray(image)
+    mode = "RGBA" if image.has_transparency_data else "L" if image.mode in ("1", "L") else "RGB"
+    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
