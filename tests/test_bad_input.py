@@ -714,6 +714,17 @@ CASES = {
         bad_picture(tiff(np.full((8, 8), 70_000, np.uint32)), "x.tif"),
         f"1 of 25 pictures cannot be used; {SKIP}\n  trainA/x.tif has 32-bit pixels; save it with 8 or 16 bits",
     ),
+    "32-bit pixels that would fit into 8": Case(
+        "split",
+        bad_picture(tiff(np.full((8, 8), 200, np.int32)), "x.tif"),
+        f"1 of 25 pictures cannot be used; {SKIP}\n  trainA/x.tif has 32-bit pixels; save it with 8 or 16 bits",
+    ),
+    "signed pixels": Case(
+        "split",
+        bad_picture(tiff(np.full((8, 8), 200, np.int16)), "x.tif"),
+        f"1 of 25 pictures cannot be used; {SKIP}\n"
+        "  trainA/x.tif has signed pixels; save it with 8 or 16 unsigned bits",
+    ),
     "five channels": Case(
         "split",
         bad_picture(tiff(np.zeros((8, 8, 5), np.uint8), photometric="minisblack", planarconfig="contig"), "x.tif"),

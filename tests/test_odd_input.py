@@ -52,6 +52,18 @@ def deep_grey() -> bytes:
     return out.getvalue()
 
 
+def deep_tiff(photometric: str, **options: Any) -> bytes:
+    """Red, or white: the greatest number is black where white is 0."""
+    out = io.BytesIO()
+    values = np.asarray(plain()).astype(np.uint16) * 257 if photometric == "rgb" else np.zeros((16, 20), np.uint16)
+    if "planarconfig" in options:
+        values = np.moveaxis(values, -1, 0)
+    if "extrasamples" in options:
+        values = np.concatenate([values, np.zeros((16, 20, 1), np.uint16)], axis=-1)
+    tifffile.imwrite(out, values, photometric=photometric, **options)
+    return out.getvalue()
+
+
 def transparent_palette() -> bytes:
     image = Image.new("P", (20, 16), 1)
     image.putpalette([255, 0, 255, *RED, 0, 0, 0])
@@ -82,6 +94,10 @@ PICTURES: dict[str, Odd] = {
     "cmyk.jpg": Odd(saved(plain().convert("CMYK"), "JPEG", quality=95), mode="CMYK"),
     "deep colour.png": Odd(deep_colour()),
     "deep grey.tif": Odd(deep_grey(), (GREY,), "I;16"),
+    "deep colour.tif": Odd(deep_tiff("rgb")),
+    "deep colour in planes.tif": Odd(deep_tiff("rgb", planarconfig="separate")),
+    "deep colour and an empty channel.tif": Odd(deep_tiff("rgb", extrasamples=("unspecified",))),
+    "deep grey where white is 0.tif": Odd(deep_tiff("miniswhite"), ((255, 255, 255),), "I;16"),
     "grey.png": Odd(saved(plain((120,), mode="L")), (GREY,), "L"),
     "bits.png": Odd(saved(Image.new("1", (20, 16), 1)), ((255, 255, 255),), "1"),
     "palette.png": Odd(saved(plain().convert("P", palette=Image.Palette.ADAPTIVE)), mode="P"),

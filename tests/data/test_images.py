@@ -139,8 +139,8 @@ def test_sixteen_bit_grey(save: Callable[..., Path]) -> None:
         np.testing.assert_array_equal(decode(path, 1, 8)[..., 0], [[0, 0, 0, 1], [1, 128, 255, 255]])
 
 
-def png16(pixels: np.ndarray, colour_type: int) -> bytes:
-    """A 16-bit colour PNG, which Pillow cannot write."""
+def png16(pixels: np.ndarray, colour_type: int, more: tuple[bytes, bytes] | None = None) -> bytes:
+    """A 16-bit PNG with one more chunk, which Pillow cannot write."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -148,7 +148,8 @@ def png16(pixels: np.ndarray, colour_type: int) -> bytes:
     height, width = pixels.shape[:2]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + (chunk(*more) if more else b"")
+    return start + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(("colour_type", "channels"), [(2, 3), (6, 4), (4, 2)], ids=["RGB", "RGBA", "grey + alpha"])
@@ -162,6 +163,29 @@ def test_sixteen_bit_colour_png(tmp_path: Path, colour_type: int, channels: int)
     shallow = read(path, 8).pixels
     assert shallow.dtype == np.uint8
     assert np.abs(shallow[..., 0].astype(float) - deep[..., 0] / 257).max() <= 1
+
+
+@pytest.mark.parametrize("bit_depth", [8, 16])
+@pytest.mark.parametrize(("colour_type", "channels", "kind"), [(0, 1, "grey"), (2, 3, "colour")])
+def test_one_transparent_value_of_sixteen_bits_is_refused(
+    tmp_path: Path, colour_type: int, channels: int, kind: str, bit_depth: int
+) -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (6, 5, channels), np.uint16)
+    path = tmp_path / "x.png"
+    path.write_bytes(png16(deep, colour_type, (b"tRNS", deep[0, 0].astype(">u2").tobytes())))
+    with pytest.raises(BadImageError, match=f"^has 16-bit {kind} with one transparent value; save it with an alpha"):
+        read(path, bit_depth)
+
+
+@pytest.mark.parametrize("bit_depth", [8, 16])
+def test_sixteen_bit_colour_is_turned_upright(tmp_path: Path, bit_depth: int) -> None:
+    upright = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = np.rot90(upright, 1).astype(np.uint16) * 257
+    (tmp_path / "x.png").write_bytes(png16(stored, 2, (b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))))
+    factor = 257 if bit_depth == 16 else 1
+    np.testing.assert_array_equal(read(tmp_path / "x.png", bit_depth).pixels, upright.astype(np.uint16) * factor)
 
 
 def test_sixteen_bit_colour_tiff(tmp_path: Path) -> None:
@@ -257,10 +281,13 @@ def test_another_number_of_channels_is_refused(save: Callable[..., Path], tmp_pa
 def test_channels_that_cannot_be_read_right_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadImageError, match="4 channels that are not marked as RGBA"):
         decode(save_bands(tmp_path / "four.tif", bands(4)), 4, 8)
-    with pytest.raises(BadImageError, match="has 5 channels of float32; save it with 8 or 16 bits"):
+    with pytest.raises(BadImageError, match="has floating-point pixels; save it with 8 or 16 bits"):
         decode(save_bands(tmp_path / "float.tif", bands(5).astype(np.float32)), 5, 8)
-    with pytest.raises(BadImageError, match="an EXIF turn"):
-        decode(save_bands(tmp_path / "turned.tif", bands(5), extratags=[(274, 3, 1, 6, True)]), 5, 8)
+
+
+def test_channels_are_turned_upright_too(tmp_path: Path) -> None:
+    path = save_bands(tmp_path / "turned.tif", np.rot90(bands(5), 1), extratags=[(274, 3, 1, 6, True)])
+    np.testing.assert_array_equal(decode(path, 5, 8), bands(5))
 
 
 def test_grey_with_alpha_and_colour_in_a_tiff_are_still_pictures(save: Callable[..., Path]) -> None:
@@ -316,7 +343,11 @@ def test_a_missing_file_is_a_bad_picture(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("values", "reason"),
-    [(np.float32([[0.5, 1]] * 2), "floating-point"), (np.int32([[-1, 70000]] * 2), "32-bit pixels")],
+    [
+        (np.float32([[0.5, 1]] * 2), "floating-point"),
+        (np.int32([[-1, 70000]] * 2), "32-bit pixels"),
+        (np.int32([[0, 255]] * 2), "32-bit pixels"),
+    ],
 )
 def test_unusual_depths_are_refused_by_name(save: Callable[..., Path], values: np.ndarray, reason: str) -> None:
     path = save(Image.fromarray(values), "x.tif")

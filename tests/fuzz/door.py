@@ -19,7 +19,8 @@ from pathlib import Path
 
 SEEDS = Path(__file__).with_name("seeds")
 INSTRUMENTED = [
-    "bz2", "gzip", "lzma", "tarfile", "zipfile", "PIL", "tifffile", "cyclegan.data.archives", "cyclegan.data.images"
+    "bz2", "gzip", "lzma", "tarfile", "zipfile", "PIL", "tifffile", "cyclegan.data.archives", "cyclegan.data.picture",
+    "cyclegan.data.tiff", "cyclegan.data.images",
 ]  # fmt: skip
 MAX_LENGTH = 4096
 
@@ -90,7 +91,7 @@ def main() -> None:
         for name in INSTRUMENTED:
             import_module(name)
     # Pictures are small here: a bomb of a few million pixels would only slow the search down.
-    sys.modules["cyclegan.data.images"].MAX_PIXELS = 1 << 20  # type: ignore[attr-defined]
+    sys.modules["cyclegan.data.picture"].MAX_PIXELS = 1 << 20  # type: ignore[attr-defined]
 
     def one_input(data: bytes) -> None:
         with tempfile.TemporaryDirectory() as folder:

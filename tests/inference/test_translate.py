@@ -261,6 +261,17 @@ def test_files_that_cannot_be_translated_are_named(generator: keras.Model, tmp_p
         translate_files(Translator(spectral), [tmp_path / "a.png"], tmp_path / "out")
 
 
+def test_too_little_memory_names_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(*_: object) -> None:
+        raise MemoryError
+
+    Image.new("RGB", (20, 16)).save(tmp_path / "x.png")
+    monkeypatch.setattr("cyclegan.inference.translate.decode", decode)
+    translator = Translator(build_generator(3, base_filters=4, blocks=0))
+    with pytest.raises(UserError, match=r"x\.png has 20×16 pixels, for which the memory does not suffice; make it"):
+        translate_files(translator, [tmp_path / "x.png"], tmp_path / "out")
+
+
 def test_many_channels_go_from_tiff_to_tiff(tmp_path: Path) -> None:
     images = pictures(1, 10, 12, 5)
     tifffile.imwrite(tmp_path / "x.tif", images[0], photometric="minisblack", planarconfig="contig")

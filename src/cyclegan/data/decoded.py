@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +14,13 @@ from tqdm import tqdm
 
 from cyclegan import params
 from cyclegan.data import images as decoding
-from cyclegan.data.layout import SourceImage
+from cyclegan.data.layout import SourceImage, shown
 from cyclegan.data.scratch import Scratch
 from cyclegan.domains import DOMAINS, Domain
 
 SHOW_PROGRESS_FROM = 500
+LARGE = 30_000_000
+"""Pixels above which pictures are decoded one at a time: every pixel takes a dozen bytes and more."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,11 @@ class LeftOut:
 def decode_all(
     found: list[SourceImage], data: params.Data, scratch: dict[Domain, Scratch]
 ) -> tuple[list[Decoded], list[LeftOut]]:
-    """Decode every file once, in parallel, into the scratch files; results come in the order of `found`."""
+    """Decode every file once, in parallel, into the scratch files; results come in the order of `found`.
+
+    Raises:
+        UserError: the memory does not suffice for a picture.
+    """
     rows: dict[Domain, int] = dict.fromkeys(DOMAINS, 0)
     by_file: dict[str, list[tuple[SourceImage, int]]] = {}
     for image in found:
@@ -70,12 +78,21 @@ def decode_all(
             return out
         except decoding.BadImageError as error:
             return [LeftOut(image, "unreadable", str(error)) for image, _ in images]
+        except MemoryError:
+            raise decoding.no_memory_for(path, shown(images[0][0].file)) from None
+
+    one_large = threading.Lock()
+
+    def in_turn(images: list[tuple[SourceImage, int]]) -> list[Decoded | LeftOut]:
+        width, height = decoding.size(images[0][0].path)
+        with one_large if width * height > LARGE else nullcontext():
+            return one_file(images)
 
     decoded: list[Decoded] = []
     left_out: list[LeftOut] = []
     # Pillow and hashlib release the interpreter's lock, so threads use all cores and share the arrays.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(one_file, by_file.values())
+        results = pool.map(in_turn, by_file.values())
         quiet = len(by_file) < SHOW_PROGRESS_FROM
         for result in tqdm(results, "split", len(by_file), unit="image", smoothing=0.05, disable=quiet):
             for item in result:

@@ -2,43 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-Pixels = np.ndarray[Any, np.dtype[Any]]
+from cyclegan.data.picture import MAX_PIXELS, NO_PICTURE, Picture, refuse_size, upright
+from cyclegan.data.picture import BadImageError as BadImageError
+from cyclegan.data.picture import Pixels as Pixels
+from cyclegan.data.tiff import STARTS as TIFF_STARTS
+from cyclegan.data.tiff import is_tiff, read_tiff, tiff_size
+from cyclegan.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-MAX_PIXELS = 178_956_970
-"""Pillow's own limit against decompression bombs: 512 MiB of RGB."""
-
-TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 # Formats register themselves on first use, which is not safe in the threads that decode.
 Image.init()
-# What it finds wrong with a file also stands in the reason that is given for it.
-logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
-# Pillow warns at half of that limit and refuses beyond it; only the refusal is wanted here.
+# Pillow warns at half of its limit and refuses beyond it; only the refusal is wanted here.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-
-
-class BadImageError(Exception):
-    """A file that is no usable picture; the message is the reason, without the file's name."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A decoded file at its own size."""
-
-    pixels: Pixels
-    """[H, W, C], uint8 or uint16; C = 1 (grey), 3 (RGB), 4 (RGBA), or as many as a TIFF of several channels has."""
-    mode: str
-    """Pillow's name of the stored form, such as `RGB`, `L`, `P`, `CMYK`, `I;16`, or `5 channels`."""
 
 
 def decode(path: Path, channels: int, bit_depth: int, size: tuple[int, int] | None = None) -> Pixels:
@@ -60,22 +42,12 @@ def read(path: Path, bit_depth: int) -> Picture:
 
     Raises:
         BadImageError: the file is missing, unreadable or no picture of a known format.
+        MemoryError: which is not the picture's fault; `no_memory_for` has the words.
     """
     try:
-        pixels = _many_channels(path)
-        if pixels is not None:
-            return Picture(_to_depth(pixels, bit_depth), f"{pixels.shape[-1]} channels")
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise BadImageError(f"has {image.width}×{image.height} pixels, more than the limit of {MAX_PIXELS:,}")
-            if min(image.size) < 2:
-                raise BadImageError(f"has {image.width}×{image.height} pixels, too few to be a picture")
-            mode = image.mode
-            pixels = _deep_colour(path, image) if bit_depth == 16 else None
-            if pixels is None:
-                pixels = _pixels(ImageOps.exif_transpose(image))
-            elif image.getexif().get(0x0112, 1) != 1:
-                raise BadImageError("has 16-bit colour and an EXIF turn, which are not read together; save it upright")
+        picture = read_tiff(path, bit_depth) if is_tiff(path) else None
+        if picture is None:
+            picture = _by_pillow(path, bit_depth)
     except BadImageError:
         raise
     except Image.DecompressionBombError:
@@ -86,8 +58,30 @@ def read(path: Path, bit_depth: int) -> Picture:
         raise
     # Codecs raise nearly every exception type on damaged files: OSError, SyntaxError, ValueError, struct.error, …
     except Exception as error:
+        if str(error).startswith("out of memory"):
+            raise MemoryError from None
         raise BadImageError(_reason(error)) from None
-    return Picture(_to_depth(pixels, bit_depth), mode)
+    return Picture(_to_depth(picture.pixels, bit_depth), picture.mode)
+
+
+def size(path: Path) -> tuple[int, int]:
+    """(width, height) as stored, from the file's head; (0, 0) where it has none, which `read` will tell."""
+    try:
+        if is_tiff(path):
+            return tiff_size(path)
+        with Image.open(path, formats=FORMATS) as image:
+            return image.size
+    except Exception:
+        return 0, 0
+
+
+def no_memory_for(path: Path, name: str) -> UserError:
+    """What to say after a MemoryError."""
+    width, height = size(path)
+    return UserError(
+        f"{name} has {width}×{height} pixels, for which the memory does not suffice; "
+        "make it smaller, end other programs, or use a machine with more memory"
+    )
 
 
 def to_channels(pixels: Pixels, channels: int) -> Pixels:
@@ -147,86 +141,45 @@ def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     return np.clip(np.rint(out), 0, top).astype(pixels.dtype)
 
 
+def _by_pillow(path: Path, bit_depth: int) -> Picture:
+    # Given a path, Pillow maps uncompressed pixels into memory, and then turns them wrongly.
+    with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+        refuse_size(*image.size)
+        mode = image.mode
+        if image.format == "PNG" and _png_bits(path) == 16:
+            if "transparency" in image.info:
+                kind = "grey" if mode == "I;16" else "colour"
+                raise BadImageError(f"has 16-bit {kind} with one transparent value; save it with an alpha channel")
+            if bit_depth == 16 and mode != "I;16":
+                return Picture(upright(_deep_colour(path), image.getexif().get(0x0112, 1)), mode)
+        # In place, for a copy of a large picture takes half a gigabyte.
+        ImageOps.exif_transpose(image, in_place=True)
+        return Picture(_pixels(image), mode)
+
+
 def _pixels(image: Image.Image) -> Pixels:
     """A Pillow image → [H, W, 1 | 3 | 4] in its own depth."""
-    if image.mode.startswith("I"):
-        if "transparency" in image.info:
-            raise BadImageError("has 16-bit grey with one transparent value; save it with an alpha channel")
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise BadImageError("has 32-bit pixels; save it with 8 or 16 bits")
-        return values.astype(np.uint16)[..., None]
-    if image.mode == "F":
-        raise BadImageError("has floating-point pixels; save it with 8 or 16 bits")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-    elif image.mode in ("1", "L"):
-        image = image.convert("L")
-    else:
-        image = image.convert("RGB")
-    pixels = np.asarray(image)
+    if image.mode in ("I", "F"):
+        raise BadImageError("has 32-bit pixels; save it with 8 or 16 bits")
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)[..., None]
+    mode = "RGBA" if image.has_transparency_data else "L" if image.mode in ("1", "L") else "RGB"
+    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-def _deep_colour(path: Path, image: Image.Image) -> Pixels | None:
-    """16-bit colour, which Pillow would cut to 8 bits, by other decoders; None for every other picture."""
-    if image.format == "PNG":
-        with path.open("rb") as file:
-            header = file.read(26)
-        if header[24] == 16 and header[25] != 0:
-            # A late import: only this rare kind of file is worth the seconds that it takes.
-            import tensorflow as tf
-
-            pixels: Pixels = tf.io.decode_png(path.read_bytes(), dtype=tf.uint16).numpy()
-            return pixels[..., [0, 0, 0, 1]] if pixels.shape[-1] == 2 else pixels
-    elif image.format == "TIFF" and image.mode in ("RGB", "RGBA", "RGBX") and 16 in image.tag_v2.get(258, ()):  # type: ignore[attr-defined]
-        import tifffile
-
-        try:
-            pixels = tifffile.imread(path, key=0)
-        except Exception as error:
-            raise BadImageError(
-                f"has 16-bit colour in a TIFF form that is not read ({error}); save it as PNG"
-            ) from None
-        if pixels.ndim != 3 or pixels.shape[-1] not in (3, 4) or pixels.dtype != np.uint16:
-            raise BadImageError("has 16-bit colour in a TIFF form that is not read; save it as PNG")
-        return pixels
-    return None
-
-
-def _many_channels(path: Path) -> Pixels | None:
-    """[H, W, C] of a TIFF whose first page has several channels without a meaning as colour; None for other files."""
+def _png_bits(path: Path) -> int:
     with path.open("rb") as file:
-        if file.read(4) not in TIFF_STARTS:
-            return None
-    import tifffile
+        return file.read(25)[24]
 
-    try:
-        tiff = tifffile.TiffFile(path)
-        page: Any = tiff.pages.first
-    except Exception:
-        # Pillow reads more forms of TIFF, and has the last word on what is none.
-        return None
-    with tiff:
-        channels, height, width = page.samplesperpixel, page.imagelength, page.imagewidth
-        has_alpha = any(int(kind) in (1, 2) for kind in page.extrasamples)
-        is_grey = page.photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE)
-        if channels <= 4 and (channels == 1 or has_alpha or not is_grey):
-            return None
-        if height * width * channels > 4 * MAX_PIXELS:
-            raise BadImageError(f"has {width}×{height} pixels of {channels} channels, more than the limit")
-        if min(height, width) < 2:
-            raise BadImageError(f"has {width}×{height} pixels, too few to be a picture")
-        if channels == 4:
-            raise BadImageError("has 4 channels that are not marked as RGBA, as which 4 are read; save it as RGBA")
-        if "Orientation" in page.tags and page.tags["Orientation"].value != 1:
-            raise BadImageError("has several channels and an EXIF turn, which are not read together; save it upright")
-        pixels: Pixels = page.asarray()
-        if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
-            pixels = np.moveaxis(pixels, 0, -1)
-    if pixels.dtype not in (np.uint8, np.uint16) or pixels.shape != (height, width, channels):
-        raise BadImageError(f"has {channels} channels of {pixels.dtype}; save it with 8 or 16 bits")
-    return np.ascontiguousarray(pixels)
+
+def _deep_colour(path: Path) -> Pixels:
+    """The pixels of a PNG with 16 bits of colour, which Pillow would cut to 8."""
+    # A late import: only this rare kind of file is worth the seconds that it takes.
+    import tensorflow as tf
+
+    pixels: Pixels = tf.io.decode_png(path.read_bytes(), dtype=tf.uint16).numpy()
+    return pixels[..., [0, 0, 0, 1]] if pixels.shape[-1] == 2 else pixels
 
 
 def _to_depth(pixels: Pixels, bit_depth: int) -> Pixels:
@@ -250,4 +203,6 @@ def _what_it_is(path: Path) -> str:
         return "is empty"
     if start.lstrip().startswith(b"<"):
         return "is a web page or other text, not a picture"
-    return "is not a JPEG, PNG, WebP, BMP, GIF or TIFF picture, or its start is damaged"
+    if start.startswith(TIFF_STARTS):
+        return "is a TIFF of a form that is not read; save it as PNG"
+    return NO_PICTURE

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 import cyclegan.models  # noqa: F401  (registers the layers that a .keras file names)
 from cyclegan.data.dataset import to_float, to_integer
-from cyclegan.data.images import BadImageError, decode
+from cyclegan.data.images import BadImageError, decode, no_memory_for
 from cyclegan.errors import UserError
 from cyclegan.files import replacing
 from cyclegan.models.sizes import size_multiple
@@ -251,6 +251,8 @@ def _decode(source: Path, channels: int, bit_depth: int) -> np.ndarray:
         return decode(source, channels, bit_depth)
     except BadImageError as reason:
         raise UserError(f"{source} {reason}; leave it out or save it again") from None
+    except MemoryError:
+        raise no_memory_for(source, str(source)) from None
 
 
 def _finish(writing: list[tuple[Path, Future[None]]], on_written: Callable[[Path], None] | None) -> None:
