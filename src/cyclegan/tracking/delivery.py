@@ -18,7 +18,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH, MAX_PARAMS_TAGS_PER_BATCH
 from PIL import Image
 
-from cyclegan.tracking.credentials import without_credentials
+from cyclegan.tracking.credentials import reason
 from cyclegan.tracking.journal import Entry, Journal, read_picture
 from cyclegan.tracking.store import Store
 
@@ -242,8 +242,3 @@ def is_hopeless(error: Exception) -> bool:
     if isinstance(error, MlflowException):
         return error.error_code in HOPELESS
     return not isinstance(error, OSError)
-
-
-def reason(error: Exception) -> str:
-    """An error of MLflow's in a few words, without credentials."""
-    return without_credentials(" ".join(str(error).split()))[:200]

@@ -19,8 +19,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from cyclegan.errors import UserError, system_fault
-from cyclegan.tracking.credentials import without_credentials
-from cyclegan.tracking.delivery import Delivery, batches, is_hopeless, reason
+from cyclegan.tracking.credentials import reason, without_credentials
+from cyclegan.tracking.delivery import Delivery, batches, is_hopeless
 from cyclegan.tracking.journal import ABOUT, Journal
 from cyclegan.tracking.store import LOCK_TAG, Store
 

@@ -29,7 +29,7 @@ from cyclegan.files import replacing
 from cyclegan.locks import held
 from cyclegan.params import Tracking
 from cyclegan.project import Project
-from cyclegan.tracking.credentials import without_credentials
+from cyclegan.tracking.credentials import reason, without_credentials
 
 Found = TypeVar("Found")
 
@@ -230,7 +230,7 @@ def _checked_client(uri: str, database: Path) -> MlflowClient:
                 f"{database} was written by another version of MLflow: make a copy of it, then run "
                 f"'mlflow db upgrade {uri}'"
             ) from error
-        raise UserError(f"{database} cannot be opened as MLflow's store: {_one_line(error)}") from error
+        raise UserError(f"{database} cannot be opened as MLflow's store: {reason(error)}") from error
 
 
 def _follow_move(connection: sqlite3.Connection, store: Store, database: Path) -> None:
@@ -285,7 +285,7 @@ def _open_server(uri: str, origin: str, project: Project) -> Store:
         raise UserError(
             f"{origin} = {uri}: the MLflow server does not answer as one should; start it, correct the address, "
             "leave it empty to use the project's own store, or set tracking.offline: true to train without it and "
-            f"deliver later ({_one_line(error)})"
+            f"deliver later ({reason(error)})"
         ) from error
     return Store(uri=uri, client=client, locks=_locks(project), journals=waiting(project), artifacts=None)
 
@@ -301,7 +301,7 @@ def _open_sql(uri: str, origin: str, project: Project) -> Store:
     except (ImportError, sqlalchemy.exc.SQLAlchemyError, MlflowException) as error:
         raise UserError(
             f"{origin} = {without_credentials(uri)}: the data base cannot be used; start it, correct the address, or "
-            f"install its driver ({_one_line(error)})"
+            f"install its driver ({reason(error)})"
         ) from error
     return Store(
         uri=uri,
@@ -326,10 +326,6 @@ def _locks(project: Project) -> Path:
     folder = project.mlruns.resolve() / "running"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _one_line(error: Exception) -> str:
-    return without_credentials(" ".join(str(error).split()))[:300]
 
 
 def _make_current(uri: str) -> None:
