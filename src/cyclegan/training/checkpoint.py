@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,20 +42,20 @@ class CheckpointFolder:
         self,
         step: int,
         variables: Mapping[str, keras.Variable],
-        progress: Callable[[], dict[str, Any]],
+        progress: Mapping[str, Any],
     ) -> None:
         """Write the state after `step` training steps, then remove the oldest beyond `keep`, and any that is newer.
 
         Args:
-            progress: what is saved beside the variables; asked for once they are known to be finite.
+            progress: what is saved beside the variables.
 
         Raises:
-            NotFiniteError: they are not; nothing is written then.
+            NotFiniteError: the variables are no state to go on from; nothing is written then.
         """
         arrays = {name: _finite_array(name, variable) for name, variable in variables.items()}
         target = self.path / f"step-{step:09d}.npz"
         with replacing(target) as temporary, temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, progress=np.array(json.dumps(progress())), **arrays)
+            np.savez(file, allow_pickle=False, progress=np.array(json.dumps(progress)), **arrays)
         with replacing(_sum_file(target)) as temporary:
             temporary.write_text(_sum(target))
         # A newer one has been passed over as incomplete, and must not count as one of those that stay.
