@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import keras
@@ -39,6 +40,15 @@ def test_restores_the_newest_and_keeps_the_last_few(tmp_path: Path, variables: d
 
 def test_nothing_to_restore(tmp_path: Path, variables: dict[str, keras.Variable]) -> None:
     assert CheckpointFolder(tmp_path / "none").restore(variables) is None
+
+
+def test_the_record_of_a_long_run_takes_a_byte_for_each_letter(
+    tmp_path: Path, variables: dict[str, keras.Variable]
+) -> None:
+    folder, record = CheckpointFolder(tmp_path), {"losses": [{"step": step} for step in range(5000)], "name": "Über"}
+    folder.save(1, variables, record)
+    assert folder.restore(variables) == folder.progress() == record
+    assert (tmp_path / "step-000000001.npz").stat().st_size < len(json.dumps(record)) + 2000
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip a bit", "no sum", "empty sum"])
