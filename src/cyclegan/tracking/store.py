@@ -36,6 +36,17 @@ Found = TypeVar("Found")
 SQL = ("postgresql", "mysql", "mssql")
 FIRST_ANSWER_SECONDS = 5
 OPENING_SECONDS = 120
+# What the drivers of data bases call the seconds after which a connection is given up.
+CONNECT_TIMEOUTS = {
+    "psycopg": "connect_timeout",
+    "psycopg2": "connect_timeout",
+    "pg8000": "timeout",
+    "mysqldb": "connect_timeout",
+    "pymysql": "connect_timeout",
+    "mysqlconnector": "connection_timeout",
+    "pyodbc": "timeout",
+    "pymssql": "login_timeout",
+}
 # On an experiment: where this package put its artifacts, hence whether the project's folder has moved since.
 ARTIFACTS_TAG = "cyclegan.artifacts"
 # On a run: the file that its process holds locked while it lives (see `runs`).
@@ -293,8 +304,7 @@ def _open_server(uri: str, origin: str, project: Project) -> Store:
 def _open_sql(uri: str, origin: str, project: Project) -> Store:
     locks = _locks(project)
     try:
-        # MLflow itself would try for minutes.
-        sqlalchemy.create_engine(uri).connect().close()
+        _refuse_silent(sqlalchemy.make_url(uri))
         with _only_opener(locks.parent / "mlflow.lock"):
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             client.search_experiments(max_results=1)
@@ -310,6 +320,22 @@ def _open_sql(uri: str, origin: str, project: Project) -> Store:
         journals=waiting(project),
         artifacts=(project.mlruns.resolve() / "artifacts").as_uri(),
     )
+
+
+def _refuse_silent(url: sqlalchemy.URL) -> None:
+    """Connect once: MLflow itself would try for minutes, and wait for ever for a data base that never answers.
+
+    Raises:
+        ImportError, sqlalchemy.exc.SQLAlchemyError: it cannot be reached.
+    """
+    limit = CONNECT_TIMEOUTS.get(url.get_driver_name())
+    # One that the user has put into the address stays.
+    arguments = {} if limit is None or limit in url.query else {limit: FIRST_ANSWER_SECONDS}
+    engine = sqlalchemy.create_engine(url, connect_args=arguments)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 def all_found(search: Callable[..., PagedList[Found]], *arguments: Any, **options: Any) -> list[Found]:
