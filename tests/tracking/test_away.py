@@ -309,6 +309,23 @@ def test_a_server_that_is_still_away_at_the_end_gets_it_from_whoever_comes_next(
     assert pictures_of(store, run.id) == both(2, 4, 6)
 
 
+@pytest.mark.slow
+def test_a_server_that_goes_away_under_a_later_stage_is_told(
+    server: Server, opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    run = TrackedRun.attach(opened(server.uri), "1" * 32, experiment="e", name="n")
+    server.kill()
+    told = r"went away or refuses to be written: bring it back, or set tracking\.offline"
+    with pytest.raises(UserError, match=told):
+        run.log_metrics(1, {"loss": 1.0})
+    with pytest.raises(UserError, match=told):
+        run.log_image(1, "samples/AtoB", PICTURE)
+    (tmp_path / "report.html").write_text("<p>")
+    with pytest.raises(UserError, match=told):
+        run.log_artifact(tmp_path / "report.html")
+
+
 ONLINE = """
 import sys, time
 from pathlib import Path

@@ -50,13 +50,13 @@ class TrackedRun:
         self,
         run_id: str,
         *,
-        delivery: Delivery | None = None,
+        direct: tuple[Store, Delivery] | None = None,
         journal: Journal | None = None,
         sender: Sender | None = None,
         lock: Path | None = None,
     ) -> None:
         self.id = run_id
-        self._delivery, self._journal, self._sender, self._lock = delivery, journal, sender, lock
+        self._direct, self._journal, self._sender, self._lock = direct, journal, sender, lock
 
     @classmethod
     @contextmanager
@@ -158,7 +158,8 @@ class TrackedRun:
         """Write to a run that has ended, leaving its status, name and end as they are.
 
         A store that has lost the run (a fresh clone with cached stage outputs, say) gets a finished run in its
-        place, with a warning; attaching again finds that same run.
+        place, with a warning; attaching again finds that same run. What is recorded goes to the store at once, or
+        raises a UserError.
 
         Raises:
             UserError: see `Store.experiment`.
@@ -171,7 +172,7 @@ class TrackedRun:
             store.client.set_terminated(run_id, "FINISHED")
         else:
             run_id = found.info.run_id
-        return cls(run_id, delivery=Delivery(store, run_id, past=Past(store, run_id, keep="equal")))
+        return cls(run_id, direct=(store, Delivery(store, run_id, past=Past(store, run_id, keep="equal"))))
 
     @classmethod
     @contextmanager
@@ -219,18 +220,18 @@ class TrackedRun:
         if self._journal is not None:
             self._record({**entry, "file": self._journal.keep_picture(image)})
             return
-        assert self._delivery is not None
         with tempfile.TemporaryDirectory() as folder:
             write_picture(Path(folder) / "picture", image)
-            self._delivery.apply([stamped({**entry, "file": "picture"})], Path(folder))
+            with self._delivering() as delivery:
+                delivery.apply([stamped({**entry, "file": "picture"})], Path(folder))
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Store a file, or the contents of a folder, under `folder` of the run's artifacts."""
         if self._journal is not None:
             self._record({"kind": "files", "folder": folder, "file": self._journal.keep_files(path)})
         else:
-            assert self._delivery is not None
-            self._delivery.log_files(path, folder)
+            with self._delivering() as delivery:
+                delivery.log_files(path, folder)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; what a tag held before is replaced."""
@@ -245,12 +246,20 @@ class TrackedRun:
 
     def _record(self, *entries: Entry) -> None:
         if self._journal is None:
-            assert self._delivery is not None
-            self._delivery.apply([stamped(entry) for entry in entries], Path())
+            with self._delivering() as delivery:
+                delivery.apply([stamped(entry) for entry in entries], Path())
             return
         if self._sender is not None and self._sender.failure is not None:
             raise self._sender.failure
         self._journal.append(*entries)
+
+    @contextmanager
+    def _delivering(self) -> Iterator[Delivery]:
+        """The way into the store, of a run that has no journal."""
+        assert self._direct is not None
+        store, delivery = self._direct
+        with away_is_an_error(store):
+            yield delivery
 
     def _log_host(self, step: int, metrics: Mapping[str, float]) -> None:
         self.log_rows([(step, metrics)])
