@@ -93,6 +93,9 @@ class Delivery:
         """
         points: list[entities.Metric] = []
         for entry in entries:
+            if "file" in entry and not (folder / entry["file"]).exists():
+                # It was delivered, and its file removed, by a process that was killed before it emptied the journal.
+                continue
             if entry["kind"] == "metrics":
                 points += self._new_points(entry, points)
                 continue

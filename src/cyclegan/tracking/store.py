@@ -63,6 +63,18 @@ PATH_COLUMNS = (
 logger = logging.getLogger(__name__)
 
 
+class ExperimentError(UserError):
+    """An experiment cannot be written to.
+
+    Attributes:
+        fault: why not, and the remedy where its runs are to stay in it.
+    """
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(f"{fault}, or set another tracking.experiment")
+        self.fault = fault
+
+
 @dataclass(frozen=True)
 class Store:
     """An opened MLflow store: tracking and registry in one."""
@@ -90,18 +102,18 @@ class Store:
         """Return the id of the experiment `name`, created where it does not exist.
 
         Raises:
-            UserError: the experiment was deleted, or it can only be written through a server.
+            ExperimentError: it was deleted, or it can only be written through a server.
         """
         found = self.client.get_experiment_by_name(name) or self._create(name)
         if found.lifecycle_stage == "deleted":
-            raise UserError(
+            raise ExperimentError(
                 f"MLflow experiment {name!r} was deleted: bring it back with 'mlflow experiments restore "
-                f"--experiment-id {found.experiment_id}', or set another tracking.experiment"
+                f"--experiment-id {found.experiment_id}'"
             )
         if self.artifacts is not None and found.artifact_location.startswith("mlflow-artifacts:"):
-            raise UserError(
+            raise ExperimentError(
                 f"MLflow experiment {name!r} was created through an MLflow server, and only through one can its "
-                "artifacts be written: set MLFLOW_TRACKING_URI to the server, or set another tracking.experiment"
+                "artifacts be written: set MLFLOW_TRACKING_URI to the server"
             )
         return str(found.experiment_id)
 
