@@ -157,6 +157,7 @@ def test_an_offline_run_whose_trainer_vanished_becomes_killed(project: Project, 
 def test_an_empty_journal_of_a_run_that_is_lost_opens_no_run(project: Project, opened: Opened) -> None:
     store = opened()
     about = {"run_id": "0" * 32, "experiment": "e", "name": "n", "time": 1, "params": {}, "tags": {}, "inputs": []}
+    about["opened"] = True
     Journal(store.journals / about["run_id"], about)
     assert deliver_waiting(store).entries == {}
     assert store.client.search_runs([store.experiment("e")]) == []
@@ -235,6 +236,78 @@ def test_a_refused_file_is_told_and_a_full_disk_tells_itself(store: Store) -> No
         raise requests.HTTPError("403 Client Error: FORBIDDEN")
     with pytest.raises(OSError, match="No space left"), away_is_an_error(store):
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+# A run that somebody deletes --------------------------------------------------------------------------------------
+
+
+def wait_for_text(caplog: pytest.LogCaptureFixture, text: str) -> None:
+    deadline = time.monotonic() + 60
+    while text not in caplog.text:
+        assert time.monotonic() < deadline, caplog.text
+        time.sleep(0.05)
+
+
+def test_a_run_that_is_deleted_and_brought_back_gets_what_was_recorded_meanwhile(
+    opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = opened()
+    with TrackedRun.start(store, experiment="e", name="n", params={}) as run:
+        record(run, 1)
+        assert run.delivered()
+        store.client.delete_run(run.id)
+        record(run, 2)
+        wait_for_text(caplog, f"MLflow run {run.id} was deleted: the training goes on")
+        record(run, 3)
+        store.client.restore_run(run.id)
+        assert run.delivered(60)
+    assert f"MLflow run {run.id} is back" in caplog.text
+    assert store.client.get_run(run.id).info.status == "FINISHED"
+    assert steps_of(store, run.id, "loss") == [1, 2, 3]
+    assert pictures_of(store, run.id) == both(2)
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+def test_a_run_that_stays_deleted_does_not_end_its_training_and_is_replaced(
+    opened: Opened, caplog: pytest.LogCaptureFixture, for_good: bool
+) -> None:
+    store = opened()
+    data = DatasetInput("emoji", "d" * 32, "fluent-emoji", "training")
+    with TrackedRun.start(store, experiment="e", name="first", params={"lr": 1}, inputs=[data]) as run:
+        record(run, 1, 2)
+        assert run.delivered()
+        store.client.delete_run(run.id)
+        if for_good:
+            # As `mlflow gc` does.
+            store.client._tracking_client.store._hard_delete_run(run.id)
+        record(run, 3)
+        wait_for_text(caplog, f"MLflow run {run.id} was deleted: the training goes on")
+        record(run, 4)
+    assert caplog.text.count("was deleted") == 1
+    assert "wait in" in caplog.text
+
+    ((other, _),) = deliver_waiting(store).entries.items()
+    found = store.client.get_run(other)
+    assert (found.info.status, found.info.run_name) == ("FINISHED", "first")
+    assert found.data.params == {"lr": "1"}
+    assert found.data.tags[REPLACES_TAG] == run.id
+    assert [item.dataset.name for item in found.inputs.dataset_inputs] == ["emoji"]
+    assert steps_of(store, other, "loss") == [3, 4]
+    assert pictures_of(store, other) == both(4)
+    assert TrackedRun.attach(store, run.id, experiment="e", name="n").id == other
+
+
+def test_an_experiment_that_is_deleted_while_it_trains_does_not_end_the_training(opened: Opened) -> None:
+    store = opened()
+    with TrackedRun.start(store, experiment="e", name="n", params={}) as run:
+        assert run.delivered()
+        number = store.experiment("e")
+        store.client.delete_experiment(number)
+        record(run, 1, 2)
+    assert [folder.name for folder in deliver_waiting(store).left] == [run.id]
+    store.client.restore_experiment(number)
+    assert deliver_waiting(store).left == []
+    assert steps_of(store, run.id, "loss") == [1, 2]
 
 
 # A store that is locked for a while ------------------------------------------------------------------------------

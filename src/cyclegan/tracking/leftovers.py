@@ -67,8 +67,8 @@ def _deliver(store: Store, folder: Path) -> dict[str, int]:
     journal = Journal(folder)
     about, count, last = journal.about, len(journal), [*journal.all()][-1:]
     found = find_run(store, about["run_id"], about["experiment"])
-    if found is None and not count and not about["params"]:
-        # Left by a killed process whose run the store has lost since: nothing to tell.
+    if found is None and not count and about.get("opened"):
+        # Of a run that was opened, and that the store has lost since: nothing to tell.
         journal.remove()
         return {}
     run_id = open_run(store, about, found)

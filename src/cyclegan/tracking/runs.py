@@ -73,9 +73,9 @@ class TrackedRun:
     ) -> Iterator[TrackedRun]:
         """Open a run around a training; host and GPU figures are sampled as long as it is open.
 
-        What is recorded goes into a journal on disk first and from there to the store, which may be away for a while:
-        the training goes on. What could not be delivered by the end stays in the journal, and a warning says so; see
-        `deliver_waiting`.
+        What is recorded goes into a journal on disk first and from there to the store, which may be away for a while,
+        or have lost the run to somebody's tidying: the training goes on. What could not be delivered by the end stays
+        in the journal, and a warning says so; see `deliver_waiting`.
 
         The run ends FINISHED, or FAILED after an exception, or KILLED after Ctrl-C, SIGTERM or SIGHUP; the last two
         raise SystemExit inside the context, unless the program handles them itself.
@@ -108,7 +108,7 @@ class TrackedRun:
                         raise UserError(f"{store.journals / run_id} is in use by another process: wait for it")
                     past = None if found is None else Past(store, run_id, keep="any")
                     delivery = Delivery(store, run_id, past)
-                    journal = Journal(store.journals / run_id, {**about, "run_id": run_id, "params": {}, "inputs": []})
+                    journal = Journal(store.journals / run_id, {**about, "run_id": run_id, "opened": True})
                     with away_is_an_error(store):
                         deliver_all(journal, delivery)
                         # A finished training that is run again has nothing left to do: killed now, it stays finished.

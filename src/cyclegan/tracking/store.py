@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import mlflow
 import sqlalchemy
 from mlflow import MlflowClient
-from mlflow.entities import Experiment
+from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -97,6 +97,16 @@ class Store:
     def shown(self) -> str:
         """The URI without credentials."""
         return without_credentials(self.uri)
+
+    def run(self, run_id: str) -> Run | None:
+        """The run of this id; None if it was deleted, or if there is none."""
+        try:
+            run = self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return run if run.info.lifecycle_stage == "active" else None
 
     def experiment(self, name: str) -> str:
         """Return the id of the experiment `name`, created where it does not exist.
