@@ -79,7 +79,7 @@ def costs(folder: Path, options: argparse.Namespace) -> tuple[float, float, floa
         grid = sample_grid(options.size, draws)
         # In a training, grids are so far apart that the one before has been delivered.
         image = median(6, lambda n: run.log_image(n, f"samples/{n % 2}", grid), apart=1)
-        saved = median(3, lambda n: checkpoints.save(n, model.state(), dict))
+        saved = median(3, lambda n: checkpoints.save(n, model.state(), {}))
         id = run.id
 
     import mlflow

@@ -1260,6 +1260,17 @@ CASES = {
         "{root}/reports/train/losses.csv is damaged (No columns to parse from file): make it anew "
         "with 'dvc repro --force train'",
     ),
+    "evaluate samples cut short": Case(
+        "evaluate",
+        both(
+            split_done,
+            trained,
+            put("reports/train/over_time.png", picture(1)),
+            cut("reports/train/over_time.png"),
+        ),
+        "{root}/reports/train/over_time.png is damaged (image file is truncated): make it anew with 'dvc repro "
+        "--force train'",
+    ),
     "register without training": Case(
         "register",
         nothing,

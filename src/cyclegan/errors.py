@@ -49,6 +49,11 @@ class UserError(Exception):
     exit_code = 2
 
 
+def one_line(error: BaseException) -> str:
+    """An error's own words, without their line breaks."""
+    return " ".join(str(error).split())
+
+
 def system_fault(error: BaseException) -> str | None:
     """What the system refused, in one line with the place, if that lies at the bottom of an exception; else None.
 

@@ -259,7 +259,7 @@ def state(sandbox: Sandbox) -> dict[str, Any]:
     assert newest.with_suffix(".sha256").is_file()
     with np.load(newest, allow_pickle=False) as saved:
         arrays = {name: hashlib.sha256(saved[name].tobytes()).hexdigest() for name in saved.files if name != "progress"}
-        progress = json.loads(str(saved["progress"]))
+        progress = json.loads(saved["progress"].tobytes())
     assert any("pool" in name for name in arrays)
     assert any("optimizer" in name or "momentum" in name or "velocity" in name for name in arrays)
     return {"file": newest.name, **arrays, **{k: v for k, v in progress.items() if k not in ("run_id", "seconds")}}

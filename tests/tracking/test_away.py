@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import math
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -19,6 +20,7 @@ import requests
 
 from cyclegan.errors import UserError
 from cyclegan.project import Project
+from cyclegan.stages.sync import run as sync
 from cyclegan.tracking.journal import Journal, journals
 from cyclegan.tracking.leftovers import close_stale_runs, deliver_waiting
 from cyclegan.tracking.opening import REPLACES_TAG, DatasetInput, away_is_an_error
@@ -77,7 +79,7 @@ def test_an_offline_run_is_delivered_whole_later(project: Project, opened: Opene
         later.log_artifact(project.root / "report", "evaluate")
 
     store = opened()
-    ((run_id, count),) = deliver_waiting(store).items()
+    ((run_id, count),) = deliver_waiting(store).entries.items()
     assert count > 5
     found = store.client.get_run(run_id)
     assert (found.info.status, found.info.run_name) == ("FINISHED", "first")
@@ -94,7 +96,7 @@ def test_an_offline_run_is_delivered_whole_later(project: Project, opened: Opene
 
     # Later stages find it by the id that they know, and nothing is delivered twice.
     assert TrackedRun.attach(store, run.id, experiment="emoji", name="n").id == run_id
-    assert deliver_waiting(store) == {}
+    assert deliver_waiting(store).entries == {}
     assert journals(waiting(project)) == []
     with TrackedRun.start(store, experiment="emoji", name="n", params={}, resume=run.id) as resumed:
         record(resumed, 3, 4)
@@ -126,13 +128,13 @@ def test_an_offline_run_that_was_killed_and_resumed_is_one_run(project: Project,
         run_id = first.stdout.readline().strip()
         # Alive: its journal is left to it.
         store = opened()
-        assert deliver_waiting(store) == {}
+        assert deliver_waiting(store).entries == {}
         first.kill()
     # From the checkpoint of step 3: 4 and 5 come again.
     with train(run_id, 4, 9, 0) as second:
         assert second.stdout is not None
         assert second.stdout.readline().strip() == run_id
-    ((delivered, _),) = deliver_waiting(store).items()
+    ((delivered, _),) = deliver_waiting(store).entries.items()
     run = store.client.get_run(delivered)
     assert run.info.status == "FINISHED"
     assert run.data.params == {"lr": "1"}
@@ -147,7 +149,7 @@ def test_an_offline_run_whose_trainer_vanished_becomes_killed(project: Project, 
         trainer.stdout.readline()
         trainer.send_signal(signal.SIGKILL)
     store = opened()
-    ((run_id, _),) = deliver_waiting(store).items()
+    ((run_id, _),) = deliver_waiting(store).entries.items()
     assert store.client.get_run(run_id).info.status == "KILLED"
     assert steps_of(store, run_id, "loss") == [1, 2]
 
@@ -155,10 +157,69 @@ def test_an_offline_run_whose_trainer_vanished_becomes_killed(project: Project, 
 def test_an_empty_journal_of_a_run_that_is_lost_opens_no_run(project: Project, opened: Opened) -> None:
     store = opened()
     about = {"run_id": "0" * 32, "experiment": "e", "name": "n", "time": 1, "params": {}, "tags": {}, "inputs": []}
+    about["opened"] = True
     Journal(store.journals / about["run_id"], about)
-    assert deliver_waiting(store) == {}
+    assert deliver_waiting(store).entries == {}
     assert store.client.search_runs([store.experiment("e")]) == []
     assert journals(store.journals) == []
+
+
+def test_a_journal_that_cannot_be_delivered_is_told_and_keeps_nobody_waiting(
+    project: Project, opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    def offline(experiment: str, tag: str) -> str:
+        with TrackedRun.offline(waiting(project), experiment=experiment, name="n", params={"lr": 1}) as run:
+            run.set_tags({tag: "x"})
+            record(run, 1)
+        return run.id
+
+    shutil.copy(Path(__file__).parents[2] / "params.yaml", project.params)
+    store = opened()
+    number = store.experiment("gone")
+    store.client.delete_experiment(number)
+    gone, refused, fine = offline("gone", "a"), offline("e", "b" * 251), offline("e", "c")
+
+    caplog.clear()
+    done = deliver_waiting(store)
+    ((run_id, _),) = done.entries.items()
+    assert store.client.get_run(run_id).data.tags[REPLACES_TAG] == fine
+    assert {folder.name for folder in done.left} == {gone, refused}
+    told = {
+        folder.name: [r.getMessage() for r in caplog.records if str(folder) in r.getMessage()] for folder in done.left
+    }
+    remedy = f"bring it back with 'mlflow experiments restore --experiment-id {number}', or delete that folder"
+    assert told[gone] == [
+        f"{waiting(project) / gone} cannot be delivered: MLflow experiment 'gone' was deleted: {remedy}"
+    ]
+    (line,) = told[refused]
+    assert "refuses a part of it" in line
+    assert line.endswith("mend that in entries.jsonl, or delete that folder")
+    with pytest.raises(UserError, match=rf"still holds what cannot be delivered, as told above: .*{gone}"):
+        sync(project)
+
+    store.client.restore_experiment(number)
+    shutil.rmtree(waiting(project) / refused)
+    assert len(deliver_waiting(store).entries) == 1
+    sync(project)
+    assert journals(store.journals) == []
+
+
+def test_a_file_that_was_delivered_before_its_process_was_killed_is_not_missed(
+    project: Project, opened: Opened
+) -> None:
+    """The journal is emptied when all has been delivered; files go with their entries."""
+    (project.root / "a.txt").write_text("a")
+    with TrackedRun.offline(waiting(project), experiment="e", name="n", params={}) as run:
+        run.log_artifact(project.root / "a.txt")
+        record(run, 2)
+    entries = waiting(project) / run.id / "entries.jsonl"
+    written = entries.read_bytes()
+    journal = Journal(waiting(project) / run.id)
+    journal.drop(len(journal) - 1)
+    entries.write_bytes(written)
+    store = opened()
+    ((run_id, _),) = deliver_waiting(store).entries.items()
+    assert steps_of(store, run_id, "loss") == [2]
 
 
 def test_a_journal_is_written_by_one_process(project: Project) -> None:
@@ -175,6 +236,78 @@ def test_a_refused_file_is_told_and_a_full_disk_tells_itself(store: Store) -> No
         raise requests.HTTPError("403 Client Error: FORBIDDEN")
     with pytest.raises(OSError, match="No space left"), away_is_an_error(store):
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+# A run that somebody deletes --------------------------------------------------------------------------------------
+
+
+def wait_for_text(caplog: pytest.LogCaptureFixture, text: str) -> None:
+    deadline = time.monotonic() + 60
+    while text not in caplog.text:
+        assert time.monotonic() < deadline, caplog.text
+        time.sleep(0.05)
+
+
+def test_a_run_that_is_deleted_and_brought_back_gets_what_was_recorded_meanwhile(
+    opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = opened()
+    with TrackedRun.start(store, experiment="e", name="n", params={}) as run:
+        record(run, 1)
+        assert run.delivered()
+        store.client.delete_run(run.id)
+        record(run, 2)
+        wait_for_text(caplog, f"MLflow run {run.id} was deleted: the training goes on")
+        record(run, 3)
+        store.client.restore_run(run.id)
+        assert run.delivered(60)
+    assert f"MLflow run {run.id} is back" in caplog.text
+    assert store.client.get_run(run.id).info.status == "FINISHED"
+    assert steps_of(store, run.id, "loss") == [1, 2, 3]
+    assert pictures_of(store, run.id) == both(2)
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+def test_a_run_that_stays_deleted_does_not_end_its_training_and_is_replaced(
+    opened: Opened, caplog: pytest.LogCaptureFixture, for_good: bool
+) -> None:
+    store = opened()
+    data = DatasetInput("emoji", "d" * 32, "fluent-emoji", "training")
+    with TrackedRun.start(store, experiment="e", name="first", params={"lr": 1}, inputs=[data]) as run:
+        record(run, 1, 2)
+        assert run.delivered()
+        store.client.delete_run(run.id)
+        if for_good:
+            # As `mlflow gc` does.
+            store.client._tracking_client.store._hard_delete_run(run.id)
+        record(run, 3)
+        wait_for_text(caplog, f"MLflow run {run.id} was deleted: the training goes on")
+        record(run, 4)
+    assert caplog.text.count("was deleted") == 1
+    assert "wait in" in caplog.text
+
+    ((other, _),) = deliver_waiting(store).entries.items()
+    found = store.client.get_run(other)
+    assert (found.info.status, found.info.run_name) == ("FINISHED", "first")
+    assert found.data.params == {"lr": "1"}
+    assert found.data.tags[REPLACES_TAG] == run.id
+    assert [item.dataset.name for item in found.inputs.dataset_inputs] == ["emoji"]
+    assert steps_of(store, other, "loss") == [3, 4]
+    assert pictures_of(store, other) == both(4)
+    assert TrackedRun.attach(store, run.id, experiment="e", name="n").id == other
+
+
+def test_an_experiment_that_is_deleted_while_it_trains_does_not_end_the_training(opened: Opened) -> None:
+    store = opened()
+    with TrackedRun.start(store, experiment="e", name="n", params={}) as run:
+        assert run.delivered()
+        number = store.experiment("e")
+        store.client.delete_experiment(number)
+        record(run, 1, 2)
+    assert [folder.name for folder in deliver_waiting(store).left] == [run.id]
+    store.client.restore_experiment(number)
+    assert deliver_waiting(store).left == []
+    assert steps_of(store, run.id, "loss") == [1, 2]
 
 
 # A store that is locked for a while ------------------------------------------------------------------------------
@@ -302,11 +435,28 @@ def test_a_server_that_is_still_away_at_the_end_gets_it_from_whoever_comes_next(
     server.start()
     store = opened(server.uri)
     assert store.client.get_run(run.id).info.status == "RUNNING"
-    assert list(deliver_waiting(store)) == [run.id]
+    assert list(deliver_waiting(store).entries) == [run.id]
     assert close_stale_runs(store, "e") == []
     assert store.client.get_run(run.id).info.status == "FINISHED"
     assert steps_of(store, run.id, "loss") == [1, 2, 3, 4, 5, 6]
     assert pictures_of(store, run.id) == both(2, 4, 6)
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_away_under_a_later_stage_is_told(
+    server: Server, opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    run = TrackedRun.attach(opened(server.uri), "1" * 32, experiment="e", name="n")
+    server.kill()
+    told = r"went away or refuses to be written: bring it back, or set tracking\.offline"
+    with pytest.raises(UserError, match=told):
+        run.log_metrics(1, {"loss": 1.0})
+    with pytest.raises(UserError, match=told):
+        run.log_image(1, "samples/AtoB", PICTURE)
+    (tmp_path / "report.html").write_text("<p>")
+    with pytest.raises(UserError, match=told):
+        run.log_artifact(tmp_path / "report.html")
 
 
 ONLINE = """

@@ -197,6 +197,18 @@ def test_sql_server_that_is_away_is_told_without_its_password(opened: Opened) ->
     assert "\n" not in str(caught.value)
 
 
+def test_sql_server_that_accepts_and_never_answers_is_told(opened: Opened) -> None:
+    pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(UserError, match=r"cannot be used; start it.*timeout"):
+            opened(f"postgresql+psycopg://ann@127.0.0.1:{silent.getsockname()[1]}/mlflow")
+        assert time.monotonic() - began < 60
+        # Whoever wants to wait for another while says so in the address.
+        with pytest.raises(UserError, match=r"cannot be used; start it.*timeout"):
+            opened(f"postgresql+psycopg://ann@127.0.0.1:{silent.getsockname()[1]}/mlflow?connect_timeout=2")
+
+
 def test_credentials_are_dropped_from_texts_and_representations(store: Store) -> None:
     text = "at postgresql://ann:p@ss@db/x?password=s3cret&y=1 and sqlite:////home/a@b/x.db"
     assert without_credentials(text) == "at postgresql://db/x?password=***&y=1 and sqlite:////home/a@b/x.db"

@@ -199,20 +199,20 @@ DIVERGING = Plan(
 
 
 def diverging(
-    make_model: Make, folder: Path, plan: Plan, batches: Slow, rate: float = 1e9, stop_at: int | None = None
+    make_model: Make, folder: Path, plan: Plan, batches: Slow, rate: float = 1e9, recorder: Recorder | None = None
 ) -> tuple[CycleGAN, Progress, Recorder]:
     """A learning rate that no network survives."""
     prepare_device(seed=0, deterministic=True)
     model = make_model(pool_size=2)
     model.compile(schedule=DecaySchedule(rate, plan.total_steps, 0.5, "constant"))
-    progress, recorder = Progress.restore(CheckpointFolder(folder), model), Recorder(stop_at)
+    progress, recorder = Progress.restore(CheckpointFolder(folder), model), recorder or Recorder()
     try:
         train(
             model, batches, plan, progress, CheckpointFolder(folder), recorder,
             validate=lambda: {"val": float(model.step.numpy())},
             samples=lambda: {"samples": np.zeros((4, 4, 3), np.uint8)},
         )  # fmt: skip
-    except (UserError, SystemExit) as error:
+    except (UserError, SystemExit, RuntimeError) as error:
         recorder.ended_by = error
     return model, progress, recorder
 
@@ -241,12 +241,30 @@ def test_a_diverged_training_goes_back_and_on_with_a_lower_rate(
     for name, variable in model.state().items():
         np.testing.assert_array_equal(again.state()[name].numpy(), variable.numpy(), err_msg=name)
 
-    _, _, before = diverging(make_model, tmp_path / "killed", DIVERGING, Slow(0.0), stop_at=6)
+    _, _, before = diverging(make_model, tmp_path / "killed", DIVERGING, Slow(0.0), recorder=Recorder(6))
     assert isinstance(before.ended_by, SystemExit)
     resumed, resumed_progress, after = diverging(make_model, tmp_path / "killed", DIVERGING, Slow(0.0))
     assert resumed_progress.rollbacks == progress.rollbacks
     assert timeless(before.points + after.points) == timeless(recorder.points)
     for name, variable in model.state().items():
+        np.testing.assert_array_equal(resumed.state()[name].numpy(), variable.numpy(), err_msg=name)
+
+
+def test_a_crash_between_telling_of_an_evaluation_and_saving_it_changes_no_point(
+    make_model: Make, tmp_path: Path
+) -> None:
+    """What was told before the state was saved is told again by the resumed training, to the same bits."""
+    expected, _, whole = diverging(make_model, tmp_path / "whole", DIVERGING, Slow(0.0), rate=1e-3)
+    # Of step 4 it hears at the evaluation of step 8.
+    crashing = Recorder(4, RuntimeError("pulled the plug"))
+    _, _, first = diverging(make_model, tmp_path / "parts", DIVERGING, Slow(0.0), 1e-3, crashing)
+    assert isinstance(first.ended_by, RuntimeError)
+    assert CheckpointFolder(tmp_path / "parts" / "good").steps() == [4, 0]
+    resumed, _, second = diverging(make_model, tmp_path / "parts", DIVERGING, Slow(0.0), rate=1e-3)
+    assert second.ended_by is None
+    assert set(timeless(first.points + second.points)) == set(timeless(whole.points))
+    assert first.images + second.images == whole.images
+    for name, variable in expected.state().items():
         np.testing.assert_array_equal(resumed.state()[name].numpy(), variable.numpy(), err_msg=name)
 
 

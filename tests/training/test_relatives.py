@@ -27,7 +27,7 @@ def trained(root: Path, name: str, made_of: dict[str, Any], step: int, when: int
     """A run's folder with a checkpoint of `step`, last written at a time."""
     folder = root / name
     variables = {"weights": keras.Variable(np.zeros(2, np.float32))}
-    CheckpointFolder(folder).save(step, variables, lambda: {"step": step, "run_id": f"run of {name}"})
+    CheckpointFolder(folder).save(step, variables, {"step": step, "run_id": f"run of {name}"})
     remember(folder, made_of)
     os.utime(folder, (when, when))
     return folder

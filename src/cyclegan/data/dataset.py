@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cyclegan.domains import DOMAINS, SPLITS, Domain, Split
-from cyclegan.errors import UserError
+from cyclegan.errors import UserError, one_line
 
 Images = np.ndarray[Any, np.dtype[Any]]
 
@@ -165,7 +165,7 @@ class PackedDataset:
             _check_pairs(table, arrays)
         # The header of an array is Python text, and a number in a table may be too large for any array.
         except (OSError, ValueError, KeyError, EOFError, OverflowError, TypeError, SyntaxError, TokenError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise UserError(
                 f"{folder} holds no complete packed data ({reason}); make it with 'dvc repro split'"
             ) from None

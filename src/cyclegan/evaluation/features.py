@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from cyclegan.digests import file_digest
-from cyclegan.errors import UserError
+from cyclegan.errors import UserError, one_line
 from cyclegan.evaluation.grid import displayable
 
 EFFICIENTNET = "efficientnet-lite0"
@@ -152,7 +152,7 @@ def _network(
     try:
         model = load()
     except (ValueError, TypeError, KeyError, AttributeError, OSError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)[:300]
         raise UserError(
             f"evaluate.features: {file} cannot be used at evaluate.features_size = {size}: {reason}"
         ) from error

@@ -13,7 +13,7 @@ import h5py
 import keras
 import numpy as np
 
-from cyclegan.errors import UserError
+from cyclegan.errors import UserError, one_line
 from cyclegan.models.normalization import ContribInstanceNormalization
 
 Weights = dict[str, list[np.ndarray]]
@@ -100,7 +100,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Weights]:
             return config, {name: list(_arrays(groups[name], file)) for name in groups}
     except (OSError, KeyError, TypeError, AttributeError, ValueError, RuntimeError, RecursionError) as error:
         kind = "is damaged" if h5py.is_hdf5(path) else "is not an HDF5 file"
-        raise _UnreadableError(f"{kind} ({_one_line(error)})") from None
+        raise _UnreadableError(f"{kind} ({one_line(error)[:200]})") from None
 
 
 def _arrays(group: h5py.Group, file: h5py.File) -> Iterator[np.ndarray]:
@@ -123,7 +123,9 @@ def _build(config: dict[str, Any], weights: Weights) -> keras.Model:
         if not is_image or model.compute_output_shape((1, *size, model.input_shape[-1]))[1:3] != size:
             raise _UnreadableError("the output is not an image of the input's size, so this is not a generator")
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        raise _UnreadableError(f"its description of the model does not fit together ({_one_line(error)})") from None
+        raise _UnreadableError(
+            f"its description of the model does not fit together ({one_line(error)[:200]})"
+        ) from None
     if getattr(model.layers[-1], "activation", None) is not keras.activations.tanh:
         raise _UnreadableError("the last layer is not tanh, so the outputs are not images in [-1, 1]")
     return model
@@ -211,7 +213,3 @@ def _check_filters(layer: keras.layers.Layer, arrays: list[np.ndarray]) -> None:
 def _ends(ends: list[Any]) -> list[str]:
     """Names in `[["input_1", 0, 0], …]`, or in the form without the outer list that single ones can have."""
     return [ends[0]] if isinstance(ends[0], str) else [end[0] for end in ends]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from cyclegan.errors import UserError
+from cyclegan.errors import UserError, one_line
 from cyclegan.params.section import Section
 from cyclegan.params.whole import Params
 
@@ -45,7 +45,7 @@ def read(path: Path) -> Any:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     # A tag that does not fit its value, such as `!!int x`, ends in an exception of Python's.
     except (YAMLError, ValueError, LookupError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{path.name} is not valid YAML: {reason}") from None
 
 

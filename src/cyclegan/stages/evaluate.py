@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from PIL import Image
 
 from cyclegan.data.dataset import PackedDataset
 from cyclegan.domains import DIRECTIONS, Direction
@@ -21,7 +19,14 @@ from cyclegan.inference.translate import Translator, load_generator
 from cyclegan.params import Params, load
 from cyclegan.project import Project
 from cyclegan.stages.features import feature_network
-from cyclegan.stages.outputs import attached, generator_files, measured, training_curves, training_run
+from cyclegan.stages.outputs import (
+    attached,
+    generator_files,
+    measured,
+    training_curves,
+    training_pictures,
+    training_run,
+)
 from cyclegan.tracking.provenance import tags
 
 
@@ -42,7 +47,7 @@ def run(project: Project) -> None:
 def measure(project: Project, params: Params, training: Mapping[str, Any]) -> Evaluation:
     """Measure on the test split and write `reports/evaluate/`."""
     dataset = PackedDataset.open(project.split)
-    curves = training_curves(project)
+    curves, over_time = training_curves(project), training_pictures(project)
     translators = {
         direction: Translator(load_generator(path), dataset.bit_depth, params.evaluate.batch_size)
         for direction, path in generator_files(project).items()
@@ -72,15 +77,9 @@ def measure(project: Project, params: Params, training: Mapping[str, Any]) -> Ev
         },
         history=pd.concat(curves, ignore_index=True),
         adversarial_loss=training["adversarial_loss"],
-        over_time=_over_time(project),
+        over_time=over_time,
     )
     return evaluation
-
-
-def _over_time(project: Project) -> np.ndarray | None:
-    """The training's samples, which a training outside the pipeline may not have left."""
-    file = project.reports / "train" / "over_time.png"
-    return np.asarray(Image.open(file).convert("RGB")) if file.is_file() else None
 
 
 def _refuse_other_channels(

@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from PIL import Image
 
 from cyclegan.domains import DIRECTIONS, Direction
-from cyclegan.errors import UserError
+from cyclegan.errors import UserError, one_line
 from cyclegan.params import Tracking
 from cyclegan.project import Project
 from cyclegan.tracking.leftovers import deliver_waiting
@@ -47,6 +49,27 @@ def training_curves(project: Project) -> list[pd.DataFrame]:
         UserError: they are missing or damaged.
     """
     return [_curve(project.reports / "train" / f"{name}.csv") for name in ("losses", "validation")]
+
+
+def training_pictures(project: Project) -> np.ndarray | None:
+    """The samples over time that stage `train` drew, [H, W, 3]; a training outside the pipeline may have left none.
+
+    Raises:
+        UserError: they are damaged.
+    """
+    file = project.reports / "train" / "over_time.png"
+    if not file.is_file():
+        return None
+    try:
+        with Image.open(file) as picture:
+            return np.asarray(picture.convert("RGB"))
+    # Codecs raise nearly every type on a damaged file; an OSError with a number comes from the system.
+    except Exception as error:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
+            raise
+        raise UserError(
+            f"{file} is damaged ({one_line(error)}): make it anew with 'dvc repro --force train'"
+        ) from error
 
 
 def _curve(file: Path) -> pd.DataFrame:
@@ -85,20 +108,23 @@ def attached(project: Project, tracking: Tracking, training: dict[str, Any]) -> 
     The store is opened at once, so that one that is away is told before any work.
 
     Raises:
-        UserError: the store cannot be used, or another process writes to the journal.
+        UserError: the store cannot be used, then or later, or another process writes to the journal.
     """
     if tracking.offline:
         with TrackedRun.attach_offline(waiting(project), **_known(training)) as tracked:
             yield tracked
     else:
-        store = opened_store(project, tracking)
-        with away_is_an_error(store):
-            yield attach(store, training)
+        yield attach(opened_store(project, tracking), training)
 
 
 def attach(store: Store, training: dict[str, Any]) -> TrackedRun:
-    """The training's MLflow run, open for what later stages add to it."""
-    return TrackedRun.attach(store, **_known(training))
+    """The training's MLflow run, open for what later stages add to it.
+
+    Raises:
+        UserError: the store went away.
+    """
+    with away_is_an_error(store):
+        return TrackedRun.attach(store, **_known(training))
 
 
 def _known(training: dict[str, Any]) -> dict[str, str]:

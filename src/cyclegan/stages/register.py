@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from cyclegan.domains import DIRECTIONS
-from cyclegan.errors import UserError
+from cyclegan.errors import UserError, one_line
 from cyclegan.files import write_json
 from cyclegan.params import load
 from cyclegan.project import Project
@@ -105,7 +105,7 @@ def _table(file: Path) -> pd.DataFrame:
         missing = {"direction", "domain", "id"} - set(table)
         reason = f"without {', '.join(sorted(missing))}" if missing else ""
     except ValueError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
     if reason:
         raise UserError(f"{file} is damaged ({reason}): make it anew with 'dvc repro --force evaluate'")
     return table

@@ -14,7 +14,7 @@ import pandas as pd
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from cyclegan.errors import UserError
+from cyclegan.errors import UserError, one_line
 from cyclegan.evaluation.figures import higher_is_better
 from cyclegan.files import write_text
 from cyclegan.params import load
@@ -78,7 +78,7 @@ def find_runs(store: Store, experiment: str, condition: str = "") -> list[Run]:
     except MlflowException as error:
         if error.error_code != "INVALID_PARAMETER_VALUE":
             raise
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"--filter {condition}: {reason}") from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cyclegan.errors import UserError
 from cyclegan.params import load
 from cyclegan.project import Project
 from cyclegan.tracking.leftovers import deliver_waiting
@@ -12,11 +13,14 @@ def run(project: Project) -> None:
     """Deliver all journals of the project, also with `tracking.offline: true`; print what was delivered.
 
     Raises:
-        UserError: the store cannot be used.
+        UserError: the store cannot be used, or something cannot be delivered, of which a warning has told.
     """
     store = open_store(project, load(project.params).tracking)
     done = deliver_waiting(store)
-    for run_id, count in done.items():
+    for run_id, count in done.entries.items():
         print(f"MLflow run {run_id}: {count} entries delivered to {store.shown}")
-    if not done:
+    if done.left:
+        names = ", ".join(folder.name for folder in done.left)
+        raise UserError(f"{store.journals} still holds what cannot be delivered, as told above: {names}")
+    if not done.entries:
         print("nothing was waiting")

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from mlflow import MlflowClient, entities
@@ -18,7 +18,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH, MAX_PARAMS_TAGS_PER_BATCH
 from PIL import Image
 
-from cyclegan.tracking.credentials import without_credentials
+from cyclegan.tracking.credentials import reason
 from cyclegan.tracking.journal import Entry, Journal, read_picture
 from cyclegan.tracking.store import Store
 
@@ -30,6 +30,9 @@ LONGEST_PAUSE = 15.0
 
 # What no later attempt can mend.
 HOPELESS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"}
+
+Obstacle = Literal["away", "deleted"]
+"""Of the store, or of the run."""
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +84,8 @@ class Delivery:
     """
 
     def __init__(self, store: Store, run_id: str, past: Past | None = None) -> None:
-        self._client: MlflowClient = store.client
-        self._run_id = run_id
+        self._store, self._client = store, store.client
+        self.run_id = run_id
         self._past = past
 
     def apply(self, entries: Sequence[Entry], folder: Path) -> None:
@@ -93,6 +96,9 @@ class Delivery:
         """
         points: list[entities.Metric] = []
         for entry in entries:
+            if "file" in entry and not (folder / entry["file"]).exists():
+                # It was delivered, and its file removed, by a process that was killed before it emptied the journal.
+                continue
             if entry["kind"] == "metrics":
                 points += self._new_points(entry, points)
                 continue
@@ -105,21 +111,25 @@ class Delivery:
             elif entry["kind"] == "files":
                 self.log_files(folder / entry["file"], entry["folder"])
             elif entry["kind"] == "end":
-                self._client.set_terminated(self._run_id, entry["status"], entry["time"])
+                self._client.set_terminated(self.run_id, entry["status"], entry["time"])
             else:
                 raise ValueError(f"unknown entry {entry['kind']!r} in {folder}")
         self._log(points)
 
+    def run_is_gone(self) -> bool:
+        """Whether somebody has deleted the run."""
+        return self._store.run(self.run_id) is None
+
     def log_files(self, path: Path, folder: str | None) -> None:
         if path.is_dir():
-            self._client.log_artifacts(self._run_id, str(path), folder)
+            self._client.log_artifacts(self.run_id, str(path), folder)
         else:
-            self._client.log_artifact(self._run_id, str(path), folder)
+            self._client.log_artifact(self.run_id, str(path), folder)
 
     def set_tags(self, tags: dict[str, str]) -> None:
         """Set tags; what a tag held before is replaced."""
         for batch in batches([entities.RunTag(key, str(value)) for key, value in tags.items()]):
-            self._client.log_batch(self._run_id, tags=batch, synchronous=True)
+            self._client.log_batch(self.run_id, tags=batch, synchronous=True)
 
     def _new_points(self, entry: Entry, before: Sequence[entities.Metric]) -> list[entities.Metric]:
         """The points of an entry that the run does not hold, nor will hold from what comes before it."""
@@ -136,7 +146,7 @@ class Delivery:
     def _log(self, points: list[entities.Metric]) -> None:
         for batch in batches(points, MAX_METRICS_PER_BATCH):
             # MLflow takes a point of equal step, value and time for the same one.
-            self._client.log_batch(self._run_id, metrics=batch, synchronous=True)
+            self._client.log_batch(self.run_id, metrics=batch, synchronous=True)
             if self._past is not None:
                 for point in batch:
                     self._past.note(point)
@@ -155,8 +165,8 @@ class Delivery:
             image.save(full, compress_level=1)
             compress_image_size(image).save(small)
             for written in (full, small):
-                self._client.log_artifact(self._run_id, str(written), "images")
-        self._client.set_tag(self._run_id, MLFLOW_LOGGED_IMAGES, "True", synchronous=True)
+                self._client.log_artifact(self.run_id, str(written), "images")
+        self._client.set_tag(self.run_id, MLFLOW_LOGGED_IMAGES, "True", synchronous=True)
         if self._past is not None:
             self._past.note_image(entry["key"], entry["step"])
 
@@ -169,12 +179,15 @@ def deliver_all(journal: Journal, delivery: Delivery) -> None:
 
 
 class Sender:
-    """A thread that delivers a journal while it is being written, and goes on trying while the store is away."""
+    """A thread that delivers a journal while it is being written.
+
+    It goes on trying while the store is away, and while the run is deleted, for which somebody may bring it back.
+    """
 
     def __init__(self, journal: Journal, delivery: Delivery, shown: str) -> None:
         self._journal, self._delivery, self._shown = journal, delivery, shown
         self._over, self._hurry = threading.Event(), threading.Event()
-        self._is_away = False
+        self._obstacle: Obstacle | None = None
         self._last_success = time.monotonic()
         self.failure: Exception | None = None
         # It must not keep a process alive whose store never answers.
@@ -208,27 +221,48 @@ class Sender:
             try:
                 self._delivery.apply(entries, self._journal.folder)
             except Exception as error:
-                if is_hopeless(error):
+                obstacle = self._obstacle_behind(error)
+                if obstacle is None:
                     self.failure = error
                     return
-                self._say_away(error)
+                self._tell(obstacle, error)
                 if self._hurry.wait(pause):
                     self._over.wait(0.5)
                 pause = min(2 * pause, LONGEST_PAUSE)
                 continue
             self._journal.drop(len(entries))
             self._last_success = time.monotonic()
-            if self._is_away:
-                logger.warning("MLflow at %s is back: what had waited is being delivered", self._shown)
-            pause, self._is_away = 0.5, False
+            if self._obstacle is not None:
+                back = f"run {self._delivery.run_id}" if self._obstacle == "deleted" else f"at {self._shown}"
+                logger.warning("MLflow %s is back: what had waited is being delivered", back)
+            pause, self._obstacle = 0.5, None
 
-    def _say_away(self, error: Exception) -> None:
-        if not self._is_away:
+    def _obstacle_behind(self, error: Exception) -> Obstacle | None:
+        """What may pass; None if trying again is in vain."""
+        if not is_hopeless(error):
+            return "away"
+        try:
+            return "deleted" if self._delivery.run_is_gone() else None
+        except Exception as second:
+            return None if is_hopeless(second) else "away"
+
+    def _tell(self, obstacle: Obstacle, error: Exception) -> None:
+        """Say once what is in the way."""
+        if obstacle == self._obstacle:
+            return
+        self._obstacle, run_id, folder = obstacle, self._delivery.run_id, self._journal.folder
+        if obstacle == "deleted":
+            logger.warning(
+                "MLflow run %s was deleted: the training goes on, and what it records waits in %s; 'mlflow runs "
+                "restore --run-id %s' brings the run back, else 'cyclegan sync', or the next training, opens one in "
+                "its place",
+                run_id, folder, run_id,
+            )  # fmt: skip
+        else:
             logger.warning(
                 "MLflow at %s cannot be written (%s): the training goes on, and what it records waits in %s",
-                self._shown, reason(error), self._journal.folder,
+                self._shown, reason(error), folder,
             )  # fmt: skip
-        self._is_away = True
 
 
 def batches(items: list[Any], size: int = MAX_PARAMS_TAGS_PER_BATCH) -> Iterator[list[Any]]:
@@ -242,8 +276,3 @@ def is_hopeless(error: Exception) -> bool:
     if isinstance(error, MlflowException):
         return error.error_code in HOPELESS
     return not isinstance(error, OSError)
-
-
-def reason(error: Exception) -> str:
-    """An error of MLflow's in a few words, without credentials."""
-    return without_credentials(" ".join(str(error).split()))[:200]

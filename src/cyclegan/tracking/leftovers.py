@@ -3,52 +3,82 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import entities
+from mlflow.exceptions import MlflowException
 
 from cyclegan.locks import held
-from cyclegan.tracking.delivery import Delivery, Past, deliver_all
-from cyclegan.tracking.journal import ABOUT, Journal, journals, only_user
+from cyclegan.tracking.credentials import reason
+from cyclegan.tracking.delivery import Delivery, Past, deliver_all, is_hopeless
+from cyclegan.tracking.journal import ABOUT, ENTRIES, Journal, journals, only_user
 from cyclegan.tracking.opening import away_is_an_error, find_run, open_run
-from cyclegan.tracking.store import LOCK_TAG, Store, all_found
+from cyclegan.tracking.store import LOCK_TAG, ExperimentError, Store, all_found
 
 logger = logging.getLogger(__name__)
 
 
-def deliver_waiting(store: Store) -> dict[str, int]:
-    """Deliver the journals that trainings have left behind; return the number of entries for each MLflow run.
+@dataclass(frozen=True)
+class Delivered:
+    """What became of the journals that trainings have left behind."""
+
+    entries: dict[str, int]
+    """How many were delivered, for each MLflow run."""
+
+    left: list[Path]
+    """The folders of journals that cannot be delivered."""
+
+
+def deliver_waiting(store: Store) -> Delivered:
+    """Deliver the journals that trainings have left behind.
 
     Those of trainings that are still alive are left to them. A run whose trainer vanished without saying how it ended
-    becomes KILLED. A journal that cannot be delivered at all (its run was deleted for good, say) is left, with a
-    warning.
+    becomes KILLED. A journal that cannot be delivered (its experiment was deleted, say) is left, with a warning.
 
     Raises:
         UserError: the store went away meanwhile; what is left stays in its journal.
     """
-    done: dict[str, int] = {}
+    entries, left = dict[str, int](), list[Path]()
     for folder in journals(store.journals):
-        with only_user(folder) as free:
+        with only_user(folder) as free, away_is_an_error(store):
             # It may have been delivered by another process since it was listed.
             if not free or not (folder / ABOUT).is_file():
                 continue
-            journal = Journal(folder)
-            about, count, last = journal.about, len(journal), [*journal.all()][-1:]
-            with away_is_an_error(store):
-                found = find_run(store, about["run_id"], about["experiment"])
-                if found is None and not count and not about["params"]:
-                    # Left by a killed process whose run the store has lost since: nothing to tell.
-                    journal.remove()
-                    continue
-                run_id = open_run(store, about, found)
-                deliver_all(journal, Delivery(store, run_id, Past(store, run_id, keep="any")))
-                run = store.client.get_run(run_id)
-                if run.info.status == "RUNNING" and LOCK_TAG not in run.data.tags:
-                    end = last[0]["time"] if last else about["time"]
-                    store.client.set_terminated(run_id, "KILLED", end)
-            journal.remove()
-            done[run_id] = count
-    return done
+            try:
+                entries |= _deliver(store, folder)
+            except ExperimentError as error:
+                logger.warning("%s cannot be delivered: %s, or delete that folder", folder, error.fault)
+                left.append(folder)
+            except MlflowException as error:
+                if not is_hopeless(error):
+                    raise
+                logger.warning(
+                    "%s cannot be delivered: MLflow at %s refuses a part of it (%s); mend that in %s, or delete that "
+                    "folder",
+                    folder, store.shown, reason(error), ENTRIES,
+                )  # fmt: skip
+                left.append(folder)
+    return Delivered(entries, left)
+
+
+def _deliver(store: Store, folder: Path) -> dict[str, int]:
+    """Deliver a journal and remove it; return the number of entries for its run."""
+    journal = Journal(folder)
+    about, count, last = journal.about, len(journal), [*journal.all()][-1:]
+    found = find_run(store, about["run_id"], about["experiment"])
+    if found is None and not count and about.get("opened"):
+        # Of a run that was opened, and that the store has lost since: nothing to tell.
+        journal.remove()
+        return {}
+    run_id = open_run(store, about, found)
+    deliver_all(journal, Delivery(store, run_id, Past(store, run_id, keep="any")))
+    run = store.client.get_run(run_id)
+    if run.info.status == "RUNNING" and LOCK_TAG not in run.data.tags:
+        end = last[0]["time"] if last else about["time"]
+        store.client.set_terminated(run_id, "KILLED", end)
+    journal.remove()
+    return {run_id: count}
 
 
 def close_stale_runs(store: Store, experiment: str) -> list[str]:

@@ -19,8 +19,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from cyclegan.errors import UserError, system_fault
-from cyclegan.tracking.credentials import without_credentials
-from cyclegan.tracking.delivery import Delivery, batches, is_hopeless, reason
+from cyclegan.tracking.credentials import reason, without_credentials
+from cyclegan.tracking.delivery import Delivery, batches, is_hopeless
 from cyclegan.tracking.journal import ABOUT, Journal
 from cyclegan.tracking.store import LOCK_TAG, Store
 
@@ -99,7 +99,7 @@ def open_run(store: Store, about: Mapping[str, Any], found: entities.Run | None)
 
 def find_run(store: Store, run_id: str, experiment: str) -> entities.Run | None:
     """The run of this id, or the one that was opened in its place; None if there is neither."""
-    if found := _find(store, run_id):
+    if found := store.run(run_id):
         return found
     ours = store.client.search_runs(
         [store.experiment(experiment)], f"tags.`{REPLACES_TAG}` = '{run_id}'", max_results=1
@@ -162,13 +162,3 @@ def _log_inputs(store: Store, run_id: str, inputs: Sequence[DatasetInput]) -> No
     ]
     if datasets:
         store.client.log_inputs(run_id, datasets)
-
-
-def _find(store: Store, run_id: str) -> entities.Run | None:
-    try:
-        run = store.client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
-    return run if run.info.lifecycle_stage == "active" else None

@@ -50,13 +50,13 @@ class TrackedRun:
         self,
         run_id: str,
         *,
-        delivery: Delivery | None = None,
+        direct: tuple[Store, Delivery] | None = None,
         journal: Journal | None = None,
         sender: Sender | None = None,
         lock: Path | None = None,
     ) -> None:
         self.id = run_id
-        self._delivery, self._journal, self._sender, self._lock = delivery, journal, sender, lock
+        self._direct, self._journal, self._sender, self._lock = direct, journal, sender, lock
 
     @classmethod
     @contextmanager
@@ -73,9 +73,9 @@ class TrackedRun:
     ) -> Iterator[TrackedRun]:
         """Open a run around a training; host and GPU figures are sampled as long as it is open.
 
-        What is recorded goes into a journal on disk first and from there to the store, which may be away for a while:
-        the training goes on. What could not be delivered by the end stays in the journal, and a warning says so; see
-        `deliver_waiting`.
+        What is recorded goes into a journal on disk first and from there to the store, which may be away for a while,
+        or have lost the run to somebody's tidying: the training goes on. What could not be delivered by the end stays
+        in the journal, and a warning says so; see `deliver_waiting`.
 
         The run ends FINISHED, or FAILED after an exception, or KILLED after Ctrl-C, SIGTERM or SIGHUP; the last two
         raise SystemExit inside the context, unless the program handles them itself.
@@ -108,7 +108,7 @@ class TrackedRun:
                         raise UserError(f"{store.journals / run_id} is in use by another process: wait for it")
                     past = None if found is None else Past(store, run_id, keep="any")
                     delivery = Delivery(store, run_id, past)
-                    journal = Journal(store.journals / run_id, {**about, "run_id": run_id, "params": {}, "inputs": []})
+                    journal = Journal(store.journals / run_id, {**about, "run_id": run_id, "opened": True})
                     with away_is_an_error(store):
                         deliver_all(journal, delivery)
                         # A finished training that is run again has nothing left to do: killed now, it stays finished.
@@ -158,7 +158,8 @@ class TrackedRun:
         """Write to a run that has ended, leaving its status, name and end as they are.
 
         A store that has lost the run (a fresh clone with cached stage outputs, say) gets a finished run in its
-        place, with a warning; attaching again finds that same run.
+        place, with a warning; attaching again finds that same run. What is recorded goes to the store at once, or
+        raises a UserError.
 
         Raises:
             UserError: see `Store.experiment`.
@@ -171,7 +172,7 @@ class TrackedRun:
             store.client.set_terminated(run_id, "FINISHED")
         else:
             run_id = found.info.run_id
-        return cls(run_id, delivery=Delivery(store, run_id, past=Past(store, run_id, keep="equal")))
+        return cls(run_id, direct=(store, Delivery(store, run_id, past=Past(store, run_id, keep="equal"))))
 
     @classmethod
     @contextmanager
@@ -219,18 +220,18 @@ class TrackedRun:
         if self._journal is not None:
             self._record({**entry, "file": self._journal.keep_picture(image)})
             return
-        assert self._delivery is not None
         with tempfile.TemporaryDirectory() as folder:
             write_picture(Path(folder) / "picture", image)
-            self._delivery.apply([stamped({**entry, "file": "picture"})], Path(folder))
+            with self._delivering() as delivery:
+                delivery.apply([stamped({**entry, "file": "picture"})], Path(folder))
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Store a file, or the contents of a folder, under `folder` of the run's artifacts."""
         if self._journal is not None:
             self._record({"kind": "files", "folder": folder, "file": self._journal.keep_files(path)})
         else:
-            assert self._delivery is not None
-            self._delivery.log_files(path, folder)
+            with self._delivering() as delivery:
+                delivery.log_files(path, folder)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; what a tag held before is replaced."""
@@ -245,12 +246,20 @@ class TrackedRun:
 
     def _record(self, *entries: Entry) -> None:
         if self._journal is None:
-            assert self._delivery is not None
-            self._delivery.apply([stamped(entry) for entry in entries], Path())
+            with self._delivering() as delivery:
+                delivery.apply([stamped(entry) for entry in entries], Path())
             return
         if self._sender is not None and self._sender.failure is not None:
             raise self._sender.failure
         self._journal.append(*entries)
+
+    @contextmanager
+    def _delivering(self) -> Iterator[Delivery]:
+        """The way into the store, of a run that has no journal."""
+        assert self._direct is not None
+        store, delivery = self._direct
+        with away_is_an_error(store):
+            yield delivery
 
     def _log_host(self, step: int, metrics: Mapping[str, float]) -> None:
         self.log_rows([(step, metrics)])

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import mlflow
 import sqlalchemy
 from mlflow import MlflowClient
-from mlflow.entities import Experiment
+from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -29,13 +29,24 @@ from cyclegan.files import replacing
 from cyclegan.locks import held
 from cyclegan.params import Tracking
 from cyclegan.project import Project
-from cyclegan.tracking.credentials import without_credentials
+from cyclegan.tracking.credentials import reason, without_credentials
 
 Found = TypeVar("Found")
 
 SQL = ("postgresql", "mysql", "mssql")
 FIRST_ANSWER_SECONDS = 5
 OPENING_SECONDS = 120
+# What the drivers of data bases call the seconds after which a connection is given up.
+CONNECT_TIMEOUTS = {
+    "psycopg": "connect_timeout",
+    "psycopg2": "connect_timeout",
+    "pg8000": "timeout",
+    "mysqldb": "connect_timeout",
+    "pymysql": "connect_timeout",
+    "mysqlconnector": "connection_timeout",
+    "pyodbc": "timeout",
+    "pymssql": "login_timeout",
+}
 # On an experiment: where this package put its artifacts, hence whether the project's folder has moved since.
 ARTIFACTS_TAG = "cyclegan.artifacts"
 # On a run: the file that its process holds locked while it lives (see `runs`).
@@ -50,6 +61,18 @@ PATH_COLUMNS = (
 )
 
 logger = logging.getLogger(__name__)
+
+
+class ExperimentError(UserError):
+    """An experiment cannot be written to.
+
+    Attributes:
+        fault: why not, and the remedy where its runs are to stay in it.
+    """
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(f"{fault}, or set another tracking.experiment")
+        self.fault = fault
 
 
 @dataclass(frozen=True)
@@ -75,22 +98,32 @@ class Store:
         """The URI without credentials."""
         return without_credentials(self.uri)
 
+    def run(self, run_id: str) -> Run | None:
+        """The run of this id; None if it was deleted, or if there is none."""
+        try:
+            run = self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return run if run.info.lifecycle_stage == "active" else None
+
     def experiment(self, name: str) -> str:
         """Return the id of the experiment `name`, created where it does not exist.
 
         Raises:
-            UserError: the experiment was deleted, or it can only be written through a server.
+            ExperimentError: it was deleted, or it can only be written through a server.
         """
         found = self.client.get_experiment_by_name(name) or self._create(name)
         if found.lifecycle_stage == "deleted":
-            raise UserError(
+            raise ExperimentError(
                 f"MLflow experiment {name!r} was deleted: bring it back with 'mlflow experiments restore "
-                f"--experiment-id {found.experiment_id}', or set another tracking.experiment"
+                f"--experiment-id {found.experiment_id}'"
             )
         if self.artifacts is not None and found.artifact_location.startswith("mlflow-artifacts:"):
-            raise UserError(
+            raise ExperimentError(
                 f"MLflow experiment {name!r} was created through an MLflow server, and only through one can its "
-                "artifacts be written: set MLFLOW_TRACKING_URI to the server, or set another tracking.experiment"
+                "artifacts be written: set MLFLOW_TRACKING_URI to the server"
             )
         return str(found.experiment_id)
 
@@ -230,7 +263,7 @@ def _checked_client(uri: str, database: Path) -> MlflowClient:
                 f"{database} was written by another version of MLflow: make a copy of it, then run "
                 f"'mlflow db upgrade {uri}'"
             ) from error
-        raise UserError(f"{database} cannot be opened as MLflow's store: {_one_line(error)}") from error
+        raise UserError(f"{database} cannot be opened as MLflow's store: {reason(error)}") from error
 
 
 def _follow_move(connection: sqlite3.Connection, store: Store, database: Path) -> None:
@@ -285,7 +318,7 @@ def _open_server(uri: str, origin: str, project: Project) -> Store:
         raise UserError(
             f"{origin} = {uri}: the MLflow server does not answer as one should; start it, correct the address, "
             "leave it empty to use the project's own store, or set tracking.offline: true to train without it and "
-            f"deliver later ({_one_line(error)})"
+            f"deliver later ({reason(error)})"
         ) from error
     return Store(uri=uri, client=client, locks=_locks(project), journals=waiting(project), artifacts=None)
 
@@ -293,15 +326,14 @@ def _open_server(uri: str, origin: str, project: Project) -> Store:
 def _open_sql(uri: str, origin: str, project: Project) -> Store:
     locks = _locks(project)
     try:
-        # MLflow itself would try for minutes.
-        sqlalchemy.create_engine(uri).connect().close()
+        _refuse_silent(sqlalchemy.make_url(uri))
         with _only_opener(locks.parent / "mlflow.lock"):
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             client.search_experiments(max_results=1)
     except (ImportError, sqlalchemy.exc.SQLAlchemyError, MlflowException) as error:
         raise UserError(
             f"{origin} = {without_credentials(uri)}: the data base cannot be used; start it, correct the address, or "
-            f"install its driver ({_one_line(error)})"
+            f"install its driver ({reason(error)})"
         ) from error
     return Store(
         uri=uri,
@@ -310,6 +342,22 @@ def _open_sql(uri: str, origin: str, project: Project) -> Store:
         journals=waiting(project),
         artifacts=(project.mlruns.resolve() / "artifacts").as_uri(),
     )
+
+
+def _refuse_silent(url: sqlalchemy.URL) -> None:
+    """Connect once: MLflow itself would try for minutes, and wait for ever for a data base that never answers.
+
+    Raises:
+        ImportError, sqlalchemy.exc.SQLAlchemyError: it cannot be reached.
+    """
+    limit = CONNECT_TIMEOUTS.get(url.get_driver_name())
+    # One that the user has put into the address stays.
+    arguments = {} if limit is None or limit in url.query else {limit: FIRST_ANSWER_SECONDS}
+    engine = sqlalchemy.create_engine(url, connect_args=arguments)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 def all_found(search: Callable[..., PagedList[Found]], *arguments: Any, **options: Any) -> list[Found]:
@@ -326,10 +374,6 @@ def _locks(project: Project) -> Path:
     folder = project.mlruns.resolve() / "running"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _one_line(error: Exception) -> str:
-    return without_credentials(" ".join(str(error).split()))[:300]
 
 
 def _make_current(uri: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,9 @@ class NotFiniteError(Exception):
 class CheckpointFolder:
     """The last few states of one run.
 
-    A checkpoint is one `.npz` file with every variable as a plain array and a JSON text with the run's progress (no
-    pickle), and beside it a file with its SHA-256 sum. The sum is written last: a file without its sum, or with
-    another one, was interrupted or altered and is passed over for the one before.
+    A checkpoint is one `.npz` file with every variable as a plain array and the run's progress as the bytes of a JSON
+    text (no pickle), and beside it a file with its SHA-256 sum. The sum is written last: a file without its sum, or
+    with another one, was interrupted or altered and is passed over for the one before.
 
     Attributes:
         path: the folder; named for a hash of all that shapes the run, so that no run finds another's state.
@@ -42,20 +42,22 @@ class CheckpointFolder:
         self,
         step: int,
         variables: Mapping[str, keras.Variable],
-        progress: Callable[[], dict[str, Any]],
+        progress: Mapping[str, Any],
     ) -> None:
         """Write the state after `step` training steps, then remove the oldest beyond `keep`, and any that is newer.
 
         Args:
-            progress: what is saved beside the variables; asked for once they are known to be finite.
+            progress: what is saved beside the variables.
 
         Raises:
-            NotFiniteError: they are not; nothing is written then.
+            NotFiniteError: the variables are no state to go on from; nothing is written then.
         """
         arrays = {name: _finite_array(name, variable) for name, variable in variables.items()}
         target = self.path / f"step-{step:09d}.npz"
         with replacing(target) as temporary, temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, progress=np.array(json.dumps(progress())), **arrays)
+            # As bytes: NumPy keeps a text in four for each letter, and the record of a long run has many.
+            text = np.frombuffer(json.dumps(progress).encode(), np.uint8)
+            np.savez(file, allow_pickle=False, progress=text, **arrays)
         with replacing(_sum_file(target)) as temporary:
             temporary.write_text(_sum(target))
         # A newer one has been passed over as incomplete, and must not count as one of those that stay.
@@ -79,7 +81,7 @@ class CheckpointFolder:
                 continue
             with np.load(path, allow_pickle=False) as saved:
                 arrays = {name: saved[name] for name in variables}
-                progress = json.loads(str(saved["progress"]))
+                progress = _progress(saved)
             if name := _not_finite(arrays):
                 log.warning("checkpoint %s holds NaN or infinity in %s; trying the one before it", path.name, name)
                 continue
@@ -93,7 +95,7 @@ class CheckpointFolder:
         for path in self._newest_first():
             if _is_intact(path):
                 with np.load(path, allow_pickle=False) as saved:
-                    return json.loads(str(saved["progress"]))
+                    return _progress(saved)
         return None
 
     def steps(self) -> list[int]:
@@ -134,6 +136,10 @@ def _finite_array(name: str, variable: keras.Variable) -> np.ndarray:
 def _not_finite(arrays: Mapping[str, np.ndarray]) -> str | None:
     """The first array with NaN or infinity in it."""
     return next((name for name, array in arrays.items() if not np.isfinite(array).all()), None)
+
+
+def _progress(saved: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return json.loads(saved["progress"].tobytes())
 
 
 def _step_of(path: Path) -> int:

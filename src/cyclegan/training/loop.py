@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, fields
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -235,19 +235,15 @@ class _Windows:
         self._save_to(self.checkpoints)
         self.saved_step, self.last_save = self.progress.step, time.monotonic()
 
-    def _save_good(self, confirmed: Callable[[], None] = lambda: None) -> None:
-        """Save a state to go back to; `confirmed` is called once it is known to be one."""
+    def _save_good(self) -> None:
+        """Save a state to go back to."""
         self.good.forget_from(self.progress.step)
-        self._save_to(self.good, confirmed)
+        self._save_to(self.good)
         self._save()
 
-    def _save_to(self, folder: CheckpointFolder, confirmed: Callable[[], None] = lambda: None) -> None:
-        def progress() -> dict[str, Any]:
-            confirmed()
-            return asdict(self.progress)
-
+    def _save_to(self, folder: CheckpointFolder) -> None:
         with self._not_finite_is_divergence():
-            folder.save(self.progress.step, self.model.state(), progress)
+            folder.save(self.progress.step, self.model.state(), asdict(self.progress))
 
     @contextmanager
     def _not_finite_is_divergence(self) -> Iterator[None]:
@@ -308,18 +304,13 @@ class _Windows:
             if self.plan.selection.best(self.progress.validation) == len(self.progress.validation) - 1:
                 self.model.keep()
         self.progress.untold.append((step, figures))
-
-        def tell() -> None:
-            # With a state to go back to, what came after the one before it may still be gone back on.
-            retries, before = self.plan.on_divergence.retries, self.progress.validation[-2:-1]
-            self._tell(until=(before[0]["step"] if before else 0) if retries else math.inf)
-            for key, image in images.items():
-                self.listener.log_image(step, key, image)
-
-        if self.plan.on_divergence.retries:
-            self._save_good(confirmed=tell)
-        else:
-            tell()
+        # With a state to go back to, what came after the one before it may still be gone back on.
+        retries, before = self.plan.on_divergence.retries, self.progress.validation[-2:-1]
+        self._tell(until=(before[0]["step"] if before else 0) if retries else math.inf)
+        for key, image in images.items():
+            self.listener.log_image(step, key, image)
+        if retries:
+            self._save_good()
 
     def _lower_rate(self) -> None:
         """Set the factor on the learning rate that follows from what has happened so far."""
