@@ -83,9 +83,13 @@ def open_study(
                 "'cyclegan search' on the same data, parameters and code"
             )
         # Optuna itself would take the study whatever its directions and ranges are.
-        study = optuna.create_study(
-            study_name=name, storage=storage, directions=directions, pruner=pruner, load_if_exists=True
-        )
+        if name in known:
+            study = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
+        else:
+            # Another host may create it at this moment.
+            study = optuna.create_study(
+                study_name=name, storage=storage, directions=directions, pruner=pruner, load_if_exists=True
+            )
         if not study.trials and DEFINITION not in study.user_attrs:
             study.set_user_attr(DEFINITION, wanted)
     made = study.user_attrs.get(DEFINITION, {})
