@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from pathlib import Path
 
@@ -40,3 +41,13 @@ def test_a_server_that_stays_away_is_told_in_one_line(
         storage.get_all_studies()
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_never_answers_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed")
+    monkeypatch.setattr("cyclegan.search.storage.CONNECT_SECONDS", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://search@127.0.0.1:{silent.getsockname()[1]}/studies"
+        for given in (url, f"{url}?connect_timeout=3"):
+            with pytest.raises(UserError, match=r"the data base cannot be used; start it, .*timeout"):
+                open_storage(given, tmp_path)

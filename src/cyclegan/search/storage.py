@@ -24,6 +24,10 @@ GRACE_SECONDS = 30
 """A worker on a data base that was silent for so long is dead."""
 SECONDS_AWAY = 300.0
 """How long a data base may be away, as while it is started again, before a search gives up."""
+CONNECT_SECONDS = 10
+"""How long a server may take to answer to a connection."""
+CONNECT_TIMEOUT = ("psycopg", "psycopg2", "pymysql", "mysqldb", "mariadbconnector")
+"""Drivers that know the option `connect_timeout`."""
 CLAIM_SECONDS = 120
 
 AWAY = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
@@ -56,7 +60,7 @@ def open_storage(where: str | None, folder: Path) -> BaseStorage:
             storage = RDBStorage(
                 where,
                 # A connection that was idle through a long trial may have been cut: it is tried before it is used.
-                engine_kwargs={"pool_pre_ping": True},
+                engine_kwargs={"pool_pre_ping": True, "connect_args": _connect_arguments(url)},
                 heartbeat_interval=HEARTBEAT_SECONDS,
                 grace_period=GRACE_SECONDS,
             )
@@ -100,6 +104,12 @@ def claiming(lock: Path) -> Iterator[None]:
         if not free:
             raise UserError(f"{lock} is held by another process for over {CLAIM_SECONDS} seconds: end that process")
         yield
+
+
+def _connect_arguments(url: sqlalchemy.URL) -> dict[str, Any]:
+    """What makes the driver give up on a server that accepts a connection and then says nothing."""
+    takes_it = url.get_dialect().driver in CONNECT_TIMEOUT and "connect_timeout" not in url.query
+    return {"connect_timeout": CONNECT_SECONDS} if takes_it else {}
 
 
 def _connect_patiently(dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
