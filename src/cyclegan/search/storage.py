@@ -15,7 +15,7 @@ import sqlalchemy
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from cyclegan.errors import UserError
+from cyclegan.errors import UserError, database_fault
 from cyclegan.locks import held
 from cyclegan.tracking.credentials import without_credentials
 
@@ -65,6 +65,8 @@ def open_storage(where: str | None, folder: Path) -> BaseStorage:
                 grace_period=GRACE_SECONDS,
             )
     except (ImportError, sqlalchemy.exc.SQLAlchemyError) as error:
+        if fault := database_fault(error):
+            raise UserError(f"search.storage = {where}: {fault}") from error
         raise UserError(
             f"search.storage = {without_credentials(where)}: the data base cannot be used; start it, correct the "
             f"address, or install its driver, for PostgreSQL with pip install psycopg[binary] ({_reason(error)})"
@@ -75,7 +77,7 @@ def open_storage(where: str | None, folder: Path) -> BaseStorage:
 
 @contextmanager
 def needing_storage(where: str | None) -> Iterator[None]:
-    """Turn the errors of a data base that goes away for good into one that says what to do.
+    """Turn the errors of a data base that goes away for good, or refuses its service, into one that says what to do.
 
     Args:
         where: as for `open_storage`.
@@ -86,8 +88,15 @@ def needing_storage(where: str | None) -> Iterator[None]:
     try:
         yield
     except AWAY as error:
+        if where is None:
+            # It speaks of another data base.
+            raise
+        if fault := database_fault(error):
+            raise UserError(
+                f"search.storage = {where}: {fault}. Mend that and run the same command again to go on"
+            ) from error
         raise UserError(
-            f"search.storage = {without_credentials(str(where))}: the data base went away ({_reason(error)}); start it "
+            f"search.storage = {without_credentials(where)}: the data base went away ({_reason(error)}); start it "
             "and run the same command again to go on"
         ) from error
 
@@ -128,4 +137,7 @@ def _connect_patiently(dialect: Any, _record: Any, arguments: Any, options: Any)
 
 
 def _reason(error: Exception) -> str:
-    return without_credentials(" ".join(str(error.__cause__ or error).split()))[:300]
+    """The driver's own words, without SQLAlchemy's."""
+    cause = error.__cause__ or error
+    told = cause.orig if isinstance(cause, sqlalchemy.exc.DBAPIError) and cause.orig is not None else cause
+    return without_credentials(" ".join(str(told).split()))[:300]
