@@ -39,6 +39,7 @@ from cyclegan.digests import run_key
 from cyclegan.errors import UserError
 from cyclegan.params import Params
 from cyclegan.project import Project
+from cyclegan.search.processes import wait_or_kill
 from cyclegan.search.shared import PARENT, SharedSearch, log_file, objective_values
 from cyclegan.search.space import overlay
 from cyclegan.search.study import REASON, SLOT, Phase, definition, living
@@ -255,13 +256,8 @@ def _process(
     try:
         yield process
     finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(SECONDS_TO_END)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        process.terminate()
+        wait_or_kill([process], SECONDS_TO_END)
         for pipe in (process.stdin, process.stdout):
             with suppress(OSError):
                 assert pipe is not None
