@@ -35,6 +35,7 @@ from cyclegan.tracking.runs import TrackedRun
 from cyclegan.tracking.store import open_store
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.device import prepare_device
+from cyclegan.training.progress import Progress, Row
 
 SECONDS_FOR_ANOTHER = 60.0
 """An earlier attempt whose worker was killed may still be writing its checkpoint."""
@@ -209,10 +210,15 @@ def _refuse_changes(project: Project, params: Params, digest: str, request: Mapp
         )
 
 
+def told_before(progress: Progress) -> list[Row]:
+    """The evaluations that earlier attempts have told of; the training itself tells those that it still holds back."""
+    untold = {step for step, row in progress.untold if measured(row)}
+    return [row for row in progress.validation if row["step"] not in untold]
+
+
 def _train(session: Session, tracked: TrackedRun, telling: Telling) -> None:
     try:
-        # What an earlier attempt has measured, which this one does not measure again.
-        for row in session.progress.validation:
+        for row in told_before(session.progress):
             telling.tell(measured(row))
         session.train(tracked.id, telling)
         telling.say({"result": measured(session.kept_row)})
