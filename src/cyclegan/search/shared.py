@@ -188,4 +188,13 @@ def _pruner(name: str) -> optuna.pruners.BasePruner:
 
 def log_file(folder: Path, slot: str, *, final: bool) -> Path:
     """Where a trial's output goes."""
-    return folder / f"{'final' if final else 'trial'}-{slot}.log"
+    return folder / f"{_named(slot, final)}.log"
+
+
+def work_folder(folder: Path, slot: str, *, final: bool) -> Path:
+    """Where a trial keeps what its next attempt goes on with."""
+    return folder / _named(slot, final)
+
+
+def _named(slot: str, final: bool) -> str:
+    return f"{'final' if final else 'trial'}-{slot}"

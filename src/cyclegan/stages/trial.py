@@ -22,7 +22,7 @@ from cyclegan.errors import UserError, system_fault
 from cyclegan.locks import held
 from cyclegan.params import Params, load
 from cyclegan.project import Project
-from cyclegan.search.shared import study_name
+from cyclegan.search.shared import study_name, work_folder
 from cyclegan.search.space import variant
 from cyclegan.search.study import definition
 from cyclegan.stages.features import feature_network
@@ -163,7 +163,7 @@ def _run(project: Project, request: Mapping[str, Any], answers: Answers, told: I
     device = prepare_device(params.train.seed, params.train.deterministic)
     store = open_store(project, params.tracking)
     kind = "final" if request["final"] else "trial"
-    work = Path(request["folder"]) / f"{kind}-{request['slot']}"
+    work = work_folder(Path(request["folder"]), request["slot"], final=request["final"])
     checkpoints = CheckpointFolder(work, keep=1)
     work.mkdir(parents=True, exist_ok=True)
     with held(work / "lock", wait=SECONDS_FOR_ANOTHER) as free:
