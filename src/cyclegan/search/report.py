@@ -208,7 +208,7 @@ def _page(result: Result, search: SharedSearch) -> str:
         objectives=objectives,
         dimensions=[dimension.name for dimension in search.space],
         rows=[
-            row | {"label": names.get(row["slot"], ""), "best": row["slot"] in front}
+            {"cells": row, "label": names.get(row["slot"], ""), "best": row["slot"] in front}
             for row in table.replace({np.nan: None}).to_dict("records")
         ],
     )
