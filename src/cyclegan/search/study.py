@@ -261,6 +261,11 @@ def has_ended(trial: FrozenTrial) -> bool:
     return trial.state in ENDED or (trial.state == TrialState.FAIL and REASON in trial.user_attrs)
 
 
+def reason_of(trial: FrozenTrial) -> str:
+    """Why a slot failed, by the attempt that counts."""
+    return str(trial.user_attrs.get(REASON, "its worker died each time"))
+
+
 def _tries(trials: Sequence[FrozenTrial]) -> int:
     """How many attempts of a slot count against ATTEMPTS: who interrupts a search takes no try from a trial."""
     return sum(1 for trial in trials if GIVEN_BACK not in trial.user_attrs)

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from cyclegan.errors import UserError
 from cyclegan.search.processes import wait_or_kill
 from cyclegan.search.shared import SharedSearch
-from cyclegan.search.study import REASON, Phase
+from cyclegan.search.study import Phase, reason_of
 
 POLL_SECONDS = 0.5
 SECONDS_TO_END = 30.0
@@ -102,7 +102,7 @@ def outcome(trial: FrozenTrial) -> str:
         return f"{values} with {setting}"
     if trial.state == TrialState.PRUNED:
         return f"pruned, {setting}"
-    return f"failed, {setting}: {trial.user_attrs.get(REASON, 'its worker died each time')}"
+    return f"failed, {setting}: {reason_of(trial)}"
 
 
 def _short(value: object) -> str:
