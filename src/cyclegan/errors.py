@@ -69,9 +69,12 @@ def system_fault(error: BaseException) -> str | None:
     return None
 
 
-def database_fault(error: sqlite3.Error) -> str | None:
-    """What the system refused SQLite, and the remedy; None for an error of another kind."""
-    return next((meaning for words, meaning in DATABASE_FAULTS.items() if str(error).startswith(words)), None)
+def database_fault(error: BaseException) -> str | None:
+    """What the system refused SQLite, if that lies at the bottom of an exception, and the remedy; else None."""
+    told = [str(cause) for cause in _chain(error) if isinstance(cause, sqlite3.Error)]
+    return next(
+        (fault for words, fault in DATABASE_FAULTS.items() if any(text.startswith(words) for text in told)), None
+    )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

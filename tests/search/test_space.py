@@ -29,6 +29,10 @@ def of_resnet(space: dict[str, Any], **changes: Any) -> Params:
     return params(space, **{**RESNET, **changes})
 
 
+def named(objective: str) -> dict[str, Any]:
+    return {"search__objectives": [GOOD["search"]["objectives"][0] | {"name": objective}]}
+
+
 def problem(chosen: Params) -> str:
     with pytest.raises(UserError) as caught:
         dimensions(chosen)
@@ -118,6 +122,13 @@ def test_fidelity_replaces_keys_of_cheap_trials_only() -> None:
             "search.space.identity is one value for train.loss_weights.identity.AtoB = 1.0, "
             "train.loss_weights.identity.BtoA = 2.0; make them equal or set search.space.per_direction: true",
         ),
+        (
+            {"cycle": LOG},
+            named("cycle"),
+            "search.objectives: the name 'cycle' is taken by another column of",
+        ),
+        ({"cycle": LOG, "per_direction": True}, named("cycle_B"), "search.objectives: the name 'cycle_B' is taken"),
+        ({"cycle": LOG}, named("state"), "search.objectives: the name 'state' is taken"),
         (
             {"cycle": LOG},
             {"search__fidelity__crop_size": 8},

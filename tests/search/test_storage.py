@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import socket
+import sqlite3
 import threading
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
+import optuna
 import pytest
 
-from cyclegan.errors import UserError
-from cyclegan.search.storage import needing_storage, open_storage
+from cyclegan.errors import UserError, system_fault
+from cyclegan.search.storage import AWAY, needing_storage, open_storage
 from postgresql import PostgreSQL
 
 
@@ -40,3 +45,36 @@ def test_a_server_that_stays_away_is_told_in_one_line(
         storage.get_all_studies()
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_never_answers_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed")
+    monkeypatch.setattr("cyclegan.search.storage.CONNECT_SECONDS", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://search@127.0.0.1:{silent.getsockname()[1]}/studies"
+        for given in (url, f"{url}?connect_timeout=3"):
+            with pytest.raises(UserError, match=r"the data base cannot be used; start it, .*timeout"):
+                open_storage(given, tmp_path)
+
+
+def test_a_file_that_refuses_its_service_is_told_apart_from_mlflows(tmp_path: Path) -> None:
+    file = tmp_path / "studies.db"
+    url = f"sqlite:///{file}"
+    study = optuna.create_study(storage=open_storage(url, tmp_path))
+
+    def told(needs_it: Callable[[], object]) -> str:
+        with pytest.raises(UserError) as caught, needing_storage(url):
+            needs_it()
+        return str(caught.value)
+
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        locked = f"search.storage = {url}: locked by another process; end that one, or wait for it"
+        assert told(lambda: open_storage(url, tmp_path)) == locked
+        assert told(study.get_trials) == f"{locked}. Mend that and run the same command again to go on"
+        # A journal needs no data base.
+        with pytest.raises(AWAY) as caught, needing_storage(None):
+            study.get_trials()
+    assert system_fault(caught.value) == "MLflow's store: locked by another process; end that one, or wait for it"
+    file.write_bytes(b"no data base, but something else" * 100)
+    assert "the data base went away (file is not a database); start it" in told(study.get_trials)

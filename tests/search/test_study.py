@@ -19,9 +19,10 @@ from optuna.trial import Trial, TrialState
 from cyclegan.errors import UserError
 from cyclegan.overlay import nested, overlaid
 from cyclegan.params import Search, read, validate
-from cyclegan.search.storage import open_storage
+from cyclegan.search.storage import AWAY, open_storage
 from cyclegan.search.study import ATTEMPTS, OWNER, REASON, SLOT, Phase, Slot, living, open_study
 from cyclegan.search.worker import threads_for
+from postgresql import PostgreSQL
 
 GOOD = read(Path(__file__).parents[2] / "params.yaml")
 SLOTS = [Slot("0", {"x": 0.5}, prunable=False), Slot("1"), Slot("2"), Slot("3")]
@@ -111,6 +112,39 @@ def test_interruptions_and_faults_of_the_surroundings_never_give_a_slot_up(
         assert finish(phase, claimed(phase, owner)) == 0.5
         assert phase.counted()["0"].state == TrialState.COMPLETE
         assert len(phase.attempts()["0"]) == ATTEMPTS + 2
+
+
+@pytest.mark.parametrize("stop", [None, SystemExit(143)])
+def test_a_data_base_that_stays_away_never_gives_a_slot_up(
+    tmp_path: Path, postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch, stop: BaseException | None
+) -> None:
+    """Neither by itself, nor when the worker is told to end meanwhile."""
+    monkeypatch.setattr("cyclegan.search.storage.SECONDS_AWAY", 0.5)
+
+    def make() -> Phase:
+        storage = open_storage(postgresql.url, tmp_path / ".search")
+        study = open_study(storage, "s", search(), tmp_path / "claims", create=True, pruner=optuna.pruners.NopPruner())
+        return Phase(study, SLOTS, 0, tmp_path / "claims")
+
+    def going_on(trial: Trial) -> None:
+        if stop is not None:
+            raise stop
+        trial.set_user_attr("figures", {})
+
+    with living(tmp_path / "workers") as owner:
+        for number in range(ATTEMPTS + 1):
+            postgresql.start()
+            phase = make()
+            # At once: nobody waits until its heartbeats are too old.
+            trial = claimed(phase, owner)
+            assert (trial.number, trial.user_attrs[SLOT]) == (number, "0")
+            postgresql.stop()
+            with pytest.raises((SystemExit, *AWAY)), phase.working(trial):
+                going_on(trial)
+        postgresql.start()
+        assert finish(phase, claimed(make(), owner)) == 0.5
+        assert make().counted()["0"].state == TrialState.COMPLETE
+    assert not list(tmp_path.glob("*.given-back"))
 
 
 def test_a_failure_with_a_reason_is_an_end(make_phase: MakePhase, tmp_path: Path) -> None:

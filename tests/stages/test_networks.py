@@ -21,11 +21,11 @@ from cyclegan.data.pipeline import ResidentBatches
 from cyclegan.data.split import split
 from cyclegan.digests import TRAINING_CODE
 from cyclegan.evaluation.features import FeatureNetwork
-from cyclegan.params import Params, flatten, read, validate
+from cyclegan.params import SHAPE_NOTHING, Params, flatten, read, validate
 from cyclegan.project import Project
 from cyclegan.stages.networks import build_cyclegan, compile_cyclegan
 from cyclegan.stages.session import batches, training_plan, training_size
-from cyclegan.stages.train import SHAPE_NOTHING, shapes_the_run
+from cyclegan.stages.train import shapes_the_run
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = read(ROOT / "params.yaml")

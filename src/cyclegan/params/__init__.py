@@ -10,11 +10,12 @@ from cyclegan.params.data import FOLDER_A, FOLDER_B, Data
 from cyclegan.params.reading import flatten, load, read, validate
 from cyclegan.params.search import Objective, Range, Search
 from cyclegan.params.section import Size
-from cyclegan.params.whole import Params, Tracking
+from cyclegan.params.whole import SHAPE_NOTHING, Params, Tracking
 
 __all__ = [
     "FOLDER_A",
     "FOLDER_B",
+    "SHAPE_NOTHING",
     "Data",
     "Objective",
     "Params",

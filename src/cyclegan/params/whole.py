@@ -20,6 +20,8 @@ from cyclegan.params.train import Train
 
 FEATURES = "data/features/efficientnet-lite0.npz"
 """The feature network that comes with the project."""
+SHAPE_NOTHING = ("checkpoint_every", "keep_checkpoints", "sample_images")
+"""Keys of section `train` that change no weight, hence no trial's value."""
 
 
 class Evaluate(Section):
@@ -117,6 +119,11 @@ class Params(Section):
                 name = "data.load_size" if crop == "whole" else "train.crop_size"
                 raise impossible(f"{name} {list(self.training_size)}{reason}")
         return self
+
+    @property
+    def shaping(self) -> dict[str, Any]:
+        """The parameters on which trained weights depend, beside those that shape the data."""
+        return {"model": self.model.model_dump(), "train": self.train.model_dump(exclude=set(SHAPE_NOTHING))}
 
     @property
     def training_size(self) -> Size | None:

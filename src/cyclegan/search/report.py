@@ -22,7 +22,7 @@ from cyclegan.overlay import ORIGIN
 from cyclegan.pages import page_template
 from cyclegan.search.shared import BAR, PAPER, SharedSearch, costs_of, pareto_front
 from cyclegan.search.space import overlay
-from cyclegan.search.study import REASON
+from cyclegan.search.study import reason_of
 from cyclegan.search.verdict import Verdict, decide
 
 
@@ -107,7 +107,7 @@ def _row(phase: str, name: str, trial: FrozenTrial, attempts: int, search: Share
         "slot": name,
         "state": trial.state.name.lower(),
         "attempts": attempts,
-        "reason": attributes.get(REASON, "its worker died each time" if trial.state == TrialState.FAIL else None),
+        "reason": reason_of(trial) if trial.state == TrialState.FAIL else None,
         "seed": attributes.get("seed"),
         "seconds": attributes.get("seconds"),
         "run_id": attributes.get("run_id"),
@@ -208,7 +208,7 @@ def _page(result: Result, search: SharedSearch) -> str:
         objectives=objectives,
         dimensions=[dimension.name for dimension in search.space],
         rows=[
-            row | {"label": names.get(row["slot"], ""), "best": row["slot"] in front}
+            {"cells": row, "label": names.get(row["slot"], ""), "best": row["slot"] in front}
             for row in table.replace({np.nan: None}).to_dict("records")
         ],
     )

@@ -49,6 +49,7 @@ class SharedSearch:
         pruner = _pruner(self.options.pruner)
         study = open_study(self._storage, self.name, self.options, self._claims, create=create, pruner=pruner)
         self.trials = Phase(study, self._slots(), self.options.seed, self._claims)
+        self._finals: Phase | None = None
 
     @property
     def tries_paper(self) -> bool:
@@ -64,6 +65,11 @@ class SharedSearch:
 
     def finals(self) -> Phase:
         """The finalists and the bar, each trained again with other seeds; once the trials are done."""
+        if self._finals is None:
+            self._finals = self._open_finals()
+        return self._finals
+
+    def _open_finals(self) -> Phase:
         name, pruner = f"{self.name}-finals", optuna.pruners.NopPruner()
         study = open_study(self._storage, name, self.options, self._claims, create=True, pruner=pruner)
         finalists = self.finalists()
@@ -182,4 +188,13 @@ def _pruner(name: str) -> optuna.pruners.BasePruner:
 
 def log_file(folder: Path, slot: str, *, final: bool) -> Path:
     """Where a trial's output goes."""
-    return folder / f"{'final' if final else 'trial'}-{slot}.log"
+    return folder / f"{_named(slot, final)}.log"
+
+
+def work_folder(folder: Path, slot: str, *, final: bool) -> Path:
+    """Where a trial keeps what its next attempt goes on with."""
+    return folder / _named(slot, final)
+
+
+def _named(slot: str, final: bool) -> str:
+    return f"{'final' if final else 'trial'}-{slot}"

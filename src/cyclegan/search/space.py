@@ -18,6 +18,7 @@ from optuna.trial import Trial
 from cyclegan.errors import UserError
 from cyclegan.overlay import nested, overlaid
 from cyclegan.params import Params, Range, flatten, validate
+from cyclegan.search.nothing import COLUMNS
 
 Setting = dict[str, Any]
 """The value of each dimension: `{"cycle": 3.2, "identity": 0.7}`."""
@@ -68,7 +69,8 @@ def dimensions(params: Params) -> list[Dimension]:
 
     Raises:
         UserError: nothing, or something that has no effect with these parameters, or a combination that is
-            impossible, or the space leaves out the values that params.yaml has now.
+            impossible, or the space leaves out the values that params.yaml has now, or an objective has the name of
+            another column of the report.
     """
     space = params.search.space
     found: list[Dimension] = []
@@ -104,6 +106,7 @@ def dimensions(params: Params) -> list[Dimension]:
         raise UserError("search.space: every key is null, so that there is nothing to search; give one a range")
     if space.per_direction and not any(dimension.kind in ("cycle", *TERMS) for dimension in found):
         raise UserError("search.space.per_direction has no effect without cycle, identity or adversarial; set it false")
+    _refuse_taken_names(params, found)
     _refuse_impossible(params, found)
     current(params, found)
     return found
@@ -174,6 +177,17 @@ def cheaper(params: Params) -> dict[str, Any]:
     sections = {"base_filters": "model", "discriminator_filters": "model"}
     chosen = params.search.fidelity.model_dump(exclude_none=True)
     return {f"{sections.get(key, 'train')}.{key}": value for key, value in chosen.items()}
+
+
+def _refuse_taken_names(params: Params, space: list[Dimension]) -> None:
+    """Check that each objective has a column of `trials.csv` of its own."""
+    taken = {*COLUMNS, *(dimension.name for dimension in space)}
+    for objective in params.search.objectives:
+        if objective.name in taken:
+            raise UserError(
+                f"search.objectives: the name {objective.name!r} is taken by another column of trials.csv "
+                f"({', '.join(sorted(taken))}); give the objective another one"
+            )
 
 
 def _refuse_impossible(params: Params, space: list[Dimension]) -> None:

@@ -15,7 +15,7 @@ import sqlalchemy
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from cyclegan.errors import UserError
+from cyclegan.errors import UserError, database_fault
 from cyclegan.locks import held
 from cyclegan.tracking.credentials import without_credentials
 
@@ -24,6 +24,10 @@ GRACE_SECONDS = 30
 """A worker on a data base that was silent for so long is dead."""
 SECONDS_AWAY = 300.0
 """How long a data base may be away, as while it is started again, before a search gives up."""
+CONNECT_SECONDS = 10
+"""How long a server may take to answer to a connection."""
+CONNECT_TIMEOUT = ("psycopg", "psycopg2", "pymysql", "mysqldb", "mariadbconnector")
+"""Drivers that know the option `connect_timeout`."""
 CLAIM_SECONDS = 120
 
 AWAY = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
@@ -56,11 +60,13 @@ def open_storage(where: str | None, folder: Path) -> BaseStorage:
             storage = RDBStorage(
                 where,
                 # A connection that was idle through a long trial may have been cut: it is tried before it is used.
-                engine_kwargs={"pool_pre_ping": True},
+                engine_kwargs={"pool_pre_ping": True, "connect_args": _connect_arguments(url)},
                 heartbeat_interval=HEARTBEAT_SECONDS,
                 grace_period=GRACE_SECONDS,
             )
     except (ImportError, sqlalchemy.exc.SQLAlchemyError) as error:
+        if fault := database_fault(error):
+            raise UserError(f"search.storage = {where}: {fault}") from error
         raise UserError(
             f"search.storage = {without_credentials(where)}: the data base cannot be used; start it, correct the "
             f"address, or install its driver, for PostgreSQL with pip install psycopg[binary] ({_reason(error)})"
@@ -71,7 +77,7 @@ def open_storage(where: str | None, folder: Path) -> BaseStorage:
 
 @contextmanager
 def needing_storage(where: str | None) -> Iterator[None]:
-    """Turn the errors of a data base that goes away for good into one that says what to do.
+    """Turn the errors of a data base that goes away for good, or refuses its service, into one that says what to do.
 
     Args:
         where: as for `open_storage`.
@@ -82,8 +88,15 @@ def needing_storage(where: str | None) -> Iterator[None]:
     try:
         yield
     except AWAY as error:
+        if where is None:
+            # It speaks of another data base.
+            raise
+        if fault := database_fault(error):
+            raise UserError(
+                f"search.storage = {where}: {fault}. Mend that and run the same command again to go on"
+            ) from error
         raise UserError(
-            f"search.storage = {without_credentials(str(where))}: the data base went away ({_reason(error)}); start it "
+            f"search.storage = {without_credentials(where)}: the data base went away ({_reason(error)}); start it "
             "and run the same command again to go on"
         ) from error
 
@@ -102,6 +115,12 @@ def claiming(lock: Path) -> Iterator[None]:
         yield
 
 
+def _connect_arguments(url: sqlalchemy.URL) -> dict[str, Any]:
+    """What makes the driver give up on a server that accepts a connection and then says nothing."""
+    takes_it = url.get_dialect().driver in CONNECT_TIMEOUT and "connect_timeout" not in url.query
+    return {"connect_timeout": CONNECT_SECONDS} if takes_it else {}
+
+
 def _connect_patiently(dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
     """In place of SQLAlchemy's own way to connect: try again until SECONDS_AWAY have passed."""
     until, told = time.monotonic() + SECONDS_AWAY, False
@@ -118,4 +137,7 @@ def _connect_patiently(dialect: Any, _record: Any, arguments: Any, options: Any)
 
 
 def _reason(error: Exception) -> str:
-    return without_credentials(" ".join(str(error.__cause__ or error).split()))[:300]
+    """The driver's own words, without SQLAlchemy's."""
+    cause = error.__cause__ or error
+    told = cause.orig if isinstance(cause, sqlalchemy.exc.DBAPIError) and cause.orig is not None else cause
+    return without_credentials(" ".join(str(told).split()))[:300]

@@ -83,9 +83,13 @@ def open_study(
                 "'cyclegan search' on the same data, parameters and code"
             )
         # Optuna itself would take the study whatever its directions and ranges are.
-        study = optuna.create_study(
-            study_name=name, storage=storage, directions=directions, pruner=pruner, load_if_exists=True
-        )
+        if name in known:
+            study = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
+        else:
+            # Another host may create it at this moment.
+            study = optuna.create_study(
+                study_name=name, storage=storage, directions=directions, pruner=pruner, load_if_exists=True
+            )
         if not study.trials and DEFINITION not in study.user_attrs:
             study.set_user_attr(DEFINITION, wanted)
     made = study.user_attrs.get(DEFINITION, {})
@@ -188,16 +192,32 @@ class Phase:
         try:
             yield
         except BaseException as error:
-            # Without a reason it has not ended and is queued again.
-            with suppress(Exception):
-                if isinstance(error, KeyboardInterrupt | SystemExit | UserError) or system_fault(error) is not None:
-                    trial.set_user_attr(GIVEN_BACK, True)
-                self.study.tell(trial, state=TrialState.FAIL)
+            stopped = (KeyboardInterrupt, SystemExit, UserError, *AWAY)
+            given_back = isinstance(error, stopped) or system_fault(error) is not None
+            # First where no data base is needed: that may be what is away.
+            if given_back:
+                with suppress(OSError):
+                    self._note(trial.number).touch()
+            if not isinstance(error, AWAY):
+                with suppress(Exception):
+                    self._fail(trial.number, trial._trial_id, given_back)
             raise
         finally:
             stop.set()
             if thread is not None:
-                thread.join()
+                # Not to its end: it may be waiting for a data base that is away.
+                thread.join(HEARTBEAT_SECONDS)
+
+    def _note(self, number: int) -> Path:
+        """The file that says on this host that a trial is given back, until the study says so."""
+        return self._lock.parent / f"{self.study.study_name}-{number}.given-back"
+
+    def _fail(self, number: int, trial_id: int, given_back: bool) -> None:
+        """End an attempt without a reason: its slot has not ended and is queued again."""
+        if given_back:
+            self.study._storage.set_trial_user_attr(trial_id, GIVEN_BACK, True)
+        self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+        self._note(number).unlink(missing_ok=True)
 
     def _is_surplus(self, trial: Trial) -> bool:
         name = trial.user_attrs.get(SLOT)
@@ -224,20 +244,26 @@ class Phase:
     def _fail_lost(self) -> None:
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             owner = trial.user_attrs.get(OWNER)
+            given_back = self._note(trial.number).exists()
             if isinstance(self.study._storage, BaseHeartbeat):
                 # Its owner may live on another host: only its heartbeat tells. One that died before the first has none.
                 started = trial.datetime_start or datetime.now()
                 lost = owner is None and datetime.now() - started > timedelta(seconds=GRACE_SECONDS)
             else:
                 lost = owner is None or not _is_held(Path(owner))
-            if lost:
-                self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            if lost or given_back:
+                self._fail(trial.number, trial._trial_id, given_back)
         fail_stale_trials(self.study)
 
 
 def has_ended(trial: FrozenTrial) -> bool:
     """Whether an attempt came to an end by itself, well or not; one that was lost with its worker has not."""
     return trial.state in ENDED or (trial.state == TrialState.FAIL and REASON in trial.user_attrs)
+
+
+def reason_of(trial: FrozenTrial) -> str:
+    """Why a slot failed, by the attempt that counts."""
+    return str(trial.user_attrs.get(REASON, "its worker died each time"))
 
 
 def _tries(trials: Sequence[FrozenTrial]) -> int:

@@ -12,8 +12,9 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from cyclegan.errors import UserError
+from cyclegan.search.processes import wait_or_kill
 from cyclegan.search.shared import SharedSearch
-from cyclegan.search.study import REASON, Phase
+from cyclegan.search.study import Phase, reason_of
 
 POLL_SECONDS = 0.5
 SECONDS_TO_END = 30.0
@@ -60,8 +61,7 @@ def supervise(search: SharedSearch, count: int, arguments: Sequence[str], root: 
         _tell("trial", search.trials, told)
         _tell("final", search.finals(), told)
     finally:
-        for worker in workers:
-            _end(worker)
+        end(workers)
 
 
 def _start(command: list[str], root: Path) -> subprocess.Popen[bytes]:
@@ -76,15 +76,12 @@ def _signal_that_ended(code: int) -> str | None:
     return signal.Signals(number).name if code < 0 or number in (signal.SIGTERM, signal.SIGHUP) else None
 
 
-def _end(worker: subprocess.Popen[bytes]) -> None:
-    if worker.stdin is not None:
+def end(workers: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Have all workers end at once, and wait for them: whoever ends this process leaves it little time."""
+    for worker in workers:
+        assert worker.stdin is not None
         worker.stdin.close()
-    if worker.poll() is None:
-        try:
-            worker.wait(SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            worker.kill()
-            worker.wait()
+    wait_or_kill(workers, SECONDS_TO_END)
 
 
 def _tell(kind: str, phase: Phase, told: set[tuple[str, str]]) -> None:
@@ -105,7 +102,7 @@ def outcome(trial: FrozenTrial) -> str:
         return f"{values} with {setting}"
     if trial.state == TrialState.PRUNED:
         return f"pruned, {setting}"
-    return f"failed, {setting}: {trial.user_attrs.get(REASON, 'its worker died each time')}"
+    return f"failed, {setting}: {reason_of(trial)}"
 
 
 def _short(value: object) -> str:

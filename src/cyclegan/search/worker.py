@@ -39,7 +39,8 @@ from cyclegan.digests import run_key
 from cyclegan.errors import UserError
 from cyclegan.params import Params
 from cyclegan.project import Project
-from cyclegan.search.shared import PARENT, SharedSearch, log_file, objective_values
+from cyclegan.search.processes import wait_or_kill
+from cyclegan.search.shared import PARENT, SharedSearch, log_file, objective_values, work_folder
 from cyclegan.search.space import overlay
 from cyclegan.search.study import REASON, SLOT, Phase, definition, living
 from cyclegan.signals import signals_raise
@@ -179,6 +180,8 @@ def _run_trial(
     if outcome.reason is not None:
         trial.set_user_attr(REASON, outcome.reason)
         phase.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        # Nobody will go on with it.
+        shutil.rmtree(work_folder(search.folder, name, final=final), ignore_errors=True)
     elif outcome.pruned:
         phase.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
     else:
@@ -255,13 +258,8 @@ def _process(
     try:
         yield process
     finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(SECONDS_TO_END)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        process.terminate()
+        wait_or_kill([process], SECONDS_TO_END)
         for pipe in (process.stdin, process.stdout):
             with suppress(OSError):
                 assert pipe is not None

@@ -14,8 +14,6 @@ from cyclegan.project import Project
 if TYPE_CHECKING:
     from cyclegan.data.dataset import PackedDataset
 
-SHAPE_NOTHING = ("checkpoint_every", "keep_checkpoints", "sample_images")
-"""Keys of section `train` that change no trial's value."""
 CODE = (*TRAINING_CODE, "stages/trial.py")
 """What a trial's value depends on."""
 
@@ -147,8 +145,7 @@ def study_key(project: Project, params: Params, data: str) -> str:
     return run_key(
         {
             "data": data,
-            "model": params.model.model_dump(),
-            "train": params.train.model_dump(exclude=set(SHAPE_NOTHING)),
+            **params.shaping,
             # By whose figures trials are compared, or their generators chosen.
             "features": [features, params.evaluate.features_size],
             "code": code_digest(*(package / part for part in CODE)),

@@ -43,9 +43,6 @@ from cyclegan.training.device import prepare_device
 from cyclegan.training.lock import only_trainer
 from cyclegan.training.relatives import remember, shorter_finished
 
-SHAPE_NOTHING = ("checkpoint_every", "keep_checkpoints", "sample_images")
-"""Keys of section `train` that change no weight."""
-
 
 def run(project: Project) -> None:
     """Train, or go on training; write `models/*.keras` and `reports/train/`."""
@@ -126,8 +123,7 @@ def shapes_the_run(params: Params, digest: str, features: FeatureNetwork) -> dic
     package = Path(cyclegan.__file__).parent
     return {
         "data": digest,
-        "model": params.model.model_dump(),
-        "train": params.train.model_dump(exclude=set(SHAPE_NOTHING)),
+        **params.shaping,
         # By whose figures the generators are chosen.
         "features": [features.name, features.sha256],
         "code": {part: code_digest(package / part) for part in TRAINING_CODE},

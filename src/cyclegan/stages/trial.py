@@ -22,7 +22,7 @@ from cyclegan.errors import UserError, system_fault
 from cyclegan.locks import held
 from cyclegan.params import Params, load
 from cyclegan.project import Project
-from cyclegan.search.shared import study_name
+from cyclegan.search.shared import study_name, work_folder
 from cyclegan.search.space import variant
 from cyclegan.search.study import definition
 from cyclegan.stages.features import feature_network
@@ -35,6 +35,7 @@ from cyclegan.tracking.runs import TrackedRun
 from cyclegan.tracking.store import open_store
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.device import prepare_device
+from cyclegan.training.progress import Progress, Row
 
 SECONDS_FOR_ANOTHER = 60.0
 """An earlier attempt whose worker was killed may still be writing its checkpoint."""
@@ -162,7 +163,7 @@ def _run(project: Project, request: Mapping[str, Any], answers: Answers, told: I
     device = prepare_device(params.train.seed, params.train.deterministic)
     store = open_store(project, params.tracking)
     kind = "final" if request["final"] else "trial"
-    work = Path(request["folder"]) / f"{kind}-{request['slot']}"
+    work = work_folder(Path(request["folder"]), request["slot"], final=request["final"])
     checkpoints = CheckpointFolder(work, keep=1)
     work.mkdir(parents=True, exist_ok=True)
     with held(work / "lock", wait=SECONDS_FOR_ANOTHER) as free:
@@ -209,10 +210,15 @@ def _refuse_changes(project: Project, params: Params, digest: str, request: Mapp
         )
 
 
+def told_before(progress: Progress) -> list[Row]:
+    """The evaluations that earlier attempts have told of; the training itself tells those that it still holds back."""
+    untold = {step for step, row in progress.untold if measured(row)}
+    return [row for row in progress.validation if row["step"] not in untold]
+
+
 def _train(session: Session, tracked: TrackedRun, telling: Telling) -> None:
     try:
-        # What an earlier attempt has measured, which this one does not measure again.
-        for row in session.progress.validation:
+        for row in told_before(session.progress):
             telling.tell(measured(row))
         session.train(tracked.id, telling)
         telling.say({"result": measured(session.kept_row)})

@@ -1,0 +1,43 @@
+"""How a search ends its workers; `tests/pipeline/test_search.py` ends real ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cyclegan.search.supervisor import end
+
+WORKER = "import sys, time; print(flush=True); sys.stdin.read(); time.sleep(float(sys.argv[1])); sys.exit(7)"
+
+
+def workers(*seconds_to_save: float) -> list[subprocess.Popen[bytes]]:
+    """That live until they are asked to end, and need some seconds for it."""
+    started = [
+        subprocess.Popen([sys.executable, "-c", WORKER, str(seconds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for seconds in seconds_to_save
+    ]
+    for worker in started:
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        worker.stdout.close()
+    return started
+
+
+def test_all_workers_save_at_the_same_time() -> None:
+    running = workers(2, 2, 2)
+    began = time.monotonic()
+    end(running)
+    assert time.monotonic() - began < 4
+    assert [worker.returncode for worker in running] == [7, 7, 7]
+
+
+def test_only_those_that_do_not_end_are_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cyclegan.search.supervisor.SECONDS_TO_END", 2)
+    running = workers(60, 0.1, 60)
+    began = time.monotonic()
+    end(running)
+    assert time.monotonic() - began < 10
+    assert [worker.returncode for worker in running] == [-9, 7, -9]
