@@ -1326,7 +1326,7 @@ CASES = {
     "translate a folder without pictures": Case(
         "translate models/generator_AtoB.keras presets -o out",
         trained,
-        "presets holds no pictures (.bmp, .gif, .jpeg, .jpg, .png, .tif, .tiff, .webp)",
+        f"presets holds no picture ({ENDINGS}); 4 files passed over for having no picture's ending: .yaml",
     ),
     "translate an empty picture": Case(
         "translate models/generator_AtoB.keras x.png -o out",
@@ -1349,7 +1349,7 @@ CASES = {
     "translate over a file": Case(
         "translate models/generator_AtoB.keras a/0.png -o out",
         both(trained, put("out/0.png", "mine")),
-        "out/0.png exists already: choose another output folder or allow overwriting",
+        "out/0.png exists already: choose another output folder, or replace files with --overwrite",
     ),
     "translate over its input": Case(
         "translate models/generator_AtoB.keras a/0.png -o a --overwrite",

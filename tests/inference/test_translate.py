@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import keras
@@ -259,6 +260,88 @@ def test_files_that_cannot_be_translated_are_named(generator: keras.Model, tmp_p
     spectral = build_generator(5, 5, base_filters=4, blocks=0)
     with pytest.raises(UserError, match=r"a\.png has 3 channels, not 5"):
         translate_files(Translator(spectral), [tmp_path / "a.png"], tmp_path / "out")
+
+
+@pytest.fixture
+def model(generator: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    generator.save("generator.keras")
+    return "generator.keras"
+
+
+def save(*names: str) -> None:
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pictures(8, 8, 3)).save(name, "PNG")
+
+
+def below(folder: str) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def said(capfd: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines on standard error, without the bar that slow machines show."""
+    return [line for line in re.split(r"[\r\n]+", capfd.readouterr().err) if line and not line.endswith("]")]
+
+
+def test_a_folder_is_read_as_fetch_reads_it(model: str, capfd: pytest.CaptureFixture[str]) -> None:
+    save("in/a.jfif", "in/b.JPE", "in/cats/a.png", "in/cats/deep/c.jpg", "in/.hidden/d.png", "alone.png")
+    for name in ("._b.JPE", ".DS_Store", "Thumbs.db", "notes.txt", "cats/README"):
+        Path("in", name).write_bytes(b"\0")
+    cli.main(["translate", model, "in", "alone.png", "--output", "out"])
+    assert below("out") == {"a.png", "b.png", "cats/a.png", "cats/deep/c.png", "alone.png"}
+    assert said(capfd) == ["cyclegan: 3 files passed over for having no picture's ending: .db, .txt, none"]
+    # Files named one by one are all taken, and a picture named twice is one picture.
+    cli.main(["translate", model, "in/cats", "in/cats/a.png", "in/.hidden/d.png", "--output", "more"])
+    assert below("more") == {"a.png", "deep/c.png", "d.png"}
+
+
+def test_an_output_folder_inside_the_input_is_no_input(model: str) -> None:
+    save("in/a.png", "in/cats/a.png")
+    for _ in range(2):
+        cli.main(["translate", model, "in", "--output", "in/out", "--overwrite"])
+    assert below("in") == {"a.png", "cats/a.png", "out/a.png", "out/cats/a.png"}
+    cli.main(["translate", model, "in/cats", "--output", "in/cats/../../in/new"])
+    assert below("in/new") == {"a.png"}
+
+
+def test_two_pictures_of_one_place_are_refused(model: str, capfd: pytest.CaptureFixture[str]) -> None:
+    def refused(*inputs: str) -> str:
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(["translate", model, *inputs, "--output", "out"])
+        return capfd.readouterr().err
+
+    save("in/cats/a.png", "in/cats/a.jpg", "one/x.png/a.jpg", "two/x.jpg")
+    assert "in/cats/a.jpg and in/cats/a.png would both become out/cats/a.png: rename one" in refused("in")
+    for inputs in (("one", "two"), ("two", "one")):
+        assert "two/x.jpg would become out/x.png, which must be a folder for others" in refused(*inputs)
+    assert not Path("out").exists()
+    Path("out").mkdir()
+    Path("out/x.png").write_bytes(b"mine")
+    assert "out/x.png is not a folder" in refused("one")
+
+
+def test_unreadable_pictures_keep_no_other_from_being_translated(model: str, capfd: pytest.CaptureFixture[str]) -> None:
+    save("in/1.png", "in/3.png", "in/5.png")
+    Path("in/2.png").write_bytes(b"")
+    Path("in/4.png").write_bytes(b"<html>")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["translate", model, "in", "--output", "out"])
+    assert said(capfd) == [
+        "cyclegan: 2 of 5 pictures cannot be read; leave them out or save them again; all others are in out",
+        "  in/2.png is empty",
+        "  in/4.png is a web page or other text, not a picture",
+    ]
+    assert below("out") == {"1.png", "3.png", "5.png"}
+    # Mended, they are translated alone, or all anew.
+    save("in/2.png", "in/4.png")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["translate", model, "in", "--output", "out"])
+    told = "cyclegan: out/1.png exists already: choose another output folder, or replace files with --overwrite"
+    assert said(capfd) == [told]
+    cli.main(["translate", model, "in/2.png", "in/4.png", "--output", "out"])
+    assert below("out") == {f"{n}.png" for n in range(1, 6)}
+    cli.main(["translate", model, "in", "--output", "out", "--overwrite"])
 
 
 def test_many_channels_go_from_tiff_to_tiff(tmp_path: Path) -> None:
