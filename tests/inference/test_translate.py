@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tifffile
 from PIL import Image
 
@@ -13,6 +14,7 @@ from cyclegan import cli
 from cyclegan.data.dataset import to_float, to_integer
 from cyclegan.data.images import decode
 from cyclegan.errors import UserError
+from cyclegan.inference import translate as inference
 from cyclegan.inference.translate import Translator, load_generator, translate_files
 from cyclegan.models.generator import build_generator
 
@@ -260,6 +262,47 @@ def test_files_that_cannot_be_translated_are_named(generator: keras.Model, tmp_p
     spectral = build_generator(5, 5, base_filters=4, blocks=0)
     with pytest.raises(UserError, match=r"a\.png has 3 channels, not 5"):
         translate_files(Translator(spectral), [tmp_path / "a.png"], tmp_path / "out")
+
+
+def test_large_pictures_share_no_batch(generator: keras.Model, tmp_path: Path) -> None:
+    class Counting(Translator):
+        def translate(self, images: np.ndarray) -> np.ndarray:
+            calls.append(images.shape[:3])
+            return images
+
+    calls: list[tuple[int, ...]] = []
+    sizes = [(4, 4)] * 9 + [(1024, 512)] * 3 + [(1024, 1025)] * 2
+    inputs = [tmp_path / f"{n:02}.png" for n in range(len(sizes))]
+    for path, size in zip(inputs, sizes, strict=True):
+        Image.fromarray(np.zeros((*size, 3), np.uint8)).save(path)
+    translate_files(Counting(generator), inputs, tmp_path / "out")
+    large = [(2, 1024, 512), (1, 1024, 512), (1, 1024, 1025), (1, 1024, 1025)]
+    assert calls == [(8, 4, 4), (1, 4, 4), *large]
+
+
+def test_memory_that_does_not_suffice_is_told_with_the_pictures(
+    generator: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = [tmp_path / f"{n}.png" for n in range(2)]
+    for path in inputs:
+        Image.fromarray(pictures(8, 9, 3)).save(path)
+    errors: list[Exception] = [
+        MemoryError("Unable to allocate 1 TiB"),
+        tf.errors.InternalError(None, None, "CUDA_ERROR_OUT_OF_MEMORY: out of memory"),
+        tf.errors.InternalError(None, None, "something else"),
+    ]
+    translator = Translator(generator)
+    monkeypatch.setattr(translator, "translate", lambda _: (_ for _ in ()).throw(errors.pop(0)))
+    for _ in range(2):
+        with pytest.raises(
+            UserError, match=r"does not suffice for .*0\.png, .*1\.png \(9×8 pixels\): make them smaller"
+        ):
+            translate_files(translator, inputs, tmp_path / "out")
+    with pytest.raises(tf.errors.InternalError):
+        translate_files(translator, inputs, tmp_path / "out")
+    monkeypatch.setattr(inference, "decode", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(UserError, match=r"does not suffice for .*0\.png: make it smaller"):
+        translate_files(translator, inputs, tmp_path / "out")
 
 
 @pytest.fixture

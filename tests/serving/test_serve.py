@@ -14,6 +14,7 @@ import threading
 import zlib
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tifffile
@@ -116,6 +117,16 @@ def test_the_limit_holds_for_a_header_of_two_sizes(model: Path, tmp_path: Path) 
     with pytest.raises(HTTPException) as caught:
         translated_png(Translator(load_generator(model), bit_depth=16), file, max_pixels=1000)
     assert (caught.value.status_code, caught.value.detail.split()[0]) == (413, "200×20")
+
+
+def test_too_little_memory_is_told(tmp_path: Path) -> None:
+    """The generator's pictures are petabytes: refused by the allocator of any machine."""
+    image = keras.Input((None, None, 3))
+    greedy = keras.Model(image, keras.layers.ZeroPadding2D(2**24)(image))
+    (tmp_path / "x.png").write_bytes(picture())
+    with pytest.raises(HTTPException) as caught:
+        translated_png(Translator(greedy), tmp_path / "x.png", max_pixels=1000)
+    assert (caught.value.status_code, caught.value.detail) == (413, "37×21 pixels are too many for the memory")
 
 
 def test_the_limit_holds_for_bodies_that_do_not_say_how_long_they_are(served: Served) -> None:

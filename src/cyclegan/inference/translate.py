@@ -6,8 +6,9 @@ import itertools
 import os
 import zipfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from cyclegan.data.images import BadImageError, decode
 from cyclegan.data.layout import shown
 from cyclegan.errors import UserError
 from cyclegan.files import replacing
+from cyclegan.inference.memory import is_out_of_memory
 from cyclegan.models.sizes import size_multiple
 
 Column = np.ndarray | list[np.ndarray]
@@ -28,6 +30,9 @@ Column = np.ndarray | list[np.ndarray]
 
 # A ResNet generator at its narrowest is a quarter of the input, and reflecting one pixel there needs two.
 SMALLEST_SIDE = 8
+
+PIXELS_AT_ONCE = 2**20
+"""Pictures share a batch up to so many pixels: with 64 filters a generator wants about 1 GiB for them."""
 
 
 class Translator:
@@ -191,8 +196,8 @@ def translate_files(
     Grey, RGB and RGBA become PNG files, any other number of channels TIFF files.
 
     Nothing is written before every name is known to be free. Pictures are decoded and encoded in threads beside the
-    network; consecutive pictures of one size share a batch. A picture that cannot be read keeps no other from being
-    translated.
+    network; consecutive pictures of one size share a batch, large ones go through the network one by one. A picture
+    that cannot be read keeps no other from being translated.
 
     Args:
         inputs: picture files, of any form that `cyclegan.data.images` decodes.
@@ -205,8 +210,8 @@ def translate_files(
         the written paths, in the order of `inputs`.
 
     Raises:
-        UserError: a picture is missing, two would get one name, or a target exists and `overwrite` is false; or, once
-            all others are written, pictures are unreadable.
+        UserError: a picture is missing, two would get one name, a target exists and `overwrite` is false, or the
+            memory does not suffice for a picture; or, once all others are written, pictures are unreadable.
     """
     sources = list(inputs)
     below = [Path(source.name) for source in sources] if places is None else list(places)
@@ -216,9 +221,11 @@ def translate_files(
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         pictures = _decoded(pool, translator, sources, targets, unreadable)
         writing: list[tuple[Path, Future[None]]] = []
-        for _, group in itertools.groupby(pictures, key=lambda picture: picture.pixels.shape):
-            while batch := list(itertools.islice(group, translator.batch_size)):
-                translated = translator.translate(np.stack([picture.pixels for picture in batch]))
+        for (height, width, _), group in itertools.groupby(pictures, key=lambda picture: picture.pixels.shape):
+            together = max(1, min(translator.batch_size, PIXELS_AT_ONCE // (height * width)))
+            while batch := list(itertools.islice(group, together)):
+                with _room_for([picture.source for picture in batch], f" ({width}×{height} pixels)"):
+                    translated = translator.translate(np.stack([picture.pixels for picture in batch]))
                 _finish(writing, on_written)
                 writing = [
                     (picture.target, pool.submit(write, picture.target, pixels))
@@ -273,11 +280,26 @@ def _decoded(
             return
         source, target, future = ahead.popleft()
         try:
-            pixels = future.result()
+            with _room_for([source]):
+                pixels = future.result()
         except BadImageError as reason:
             unreadable[source] = str(reason)
             continue
         yield _Picture(source, target, pixels)
+
+
+@contextmanager
+def _room_for(sources: Sequence[Path], size: str = "") -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        names = ", ".join(shown(source) for source in sources)
+        raise UserError(
+            f"the memory does not suffice for {names}{size}: make {'it' if len(sources) == 1 else 'them'} smaller, "
+            "or end what else uses the device"
+        ) from error
 
 
 def _told(unreadable: dict[Path, str], count: int, output: Path) -> str:

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cyclegan.data.images import FORMATS, BadImageError, decode
 from cyclegan.errors import UserError
+from cyclegan.inference.memory import is_out_of_memory
 from cyclegan.inference.translate import Translator
 from cyclegan.pages import page_template
 
@@ -157,6 +158,10 @@ def translated_png(translator: Translator, file: Path, max_pixels: int) -> bytes
         raise HTTPException(415, f"this picture {error}") from None
     except UserError as error:
         raise HTTPException(422, str(error)) from None
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise HTTPException(413, f"{width}×{height} pixels are too many for the memory") from None
     # TensorFlow's encoder rather than Pillow's, which has no 16-bit colour.
     return bytes(tf.io.encode_png(translated).numpy())
 
