@@ -106,6 +106,28 @@ def test_preset_prints_what_changes(project: Path) -> None:
     assert "quickstart" in cyclegan("preset", "list", cwd=project).stdout.split()
 
 
+@pytest.mark.parametrize("exists", [True, False])
+def test_preset_is_written_into_the_file_behind_a_link(project: Path, tmp_path: Path, exists: bool) -> None:
+    kept = tmp_path / "kept" / "mine.yaml"
+    kept.parent.mkdir()
+    (project / "params.yaml").rename(kept)
+    (project / "params.yaml").symlink_to("kept/mine.yaml")
+    if not exists:
+        kept.unlink()
+    done = cyclegan("preset", "digits", cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert " -> " in done.stdout
+    assert (project / "params.yaml").readlink() == Path("kept/mine.yaml")
+    assert kept.read_text() == (project / "presets" / "digits.yaml").read_text()
+
+
+def test_preset_replaces_a_link_to_itself(project: Path) -> None:
+    (project / "params.yaml").unlink()
+    (project / "params.yaml").symlink_to("params.yaml")
+    assert cyclegan("preset", "digits", cwd=project).returncode == 0
+    assert cyclegan("params", cwd=project).returncode == 0
+
+
 def test_unknown_preset(project: Path) -> None:
     assert refused(cyclegan("preset", "tutrial", cwd=project)) == (
         "preset 'tutrial' does not exist; did you mean 'tutorial'?"

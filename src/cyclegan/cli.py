@@ -89,7 +89,9 @@ def parser() -> argparse.ArgumentParser:
     translate.add_argument(
         "model", help="a .keras file, or a registered model such as models:/fluent-emoji-AtoB@challenger"
     )
-    translate.add_argument("inputs", nargs="+", type=Path, metavar="PICTURE", help="picture files, or folders of them")
+    translate.add_argument(
+        "inputs", nargs="+", type=Path, metavar="PICTURE", help="picture files, or folders, sub-folders included"
+    )
     translate.add_argument("--output", "-o", type=Path, required=True, metavar="FOLDER", help="where the PNG files go")
     translate.add_argument("--overwrite", action="store_true", help="replace files that exist in FOLDER")
     serve = add("serve", _serve, "translate pictures over HTTP, with a page to drop them on", tensorflow=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+from pathlib import Path
 
 from cyclegan.errors import UserError
 from cyclegan.files import write_text
@@ -35,7 +37,9 @@ def apply_preset(project: Project, name: str) -> list[str]:
     old = read(project.params) if project.params.exists() else {}
     before = dict(flatten(old)) if isinstance(old, dict) else {}
     after = dict(flatten(new))
-    write_text(project.params, file.read_text(encoding="utf-8"))
+    # A link stays one: the file behind it is what the user keeps. DVC puts links into its cache in the place of outputs
+    # only, and those are written with `files.replacing` as they are named.
+    write_text(Path(os.path.realpath(project.params)), file.read_text(encoding="utf-8"))
     missing = "(none)"
     changes = [
         f"{key}: {before.get(key, missing)} -> {after.get(key, missing)}"

@@ -218,6 +218,23 @@ def test_redirect_to_plain_http_is_refused(server: Server, target: Path) -> None
     assert "secret" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://me:secret@localhost:99999999/",
+        "https://me:secret@localhost:99999999/",
+        "https://localhost:secret/",
+        "https://[secret/",
+        "https://secret..localhost/",
+    ],
+)
+def test_redirect_to_an_impossible_address_is_told(server: Server, target: Path, address: str) -> None:
+    server.redirect = address
+    with pytest.raises(UserError, match=r"/set\.zip: it, or what it redirects to, has an impossible host") as error:
+        download(server.url, target, SUM)
+    assert "secret" not in str(error.value)
+
+
 def test_redirect_to_https_is_followed(server: Server, target: Path) -> None:
     server.redirect = server.url.replace("/set.zip", "/moved")
     assert download(server.url, target, SUM) == SUM

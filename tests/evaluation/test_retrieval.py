@@ -1,7 +1,12 @@
 from __future__ import annotations
 
-import numpy as np
+import tracemalloc
+from collections.abc import Callable
 
+import numpy as np
+import pytest
+
+from cyclegan.evaluation.distributions import ROWS, unit_vectors
 from cyclegan.evaluation.retrieval import nearest, ranks
 
 
@@ -12,6 +17,36 @@ def test_ranks_equal_a_plain_sort() -> None:
         cosine = [q @ queries[n] / np.linalg.norm(q) for q in gallery]
         assert sorted(range(20), key=lambda i: -cosine[i]).index(sought[n]) + 1 == place
         assert nearest(queries, gallery)[n] == int(np.argmax(cosine))
+
+
+@pytest.mark.parametrize("count", [1, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS + 300])
+def test_rows_at_a_time_equal_all_at_once(count: int) -> None:
+    rng = np.random.default_rng(1)
+    queries, gallery, sought = rng.normal(size=(count, 40)), rng.normal(size=(700, 40)), rng.integers(0, 700, count)
+    # Some are found, some have equals, some are nothing.
+    queries[::3] = gallery[sought[::3]] + 0.5 * queries[::3]
+    gallery[1::10] = gallery[::10]
+    queries[-1] = 0
+    similarity = unit_vectors(queries) @ unit_vectors(gallery).T
+    own = similarity[np.arange(count), sought]
+    np.testing.assert_array_equal(ranks(queries, gallery, sought), (similarity >= own[:, None] - 1e-12).sum(axis=1))
+    # Of two that are equal, the last bits choose.
+    np.testing.assert_array_equal(gallery[nearest(queries, gallery)], gallery[similarity.argmax(axis=1)])
+
+
+@pytest.mark.parametrize("find", [lambda q, g: ranks(q, g, np.zeros(len(q), int)), nearest])
+def test_memory_grows_with_the_pictures_and_not_with_their_pairs(
+    find: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> None:
+    vectors = np.random.default_rng(2).normal(size=(12 * ROWS, 4))
+    tracemalloc.start()
+    try:
+        find(vectors, vectors)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The similarity of all pairs would be twelve times as large as that of ROWS with all.
+    assert most < 3 * 8 * ROWS * len(vectors)
 
 
 def test_length_does_not_count() -> None:

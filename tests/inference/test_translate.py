@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tifffile
 from PIL import Image
 
@@ -12,6 +14,7 @@ from cyclegan import cli
 from cyclegan.data.dataset import to_float, to_integer
 from cyclegan.data.images import decode
 from cyclegan.errors import UserError
+from cyclegan.inference import translate as inference
 from cyclegan.inference.translate import Translator, load_generator, translate_files
 from cyclegan.models.generator import build_generator
 
@@ -261,15 +264,127 @@ def test_files_that_cannot_be_translated_are_named(generator: keras.Model, tmp_p
         translate_files(Translator(spectral), [tmp_path / "a.png"], tmp_path / "out")
 
 
-def test_too_little_memory_names_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def decode(*_: object) -> None:
-        raise MemoryError
+def test_large_pictures_share_no_batch(generator: keras.Model, tmp_path: Path) -> None:
+    class Counting(Translator):
+        def translate(self, images: np.ndarray) -> np.ndarray:
+            calls.append(images.shape[:3])
+            return images
 
-    Image.new("RGB", (20, 16)).save(tmp_path / "x.png")
-    monkeypatch.setattr("cyclegan.inference.translate.decode", decode)
-    translator = Translator(build_generator(3, base_filters=4, blocks=0))
-    with pytest.raises(UserError, match=r"x\.png has 20×16 pixels, for which the memory does not suffice; make it"):
-        translate_files(translator, [tmp_path / "x.png"], tmp_path / "out")
+    calls: list[tuple[int, ...]] = []
+    sizes = [(4, 4)] * 9 + [(1024, 512)] * 3 + [(1024, 1025)] * 2
+    inputs = [tmp_path / f"{n:02}.png" for n in range(len(sizes))]
+    for path, size in zip(inputs, sizes, strict=True):
+        Image.fromarray(np.zeros((*size, 3), np.uint8)).save(path)
+    translate_files(Counting(generator), inputs, tmp_path / "out")
+    large = [(2, 1024, 512), (1, 1024, 512), (1, 1024, 1025), (1, 1024, 1025)]
+    assert calls == [(8, 4, 4), (1, 4, 4), *large]
+
+
+def test_memory_that_does_not_suffice_is_told_with_the_pictures(
+    generator: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = [tmp_path / f"{n}.png" for n in range(2)]
+    for path in inputs:
+        Image.fromarray(pictures(8, 9, 3)).save(path)
+    errors: list[Exception] = [
+        MemoryError("Unable to allocate 1 TiB"),
+        tf.errors.InternalError(None, None, "CUDA_ERROR_OUT_OF_MEMORY: out of memory"),
+        tf.errors.InternalError(None, None, "something else"),
+    ]
+    translator = Translator(generator)
+    monkeypatch.setattr(translator, "translate", lambda _: (_ for _ in ()).throw(errors.pop(0)))
+    for _ in range(2):
+        with pytest.raises(
+            UserError, match=r"does not suffice for .*0\.png, .*1\.png \(9×8 pixels\): make them smaller"
+        ):
+            translate_files(translator, inputs, tmp_path / "out")
+    with pytest.raises(tf.errors.InternalError):
+        translate_files(translator, inputs, tmp_path / "out")
+    monkeypatch.setattr(inference, "decode", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(UserError, match=r"does not suffice for .*0\.png: make it smaller"):
+        translate_files(translator, inputs, tmp_path / "out")
+
+
+@pytest.fixture
+def model(generator: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    generator.save("generator.keras")
+    return "generator.keras"
+
+
+def save(*names: str) -> None:
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pictures(8, 8, 3)).save(name, "PNG")
+
+
+def below(folder: str) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def said(capfd: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines on standard error, without the bar that slow machines show."""
+    return [line for line in re.split(r"[\r\n]+", capfd.readouterr().err) if line and not line.endswith("]")]
+
+
+def test_a_folder_is_read_as_fetch_reads_it(model: str, capfd: pytest.CaptureFixture[str]) -> None:
+    save("in/a.jfif", "in/b.JPE", "in/cats/a.png", "in/cats/deep/c.jpg", "in/.hidden/d.png", "alone.png")
+    for name in ("._b.JPE", ".DS_Store", "Thumbs.db", "notes.txt", "cats/README"):
+        Path("in", name).write_bytes(b"\0")
+    cli.main(["translate", model, "in", "alone.png", "--output", "out"])
+    assert below("out") == {"a.png", "b.png", "cats/a.png", "cats/deep/c.png", "alone.png"}
+    assert said(capfd) == ["cyclegan: 3 files passed over for having no picture's ending: .db, .txt, none"]
+    # Files named one by one are all taken, and a picture named twice is one picture.
+    cli.main(["translate", model, "in/cats", "in/cats/a.png", "in/.hidden/d.png", "--output", "more"])
+    assert below("more") == {"a.png", "deep/c.png", "d.png"}
+
+
+def test_an_output_folder_inside_the_input_is_no_input(model: str) -> None:
+    save("in/a.png", "in/cats/a.png")
+    for _ in range(2):
+        cli.main(["translate", model, "in", "--output", "in/out", "--overwrite"])
+    assert below("in") == {"a.png", "cats/a.png", "out/a.png", "out/cats/a.png"}
+    cli.main(["translate", model, "in/cats", "--output", "in/cats/../../in/new"])
+    assert below("in/new") == {"a.png"}
+
+
+def test_two_pictures_of_one_place_are_refused(model: str, capfd: pytest.CaptureFixture[str]) -> None:
+    def refused(*inputs: str) -> str:
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(["translate", model, *inputs, "--output", "out"])
+        return capfd.readouterr().err
+
+    save("in/cats/a.png", "in/cats/a.jpg", "one/x.png/a.jpg", "two/x.jpg")
+    assert "in/cats/a.jpg and in/cats/a.png would both become out/cats/a.png: rename one" in refused("in")
+    for inputs in (("one", "two"), ("two", "one")):
+        assert "two/x.jpg would become out/x.png, which must be a folder for others" in refused(*inputs)
+    assert not Path("out").exists()
+    Path("out").mkdir()
+    Path("out/x.png").write_bytes(b"mine")
+    assert "out/x.png is not a folder" in refused("one")
+
+
+def test_unreadable_pictures_keep_no_other_from_being_translated(model: str, capfd: pytest.CaptureFixture[str]) -> None:
+    save("in/1.png", "in/3.png", "in/5.png")
+    Path("in/2.png").write_bytes(b"")
+    Path("in/4.png").write_bytes(b"<html>")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["translate", model, "in", "--output", "out"])
+    assert said(capfd) == [
+        "cyclegan: 2 of 5 pictures cannot be read; leave them out or save them again; all others are in out",
+        "  in/2.png is empty",
+        "  in/4.png is a web page or other text, not a picture",
+    ]
+    assert below("out") == {"1.png", "3.png", "5.png"}
+    # Mended, they are translated alone, or all anew.
+    save("in/2.png", "in/4.png")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["translate", model, "in", "--output", "out"])
+    told = "cyclegan: out/1.png exists already: choose another output folder, or replace files with --overwrite"
+    assert said(capfd) == [told]
+    cli.main(["translate", model, "in/2.png", "in/4.png", "--output", "out"])
+    assert below("out") == {f"{n}.png" for n in range(1, 6)}
+    cli.main(["translate", model, "in", "--output", "out", "--overwrite"])
 
 
 def test_many_channels_go_from_tiff_to_tiff(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import threading
 import zlib
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tifffile
@@ -118,6 +119,16 @@ def test_the_limit_holds_for_a_header_of_two_sizes(model: Path, tmp_path: Path) 
     assert (caught.value.status_code, caught.value.detail.split()[0]) == (413, "200×20")
 
 
+def test_too_little_memory_is_told(tmp_path: Path) -> None:
+    """The generator's pictures are petabytes: refused by the allocator of any machine."""
+    image = keras.Input((None, None, 3))
+    greedy = keras.Model(image, keras.layers.ZeroPadding2D(2**24)(image))
+    (tmp_path / "x.png").write_bytes(picture())
+    with pytest.raises(HTTPException) as caught:
+        translated_png(Translator(greedy), tmp_path / "x.png", max_pixels=1000)
+    assert (caught.value.status_code, caught.value.detail) == (413, "37×21 pixels are too many for the memory")
+
+
 def test_the_limit_holds_for_bodies_that_do_not_say_how_long_they_are(served: Served) -> None:
     status, _, text = ask(served, body=iter([b"\0" * 50_000] * 5))
     assert status == 413
@@ -151,6 +162,12 @@ def test_other_web_pages_reach_nothing(served: Served, headers: dict[str, str]) 
     status, answered, _ = ask(served, "OPTIONS", Access_Control_Request_Method="POST", **chosen)
     assert status in (403, 405)
     assert not [name for name in answered if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize("headers", [{"Host": "[::1"}, {"Origin": "http://["}])
+def test_what_is_no_address_reaches_nothing(served: Served, headers: dict[str, str]) -> None:
+    status, _, text = ask(served, body=picture(), **headers)
+    assert (status, text) == (403, b"the header Host or Origin holds no address\n")
 
 
 @pytest.mark.parametrize("host", ["localhost:{port}", "127.0.0.1:{port}", "[::1]:{port}", "localhost"])
@@ -202,6 +219,29 @@ def test_address_that_is_taken(served: Served) -> None:
     assert f"127.0.0.1 port {served.port} cannot be used" in done.stderr
     assert "choose another --port" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64, "\udcff"])
+def test_host_that_no_name_can_be(model: Path, host: str) -> None:
+    command = [sys.executable, "-m", "cyclegan", "serve", model.name, "--host", host, "--port", "0"]
+    done = subprocess.run(command, cwd=model.parent, capture_output=True, text=True, check=False)
+    name = host.replace("\udcff", "\\udcff")
+    told = f"cyclegan: {name} port 0 cannot be used (no possible name): check --host and --port\n"
+    assert (done.returncode, done.stderr) == (2, told)
+
+
+def test_a_broken_off_upload_leaves_no_trace_in_the_log(model: Path) -> None:
+    with serving(model) as served:
+        body = picture(300, 300)
+        head = f"POST /translate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", served.port), timeout=60) as connection:
+            connection.sendall(head.encode() + body[:1000])
+        # The one after it is answered only once the server has seen the end of the first.
+        assert ask(served, body=body)[0] == 200
+        served.process.terminate()
+        assert served.process.wait(30) == 0
+        assert served.process.stderr is not None
+        assert served.process.stderr.read() == ""
 
 
 def test_it_stops_when_asked_and_answers_first(model: Path) -> None:

@@ -153,7 +153,14 @@ def _attempt(url: str, part: Part, max_bytes: int, shown: str) -> bool:
         headers |= {"Range": f"bytes={part.size}-", "If-Range": offer.validator}
     request = urllib.request.Request(url, headers=headers)
     opener = urllib.request.build_opener(_HttpsOnly)
-    with opener.open(request, timeout=TIMEOUT_S) as response:
+    try:
+        answer = opener.open(request, timeout=TIMEOUT_S)
+    except ValueError:
+        # Its words may hold a part of the address, and that a secret.
+        raise UserError(
+            f"{shown}: it, or what it redirects to, has an impossible host or port; check data.source"
+        ) from None
+    with answer as response:
         if offer is not None and _continues(response, part.size, offer.total):
             total: int | None = offer.total
         else:
@@ -214,7 +221,9 @@ class _HttpsOnly(urllib.request.HTTPRedirectHandler):
     """Follows redirects to https only."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        if urlsplit(newurl).scheme != "https":
+        parts = urlsplit(newurl)
+        _ = parts.port  # reading it checks it
+        if parts.scheme != "https":
             raise UserError(
                 f"{without_secrets(req.full_url)}: redirects to {without_secrets(newurl)}; only https is read"
             )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from cyclegan.evaluation.distributions import unit_vectors
+from cyclegan.evaluation.distributions import ROWS, unit_vectors
 
 
 def ranks(queries: np.ndarray, gallery: np.ndarray, sought: np.ndarray) -> np.ndarray:
@@ -19,12 +21,25 @@ def ranks(queries: np.ndarray, gallery: np.ndarray, sought: np.ndarray) -> np.nd
         [N] int: 1 where the sought vector is the most similar one. Of equally similar vectors the sought one counts
         as the last, so that a gallery of equal vectors is no success.
     """
-    similarity = unit_vectors(queries) @ unit_vectors(gallery).T
-    own = similarity[np.arange(len(queries)), sought]
-    # Equal vectors may differ in the last bits, by the order of summation.
-    return (similarity >= own[:, None] - 1e-12).sum(axis=1)
+    places = np.empty(len(queries), int)
+    for part, similarity in _similarities(queries, gallery):
+        own = similarity[np.arange(len(similarity)), sought[part]]
+        # Equal vectors may differ in the last bits, by the order of summation.
+        places[part] = (similarity >= own[:, None] - 1e-12).sum(axis=1)
+    return places
 
 
 def nearest(queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     """Row of the most similar vector of the gallery [M, D], by cosine, for each query [N, D]: [N] int."""
-    return (unit_vectors(queries) @ unit_vectors(gallery).T).argmax(axis=1)
+    rows = np.empty(len(queries), int)
+    for part, similarity in _similarities(queries, gallery):
+        rows[part] = similarity.argmax(axis=1)
+    return rows
+
+
+def _similarities(queries: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """The cosine similarity of `ROWS` queries at a time with the whole gallery, and which queries these are."""
+    vectors, others = unit_vectors(queries), unit_vectors(gallery).T
+    for start in range(0, len(vectors), ROWS):
+        part = slice(start, start + ROWS)
+        yield part, vectors[part] @ others

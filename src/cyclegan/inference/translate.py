@@ -6,8 +6,10 @@ import itertools
 import os
 import zipfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -16,9 +18,11 @@ import tensorflow as tf
 
 import cyclegan.models  # noqa: F401  (registers the layers that a .keras file names)
 from cyclegan.data.dataset import to_float, to_integer
-from cyclegan.data.images import BadImageError, decode, no_memory_for
+from cyclegan.data.images import BadImageError, decode
+from cyclegan.data.layout import shown
 from cyclegan.errors import UserError
 from cyclegan.files import replacing
+from cyclegan.inference.memory import is_out_of_memory
 from cyclegan.models.sizes import size_multiple
 
 Column = np.ndarray | list[np.ndarray]
@@ -26,6 +30,9 @@ Column = np.ndarray | list[np.ndarray]
 
 # A ResNet generator at its narrowest is a quarter of the input, and reflecting one pixel there needs two.
 SMALLEST_SIDE = 8
+
+PIXELS_AT_ONCE = 2**20
+"""Pictures share a batch up to so many pixels: with 64 filters a generator wants about 1 GiB for them."""
 
 
 class Translator:
@@ -168,11 +175,19 @@ def load_generator(path: str | Path) -> keras.Model:
     return generator
 
 
+@dataclass(frozen=True)
+class _Picture:
+    source: Path
+    target: Path
+    pixels: np.ndarray
+
+
 def translate_files(
     translator: Translator,
     inputs: Iterable[Path],
     output: Path,
     *,
+    places: Iterable[Path] | None = None,
     overwrite: bool = False,
     on_written: Callable[[Path], None] | None = None,
 ) -> list[Path]:
@@ -181,11 +196,13 @@ def translate_files(
     Grey, RGB and RGBA become PNG files, any other number of channels TIFF files.
 
     Nothing is written before every name is known to be free. Pictures are decoded and encoded in threads beside the
-    network; consecutive pictures of one size share a batch.
+    network; consecutive pictures of one size share a batch, large ones go through the network one by one. A picture
+    that cannot be read keeps no other from being translated.
 
     Args:
         inputs: picture files, of any form that `cyclegan.data.images` decodes.
         output: made where it is missing.
+        places: where below `output` each goes, such as `cats/1.jpg`, whose ending is replaced; None: its own name.
         overwrite: replace files that exist; an input is never replaced.
         on_written: called with each path once it is on disk, in the order of `inputs`.
 
@@ -193,36 +210,45 @@ def translate_files(
         the written paths, in the order of `inputs`.
 
     Raises:
-        UserError: a picture is missing or unreadable, two would get one name, or a target exists and `overwrite`
-            is false.
+        UserError: a picture is missing, two would get one name, a target exists and `overwrite` is false, or the
+            memory does not suffice for a picture; or, once all others are written, pictures are unreadable.
     """
     sources = list(inputs)
+    below = [Path(source.name) for source in sources] if places is None else list(places)
     write, ending = (_write_png, "png") if translator.channels_out in (1, 3, 4) else (_write_tiff, "tif")
-    targets = _targets(sources, output, ending, overwrite)
+    targets = _targets(sources, below, output, ending, overwrite)
+    unreadable: dict[Path, str] = {}
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        pictures = zip(targets, _decoded(pool, translator, sources), strict=True)
+        pictures = _decoded(pool, translator, sources, targets, unreadable)
         writing: list[tuple[Path, Future[None]]] = []
-        for _, group in itertools.groupby(pictures, key=lambda item: item[1].shape):
-            while batch := list(itertools.islice(group, translator.batch_size)):
-                translated = translator.translate(np.stack([picture for _, picture in batch]))
+        for (height, width, _), group in itertools.groupby(pictures, key=lambda picture: picture.pixels.shape):
+            together = max(1, min(translator.batch_size, PIXELS_AT_ONCE // (height * width)))
+            while batch := list(itertools.islice(group, together)):
+                with _room_for([picture.source for picture in batch], f" ({width}×{height} pixels)"):
+                    translated = translator.translate(np.stack([picture.pixels for picture in batch]))
                 _finish(writing, on_written)
                 writing = [
-                    (target, pool.submit(write, target, picture))
-                    for (target, _), picture in zip(batch, translated, strict=True)
+                    (picture.target, pool.submit(write, picture.target, pixels))
+                    for picture, pixels in zip(batch, translated, strict=True)
                 ]
         _finish(writing, on_written)
+    if unreadable:
+        raise UserError(_told(unreadable, len(sources), output))
     return targets
 
 
-def _targets(sources: list[Path], output: Path, ending: str, overwrite: bool) -> list[Path]:
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output} is not a folder: choose another output folder")
+def _targets(sources: list[Path], places: list[Path], output: Path, ending: str, overwrite: bool) -> list[Path]:
     targets: dict[Path, Path] = {}
+    folders: set[Path] = set()
     originals = {source.resolve() for source in sources}
-    for source in sources:
-        target = output / f"{source.stem}.{ending}"
+    for source, place in zip(sources, places, strict=True):
+        target = output / place.parent / f"{place.stem}.{ending}"
         if not source.is_file():
             raise UserError(f"{source} does not exist or is not a file: name picture files")
+        for folder in {output / parent for parent in place.parents} - folders:
+            if folder.exists() and not folder.is_dir():
+                raise UserError(f"{folder} is not a folder: choose another output folder")
+            folders.add(folder)
         if target in targets:
             raise UserError(f"{targets[target]} and {source} would both become {target}: rename one of them")
         if target.resolve() in originals:
@@ -230,29 +256,60 @@ def _targets(sources: list[Path], output: Path, ending: str, overwrite: bool) ->
         if target.is_dir():
             raise UserError(f"{target} is a folder, where a file must go: choose another output folder")
         if target.exists() and not overwrite:
-            raise UserError(f"{target} exists already: choose another output folder or allow overwriting")
+            raise UserError(f"{target} exists already: choose another output folder, or replace files with --overwrite")
         targets[target] = source
+    for target in sorted(folders & targets.keys()):
+        raise UserError(f"{targets[target]} would become {target}, which must be a folder for others: rename it")
     return list(targets)
 
 
-def _decoded(pool: ThreadPoolExecutor, translator: Translator, sources: list[Path]) -> Iterator[np.ndarray]:
-    """Pictures [H, W, C] in order, with at most two batches decoded before they are needed."""
-    ahead: deque[Future[np.ndarray]] = deque()
-    for source in sources:
-        ahead.append(pool.submit(_decode, source, translator.channels, translator.bit_depth))
-        if len(ahead) > 2 * translator.batch_size:
-            yield ahead.popleft().result()
-    while ahead:
-        yield ahead.popleft().result()
+def _decoded(
+    pool: ThreadPoolExecutor,
+    translator: Translator,
+    sources: list[Path],
+    targets: list[Path],
+    unreadable: dict[Path, str],
+) -> Iterator[_Picture]:
+    """Pictures in order, with at most two batches decoded before they are needed; what cannot be read is noted."""
+    ahead: deque[tuple[Path, Path, Future[np.ndarray]]] = deque()
+    coming = zip(sources, targets, strict=True)
+    while True:
+        for source, target in itertools.islice(coming, 2 * translator.batch_size + 1 - len(ahead)):
+            ahead.append((source, target, pool.submit(decode, source, translator.channels, translator.bit_depth)))
+        if not ahead:
+            return
+        source, target, future = ahead.popleft()
+        try:
+            with _room_for([source]):
+                pixels = future.result()
+        except BadImageError as reason:
+            unreadable[source] = str(reason)
+            continue
+        yield _Picture(source, target, pixels)
 
 
-def _decode(source: Path, channels: int, bit_depth: int) -> np.ndarray:
+@contextmanager
+def _room_for(sources: Sequence[Path], size: str = "") -> Iterator[None]:
     try:
-        return decode(source, channels, bit_depth)
-    except BadImageError as reason:
-        raise UserError(f"{source} {reason}; leave it out or save it again") from None
-    except MemoryError:
-        raise no_memory_for(source, str(source)) from None
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        names = ", ".join(shown(source) for source in sources)
+        raise UserError(
+            f"the memory does not suffice for {names}{size}: make {'it' if len(sources) == 1 else 'them'} smaller, "
+            "or end what else uses the device"
+        ) from error
+
+
+def _told(unreadable: dict[Path, str], count: int, output: Path) -> str:
+    lines = [f"{shown(source)} {shown(reason)}" for source, reason in unreadable.items()]
+    if count == 1:
+        return f"{lines[0]}; leave it out or save it again"
+    rest = f"; all others are in {output}" if len(lines) < count else ""
+    return f"{len(lines)} of {count} pictures cannot be read; leave them out or save them again{rest}\n" + "\n".join(
+        f"  {line}" for line in lines
+    )
 
 
 def _finish(writing: list[tuple[Path, Future[None]]], on_written: Callable[[Path], None] | None) -> None:

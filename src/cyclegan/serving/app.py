@@ -17,13 +17,14 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cyclegan.data.images import FORMATS, BadImageError, decode
 from cyclegan.errors import UserError
+from cyclegan.inference.memory import is_out_of_memory
 from cyclegan.inference.translate import Translator
 from cyclegan.pages import page_template
 
@@ -74,7 +75,11 @@ def application(translator: Translator, title: str, limits: Limits, hosts: Set[s
         if request.headers.get("content-type", "").startswith("multipart/"):
             raise HTTPException(415, "send the picture file itself as body, as curl --data-binary @FILE does, no form")
         with tempfile.NamedTemporaryFile(prefix="cyclegan-") as file:
-            await _receive(request, file, limits.bytes)
+            try:
+                await _receive(request, file, limits.bytes)
+            except ClientDisconnect:
+                # Nobody is there any more to read this.
+                return Response(status_code=400)
             async with turn:
                 png = await run_in_threadpool(translated_png, translator, Path(file.name), limits.pixels)
         return Response(png, media_type="image/png")
@@ -111,13 +116,16 @@ class Guard:
         await answer(scope, receive, guarded)
 
     def _objection(self, request: Request) -> str | None:
-        host = request.headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        try:
+            name = urlsplit(f"//{host}").hostname
+            origin_host = None if origin is None else urlsplit(origin).netloc
+        except ValueError:
+            return "the header Host or Origin holds no address"
         if self._hosts is not None and name not in self._hosts:
             return f"this server is only there for {', '.join(sorted(self._hosts))}"
-        origin = request.headers.get("origin")
         # Browsers send `null` for pages without an origin of their own: these are not ours either.
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin_host is not None and origin_host != host:
             return "requests from other web pages are refused"
         if request.method != "GET" and request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             return "requests from other web pages are refused"
@@ -150,6 +158,10 @@ def translated_png(translator: Translator, file: Path, max_pixels: int) -> bytes
         raise HTTPException(415, f"this picture {error}") from None
     except UserError as error:
         raise HTTPException(422, str(error)) from None
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise HTTPException(413, f"{width}×{height} pixels are too many for the memory") from None
     # TensorFlow's encoder rather than Pillow's, which has no 16-bit colour.
     return bytes(tf.io.encode_png(translated).numpy())
 

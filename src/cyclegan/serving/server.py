@@ -11,6 +11,7 @@ from collections.abc import Callable, Set
 import uvicorn
 from starlette.applications import Starlette
 
+from cyclegan.data.layout import shown
 from cyclegan.errors import UserError
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -62,9 +63,11 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
-    except OSError as error:
+    # Names with an empty or too long label fail in being encoded.
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no possible name"
         remedy = "choose another --port, or 0 for a free one" if host in LOOPBACK else "check --host and --port"
-        raise UserError(f"{host} port {port} cannot be used ({error.strerror}): {remedy}") from None
+        raise UserError(f"{shown(host)} port {port} cannot be used ({reason}): {remedy}") from None
 
 
 def _is_loopback(address: str) -> bool:

@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import tensorflow as tf
-
 from cyclegan.errors import UserError
+from cyclegan.inference.memory import is_out_of_memory
 from cyclegan.params import Params, Size
 
 HALF_AREA = 0.5**0.5
@@ -28,11 +27,10 @@ def memory_advice(params: Params, size: Size, device: str) -> Iterator[None]:
     """
     try:
         yield
-    except (tf.errors.ResourceExhaustedError, tf.errors.InternalError, MemoryError) as error:
-        text = str(error)
-        if isinstance(error, tf.errors.InternalError) and not re.search("out of memory|OUT_OF_MEMORY", text):
+    except Exception as error:
+        if not is_out_of_memory(error):
             raise
-        tensor = re.search(r"allocating tensor with (shape\s*\[[\d,\s]*\] and type \w+)", text)
+        tensor = re.search(r"allocating tensor with (shape\s*\[[\d,\s]*\] and type \w+)", str(error))
         what = f" (a tensor with {tensor[1]} found no room)" if tensor else ""
         options, train = smaller(params, size), params.train
         raise UserError(

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from tqdm import tqdm
 
+from cyclegan.data.layout import endings, shown, walk
 from cyclegan.errors import UserError
 from cyclegan.inference.translate import Translator, load_generator, translate_files
 
-PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+ENDINGS_SHOWN = 8
 
 
 def run(model: str, inputs: Iterable[Path], output: Path, overwrite: bool, bit_depth: int | None = None) -> None:
-    """Translate pictures, and the pictures in folders, into PNG files in `output`.
+    """Translate pictures, and the pictures in folders and their sub-folders, into PNG files in `output`.
 
     Raises:
         UserError: the model or a picture cannot be used, or a file would be overwritten.
     """
-    pictures = [picture for path in inputs for picture in pictures_in(path)]
+    places: dict[Path, Path] = {}
+    others: list[Path] = []
+    for path in inputs:
+        if path.is_dir():
+            found, passed_over = pictures_in(path, output)
+            others += passed_over
+            for picture in found:
+                places.setdefault(path / picture, picture)
+        else:
+            places.setdefault(path, Path(path.name))
     translator = open_translator(model, bit_depth)
+    if others:
+        print(f"cyclegan: {_passed_over(others)}", file=sys.stderr)
     # The delay leaves the line to what is wrong, if anything is.
-    with tqdm(total=len(pictures), unit="picture", delay=1) as bar:
-        translate_files(translator, pictures, output, overwrite=overwrite, on_written=lambda _: bar.update())
+    with tqdm(total=len(places), unit="picture", delay=1) as bar:
+        translate_files(
+            translator,
+            places,
+            output,
+            places=places.values(),
+            overwrite=overwrite,
+            on_written=lambda _: bar.update(),
+        )
 
 
 def open_translator(model: str, bit_depth: int | None = None) -> Translator:
@@ -42,18 +62,35 @@ def open_translator(model: str, bit_depth: int | None = None) -> Translator:
     return registered_translator(model)
 
 
-def pictures_in(path: Path) -> list[Path]:
-    """The file itself, or the picture files of a folder, by name.
+def pictures_in(folder: Path, output: Path) -> tuple[list[Path], list[Path]]:
+    """The pictures under a folder that stage fetch would take too, and the other files, relative to it, by name.
+
+    Where `output` lies inside the folder, what earlier runs wrote there is left out.
 
     Raises:
         UserError: there is nothing there to translate.
     """
-    if not path.is_dir():
-        return [path]
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
-    if not found:
-        raise UserError(f"{path} holds no pictures ({', '.join(sorted(PICTURES))})")
-    return found
+    found = walk(folder)
+    top, written = folder.resolve(), output.resolve()
+    is_inside = written != top and written.is_relative_to(top)
+
+    def sorted_out(paths: Iterable[Path]) -> list[Path]:
+        return sorted(p for p in paths if not (is_inside and (folder / p).parent.resolve().is_relative_to(written)))
+
+    # What is wrong with a picture is told when it is read.
+    pictures = sorted_out([*found.images, *(path for path, _ in found.broken)])
+    others = sorted_out(found.others)
+    if not pictures:
+        rest = f"; {_passed_over(others)}" if others else ""
+        raise UserError(f"{shown(folder)} holds no picture ({endings()}){rest}")
+    return pictures, others
+
+
+def _passed_over(others: list[Path]) -> str:
+    kinds = sorted({path.suffix.lower() or "none" for path in others})
+    names = ", ".join(shown(kind) for kind in kinds[:ENDINGS_SHOWN]) + (", …" if len(kinds) > ENDINGS_SHOWN else "")
+    files = "file" if len(others) == 1 else "files"
+    return f"{len(others)} {files} passed over for having no picture's ending: {names}"
 
 
 def registered_translator(uri: str) -> Translator:
