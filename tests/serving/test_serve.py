@@ -61,6 +61,20 @@ def test_other_forms_are_converted(served: Served, mode: str, form: str) -> None
     assert Image.open(io.BytesIO(body)).mode == "RGB"
 
 
+def test_a_picture_that_pillow_alone_does_not_know(served: Served) -> None:
+    pixels = np.full((21, 37, 2), 65535, np.uint16)
+    file = io.BytesIO()
+    tifffile.imwrite(file, pixels, photometric="minisblack", extrasamples=["unassalpha"])
+    status, _, body = ask(served, body=file.getvalue())
+    assert status == 200
+    assert Image.open(io.BytesIO(body)).size == (37, 21)
+
+
+def test_it_says_that_it_is_there(served: Served) -> None:
+    status, _, body = ask(served, "GET", "/health")
+    assert (status, body) == (200, b"ok\n")
+
+
 def test_sixteen_bit_pictures_where_the_depth_is_said(model: Path) -> None:
     with serving(model, "--bit-depth", "16") as served:
         status, _, body = ask(served, body=picture())

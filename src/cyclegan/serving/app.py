@@ -22,7 +22,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cyclegan.data.images import FORMATS, BadImageError, decode
+from cyclegan.data.images import FORMATS, BadImageError, decode, size
 from cyclegan.errors import UserError
 from cyclegan.inference.memory import is_out_of_memory
 from cyclegan.inference.translate import Translator
@@ -71,6 +71,9 @@ def application(translator: Translator, title: str, limits: Limits, hosts: Set[s
         text = template.render(title=title, nonce=nonce, megabytes=limits.bytes / 1e6, megapixels=limits.pixels / 1e6)
         return HTMLResponse(text, headers={"Content-Security-Policy": policy})
 
+    async def health(_request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
     async def translate(request: Request) -> Response:
         if request.headers.get("content-type", "").startswith("multipart/"):
             raise HTTPException(415, "send the picture file itself as body, as curl --data-binary @FILE does, no form")
@@ -85,7 +88,7 @@ def application(translator: Translator, title: str, limits: Limits, hosts: Set[s
         return Response(png, media_type="image/png")
 
     return Starlette(
-        routes=[Route("/", page), Route("/translate", translate, methods=["POST"])],
+        routes=[Route("/", page), Route("/health", health), Route("/translate", translate, methods=["POST"])],
         middleware=[Middleware(Guard, hosts=hosts)],
         exception_handlers={HTTPException: _told},  # type: ignore[dict-item]
     )
@@ -147,7 +150,10 @@ def translated_png(translator: Translator, file: Path, max_pixels: int) -> bytes
     except Image.DecompressionBombError:
         raise HTTPException(413, f"more pixels than the {max_pixels / 1e6:g} million allowed") from None
     except Exception:
-        raise HTTPException(415, "this is not a JPEG, PNG, WebP, BMP, GIF or TIFF picture, or it is damaged") from None
+        # Some TIFF files are known to another reader alone.
+        width, height = size(file)
+    if not width:
+        raise HTTPException(415, "this is not a JPEG, PNG, WebP, BMP, GIF or TIFF picture, or it is damaged")
     _check_size(width, height, max_pixels)
     try:
         picture = decode(file, translator.channels, translator.bit_depth)
