@@ -82,7 +82,7 @@ def train(
         except Stopped:
             # Of a state that is no good, the resumed training says so.
             with suppress(DivergedError):
-                windows.save_if_new()
+                windows.save_and_tell()
             stop.leave()
 
 
@@ -134,14 +134,19 @@ class _Windows:
             self._leave_if_asked()
             if self._until_checkpoint() < 0:
                 self.save_if_new()
-            # Building the graph can take long; there is nothing to lose yet.
+            if not self.graph_is_built:
+                self.bar.set_description("building the training step, which takes a while")
+            # There is nothing to lose yet.
             with nullcontext() if self.graph_is_built else self.stop.may_come_at_once():
                 steps, seconds = self.dispatcher.advance(batches, end - progress.step, self._until_checkpoint())
-            self.graph_is_built = True
             progress.step += steps
             progress.window_steps += steps
             progress.window_seconds += seconds
             progress.seconds += seconds
+            if not self.graph_is_built:
+                self.bar.set_description("training", refresh=False)
+            self.graph_is_built = True
+            self.bar.update(progress.step - self.bar.n)
 
     def end_window(self) -> None:
         """Record a whole window."""
@@ -212,6 +217,11 @@ class _Windows:
             refuse_divergence(self._losses(), self.progress.step)
             self._save()
 
+    def save_and_tell(self) -> None:
+        """Save the state before leaving, and say from where the training will go on."""
+        self.save_if_new()
+        tqdm.write(f"stopping; step {self.progress.step} is saved, the same command goes on from it", file=sys.stderr)
+
     def is_over(self) -> bool:
         """Whether the plan is fulfilled, or gives up for want of a better evaluation."""
         selection, progress = self.plan.selection, self.progress
@@ -220,7 +230,7 @@ class _Windows:
 
     def _leave_if_asked(self) -> None:
         if self.stop.signal:
-            self.save_if_new()
+            self.save_and_tell()
             self.stop.leave()
 
     def _until_checkpoint(self) -> float:
