@@ -17,7 +17,8 @@ from optuna.storages.journal import JournalFileBackend
 
 from cyclegan.errors import UserError, database_fault
 from cyclegan.locks import held
-from cyclegan.tracking.credentials import without_credentials
+from cyclegan.tracking.credentials import reason, without_credentials
+from cyclegan.tracking.databases import connect_arguments
 
 HEARTBEAT_SECONDS = 5
 GRACE_SECONDS = 30
@@ -26,8 +27,6 @@ SECONDS_AWAY = 300.0
 """How long a data base may be away, as while it is started again, before a search gives up."""
 CONNECT_SECONDS = 10
 """How long a server may take to answer to a connection."""
-CONNECT_TIMEOUT = ("psycopg", "psycopg2", "pymysql", "mysqldb", "mariadbconnector")
-"""Drivers that know the option `connect_timeout`."""
 CLAIM_SECONDS = 120
 
 AWAY = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
@@ -60,7 +59,7 @@ def open_storage(where: str | None, folder: Path) -> BaseStorage:
             storage = RDBStorage(
                 where,
                 # A connection that was idle through a long trial may have been cut: it is tried before it is used.
-                engine_kwargs={"pool_pre_ping": True, "connect_args": _connect_arguments(url)},
+                engine_kwargs={"pool_pre_ping": True, "connect_args": connect_arguments(url, CONNECT_SECONDS)},
                 heartbeat_interval=HEARTBEAT_SECONDS,
                 grace_period=GRACE_SECONDS,
             )
@@ -115,12 +114,6 @@ def claiming(lock: Path) -> Iterator[None]:
         yield
 
 
-def _connect_arguments(url: sqlalchemy.URL) -> dict[str, Any]:
-    """What makes the driver give up on a server that accepts a connection and then says nothing."""
-    takes_it = url.get_dialect().driver in CONNECT_TIMEOUT and "connect_timeout" not in url.query
-    return {"connect_timeout": CONNECT_SECONDS} if takes_it else {}
-
-
 def _connect_patiently(dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
     """In place of SQLAlchemy's own way to connect: try again until SECONDS_AWAY have passed."""
     until, told = time.monotonic() + SECONDS_AWAY, False
@@ -140,4 +133,4 @@ def _reason(error: Exception) -> str:
     """The driver's own words, without SQLAlchemy's."""
     cause = error.__cause__ or error
     told = cause.orig if isinstance(cause, sqlalchemy.exc.DBAPIError) and cause.orig is not None else cause
-    return without_credentials(" ".join(str(told).split()))[:300]
+    return reason(told)

@@ -30,23 +30,13 @@ from cyclegan.locks import held
 from cyclegan.params import Tracking
 from cyclegan.project import Project
 from cyclegan.tracking.credentials import reason, without_credentials
+from cyclegan.tracking.databases import connect_arguments
 
 Found = TypeVar("Found")
 
 SQL = ("postgresql", "mysql", "mssql")
 FIRST_ANSWER_SECONDS = 5
 OPENING_SECONDS = 120
-# What the drivers of data bases call the seconds after which a connection is given up.
-CONNECT_TIMEOUTS = {
-    "psycopg": "connect_timeout",
-    "psycopg2": "connect_timeout",
-    "pg8000": "timeout",
-    "mysqldb": "connect_timeout",
-    "pymysql": "connect_timeout",
-    "mysqlconnector": "connection_timeout",
-    "pyodbc": "timeout",
-    "pymssql": "login_timeout",
-}
 # On an experiment: where this package put its artifacts, hence whether the project's folder has moved since.
 ARTIFACTS_TAG = "cyclegan.artifacts"
 # On a run: the file that its process holds locked while it lives (see `runs`).
@@ -350,10 +340,7 @@ def _refuse_silent(url: sqlalchemy.URL) -> None:
     Raises:
         ImportError, sqlalchemy.exc.SQLAlchemyError: it cannot be reached.
     """
-    limit = CONNECT_TIMEOUTS.get(url.get_driver_name())
-    # One that the user has put into the address stays.
-    arguments = {} if limit is None or limit in url.query else {limit: FIRST_ANSWER_SECONDS}
-    engine = sqlalchemy.create_engine(url, connect_args=arguments)
+    engine = sqlalchemy.create_engine(url, connect_args=connect_arguments(url, FIRST_ANSWER_SECONDS))
     try:
         engine.connect().close()
     finally:
