@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from postgresql import PostgreSQL
+
+# As the command line does, which some tests run within their own process.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # A shell starts background jobs with Ctrl-C ignored, and nohup does the same with the terminal's end; so would be every
 # process that the tests start and signal.

@@ -29,6 +29,7 @@ from ruamel.yaml import YAML
 
 from cyclegan import build_generator, cli
 from cyclegan.params import Data, Params, read
+from cyclegan.params.train import Train
 
 ROOT = Path(__file__).parents[1]
 ENDINGS = ".bmp/.gif/.jfif/.jpe/.jpeg/.jpg/.png/.tif/.tiff/.webp"
@@ -420,7 +421,7 @@ CASES = {
     ),
     "project as the folder": Case(
         "fetch",
-        params(data={"folder_A": ".", "folder_B": "../other"}),
+        params(data={"folder_A": ".", "folder_B": "../other", "name": "mine"}),
         "data.folder_B = {root}/../other: does not exist",
     ),
     "dangling link": Case(
@@ -920,7 +921,7 @@ CASES = {
     "key not text": Case(
         "params",
         lambda root: spoil_tree(root, lambda tree: tree["train"].update({7: 1})),
-        "params.yaml: train = 7: keys should be strings",
+        f"params.yaml: train.7: unknown key; known keys: {', '.join(Train.model_fields)}",
     ),
     "key unknown": Case(
         "params",

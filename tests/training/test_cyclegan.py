@@ -255,6 +255,7 @@ def test_state_holds_every_variable(make_model: Make, pictures: Pictures) -> Non
 def test_a_gpu_can_hold_every_variable(make_model: Make) -> None:
     # TensorFlow keeps int32 variables in the host's memory, where XLA's code on a GPU may not reach them.
     model = make_model(ema_decay=0.9)
+    model.compile()
     assert {variable.dtype for variable in model.state().values()} == {"float32", "int64"}
 
 
