@@ -153,6 +153,7 @@ def test_pictures_beyond_the_budget_do_not_go_on_the_device(monkeypatch: pytest.
     assert not fit_on_device(numbered(7), numbered(7, dtype=np.uint16))
 
 
+@pytest.mark.slow
 def test_memory_of_mapped_pictures_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """200 MiB read from files, at most 16 of them held at once, and the pictures are right all the while."""
     monkeypatch.setattr(pipeline, "KEPT_BYTES", 2**23)

@@ -227,6 +227,7 @@ def test_another_feature_network_in_the_same_file_is_used(make_sandbox: MakeSand
     assert sandbox.run("dvc", "status", "evaluate").stdout == "Data and pipelines are up to date.\n"
 
 
+@pytest.mark.slow
 def test_training_killed_on_the_way_ends_as_if_it_had_not_been(finished: Sandbox, make_sandbox: MakeSandbox) -> None:
     sandbox = make_sandbox()
     sandbox.configure(train={"checkpoint_every": 1e-9})

@@ -97,7 +97,7 @@ def timeless(points: list[tuple[int, str, float]]) -> list[tuple[int, str, float
     return [point for point in points if "per_second" not in point[1] and "seconds" not in point[1]]
 
 
-@pytest.mark.parametrize("stop_at", [4, 12])
+@pytest.mark.parametrize("stop_at", [4, pytest.param(12, marks=pytest.mark.slow)])
 def test_resumed_training_is_bit_identical(make_model: Make, tmp_path: Path, stop_at: int) -> None:
     whole = Recorder()
     expected, expected_progress = start(make_model, tmp_path / "whole", whole)
@@ -250,6 +250,7 @@ def test_a_diverged_training_goes_back_and_on_with_a_lower_rate(
         np.testing.assert_array_equal(resumed.state()[name].numpy(), variable.numpy(), err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_crash_between_telling_of_an_evaluation_and_saving_it_changes_no_point(
     make_model: Make, tmp_path: Path
 ) -> None:

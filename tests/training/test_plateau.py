@@ -116,7 +116,7 @@ def test_training_steps_use_the_lowered_rate(make_model: Make, tmp_path: Path) -
     assert not np.array_equal(constant.G_AtoB.get_weights()[0], model.G_AtoB.get_weights()[0])
 
 
-@pytest.mark.parametrize("stop_at", [6, 10])
+@pytest.mark.parametrize("stop_at", [6, pytest.param(10, marks=pytest.mark.slow)])
 def test_resumed_training_falls_at_the_same_steps(make_model: Make, tmp_path: Path, stop_at: int) -> None:
     plateau = Plateau("val_AtoB/l1", patience=2, factor=0.5)
     expected, expected_progress = start(make_model, tmp_path / "whole", plateau)
