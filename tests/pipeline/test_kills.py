@@ -131,6 +131,19 @@ def lock_was_cut(sandbox: Sandbox, before: str | None) -> bool:
     return not whole
 
 
+def rwlock_was_cut(sandbox: Sandbox) -> bool:
+    """So it does its table of running stages, which README tells the user to delete."""
+    file = sandbox.root / ".dvc" / "tmp" / "rwlock"
+    try:
+        json.loads(file.read_text())
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        file.unlink()
+        return True
+    return False
+
+
 @pytest.fixture(scope="module")
 def start(make_sandbox: MakeSandbox) -> Sandbox:
     """A project with an archive of small pictures, in which nothing has run."""
@@ -198,6 +211,8 @@ def test_thirty_kills_change_nothing(seed: int, start: Sandbox, undisturbed: Und
                 print(f"kill {survived}/{wanted} of {stage}: {where}; {len(list_files(sandbox))} files")
                 if lock_was_cut(sandbox, lock):
                     print("  DVC was cut off while it wrote dvc.lock: put back as with 'git checkout dvc.lock'")
+                if rwlock_was_cut(sandbox):
+                    print("  DVC was cut off while it wrote .dvc/tmp/rwlock: deleted")
                 left = digests(sandbox)
                 half = {path for path, digest in left.items() if expected[path] != digest}
                 assert not half, f"{stage} killed {where} left {half} half-written"
