@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from cyclegan.data.picture import NO_PICTURE, BadImageError, Picture, Pixels, refuse_size, upright
+from cyclegan.errors import one_line
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"II\0*", b"MM*\0")
 """Of what Pillow takes for a TIFF; the last two are wrong."""
@@ -58,8 +59,7 @@ def read_tiff(path: Path, bit_depth: int) -> Picture | None:
         except Exception as error:
             if page.compression != UNCOMPRESSED and _pillow_reads(page, mode, bit_depth):
                 return None
-            reason = " ".join(str(error).split())
-            raise BadImageError(f"is a TIFF of a form that is not read ({reason}); save it as PNG") from None
+            raise BadImageError(f"is a TIFF of a form that is not read ({one_line(error)}); save it as PNG") from None
         if 0 in page.databytecounts:
             raise BadImageError("cannot be decoded: some of its pixels are not there")
         # Stored are [planes, depth, H, W, samples]: either the planes or the samples are the channels.

@@ -8,6 +8,8 @@ import numpy as np
 
 SUBSETS = 100
 """Random halves from which KID's standard error is estimated."""
+FEWEST = 4
+"""Pictures of each set that these halves take."""
 NEIGHBOURS = 3
 """k of precision and recall, as in Kynkäänniemi et al. 2019."""
 ROWS = 512
@@ -52,7 +54,7 @@ def kid(features: np.ndarray, others: np.ndarray, seed: int = 0) -> Kid:
             + within_others / (other_sizes * (other_sizes - 1))
             - 2 * between / (sizes * other_sizes)
         )
-    error = float(estimates[1:].std(ddof=1)) if min(n, m) >= 4 else float("nan")
+    error = float(estimates[1:].std(ddof=1)) if min(n, m) >= FEWEST else float("nan")
     return Kid(float(estimates[0]), error)
 
 

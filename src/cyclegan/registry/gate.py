@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
 
 from cyclegan.domains import DOMAINS
 from cyclegan.errors import UserError
+from cyclegan.evaluation.distributions import FEWEST
 from cyclegan.evaluation.figures import headline, higher_is_better
 from cyclegan.registry.measured import Measured
 
 NOTHING = 1e-3
 """Share of the figure: a generator that beats doing nothing by less does nothing, too, however certain the gain."""
-FEWEST = 4
-"""Pictures of each domain that KID's standard error takes, as it comes from halves of them."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def decide(metric: str, candidate: Measured, champion: Measured | None = None, v
     verdict = "better" if gain.is_real else "worse" if gain.mean < 0 else "not better"
     reason = f"{metric} {value:.4g} is {verdict} than {against:.4g} of the champion, version {version}"
     by = ", by more than its standard error" if verdict == "not better" else ""
-    return _decision(metric, value, against, gain, f"{reason}{by} ({gain})")
+    return _decision(metric, value, against, gain, f"{reason}{by} ({gain})", promote=gain.is_real)
 
 
 def _first(metric: str, value: float, candidate: Measured) -> Decision:
@@ -119,7 +118,7 @@ def _first(metric: str, value: float, candidate: Measured) -> Decision:
     by = "a thousandth" if gain.is_real and not beats else "more than its standard error"
     verdict = "beats" if beats else "does not beat"
     reason = f"{metric} {value:.4g} {verdict} doing nothing, {against:.4g}, by {by} ({gain})"
-    return replace(_decision(metric, value, against, gain, reason), promote=beats)
+    return _decision(metric, value, against, gain, reason, promote=beats)
 
 
 def _undecided(measured: Measured) -> str:
@@ -132,9 +131,9 @@ def _undecided(measured: Measured) -> str:
     return "the pictures or errors recorded for the two do not match"
 
 
-def _decision(metric: str, value: float, against: float, gain: _Gain, reason: str) -> Decision:
+def _decision(metric: str, value: float, against: float, gain: _Gain, reason: str, *, promote: bool) -> Decision:
     error = gain.standard_error if math.isfinite(gain.standard_error) else None
-    return Decision(metric, value, gain.is_real, reason, against, gain.mean, error, gain.pictures)
+    return Decision(metric, value, promote, reason, against, gain.mean, error, gain.pictures)
 
 
 def _not_comparable(metric: str, candidate: Measured, champion: Measured) -> str | None:
