@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from PIL import Image
 from ruamel.yaml import YAML
+from tiny import paint
 
 from cyclegan.errors import UserError
 from cyclegan.inference.translate import load_generator
@@ -39,13 +39,7 @@ def start(tmp_path: Path) -> Start:
     project = Project(root=tmp_path, home=tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "features").symlink_to(ROOT / "data" / "features")
-    random = np.random.default_rng(0)
-    for part in ("train", "val", "test"):
-        for domain in "AB":
-            folder = project.raw / f"{part}{domain}"
-            folder.mkdir(parents=True)
-            for n in range(3):
-                Image.fromarray(random.integers(0, 256, (16, 16, 3), np.uint8)).save(folder / f"{n}.png")
+    paint(project)
 
     def run(**options: Any) -> Project:
         tree = {section: {**values, **TINY.get(section, {})} for section, values in COMMITTED.items()}

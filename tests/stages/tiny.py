@@ -31,8 +31,8 @@ def tiny(**sections: dict[str, Any]) -> Params:
     return validate(tree)
 
 
-def packed(root: Path, params: Params, paired: bool) -> PackedDataset:
-    project = Project(root=root, home=root)
+def paint(project: Project) -> None:
+    """Three pictures for each split and domain."""
     random = np.random.default_rng(0)
     for part in ("train", "val", "test"):
         for domain in "AB":
@@ -40,6 +40,11 @@ def packed(root: Path, params: Params, paired: bool) -> PackedDataset:
             folder.mkdir(parents=True)
             for n in range(3):
                 Image.fromarray(random.integers(0, 256, (16, 16, 3), np.uint8)).save(folder / f"{n}.png")
+
+
+def packed(root: Path, params: Params, paired: bool) -> PackedDataset:
+    project = Project(root=root, home=root)
+    paint(project)
     if paired:
         rows = [f"{part}A/{n}.png,{part}B/{n}.png" for part in ("train", "val", "test") for n in range(3)]
         (project.raw / "pairs.csv").write_text("\n".join(["A,B", *rows]))
