@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 from tiny import packed, tiny
 
 from cyclegan.errors import UserError
@@ -15,7 +16,8 @@ from cyclegan.params import read
 from cyclegan.stages.networks import build_cyclegan
 from cyclegan.stages.samples import samples
 from cyclegan.stages.series import validation_series
-from cyclegan.stages.session import training_plan, validation_figures
+from cyclegan.stages.session import Session, training_plan, validation_figures
+from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.selection import Selection
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +56,23 @@ def test_series_are_known_before_training(
     assert all(name in str(refused.value) for name in series)
     known = tiny(train={"plateau": plateau | {"metric": series[0]}})
     assert training_plan(known, dataset).plateau.patience == 1
+
+
+def test_batch_size_bounds_the_feature_networks_batches_too(tmp_path: Path) -> None:
+    params = tiny(train={"lr_policy": "constant"}, evaluate={"batch_size": 2})
+    dataset = packed(tmp_path, params, paired=False)
+    sizes = []
+
+    def run(images: tf.Tensor) -> tf.Tensor:
+        sizes.append(len(images))
+        return tf.zeros((len(images), 4))
+
+    features = FeatureNetwork("counting", 4, "0", run)
+    session = Session.prepare(params, dataset, CheckpointFolder(tmp_path / "work"), features)
+    validation_figures(session.translators, dataset, session.real)
+    # Three images of each domain, real and translated.
+    assert sizes.count(2) == sizes.count(1) == 4
+    assert max(sizes) == 2
 
 
 def test_what_the_generators_are_chosen_by_is_known_before_training(tmp_path: Path) -> None:

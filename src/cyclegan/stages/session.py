@@ -86,7 +86,7 @@ class Session:
         compile_cyclegan(model, params, plan.total_steps)
         progress = Progress.restore(checkpoints, model)
         translators = translators_of(model.generators, params, dataset)
-        real = RealPictures(dataset, "val", features)
+        real = RealPictures(dataset, "val", features, params.evaluate.batch_size)
         return cls(params, dataset, checkpoints, model, plan, progress, translators, real)
 
     @property
