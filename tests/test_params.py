@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cyclegan.errors import UserError
 from cyclegan.params import Params, flatten, load, read, validate
+from cyclegan.params.derived import residual_blocks
 
 ROOT = Path(__file__).parents[1]
 GOOD = read(ROOT / "params.yaml")
@@ -80,7 +81,7 @@ def test_one_number_means_both_directions_and_both_sides() -> None:
 )
 def test_automatic_blocks(size: Any, blocks: int) -> None:
     params = validate(changed(data__load_size=size, train__crop_size=size, model__blocks="auto"))
-    assert params.model.blocks_for(params.train.crop_size) == blocks
+    assert residual_blocks(params.model.blocks, params.training_size) == blocks
 
 
 @pytest.mark.parametrize(

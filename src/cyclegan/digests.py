@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -9,11 +10,48 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+# The code on which trained weights depend, and the choice among evaluations: files and folders of the package.
+# What parameters say is in the run key by value; code that only reads, reports or records is left out.
 TRAINING_CODE = (
-    *("data", "evaluation", "inference/translate.py", "models", "params", "training"),
-    *("stages/features.py", "stages/networks.py", "stages/series.py", "stages/session.py"),
+    "data/dataset.py",
+    "data/pipeline.py",
+    "domains.py",
+    "evaluation/distributions.py",
+    "evaluation/features.py",
+    "evaluation/metrics.py",
+    "evaluation/protocol.py",
+    "inference/translate.py",
+    "models/discriminator.py",
+    "models/generator.py",
+    "models/initializers.py",
+    "models/layers.py",
+    "models/normalization.py",
+    "models/precision.py",
+    "models/sizes.py",
+    "params/derived.py",
+    "stages/networks.py",
+    "stages/series.py",
+    "stages/session.py",
+    "training/adam.py",
+    "training/averages.py",
+    "training/checkpoint.py",
+    "training/cyclegan.py",
+    "training/device.py",
+    "training/diff_augment.py",
+    "training/dispatch.py",
+    "training/divergence.py",
+    "training/draws.py",
+    "training/loop.py",
+    "training/losses.py",
+    "training/plateau.py",
+    "training/pool.py",
+    "training/progress.py",
+    "training/recompute.py",
+    "training/running_means.py",
+    "training/schedule.py",
+    "training/selection.py",
+    "training/tensor_cores.py",
 )
-"""The parts of the package on which trained weights, and the choice among them, depend."""
 
 
 def run_key(shapes_the_run: Mapping[str, Any]) -> str:
@@ -23,13 +61,34 @@ def run_key(shapes_the_run: Mapping[str, Any]) -> str:
 
 
 def code_digest(*sources: Path) -> str:
-    """SHA-256 over some Python files and those in some folders: the version of the code that shapes a run."""
+    """SHA-256 over some Python files and those in some folders: the version of the code that shapes a run.
+
+    Comments, docstrings and layout do not count, nor does the version of Python.
+    """
     digest = hashlib.sha256()
     for source in sources:
         for file in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
             digest.update(os.fsencode(file.relative_to(source.parent)))
-            digest.update(file.read_bytes())
+            digest.update(_syntax(ast.parse(file.read_bytes())).encode())
     return digest.hexdigest()
+
+
+def _syntax(node: Any) -> str:
+    """A syntax tree as text, without positions and bare strings.
+
+    Fields that are empty are left out: newer versions of Python have more of them.
+    """
+    if isinstance(node, ast.AST):
+        fields = [(name, value) for name, value in ast.iter_fields(node) if value is not None and value != []]
+        return f"{type(node).__name__}({','.join(f'{name}={_syntax(value)}' for name, value in fields)})"
+    if isinstance(node, list):
+        return f"[{','.join(_syntax(item) for item in node if not _is_bare_string(item))}]"
+    return ascii(node)
+
+
+def _is_bare_string(node: Any) -> bool:
+    """Whether a statement is a docstring, of a module, class, function, attribute or constant."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def file_digest(file: Path) -> str:

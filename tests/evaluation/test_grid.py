@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cyclegan.evaluation.grid import GAP, comparison_grid, displayable, sample_grid, strips
+from cyclegan.data.dataset import displayable
+from cyclegan.evaluation.grid import GAP, comparison_grid, sample_grid, strips
 
 
 def flat(

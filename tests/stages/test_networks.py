@@ -13,13 +13,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from ruamel.yaml import YAML
 
 from cyclegan.data import pipeline
 from cyclegan.data.dataset import PackedDataset
 from cyclegan.data.pipeline import ResidentBatches
 from cyclegan.data.split import split
-from cyclegan.digests import TRAINING_CODE
 from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.params import SHAPE_NOTHING, Params, flatten, read, validate
 from cyclegan.project import Project
@@ -280,15 +278,3 @@ def test_a_checkpoint_belongs_to_all_that_shapes_the_weights() -> None:
     assert shapes_the_run(make({}), "other", features) != base
     assert shapes_the_run(make({}), "digest", replace(features, name="efficientnet-lite0 at 224×224")) != base
     assert shapes_the_run(make({}), "digest", replace(features, sha256="other")) != base
-
-
-def test_a_checkpoint_belongs_to_the_code_that_dvc_trains_anew_for() -> None:
-    """Else stage train, run again for changed code, would find its old result and call it new."""
-    stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
-    listed = {
-        path.removeprefix("src/cyclegan/") for path in stages["train"]["deps"] if path.startswith("src/cyclegan/")
-    }
-    counted = {path for path in listed if any(path == part or path.startswith(f"{part}/") for part in TRAINING_CODE)}
-    assert listed - counted == {
-        *("digests.py", "overlay.py", "stages/over_time.py", "stages/samples.py", "stages/train.py")
-    }

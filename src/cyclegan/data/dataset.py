@@ -249,3 +249,26 @@ def to_integer(images: Images, bit_depth: int) -> Images:
     kind = {8: np.uint8, 16: np.uint16}[bit_depth]
     scaled = (np.asarray(images, np.float64) + 1) * (top / 2)
     return np.clip(np.rint(scaled), 0, top).astype(kind)
+
+
+def displayable(images: Images) -> Images:
+    """Turn stored pictures into 8-bit RGB.
+
+    16 bits are scaled to 8; grey is repeated; transparency lies over white; two channels are red and green; of five or
+    more the first three are shown.
+
+    Args:
+        images: [N, H, W, C], uint8 or uint16.
+
+    Returns:
+        [N, H, W, 3], uint8.
+    """
+    channels = images.shape[-1]
+    values = images.astype(np.float32) / np.iinfo(images.dtype).max
+    colour = values[..., :3]
+    if channels == 2:
+        colour = np.concatenate([colour, np.zeros_like(colour[..., :1])], axis=-1)
+    if channels == 4:
+        opacity = values[..., -1:]
+        colour = colour * opacity + (1 - opacity)
+    return np.broadcast_to(np.rint(colour * 255).astype(np.uint8), (*images.shape[:-1], 3))

@@ -15,9 +15,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cyclegan.data.dataset import displayable
 from cyclegan.digests import file_digest
 from cyclegan.errors import UserError, one_line
-from cyclegan.evaluation.grid import displayable
 
 EFFICIENTNET = "efficientnet-lite0"
 EFFICIENTNET_SHA256 = "12a09625d2fb237c06a9bee05edbc874f8f57815f87fa0bc20d61ac93a072ec2"
@@ -45,7 +45,7 @@ class FeatureNetwork:
         """Compute the features of pictures.
 
         Args:
-            images: [N, H, W, C], uint8 or uint16, any channels; seen as `grid.displayable` shows them, resized to
+            images: [N, H, W, C], uint8 or uint16, any channels; seen as `displayable` shows them, resized to
                 the network's size (bilinear, antialiased).
 
         Returns:

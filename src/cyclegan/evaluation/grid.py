@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from cyclegan.data.dataset import displayable
+
 GAP = 2
 """White pixels between the pictures of a row; rows are twice as far apart."""
 READABLE = 128
@@ -14,30 +16,6 @@ READABLE = 128
 LARGEST = 256
 """Pictures in a comparison are reduced to this many pixels on the longer side."""
 WHITE = 255
-
-
-def displayable(images: np.ndarray) -> np.ndarray:
-    """Turn stored pictures into 8-bit RGB.
-
-    16 bits are scaled to 8; grey is repeated; transparency lies over white; two channels are red and green; of five or
-    more the first three are shown.
-
-    Args:
-        images: [N, H, W, C], uint8 or uint16.
-
-    Returns:
-        [N, H, W, 3], uint8.
-    """
-    channels = images.shape[-1]
-    values = images.astype(np.float32) / np.iinfo(images.dtype).max
-    colour = values[..., :3]
-    if channels == 2:
-        colour = np.concatenate([colour, np.zeros_like(colour[..., :1])], axis=-1)
-    if channels == 4:
-        opacity = values[..., -1:]
-        colour = colour * opacity + (1 - opacity)
-    return np.broadcast_to(np.rint(colour * 255).astype(np.uint8), (*images.shape[:-1], 3))
-
 
 Column = np.ndarray | Sequence[np.ndarray]
 """Pictures of one size, `[N, H, W, C]`, or of different sizes, each `[H, W, C]`; uint8 or uint16."""

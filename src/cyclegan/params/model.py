@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from cyclegan.params.derived import unet_depth
 from cyclegan.params.section import (
     Fraction,
     Norm,
@@ -57,19 +58,9 @@ class Model(Section):
             raise impossible("model.output_norm needs a normalisation, but model.norm is none; set it to false")
         return self
 
-    def blocks_for(self, size: Size) -> int:
-        """Number of residual blocks at a training size: `auto` is the paper's 6 below 256 pixels, else 9."""
-        if self.blocks != "auto":
-            return self.blocks
-        return 9 if min(size) >= 256 else 6
-
-    def unet_depth(self, size: Size) -> int:
-        """Halvings of a U-Net: down to one pixel on the shorter side where the size allows it."""
-        return next(depth for depth in range(8, -1, -1) if all(side % 2**depth == 0 for side in size))
-
     def size_multiple(self, size: Size) -> int:
         """The generator's input sides must be multiples of this."""
-        return 2 ** self.unet_depth(size) if self.generator != "resnet" else 4
+        return 2 ** unet_depth(size) if self.generator != "resnet" else 4
 
     def objection_to(self, size: Size) -> str | None:
         """Why these networks cannot be trained on pictures of this size, with the remedy; None where they can."""
@@ -77,7 +68,7 @@ class Model(Section):
         if any(side % multiple for side in size):
             lower = [max(multiple, side // multiple * multiple) for side in size]
             return f": each side must be a multiple of {multiple} for model.generator: {self.generator}; use {lower}"
-        if self.generator != "resnet" and self.unet_depth(size) < 4:
+        if self.generator != "resnet" and unet_depth(size) < 4:
             return f": model.generator: {self.generator} halves its input at least 4 times; use multiples of 16"
         if self.generator == "resnet" and min(size) < 8:
             # Of one pixel a normalisation makes a constant, and there is nothing to mirror it from.

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from cyclegan.params.data import Data
+from cyclegan.params.derived import training_size
 from cyclegan.params.model import Model
 from cyclegan.params.search import Search
 from cyclegan.params.section import (
@@ -128,6 +129,4 @@ class Params(Section):
     @property
     def training_size(self) -> Size | None:
         """`(height, width)` of the pictures that the networks are trained on; None where it follows from the data."""
-        if self.train.crop_size != "whole":
-            return self.train.crop_size
-        return None if self.data.load_size == "original" else self.data.load_size
+        return training_size(self.train.crop_size, self.data.load_size)

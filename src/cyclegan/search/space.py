@@ -18,6 +18,7 @@ from optuna.trial import Trial
 from cyclegan.errors import UserError
 from cyclegan.overlay import nested, overlaid
 from cyclegan.params import Params, Range, flatten, validate
+from cyclegan.params.derived import residual_blocks
 from cyclegan.search.nothing import COLUMNS
 
 Setting = dict[str, Any]
@@ -249,7 +250,7 @@ def _blocks(params: Params) -> int:
     size = params.training_size
     if params.model.blocks == "auto" and size is None:
         raise UserError("search.space.blocks: model.blocks: auto depends on the pictures' size; set a number")
-    return params.model.blocks_for(size or (0, 0))
+    return residual_blocks(params.model.blocks, size or (0, 0))
 
 
 def _paper_blocks(params: Params) -> int:

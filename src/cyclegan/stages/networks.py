@@ -12,6 +12,7 @@ from cyclegan.errors import UserError
 from cyclegan.models.discriminator import build_discriminator
 from cyclegan.models.generator import build_generator
 from cyclegan.params import Params, Size
+from cyclegan.params.derived import residual_blocks, unet_depth
 from cyclegan.training.adam import FusedAdam
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.losses import LossWeights
@@ -103,12 +104,12 @@ def inference_copy(generator: keras.Model, params: Params, name: str, size: Size
 def _generator(params: Params, name: str, size: Size) -> keras.Model:
     model, data = params.model, params.data
     channels = (data.channels_A, data.channels_B) if name == "G_AtoB" else (data.channels_B, data.channels_A)
-    arguments: dict[str, Any] = {"depth": model.unet_depth(size)} if model.generator != "resnet" else {}
+    arguments: dict[str, Any] = {"depth": unet_depth(size)} if model.generator != "resnet" else {}
     return build_generator(
         *channels,
         architecture=model.generator,
         base_filters=model.base_filters,
-        blocks=model.blocks_for(size),
+        blocks=residual_blocks(model.blocks, size),
         skip=model.skip,
         padding=model.padding,
         upsample=model.upsample,

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from cyclegan.data.dataset import displayable
 from cyclegan.domains import DIRECTIONS, Direction
-from cyclegan.evaluation.grid import Column, comparison_grid, displayable, stacked
+from cyclegan.evaluation.grid import Column, comparison_grid, stacked
 from cyclegan.evaluation.protocol import evenly
 from cyclegan.files import replacing
 

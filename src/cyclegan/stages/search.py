@@ -14,7 +14,7 @@ from cyclegan.project import Project
 if TYPE_CHECKING:
     from cyclegan.data.dataset import PackedDataset
 
-CODE = (*TRAINING_CODE, "stages/trial.py")
+CODE = (*TRAINING_CODE, "search/space.py")
 """What a trial's value depends on."""
 
 

@@ -1,0 +1,193 @@
+"""What each stage depends on: the code that `dvc.yaml` lists, and the code that is in the key of a training."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+import cyclegan
+from cyclegan.digests import TRAINING_CODE, code_digest, run_key
+from cyclegan.evaluation.features import FeatureNetwork
+from cyclegan.params import load
+from cyclegan.project import Project
+from cyclegan.stages.search import study_key
+from cyclegan.stages.train import shapes_the_run
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "cyclegan"
+FILES = {file.relative_to(PACKAGE).as_posix() for file in PACKAGE.rglob("*.py")}
+
+# No output of a stage depends on these.
+NEVER_LISTED = {
+    "__init__.py": "names what a notebook imports",
+    "errors.py": "messages",
+    "files.py": "writes files whole",
+    "locks.py": "keeps processes apart",
+    "params/": "the values are parameters of the stages",
+    "project.py": "names files",
+    "signals.py": "ends processes",
+    "stages/memory.py": "advice when memory is short",
+    "stages/orphans.py": "ends processes",
+    "tracking/": "records runs",
+    "training/lock.py": "keeps processes apart",
+    "training/stopping.py": "ends processes",
+}
+READS_FILES = {"data/images.py", "data/layout.py", "data/picture.py", "data/tiff.py", "inference/memory.py"}
+OTHER_NETWORKS = {"models/__init__.py", "models/legacy.py", "models/summary.py"}
+OTHER_METRICS = {"evaluation/artefacts.py", "evaluation/colour_map.py", "evaluation/retrieval.py"}
+# What a stage imports, but does not use: inference/translate.py also translates files, models/__init__.py imports all,
+# and of what evaluation/protocol.py measures, these make no validation series.
+UNUSED = {
+    "search": READS_FILES | OTHER_NETWORKS | OTHER_METRICS,
+    "train": READS_FILES | OTHER_NETWORKS | OTHER_METRICS,
+    "evaluate": READS_FILES,
+    "register": READS_FILES,
+}
+# Modules that a stage runs without importing them: in another process, or within the registered model.
+STARTED = {"search": {"stages/trial.py"}, "register": {"registry/served.py"}}
+# What stages `search` and `train` depend on beside the code that shapes weights: how they are run and reported.
+REPORTING = {
+    "search": {
+        *("digests.py", "evaluation/grid.py", "overlay.py", "pages.py", "search", "stages/features.py"),
+        *("stages/over_time.py", "stages/samples.py", "stages/search.py", "stages/trial.py"),
+    },
+    "train": {
+        *("data/staging.py", "digests.py", "evaluation/grid.py", "overlay.py", "stages/features.py"),
+        *("stages/lineage.py", "stages/outputs.py", "stages/over_time.py", "stages/samples.py", "stages/train.py"),
+        "training/relatives.py",
+    },
+}
+STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+
+
+def imported(file: str) -> set[str]:
+    """The files of the package that one of them imports, wherever in the file."""
+    names = set()
+    for node in ast.walk(ast.parse((PACKAGE / file).read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    paths = {name.removeprefix("cyclegan.").replace(".", "/") for name in names if name.startswith("cyclegan.")}
+    return {form for path in paths for form in (f"{path}.py", f"{path}/__init__.py") if form in FILES}
+
+
+def closure(*files: str) -> set[str]:
+    """Those files and all that they import, directly or not."""
+    found: set[str] = set()
+    waiting = set(files)
+    while waiting:
+        file = waiting.pop()
+        found.add(file)
+        waiting |= imported(file) - found
+    return found
+
+
+def is_empty(file: str) -> bool:
+    """Whether there is nothing in a file but a docstring."""
+    return len(ast.parse((PACKAGE / file).read_text()).body) == 1
+
+
+def covers(path: str, file: str) -> bool:
+    return file == path or file.startswith(f"{path.removesuffix('/')}/")
+
+
+def listed(stage: str) -> set[str]:
+    start = "src/cyclegan/"
+    return {path.removeprefix(start) for path in STAGES[stage]["deps"] if path.startswith(start)}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_dvc_watches_the_code_that_a_stage_runs(stage: str) -> None:
+    deps = listed(stage)
+    found = closure(f"stages/{stage}.py", *STARTED.get(stage, ()))
+    used = {
+        file
+        for file in found - UNUSED.get(stage, set())
+        if not is_empty(file) and not any(covers(path, file) for path in NEVER_LISTED)
+    }
+    assert {file for file in used if not any(covers(path, file) for path in deps)} == set()
+    assert {path for path in deps if not any(covers(path, file) for file in found)} == set()
+    assert all((PACKAGE / path).exists() for path in deps)
+
+
+def test_dvc_and_the_run_key_have_one_list_of_the_code_that_shapes_weights() -> None:
+    assert len(set(TRAINING_CODE)) == len(TRAINING_CODE)
+    for stage, others in REPORTING.items():
+        assert listed(stage) == {*TRAINING_CODE, *others}
+        assert not others & set(TRAINING_CODE)
+
+
+def test_the_list_is_whole() -> None:
+    """Whatever the listed code imports is listed too, or is known to shape no weights."""
+    missing = {needed for file in TRAINING_CODE for needed in imported(file)} - set(TRAINING_CODE)
+    known = {*READS_FILES, *OTHER_NETWORKS, *OTHER_METRICS, "digests.py", "stages/over_time.py", "stages/samples.py"}
+    assert {file for file in missing - known if not any(covers(path, file) for path in NEVER_LISTED)} == set()
+
+
+def test_keys_change_with_the_code_that_shapes_weights_and_with_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Touch each file in turn, in a package whose files have these names and next to nothing in them."""
+    package = tmp_path / "cyclegan"
+    for file in FILES:
+        (package / file).parent.mkdir(parents=True, exist_ok=True)
+        (package / file).write_text("A = 0\n")
+    monkeypatch.setattr(cyclegan, "__file__", str(package / "__init__.py"))
+    params, project = load(ROOT / "params.yaml"), Project(ROOT, ROOT)
+    features = FeatureNetwork("some network", 1, "0", lambda images: images)
+
+    def keys() -> dict[str, str]:
+        shapes = shapes_the_run(params, "digest", features)
+        return {"training": run_key(shapes), "study": study_key(project, params, "digest")}
+
+    before, changed = keys(), {"training": set(), "study": set()}
+    for file in FILES:
+        (package / file).write_text("A = 0\nX = 1\n")
+        for name, key in keys().items():
+            if key != before[name]:
+                changed[name].add(file)
+        (package / file).write_text("A = 0  # A comment.\n")
+        assert keys() == before
+    shaping = {file for file in FILES if any(covers(path, file) for path in TRAINING_CODE)}
+    assert changed == {"training": shaping, "study": shaping | {"search/space.py"}}
+    assert not shaping & {"data/download.py", "evaluation/report.py", "params/train.py", "params/reading.py"}
+
+
+def test_comments_and_docstrings_are_not_in_a_digest(tmp_path: Path) -> None:
+    for file in FILES:
+        other = tmp_path / Path(file).name
+        other.write_text((PACKAGE / file).read_text() + '\n# A comment.\n"""What stands above."""\n')
+        assert code_digest(other) == code_digest(PACKAGE / file), file
+
+
+def test_only_what_code_does_is_in_its_digest(tmp_path: Path) -> None:
+    def digest(text: str) -> str:
+        (tmp_path / "code.py").write_text(text, encoding="utf-8")
+        return code_digest(tmp_path / "code.py")
+
+    first = digest(
+        '"""One."""\nclass A:\n    """Two."""\n    x: int = 1\n\ndef f(a, b=2):\n    """Three."""\n    return a\n'
+    )
+    assert first == digest("class A:\n    x: int = (1)  # one\n\n\ndef f(\n    a,\n    b=2,\n):\n    return a\n")
+    for other in ("1.0", "True", "None", "'1'", "1, 'text'", "f'{1}'"):
+        assert digest(f"class A:\n    x: int = {other}\n\ndef f(a, b=2):\n    return a\n") != first
+
+
+def test_a_digest_does_not_depend_on_the_version_of_python(tmp_path: Path) -> None:
+    """The same value on 3.11, 3.12 and 3.13, whose trees have other fields and whose tokens differ."""
+    (tmp_path / "code.py").write_text(
+        "from a import b as c\n"
+        "def f(x): ...\n"
+        "class D(c, k=1):\n"
+        "    y: list[int] = [*(), 'ä\\n', b'\\x00', 1e-9, 2j, None, ...]\n"
+        "    async def g(self, /, *a, z=0, **b):\n"
+        "        return f'{self!r:>9} {z=} {{}}' 'more' if a else lambda q: (yield q)\n"
+        "match c:\n"
+        "    case {'k': [1, *_], **r} if r: pass\n",
+        encoding="utf-8",
+    )
+    assert code_digest(tmp_path / "code.py")[:16] == "bfcf2a55fb42bee8"
