@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import itertools
+import os
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +54,41 @@ def test_committed_file_and_presets_are_valid() -> None:
     assert read(ROOT / "presets" / "quickstart.yaml") == GOOD
 
 
-def test_every_key_has_a_comment_above_it() -> None:
+def test_every_key_has_a_comment_above_it_or_beside_it() -> None:
     lines = (ROOT / "params.yaml").read_text().splitlines()
-    for before, line in itertools.pairwise(lines):
+    # DVC drops comments in a list and right below it.
+    first = lines.index("  objectives:") + 1
+    last = next(n for n in range(first, len(lines)) if lines[n].startswith("  pruner: "))
+    assert all(f"{key}: " in "\n".join(lines[first - 4 : first]) for key in ("name", "direction", "terms"))
+    for before, line in itertools.pairwise(lines[:first] + lines[last:]):
         if line.startswith("  ") and not line.strip().startswith("#"):
-            assert before.strip().startswith("#"), line
+            assert before.strip().startswith("#") or " # " in line, line
+
+
+def test_an_experiment_changes_the_line_of_its_parameter_only(tmp_path: Path) -> None:
+    """DVC writes the whole file anew: the committed files have the form in which it leaves them."""
+    files = ["params.yaml", *(f"presets/{file.name}" for file in sorted((ROOT / "presets").glob("*.yaml")))]
+    (tmp_path / "presets").mkdir()
+    for file in files:
+        shutil.copy(ROOT / file, tmp_path / file)
+    (tmp_path / "dvc.yaml").write_text("stages: {nothing: {cmd: 'true'}}\n")
+
+    def run(*command: str) -> str:
+        identity = {"GIT_CONFIG_COUNT": "2", "GIT_CONFIG_KEY_0": "user.name", "GIT_CONFIG_VALUE_0": "Test"}
+        identity |= {"GIT_CONFIG_KEY_1": "user.email", "GIT_CONFIG_VALUE_1": "test@example.org"}
+        environment = {**os.environ, **identity, "DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1"}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("git", "init", "--quiet")
+    run("dvc", "init", "--quiet")
+    run("git", "add", "--all")
+    run("git", "commit", "--quiet", "--message", "start")
+    run("dvc", "exp", "run", *(argument for file in files for argument in ("-S", f"{file}:train.epochs=77")))
+    for file in files:
+        changed = [line for line in run("git", "diff", "--unified=0", "--", file).splitlines() if line[:1] in "+-"]
+        assert changed[2:] == [f"-  epochs: {read(ROOT / file)['train']['epochs']}", "+  epochs: 77"], file
 
 
 def test_every_key_is_a_field_and_frozen() -> None:
