@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,16 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("cyclegan: ")
     return line.removeprefix("cyclegan: ")
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", "tags.?"), ("latin-1", "tags.?"), ("utf-8", "tags.…")])
+def test_any_encoding_will_do_for_what_is_printed(encoding: str, shown: str) -> None:
+    """The same for every command: `main` sees to it before it does anything."""
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "cyclegan", "runs", "--help"]
+    done = subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert shown in done.stdout.decode(encoding)
+    assert done.stderr == b""
 
 
 def test_help_loads_nothing_heavy() -> None:

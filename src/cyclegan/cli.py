@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that `cyclegan --help` answers at once.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Loading a model never runs pickled code, whatever imports MLflow first.
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    _print_to_any_encoding()
     options = parser().parse_args(arguments)
     try:
         if options.tensorflow:
@@ -284,6 +286,14 @@ def _import_legacy(options: argparse.Namespace) -> None:
     with replacing(options.output) as temporary:
         generator.save(temporary)
     print(f"{options.output}: {generator.count_params():,} parameters")
+
+
+def _print_to_any_encoding() -> None:
+    """Print `?` for a character that the terminal or the log does not have, such as ± in ASCII."""
+    for stream in (sys.stdout, sys.stderr):
+        # Python has set other ways where they are needed, as for file names that are not valid UTF-8.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
 
 
 def _leave(code: int) -> NoReturn:

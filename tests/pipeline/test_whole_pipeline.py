@@ -184,6 +184,20 @@ def test_translate_takes_the_registered_model(finished: Sandbox, tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_any_encoding_will_do_for_what_commands_print(finished: Sandbox) -> None:
+    for command, printed in (
+        ("register", "models:/fluent-emoji-AtoB/1 (was registered already)"),
+        ("registry list", "fluent-emoji-AtoB"),
+        ("registry show fluent-emoji-AtoB", "challenger"),
+        ("registry show fluent-emoji-AtoB/1", " ? "),
+        ("runs", "fluent-emoji-"),
+        ("runs --csv -", "fluent-emoji-"),
+        ("summary", "G_AtoB"),
+    ):
+        assert printed in finished.run("cyclegan", *command.split(), PYTHONIOENCODING="ascii").stdout, command
+
+
+@pytest.mark.slow
 def test_going_back_to_earlier_parameters_points_back_to_their_run(finished: Sandbox) -> None:
     first = finished.json("reports/train/run.json")["run_id"]
     finished.configure(train={"epochs": 1})

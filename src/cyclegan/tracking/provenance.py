@@ -73,7 +73,8 @@ def _git(project: Project, *arguments: str) -> str | None:
         done = subprocess.run(
             ["git", "--no-optional-locks", "-C", str(project.root), *arguments],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
         )
     except FileNotFoundError:
