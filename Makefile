@@ -1,6 +1,6 @@
 # make repro  set everything up and run the pipeline        make test  set everything up and run the tests
 # make ui     the MLflow UI on http://127.0.0.1:5000        make clean remove what the stages and tools can make again
-# make dashboard  Optuna's dashboard on http://127.0.0.1:8080
+# make dashboard  Optuna's dashboard on http://127.0.0.1:8080   make distclean  make clean, and remove .venv
 # GPU=1 on the first call installs TensorFlow with its CUDA libraries.
 
 PYTHON ?= python3
@@ -15,7 +15,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 
-.PHONY: repro install test test-all lint ui dashboard clean lock
+.PHONY: repro install test test-all lint ui dashboard clean distclean lock
 
 repro: install
 	dvc repro
@@ -54,9 +54,12 @@ dashboard: install
 	optuna-dashboard --host 127.0.0.1 --port $(DASHBOARD_PORT) "$(or $(STORAGE),.search/journal.log)"
 
 clean:
-	rm -rf $(VENV) models reports data/raw data/split .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	git clean -fdXq -- models reports data/raw data/split .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
-	@echo "kept: checkpoints, mlruns, .search, data/downloads, .dvc/cache (dvc checkout restores the stages' outputs)"
+	@echo "kept: what git tracks, .venv, checkpoints, mlruns, .search, data/downloads, .dvc/cache (dvc checkout restores outputs)"
+
+distclean: clean
+	rm -rf $(VENV)
 
 # Resolve both lock files anew (needs uv).
 lock:
