@@ -9,6 +9,7 @@ Needs the extra `bench` (tf_keras) for the tutorial's loop, PyTorch and torchvis
 from __future__ import annotations
 
 import argparse
+import importlib
 import itertools
 import sys
 from pathlib import Path
@@ -86,8 +87,8 @@ def _reference(options: argparse.Namespace) -> measure.Step:
     import torch
     from options.train_options import TrainOptions
 
-    from models import create_model
-
+    # As a statement, mypy would look for it in this project's folder models.
+    create_model = importlib.import_module("models").create_model
     cuda = torch.cuda.is_available()
     sys.argv = ["train.py", "--dataroot", "unused", "--model", "cycle_gan", "--netG", f"resnet_{options.blocks}blocks"]
     sys.argv += ["--ngf", str(options.filters), "--ndf", str(options.filters), "--batch_size", str(options.batch)]

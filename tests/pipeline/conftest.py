@@ -19,7 +19,12 @@ COPIED = (
     "params.yaml",
     "data/features",
     "data/fluent-emoji",
+    "data/.gitignore",
+    "models/.gitignore",
     "presets",
+    "reports/.gitignore",
+    "reports/evaluate/.gitignore",
+    "reports/train/.gitignore",
 )
 TINY = {
     "model": {"generator": "resnet", "base_filters": 4, "blocks": 1, "patch_layers": 1, "discriminator_filters": 4},

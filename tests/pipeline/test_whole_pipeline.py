@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -22,6 +23,8 @@ from cyclegan.inference.translate import load_generator
 
 MakeSandbox = Callable[[], Sandbox]
 STEPS = [4, 6, 8, 12]
+# What git keeps of a run of the pipeline.
+NUMBERS = ["dvc.lock", "reports/evaluate/metrics.json", "reports/train/losses.csv", "reports/train/validation.csv"]
 TERMS = ("adversarial", "identity", "forward_cycle", "backward_cycle")
 SERIES = {
     *(f"{G}/{term}" for G in ("G_AtoB", "G_BtoA") for term in ("total", *TERMS)),
@@ -78,8 +81,8 @@ def test_every_stage_left_its_outputs(finished: Sandbox) -> None:
         "reports/register.json",
     ):
         assert (finished.root / path).stat().st_size > 0, path
-    ignored = finished.run("git", "status", "--porcelain", "--untracked-files=all").stdout
-    assert not [line for line in ignored.splitlines() if not line.endswith((".gitignore", "dvc.lock"))]
+    status = finished.run("git", "status", "--porcelain", "--untracked-files=all").stdout
+    assert status.splitlines() == [f"?? {path}" for path in NUMBERS]
 
 
 def test_a_training_outside_dvc_knows_its_data_by_the_same_name(finished: Sandbox) -> None:
@@ -151,6 +154,39 @@ def test_dvc_shows_metrics_and_plots(finished: Sandbox) -> None:
     plots = finished.run("dvc", "plots", "diff", "--json").stdout
     for name in ("generators", "adversarial", "cycles", "discriminators", "validation", "grid.png"):
         assert name in plots
+
+
+def test_a_clone_has_the_numbers_of_its_commit(finished: Sandbox, tmp_path: Path) -> None:
+    """And the other files by `dvc pull`, where there is a remote; a second `dvc repro` leaves nothing to commit."""
+    author, clone = Sandbox(tmp_path / "author"), Sandbox(tmp_path / "clone")
+    shutil.copytree(finished.root, author.root, ignore=shutil.ignore_patterns("mlruns", "checkpoints"))
+    author.run("git", "config", "user.name", "Test")
+    author.run("git", "config", "user.email", "test@example.org")
+    author.run("dvc", "remote", "add", "--quiet", "--default", "store", str(tmp_path / "store"))
+    author.run("dvc", "push", "--quiet")
+    author.run("git", "add", "--all")
+    author.run("git", "commit", "--quiet", "--message", "numbers")
+    assert "Data and pipelines are up to date." in author.run("dvc", "repro").stdout
+    assert author.run("git", "status", "--porcelain").stdout == ""
+
+    author.run("git", "clone", "--quiet", ".", str(clone.root))
+    figure = f"{clone.json('reports/evaluate/metrics.json')['AtoB']['pair_psnr']:.4g}"
+    assert figure in clone.run("dvc", "metrics", "show").stdout
+    assert figure in clone.run("dvc", "exp", "show", "--csv").stdout
+    (clone.root / "reports/evaluate/metrics.json").write_text('{"AtoB": {"pair_psnr": 1.0}}')
+    changed = json.loads(clone.run("dvc", "metrics", "diff", "HEAD", "--json").stdout)
+    (change,) = changed["diff"].values()
+    assert change["AtoB.pair_psnr"]["new"] == 1.0
+    assert f"{change['AtoB.pair_psnr']['old']:.4g}" == figure
+    plots = json.loads(clone.run("dvc", "plots", "diff", "HEAD", "--json").stdout)["data"]
+    assert plots["generators"][0]["revisions"] == ["workspace", "HEAD"]
+    clone.run("git", "checkout", "--quiet", "reports")
+    assert clone.run("git", "status", "--porcelain").stdout == ""
+
+    clone.run("dvc", "pull", "--quiet")
+    assert (clone.root / "models/generator_AtoB.keras").is_file()
+    assert (clone.root / "reports/evaluate/grid.png").is_file()
+    assert clone.run("dvc", "status").stdout == "Data and pipelines are up to date.\n"
 
 
 def test_both_generators_are_registered(finished: Sandbox) -> None:
