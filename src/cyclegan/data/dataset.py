@@ -125,9 +125,9 @@ class PackedDataset:
 
     folder: Path
     manifest: pd.DataFrame
-    """One row per picture: id, domain, split, index (row in the array), file, part, width, height, mode, sha256, and
-    label where the data has labels. Width and height are the file's own, which are those of the packed picture only
-    where nothing was resized."""
+    """One row per picture: id, domain, split, index (row in the array), file, part, width, height, mode, color_profile
+    (`converted` to sRGB, `unusable` or empty), sha256, and label where the data has labels. Width and height are the
+    file's own, which are those of the packed picture only where nothing was resized."""
     table: pd.DataFrame
     """All pairs as text: split, index_A, index_B, id_A, id_B, scored and the source's other columns."""
     arrays: dict[tuple[str, str], Pictures]
