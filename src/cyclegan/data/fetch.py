@@ -179,7 +179,7 @@ def _from_archive(data: params.Data, project: Project, raw: Path) -> Brought:
         url = sources.public_url(data.source)
         path = project.downloads / _file_name(url)
         known = _read_checksums(project.checksums)
-        name, sha256 = data.source, download.download(url, path, known.get(data.source))
+        name, sha256 = data.source, download.download(url, path, data.sha256 or known.get(data.source))
     unpacked = raw / ".unpacked"
     unpacked.mkdir()
     try:
