@@ -204,6 +204,12 @@ class PackedDataset:
             carried=rows.drop(columns=["split", "index_A", "index_B", "id_A", "id_B", "scored"]),
         )
 
+    @property
+    def images_digest(self) -> str:
+        """SHA-256 over the decoded images of both domains, however they are named, split or resized."""
+        images = sorted(set(self.manifest["domain"] + " " + self.manifest["sha256"]))
+        return hashlib.sha256("\n".join(images).encode()).hexdigest()
+
     def digest(self, split: Split) -> str:
         """md5 over the pixels, sizes, names and pairs of one split: whether two measurements were of the same pictures.
 
