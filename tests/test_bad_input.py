@@ -510,17 +510,6 @@ CASES = {
         "params.yaml: data.sha256 = '00000000000000000000000000000000': must be 64 hexadecimal digits"
         " in lower case, as sha256sum prints them",
     ),
-    "sum without an archive": Case(
-        "fetch",
-        source("horse2zebra", sha256="0" * 64),
-        "params.yaml: data.sha256 is only read with an archive, not with data.source: horse2zebra; set it to null",
-    ),
-    "folders set but not read": Case(
-        "fetch",
-        source("horse2zebra", folder_A="a"),
-        "params.yaml: data.folder_A and data.folder_B are only read with data.source: folders, not "
-        "'horse2zebra'; set data.source: folders",
-    ),
     "table of sums broken": Case(
         "fetch",
         both(source("horse2zebra"), put("data/checksums.json", "{")),
@@ -1352,7 +1341,7 @@ CASES = {
     "translate without a picture": Case(
         "translate models/generator_AtoB.keras none.png -o out",
         trained,
-        "none.png does not exist or is not a file: name picture files",
+        "none.png: does not exist; name image files, or folders that hold some",
     ),
     "translate a folder without pictures": Case(
         "translate models/generator_AtoB.keras presets -o out",

@@ -107,6 +107,26 @@ def test_a_stage_without_its_input_names_the_stage_before(project: Path, stage: 
     assert message in refused(cyclegan(stage, cwd=project))
 
 
+def test_only_fetch_needs_the_folders(project: Path) -> None:
+    file = project / "params.yaml"
+    text = file.read_text().replace("  source: fluent-emoji", "  source: folders", 1)
+    file.write_text(text.replace("folder_A: data/fluent-emoji/trainA", "folder_A: elsewhere", 1))
+    missing = f"data.folder_A = {project}/elsewhere: does not exist"
+    for command in ("fetch", "params"):
+        assert refused(cyclegan(command, cwd=project)) == missing
+    for stage, before in (("split", "fetch"), ("train", "split"), ("evaluate", "train"), ("register", "train")):
+        assert f"dvc repro {before}" in refused(cyclegan(stage, cwd=project))
+    assert "folder_A" not in cyclegan("sync", cwd=project).stderr
+
+
+def test_what_has_no_effect_is_a_warning(project: Path) -> None:
+    file = project / "params.yaml"
+    file.write_text(file.read_text().replace("folder_A: data/fluent-emoji/trainA", "folder_A: mine", 1))
+    done = cyclegan("params", cwd=project)
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert done.stderr.startswith("cyclegan: data.folder_A = mine: has no effect with data.source: fluent-emoji")
+
+
 def test_preset_prints_what_changes(project: Path) -> None:
     done = cyclegan("preset", "tutorial", cwd=project)
     assert done.returncode == 0

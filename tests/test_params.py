@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import subprocess
+import re
 from pathlib import Path
 from typing import Any
 
@@ -217,8 +218,23 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"data__source": "https://host/bücher.zip"}, "write other characters than ASCII percent-encoded"),
     ({"data__source": "file:x.zip"}, "data.sha256 is empty: an archive needs its SHA-256 sum"),
     ({"data__sha256": "abc"}, "data.sha256 = 'abc': must be 64 hexadecimal digits"),
-    ({"data__sha256": "0" * 64}, "data.sha256 is only read with an archive"),
-    ({"data__folder_A": "mine"}, "only read with data.source: folders, not 'fluent-emoji'; set data.source: folders"),
+    (
+        {"data__folder_A": None},
+        "data.folder_A = None: must be a path, because DVC watches it; write data/fluent-emoji/t",
+    ),
+    (
+        {"data__folder_B": ""},
+        "data.folder_B = '': must be a path, because DVC watches it; write data/fluent-emoji/trainB",
+    ),
+    ({"data__folder_A": "~/x"}, f"data.folder_A = '~/x': DVC expands neither ~ nor variables; write {Path.home()}/x"),
+    (
+        {"data__folder_A": "$HOME/x"},
+        f"data.folder_A = '$HOME/x': DVC expands neither ~ nor variables; write {os.environ['HOME']}/x",
+    ),
+    (
+        {"data__folder_B": "file:///x%20y/z"},
+        "data.folder_B = 'file:///x%20y/z': must be a path, not an address; write /x y/z",
+    ),
     (
         {"data__source": "folders", "data__folder_A": "写真", "data__folder_B": "paintings"},
         "data.name: no name of letters A to Z and digits follows from '写真' and 'paintings'",
@@ -308,6 +324,27 @@ def test_mistakes_are_told_in_one_line(values: dict[str, Any], message: str) -> 
         validate(changed(**values))
     (line,) = [line for line in str(caught.value).splitlines() if message in line]
     assert line.startswith("params.yaml: ")
+
+
+@pytest.mark.parametrize(
+    ("values", "keys"),
+    [
+        ({"data__source": "horse2zebra", "data__folder_A": "mine"}, ["data.folder_A"]),
+        ({"data__folder_A": "mine", "data__folder_B": "yours"}, ["data.folder_A", "data.folder_B"]),
+        ({"data__sha256": "0" * 64}, ["data.sha256"]),
+        (
+            {"data__source": "folders", "data__folder_A": "a", "data__folder_B": "b", "data__sha256": "0" * 64},
+            ["data.sha256"],
+        ),
+        ({"data__source": "horse2zebra", "data__sha256": "0" * 64}, []),
+        ({"data__source": "folders", "data__folder_A": "a", "data__folder_B": "b"}, []),
+        ({}, []),
+    ],
+)
+def test_keys_that_are_set_but_not_read(values: dict[str, Any], keys: list[str]) -> None:
+    lines = validate(changed(**values)).data.without_effect
+    assert [re.split("[: ]", line)[0] for line in lines] == keys
+    assert all("has no effect with data.source" in line and "set it to" in line for line in lines)
 
 
 def test_a_plateau_is_accepted_whole() -> None:

@@ -185,6 +185,7 @@ def _stage(options: argparse.Namespace) -> None:
     from cyclegan.project import Project
 
     project = Project.find()
+    # Without the folders, which stage fetch checks itself: a machine that only trains has none.
     _checked(project)
     import_module(f"cyclegan.stages.{options.stage}").run(project)
 
@@ -198,10 +199,6 @@ def _checked(project: Project) -> Params:
     from cyclegan.params import load
 
     params = load(project.params)
-    if params.data.source == "folders":
-        from cyclegan.data.fetch import picture_folders
-
-        picture_folders(params.data, project)
     if params.search.trials:
         from cyclegan.search.space import dimensions
 
@@ -214,7 +211,14 @@ def _params(_options: argparse.Namespace) -> None:
     from cyclegan.project import Project
     from cyclegan.tracking.credentials import without_credentials
 
-    params = _checked(Project.find())
+    project = Project.find()
+    params = _checked(project)
+    if params.data.source == "folders":
+        from cyclegan.data.fetch import picture_folders
+
+        picture_folders(params.data, project)
+    for warning in params.data.without_effect:
+        print(f"cyclegan: {warning}", file=sys.stderr)
     for key, value in flatten(params.model_dump()):
         print(f"{key} = {without_credentials(str(value))}")
 

@@ -21,7 +21,10 @@ class Project:
     """The working copy that the running stage belongs to."""
 
     home: Path
-    """The user's own project. Differs from `root` only inside a temporary DVC experiment."""
+    """The user's own project. Differs from `root` only inside a temporary DVC experiment.
+
+    Only what is outside version control belongs here: MLflow's store, checkpoints, studies, downloads. A stage's
+    inputs are read from `root`, where DVC hashes them."""
 
     @classmethod
     def find(cls) -> Project:

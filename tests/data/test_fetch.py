@@ -212,14 +212,42 @@ def test_a_later_fetch_replaces_the_earlier(project: Project, folders: Build, pa
     assert tree(project.raw) == first
 
 
-def test_a_temporary_experiment_reads_the_users_own_folders(
+def test_an_experiments_copy_reads_its_own_folders(
     project: Project, folders: Build, paint: Callable[..., Path], tmp_path: Path
 ) -> None:
+    copy = Project(root=tmp_path / "copy", home=project.home)
     for name in "ab":
         paint(project.home / name / "x.png", ord(name))
-    copy = Project(root=tmp_path / "copy", home=project.home)
+        paint(copy.root / name / "x.png", ord(name) + 100)
     fetch(folders(), copy)
-    assert (tmp_path / "copy" / "data" / "raw" / "trainA" / "x.png").is_file()
+    for name in "ab":
+        assert (copy.raw / f"train{name.upper()}/x.png").read_bytes() == (copy.root / name / "x.png").read_bytes()
+
+
+def test_a_folder_that_an_experiments_copy_lacks_is_refused(
+    project: Project, folders: Build, paint: Callable[..., Path], tmp_path: Path
+) -> None:
+    copy = Project(root=tmp_path / "copy", home=project.home)
+    for name in "ab":
+        paint(project.home / name / "x.png", ord(name))
+    with pytest.raises(UserError, match=r"^data.folder_A = a: not in this experiment's copy .* 'dvc add' it, or .*$"):
+        fetch(folders(), copy)
+    fetch(folders(folder_A=str(project.home / "a"), folder_B=str(project.home / "b")), copy)
+    assert (copy.raw / "trainA/x.png").is_file()
+
+
+def test_a_relative_archive_is_the_experiments_own_where_its_copy_has_one(
+    project: Project, data: Build, paint_domains: Callable[..., None], tmp_path: Path
+) -> None:
+    paint_domains(tmp_path / "set", trainA=2, trainB=2)
+    archive = Path(shutil.make_archive(str(project.home / "set"), "zip", tmp_path / "set"))
+    copy = Project(root=tmp_path / "copy", home=project.home)
+    source = data(source="file:set.zip", sha256=hashlib.sha256(archive.read_bytes()).hexdigest())
+    fetch(source, copy)
+    assert described(copy)["pictures"] == {"trainA": 2, "trainB": 2}
+    (copy.root / "set.zip").write_bytes(b"another")
+    with pytest.raises(UserError, match=r"copy/set.zip: SHA-256 is "):
+        fetch(source, copy)
 
 
 def test_fourteen_public_sets() -> None:

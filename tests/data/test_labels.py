@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,14 @@ def test_each_picture_has_its_folders_class(project: Project, data: Build, paint
             assert dataset.labels(domain, part) == expected
     summary = json.loads((project.reports / "split.json").read_text())
     assert [summary[domain]["classes"] for domain in "AB"] == [{"0": 7, "7": 5}, {"0": 6, "7": 5}]
+
+
+def test_one_class_in_two_forms_of_unicode(project: Project, data: Build, paint: Paint) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "bäume") for form in ("NFC", "NFD"))
+    folders = {"trainA/x": 5, f"trainA/{composed}": 5, "trainB/x": 5, f"trainB/{decomposed}": 5}
+    paint_apart(project, paint, **folders)
+    split(data(labels="folders"), project)
+    assert set(PackedDataset.open(project.split).manifest["label"]) == {"x", composed}
 
 
 def test_folders_mean_nothing_unless_asked(project: Project, data: Build, paint: Paint) -> None:

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -254,6 +255,57 @@ def test_a_wrong_pair_table(
 ) -> None:
     raw(trainA=5, trainB=5)
     write_pairs(project, rows)
+    with pytest.raises(UserError, match=message) as error:
+        split(data(), project)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("on_disk", "in_table"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_pairs_of_names_in_another_form_of_unicode(
+    project: Project, data: Build, raw: Callable[..., None], paint: Paint, on_disk: str, in_table: str
+) -> None:
+    raw(trainA=5, trainB=5)
+    names = [f"bäume-é{n}.png" for n in range(3)]
+    for domain, seed in (("A", 500), ("B", 600)):
+        for n, name in enumerate(names):
+            paint(project.raw / f"test{domain}" / unicodedata.normalize(on_disk, name), seed + n)
+    table_names = [unicodedata.normalize(in_table, name) for name in names]
+    write_pairs(project, [{"A": f"testA/{name}", "B": f"testB/{name}"} for name in table_names])
+    split(data(), project)
+    assert report(project)["pairs"] == {"train": 0, "val": 0, "test": 3}
+
+
+def test_an_exact_name_goes_before_another_form(
+    project: Project, data: Build, raw: Callable[..., None], paint: Paint
+) -> None:
+    raw(trainA=5, trainB=5, testB=2)
+    forms = [unicodedata.normalize(form, "testA/ä.png") for form in ("NFC", "NFD")]
+    for seed, file in enumerate(forms):
+        paint(project.raw / file, 700 + seed)
+    write_pairs(project, [{"A": file, "B": f"testB/00{n}.png"} for n, file in enumerate(forms)])
+    split(data(), project)
+    pairs = PackedDataset.open(project.split).pairs("test")
+    assert dict(zip(pairs.id_A, pairs.id_B, strict=True)) == {
+        file.removesuffix(".png"): f"testB/00{n}" for n, file in enumerate(forms)
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("A,B\ntrainA\\000.png,\n", r"names 'trainA\\\\000.png', which is no picture of domain A; write / in place of"),
+        ("A,B\ntraina/000.PNG,\n", r"names 'traina/000.PNG', .*; did you mean 'trainA/000.png'\? Upper and lower case"),
+        ("A;B\ntrainA/000.png;\n", "pairs.csv: its columns are separated by semicolons; separate them by commas"),
+        ("A\tB\ntrainA/000.png\t\n", "pairs.csv: its columns are separated by tabs; separate them by commas"),
+        ("A,B\ntrainA/000.png,\n".encode("utf-16"), "pairs.csv: is UTF-16; save it as UTF-8"),
+        ("A,B\ntrainA/ä.png,\n".encode("latin-1"), "pairs.csv: is not UTF-8; save it as UTF-8"),
+    ],
+)
+def test_what_spreadsheets_do_to_a_pair_table(
+    project: Project, data: Build, raw: Callable[..., None], content: str | bytes, message: str
+) -> None:
+    raw(trainA=5, trainB=5)
+    (project.raw / "pairs.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=message) as error:
         split(data(), project)
     assert "\n" not in str(error.value)

@@ -45,7 +45,7 @@ def faults(dataset: PackedDataset, network: FeatureNetwork, generator: keras.Mod
     translators = {direction: Translator(generator, batch_size=64) for direction in ("AtoB", "BtoA")}
     metrics = evaluate(translators, dataset, "test", RealPictures(dataset, "test", network)).metrics
     one, other = (
-        {finding.name for finding in diagnose(metrics[direction], *direction.split("to")) if finding.found}
+        {finding.name for finding in diagnose(metrics[direction], *direction.split("to"), 10) if finding.found}
         for direction in ("AtoB", "BtoA")
     )
     assert one == other
@@ -62,16 +62,27 @@ def test_planted_faults_are_told_apart(few: PackedDataset, network: FeatureNetwo
 
 
 def test_findings_state_measurement_and_threshold() -> None:
-    (finding,) = diagnose({"change_l1": 0.0034, "n": 10}, "A", "B")
+    (finding,) = diagnose({"change_l1": 0.0034, "n": 10}, "A", "B", 10)
     assert finding.found
     assert "differ by 0.34% of the range on average; under 1% is a warning" in finding.text
-    (finding,) = diagnose({"change_l1": 0.02, "n": 10}, "A", "B")
+    (finding,) = diagnose({"change_l1": 0.02, "n": 10}, "A", "B", 10)
     assert not finding.found
-    (finding,) = diagnose({"diversity": 0.3, "n": 10}, "A", "B")
+    (finding,) = diagnose({"diversity": 0.3, "n": 10}, "A", "B", 10)
     assert "by 30% of what real pictures of B do; under 50% is a warning" in finding.text
-    (finding,) = diagnose({"checkerboard": 3.2, "n": 10}, "A", "B")
+    (finding,) = diagnose({"checkerboard": 3.2, "n": 10}, "A", "B", 10)
     assert finding.text.startswith("A checkerboard lies over the output")
-    assert diagnose({"n": 10, "cycle_l1": 0.1}, "A", "B") == []
+    assert diagnose({"n": 10, "cycle_l1": 0.1}, "A", "B", 10) == []
+
+
+def test_few_images_are_no_ground_for_a_diagnosis() -> None:
+    figures = {"diversity": 0.1, "checkerboard": 9.0, "input_top1": 0.0, "change_l1": 0.5, "n": 6}
+    assert {f.name for f in diagnose(figures, "A", "B", 4) if f.found} == {
+        "collapses",
+        "leaves a checkerboard",
+        "ignores the input",
+    }
+    assert [f.name for f in diagnose(figures, "A", "B", 3)] == ["does nothing", "ignores the input"]
+    assert [f.name for f in diagnose({**figures, "n": 5}, "A", "B", 3)] == ["does nothing"]
 
 
 @pytest.mark.parametrize(("period", "amplitude"), [(2, 2), (4, 4)])

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import skimage
 import tensorflow as tf
 import tifffile
-from PIL import Image
+from PIL import Image, ImageCms
 
 from cyclegan import cli
 from cyclegan.data.dataset import to_float, to_integer
@@ -394,3 +396,22 @@ def test_many_channels_go_from_tiff_to_tiff(tmp_path: Path) -> None:
     (written,) = translate_files(translator, [tmp_path / "x.tif"], tmp_path / "out")
     assert written == tmp_path / "out" / "x.tif"
     np.testing.assert_array_equal(decode(written, 2, 8), translator.translate(images)[0])
+
+
+def test_an_embedded_color_profile_is_applied(generator: keras.Model, tmp_path: Path) -> None:
+    with Image.open(Path(skimage.__file__).parent / "data" / "rocket.jpg") as photo:
+        adobe_rgb, profile = photo.crop((0, 0, 40, 24)), photo.info["icc_profile"]
+    target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    srgb = ImageCms.profileToProfile(adobe_rgb, ImageCms.ImageCmsProfile(io.BytesIO(profile)), target)
+    adobe_rgb.save(tmp_path / "adobe.png", icc_profile=profile)
+    srgb.save(tmp_path / "srgb.png", icc_profile=None)
+    adobe_rgb.save(tmp_path / "untagged.png", icc_profile=None)
+    inputs = [tmp_path / f"{name}.png" for name in ("adobe", "srgb", "untagged")]
+    adobe, expected_one, untagged = map(decode_png, translate_files(Translator(generator), inputs, tmp_path / "out"))
+    np.testing.assert_array_equal(adobe, expected_one)
+    assert (untagged != adobe).any()
+
+
+def decode_png(file: Path) -> np.ndarray:
+    with Image.open(file) as image:
+        return np.asarray(image)

@@ -51,6 +51,19 @@ def test_paired_differences_tell_what_the_spread_of_the_pictures_hides() -> None
     assert not decide("pair_psnr", champion, better, "4").promote
 
 
+@pytest.mark.parametrize(
+    ("counts", "told"), [({"A": 1, "B": 5}, "1 test image: no KID (needs 2)"), ({"A": 2, "B": 2}, "")]
+)
+def test_too_few_images_are_named_rather_than_the_metric(counts: dict[str, int], told: str) -> None:
+    candidate = measured({"cycle_l1": [0.1]}, counts=counts)
+    decision = decide("cycle_l1", candidate)
+    assert not decision.promote
+    assert decision.reason.startswith(told or "cycle_l1 has no baseline")
+    with pytest.raises(UserError) as refused:
+        choose("kid", "AtoB", candidate)
+    assert str(refused.value).endswith(f"({told})" if told else "cycle_l1")
+
+
 def test_a_difference_within_its_standard_error_changes_nothing() -> None:
     champion = measured({"pair_psnr": [20.0, 20.0, 20.0, 20.0]})
     decision = decide("pair_psnr", measured({"pair_psnr": [22.0, 18.0, 22.0, 18.4]}), champion, "1")

@@ -17,8 +17,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import skimage
 import tifffile
-from PIL import Image
+from PIL import Image, ImageCms
 from running import Served, serving
 from starlette.exceptions import HTTPException
 
@@ -52,6 +53,19 @@ def test_a_picture_comes_back_translated_at_its_own_size(served: Served) -> None
     expected = Translator(load_generator(served.model)).translate(np.asarray(Image.open(io.BytesIO(picture())))[None])
     assert got.shape == (21, 37, 3)
     assert np.abs(got.astype(int) - expected[0]).max() <= 1
+
+
+def test_an_embedded_color_profile_is_applied(served: Served) -> None:
+    with Image.open(Path(skimage.__file__).parent / "data" / "rocket.jpg") as photo:
+        adobe_rgb, profile = photo.crop((0, 0, 40, 24)), photo.info["icc_profile"]
+    target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    srgb = ImageCms.profileToProfile(adobe_rgb, ImageCms.ImageCmsProfile(io.BytesIO(profile)), target)
+    bodies = []
+    for image, icc in ((adobe_rgb, profile), (srgb, None), (adobe_rgb, None)):
+        file = io.BytesIO()
+        image.save(file, "PNG", icc_profile=icc)
+        bodies.append(ask(served, body=file.getvalue())[2])
+    assert bodies[0] == bodies[1] != bodies[2]
 
 
 @pytest.mark.parametrize(("mode", "form"), [("L", "PNG"), ("RGBA", "PNG"), ("RGB", "JPEG"), ("P", "GIF")])

@@ -6,17 +6,20 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from tiny import packed, tiny
+from tiny import packed, paint, tiny
 
+from cyclegan.data.dataset import PackedDataset
+from cyclegan.data.split import split
 from cyclegan.errors import UserError
 from cyclegan.evaluation.features import FeatureNetwork, load_features
 from cyclegan.evaluation.protocol import RealPictures
 from cyclegan.inference.translate import Translator
 from cyclegan.params import read
+from cyclegan.project import Project
 from cyclegan.stages.networks import build_cyclegan
 from cyclegan.stages.samples import samples
 from cyclegan.stages.series import validation_series
-from cyclegan.stages.session import Session, training_plan, validation_figures
+from cyclegan.stages.session import Session, training_plan, validation_figures, with_possible_selection
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.selection import Selection
 
@@ -84,6 +87,29 @@ def test_what_the_generators_are_chosen_by_is_known_before_training(tmp_path: Pa
     chosen = training_plan(tiny(train={"lr_policy": "constant", "select": "kid", "early_stop": 4}), dataset)
     assert chosen.selection == Selection("kid", 4)
     assert training_plan(tiny(train={"lr_policy": "constant", "select": "last"}), dataset).selection is None
+
+
+def test_auto_keeps_the_last_generators_where_one_validation_image_gives_no_metric(
+    tmp_path: Path, features: FeatureNetwork, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Project(root=tmp_path, home=tmp_path)
+    paint(project)
+    for n in (1, 2):
+        (project.raw / f"valB/{n}.png").unlink()
+    params = tiny(train={"lr_policy": "constant", "select": "auto"})
+    split(params.data, project)
+    dataset = PackedDataset.open(project.split)
+    session = Session.prepare(params, dataset, CheckpointFolder(tmp_path / "checkpoints"), features)
+    assert "1 val image: no KID (needs 2), so train.select: auto keeps the last" in capsys.readouterr().out
+    assert session.plan.selection is None
+    # What is written is what was trained, and no copy from before.
+    assert session.model.kept_generators == session.model.generators
+
+    patient = tiny(train={"lr_policy": "constant", "select": "auto", "early_stop": 3})
+    with pytest.raises(
+        UserError, match=r"train.early_stop = 3: has no metric .* 1 val image: no KID .* set it to null"
+    ):
+        with_possible_selection(patient, dataset)
 
 
 def test_sample_grids_show_so_many_pictures(tmp_path: Path) -> None:

@@ -125,9 +125,9 @@ class PackedDataset:
 
     folder: Path
     manifest: pd.DataFrame
-    """One row per picture: id, domain, split, index (row in the array), file, part, width, height, mode, sha256, and
-    label where the data has labels. Width and height are the file's own, which are those of the packed picture only
-    where nothing was resized."""
+    """One row per picture: id, domain, split, index (row in the array), file, part, width, height, mode, color_profile
+    (`converted` to sRGB, `unusable` or empty), sha256, and label where the data has labels. Width and height are the
+    file's own, which are those of the packed picture only where nothing was resized."""
     table: pd.DataFrame
     """All pairs as text: split, index_A, index_B, id_A, id_B, scored and the source's other columns."""
     arrays: dict[tuple[str, str], Pictures]
@@ -203,6 +203,12 @@ class PackedDataset:
             id_B=list(rows["id_B"]),
             carried=rows.drop(columns=["split", "index_A", "index_B", "id_A", "id_B", "scored"]),
         )
+
+    @property
+    def images_digest(self) -> str:
+        """SHA-256 over the decoded images of both domains, however they are named, split or resized."""
+        images = sorted(set(self.manifest["domain"] + " " + self.manifest["sha256"]))
+        return hashlib.sha256("\n".join(images).encode()).hexdigest()
 
     def digest(self, split: Split) -> str:
         """md5 over the pixels, sizes, names and pairs of one split: whether two measurements were of the same pictures.

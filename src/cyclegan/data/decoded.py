@@ -15,6 +15,7 @@ from tqdm import tqdm
 from cyclegan import params
 from cyclegan.data import images as decoding
 from cyclegan.data.layout import SourceImage, shown
+from cyclegan.data.picture import ProfileUse
 from cyclegan.data.scratch import Scratch
 from cyclegan.domains import DOMAINS, Domain
 
@@ -33,6 +34,7 @@ class Decoded:
     width: int
     height: int
     mode: str
+    profile_use: ProfileUse
     sha256: str
     """Of the decoded picture before resizing."""
 
@@ -74,7 +76,7 @@ def decode_all(
                 digest.update(pixels.data)
                 scratch[image.domain].put(row, pixels)
                 height, width = pixels.shape[:2]
-                out.append(Decoded(image, row, width, height, picture.mode, digest.hexdigest()))
+                out.append(Decoded(image, row, width, height, picture.mode, picture.profile_use, digest.hexdigest()))
             return out
         except decoding.BadImageError as error:
             return [LeftOut(image, "unreadable", str(error)) for image, _ in images]

@@ -123,9 +123,16 @@ def picture_folders(data: params.Data, project: Project) -> dict[Domain, Path]:
     Raises:
         UserError: they are missing, or lie in each other or in what stage fetch replaces.
     """
-    folders: dict[Domain, Path] = {"A": project.home / data.folder_A, "B": project.home / data.folder_B}
+    named: dict[Domain, str] = {"A": data.folder_A, "B": data.folder_B}
+    # DVC records a relative folder as it is where the stage runs, which may be a copy of the project.
+    folders = {domain: project.root / name for domain, name in named.items()}
     for domain, folder in folders.items():
         if not folder.is_dir():
+            if project.root != project.home and (project.home / named[domain]).is_dir():
+                raise UserError(
+                    f"data.folder_{domain} = {shown(named[domain])}: not in this experiment's copy of the project; "
+                    "commit it, 'dvc add' it, or name it by its absolute path"
+                )
             what = "is not a folder" if folder.exists() else "does not exist"
             raise UserError(f"data.folder_{domain} = {shown(folder)}: {what}")
     a, b, ours = folders["A"].resolve(), folders["B"].resolve(), project.raw.resolve()
@@ -155,7 +162,10 @@ def _transfer(found: Found, source: Path, target: Path, transfer: Transfer) -> N
 def _from_archive(data: params.Data, project: Project, raw: Path) -> Brought:
     """Get, verify and unpack an archive; unpacked files are renamed into place."""
     if data.source.startswith("file:"):
-        path = file_path(data.source, project.home)
+        path = file_path(data.source, project.root)
+        if not path.is_file():
+            # An experiment's copy lacks what is outside version control; the checksum says that it is the same file.
+            path = file_path(data.source, project.home)
         if not path.is_file():
             raise UserError(f"data.source = {data.source!r}: there is no file {shown(path)}")
         name, sha256 = data.source, download.check_sum(path, data.sha256, "check data.source and data.sha256")
@@ -169,7 +179,7 @@ def _from_archive(data: params.Data, project: Project, raw: Path) -> Brought:
         url = sources.public_url(data.source)
         path = project.downloads / _file_name(url)
         known = _read_checksums(project.checksums)
-        name, sha256 = data.source, download.download(url, path, known.get(data.source))
+        name, sha256 = data.source, download.download(url, path, data.sha256 or known.get(data.source))
     unpacked = raw / ".unpacked"
     unpacked.mkdir()
     try:

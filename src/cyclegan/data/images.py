@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cyclegan.data.color_profile import to_srgb
 from cyclegan.data.picture import MAX_PIXELS, NO_PICTURE, Picture, refuse_size, upright
 from cyclegan.data.picture import BadImageError as BadImageError
 from cyclegan.data.picture import Pixels as Pixels
@@ -38,7 +40,8 @@ def read(path: Path, bit_depth: int) -> Picture:
     """Decode a file: first frame, turned upright by its EXIF tag, palette resolved, transparency kept.
 
     A depth of 16 is kept when `bit_depth` is 16 and scaled (65535 → 255) when it is 8; 8-bit files are scaled up.
-    A TIFF of several channels that are not RGB, RGBA or grey with alpha keeps them as they are.
+    A TIFF of several channels that are not RGB, RGBA or grey with alpha keeps them as they are. Pixels of 8 bits are
+    converted to sRGB by an embedded color profile; those of 16 bits that stay 16 are not.
 
     Raises:
         BadImageError: the file is missing, unreadable or no picture of a known format.
@@ -61,7 +64,8 @@ def read(path: Path, bit_depth: int) -> Picture:
         if str(error).startswith("out of memory"):
             raise MemoryError from None
         raise BadImageError(_reason(error)) from None
-    return Picture(_to_depth(picture.pixels, bit_depth), picture.mode)
+    picture = _in_srgb(picture if bit_depth == 16 else replace(picture, pixels=_to_depth(picture.pixels, 8)))
+    return replace(picture, pixels=_to_depth(picture.pixels, bit_depth))
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -154,7 +158,19 @@ def _by_pillow(path: Path, bit_depth: int) -> Picture:
                 return Picture(upright(_deep_colour(path), image.getexif().get(0x0112, 1)), mode)
         # In place, for a copy of a large picture takes half a gigabyte.
         ImageOps.exif_transpose(image, in_place=True)
-        return Picture(_pixels(image), mode)
+        profile = image.info.get("icc_profile") or b""
+        return Picture(np.asarray(image) if mode == "CMYK" and profile else _pixels(image), mode, profile)
+
+
+def _in_srgb(picture: Picture) -> Picture:
+    """Apply the color profile, if there is one and it can be used."""
+    pixels, is_cmyk = picture.pixels, picture.mode == "CMYK"
+    if not picture.profile or pixels.dtype != np.uint8 or pixels.shape[-1] not in (1, 3, 4):
+        return picture
+    pixels, use = to_srgb(pixels, picture.profile, is_cmyk)
+    if is_cmyk and use != "converted":
+        pixels = np.asarray(Image.fromarray(pixels, "CMYK").convert("RGB"))
+    return Picture(pixels, picture.mode, profile_use=use)
 
 
 def _pixels(image: Image.Image) -> Pixels:

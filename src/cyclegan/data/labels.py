@@ -5,6 +5,7 @@ Labels measure and do nothing else: no training sees them.
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -28,7 +29,8 @@ def folder_labels(images: Sequence[SourceImage]) -> dict[str, str]:
             f"data.labels: folders, but {len(loose)} of {len(images)} pictures lie in no class's folder, as "
             f"trainA/CLASS/picture.png does: {_some(loose)}; move them into one, {REMEDY}"
         )
-    labels = {image.file: image.file.split("/")[1] for image in images}
+    # Composed: macOS decomposes accents, and one class may have come from there in one domain only.
+    labels = {image.file: unicodedata.normalize("NFC", image.file.split("/")[1]) for image in images}
     found: dict[Domain, set[str]] = defaultdict(set)
     for image in images:
         found[image.domain].add(labels[image.file])

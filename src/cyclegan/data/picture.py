@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
+ProfileUse = Literal["", "converted", "unusable"]
+"""What came of an embedded color profile: there is none or it is sRGB, the pixels were converted, or it is corrupt or
+made for other channels."""
 
 MAX_PIXELS = 178_956_970
 """Pillow's own limit against decompression bombs: 512 MiB of RGB."""
@@ -27,6 +30,9 @@ class Picture:
     """[H, W, C], uint8 or uint16; C = 1 (grey), 3 (RGB), 4 (RGBA), or as many as a TIFF of several channels has."""
     mode: str
     """Pillow's name of the stored form, such as `RGB`, `L`, `P`, `CMYK`, `I;16`, or `5 channels`."""
+    profile: bytes = b""
+    """The embedded ICC profile that has not been applied yet."""
+    profile_use: ProfileUse = ""
 
 
 def refuse_size(width: int, height: int, channels: int = 4) -> None:

@@ -29,7 +29,19 @@ from cyclegan.project import Project
 
 NAMES_IN_SUMMARY = 20
 NAMES_IN_MESSAGE = 50
-MANIFEST_COLUMNS = ["id", "domain", "split", "index", "file", "part", "width", "height", "mode", "sha256"]
+MANIFEST_COLUMNS = [
+    "id",
+    "domain",
+    "split",
+    "index",
+    "file",
+    "part",
+    "width",
+    "height",
+    "mode",
+    "color_profile",
+    "sha256",
+]
 
 
 def split(data: params.Data, project: Project) -> None:
@@ -117,7 +129,19 @@ def _refuse_lack(manifest: pd.DataFrame, duplicates: Mapping[Domain, int]) -> No
 def _manifest(decoded: list[Decoded], assigned: dict[Key, Split]) -> pd.DataFrame:
     """One row per packed picture, sorted by domain, split and file; its index labels are positions in `decoded`."""
     rows = [
-        (i.id, i.domain, assigned[i.domain, i.file], 0, i.file, i.part, d.width, d.height, d.mode, d.sha256)
+        (
+            i.id,
+            i.domain,
+            assigned[i.domain, i.file],
+            0,
+            i.file,
+            i.part,
+            d.width,
+            d.height,
+            d.mode,
+            d.profile_use,
+            d.sha256,
+        )
         for d in decoded
         for i in [d.image]
     ]
@@ -144,6 +168,7 @@ def _summary(manifest: pd.DataFrame, pairs: pd.DataFrame, left_out: list[LeftOut
             "smallest": f"{rows['width'].min()}x{rows['height'].min()}",
             "largest": f"{rows['width'].max()}x{rows['height'].max()}",
             "modes": {mode: int(n) for mode, n in sorted(Counter(rows["mode"]).items())},
+            "color_profiles": _profiles(rows),
             **classes,
         }
 
@@ -161,12 +186,22 @@ def _summary(manifest: pd.DataFrame, pairs: pd.DataFrame, left_out: list[LeftOut
     }
 
 
+def _profiles(manifest: pd.DataFrame) -> dict[str, int]:
+    """How many images were converted to sRGB, and of how many the color profile cannot be used."""
+    return {use: int((manifest["color_profile"] == use).sum()) for use in ("converted", "unusable")}
+
+
 def _told(manifest: pd.DataFrame, left_out: list[LeftOut]) -> str:
     """What came of the pictures, in one line."""
     counts = manifest.groupby(["domain", "split"]).size()
     parts = [f"{domain}: {', '.join(f'{counts[domain, split]} {split}' for split in SPLITS)}" for domain in DOMAINS]
     kinds = Counter(out.kind for out in left_out)
     others = [f"{count} {kind}" for kind, count in sorted(kinds.items())]
+    profiles = _profiles(manifest)
+    if profiles["converted"]:
+        parts.append(f"converted to sRGB by their color profile: {profiles['converted']}")
+    if profiles["unusable"]:
+        parts.append(f"taken as sRGB, because their color profile cannot be used: {profiles['unusable']}")
     return "; ".join([*parts, *([f"left out: {', '.join(others)} (data/split/left_out.csv)"] if others else [])])
 
 

@@ -64,7 +64,9 @@ def read_tiff(path: Path, bit_depth: int) -> Picture | None:
             raise BadImageError("cannot be decoded: some of its pixels are not there")
         # Stored are [planes, depth, H, W, samples]: either the planes or the samples are the channels.
         pixels = stored[:, 0].transpose(1, 2, 0, 3).reshape(page.imagelength, page.imagewidth, -1)
-        return Picture(upright(_meant(pixels, page, mode), page.tags.valueof("Orientation", 1)), mode)
+        pixels = upright(_meant(pixels, page, mode), page.tags.valueof("Orientation", 1))
+        profile = page.tags.valueof("InterColorProfile")
+        return Picture(pixels, mode, profile if isinstance(profile, bytes) else b"")
 
 
 def tiff_size(path: Path) -> tuple[int, int]:

@@ -21,6 +21,10 @@ CHANCE = 3
 """An input that its output does not find more often than this many times by chance has been ignored."""
 CHECKERBOARD = 3.0
 """Energy at the stride frequencies, as a multiple of that of real pictures, from which a pattern stands out."""
+FEWEST_FOR_SETS = 4
+"""Images of each domain from which outputs as a set can be judged: fewer differ by chance."""
+FEWEST_FOR_CHANCE = 2 * CHANCE
+"""Images of the source from which `CHANCE` times chance is at most a half."""
 WON = 0.9
 """A discriminator that gives real pictures more than this, and translations less than 1 minus this, has won."""
 LOST = 0.05
@@ -44,12 +48,13 @@ class Finding:
     text: str
 
 
-def diagnose(figures: Mapping[str, Any], source: str, target: str) -> list[Finding]:
+def diagnose(figures: Mapping[str, Any], source: str, target: str, fewest: int) -> list[Finding]:
     """Look for a generator's usual faults in its figures.
 
     Args:
         figures: of one direction, from `protocol.evaluate`; what is not there is not looked for.
         source, target: names of the domains.
+        fewest: images of the domain that has fewer; what takes more is not looked for.
     """
     findings = []
     if (change := figures.get("change_l1")) is not None:
@@ -63,8 +68,8 @@ def diagnose(figures: Mapping[str, Any], source: str, target: str) -> list[Findi
                 remedy="Lower the weights of the identity and cycle losses.",
             )
         )
-    if (input_top1 := figures.get("input_top1")) is not None:
-        chance = min(CHANCE / figures["n"], 0.5)
+    if (input_top1 := figures.get("input_top1")) is not None and figures["n"] >= FEWEST_FOR_CHANCE:
+        chance = CHANCE / figures["n"]
         findings.append(
             _finding(
                 "ignores the input",
@@ -85,7 +90,7 @@ def diagnose(figures: Mapping[str, Any], source: str, target: str) -> list[Findi
                 remedy="Raise train.loss_weights.identity, or start with another seed.",
             )
         )
-    if (diversity := figures.get("diversity")) is not None:
+    if (diversity := figures.get("diversity")) is not None and fewest >= FEWEST_FOR_SETS:
         findings.append(
             _finding(
                 "collapses",
@@ -96,7 +101,7 @@ def diagnose(figures: Mapping[str, Any], source: str, target: str) -> list[Findi
                 remedy="Raise the weights of the cycle losses.",
             )
         )
-    if (pattern := figures.get("checkerboard")) is not None:
+    if (pattern := figures.get("checkerboard")) is not None and fewest >= FEWEST_FOR_SETS:
         findings.append(
             _finding(
                 "leaves a checkerboard",

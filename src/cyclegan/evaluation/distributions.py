@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+
+from cyclegan.domains import DOMAINS
 
 SUBSETS = 100
 """Random halves from which KID's standard error is estimated."""
 FEWEST = 4
 """Pictures of each set that these halves take."""
+FEWEST_FOR_KID = 2
+"""Images of each set that KID itself takes."""
 NEIGHBOURS = 3
 """k of precision and recall, as in Kynkäänniemi et al. 2019."""
 ROWS = 512
@@ -22,6 +27,18 @@ class Kid:
 
     value: float
     error: float
+
+
+def lack_for_kid(counts: Mapping[str, int], split: str) -> str | None:
+    """Why a split has no KID, as `1 test image: no KID (needs 2)`; None where it has one.
+
+    Args:
+        counts: how many images of each domain are in the split.
+    """
+    count = min(counts[domain] for domain in DOMAINS)
+    if count >= FEWEST_FOR_KID:
+        return None
+    return f"{count} {split} image{'' if count == 1 else 's'}: no KID (needs {FEWEST_FOR_KID})"
 
 
 def kid(features: np.ndarray, others: np.ndarray, seed: int = 0) -> Kid:
@@ -40,7 +57,7 @@ def kid(features: np.ndarray, others: np.ndarray, seed: int = 0) -> Kid:
         ValueError: a set has fewer than two vectors.
     """
     n, m = len(features), len(others)
-    if min(n, m) < 2:
+    if min(n, m) < FEWEST_FOR_KID:
         raise ValueError(f"KID needs two vectors on each side, not {n} and {m}")
     rng = np.random.default_rng(seed)
     # The first column is everything, the others are the halves.

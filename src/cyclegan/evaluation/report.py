@@ -127,6 +127,7 @@ def _page(
     adversarial_loss: str,
     over_time: np.ndarray | None,
 ) -> str:
+    fewest = min(evaluation.metrics["protocol"]["counts"][domain] for domain in DOMAINS)
     return page_template("cyclegan.evaluation", "report.html.j2", _png).render(
         title=title,
         protocol=evaluation.metrics["protocol"],
@@ -138,7 +139,7 @@ def _page(
                 "summary": _summary(evaluation.metrics[direction]),
                 "headline": _headline(evaluation.metrics[direction], source, target),
                 "has_colour_map": "colour_map" in evaluation.metrics[direction],
-                "findings": diagnose(evaluation.metrics[direction], source, target),
+                "findings": diagnose(evaluation.metrics[direction], source, target, fewest),
                 "best": pictures.best.get(direction, []),
                 "worst": pictures.worst.get(direction, []),
             }

@@ -244,7 +244,8 @@ def _targets(sources: list[Path], places: list[Path], output: Path, ending: str,
     for source, place in zip(sources, places, strict=True):
         target = output / place.parent / f"{place.stem}.{ending}"
         if not source.is_file():
-            raise UserError(f"{source} does not exist or is not a file: name picture files")
+            what = "is not a file" if source.exists() else "does not exist"
+            raise UserError(f"{source}: {what}; name image files, or folders that hold some")
         for folder in {output / parent for parent in place.parents} - folders:
             if folder.exists() and not folder.is_dir():
                 raise UserError(f"{folder} is not a folder: choose another output folder")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from cyclegan.params.section import (
     Channels,
@@ -52,6 +53,21 @@ class Data(Section):
             raise impossible("must be 64 hexadecimal digits in lower case, as sha256sum prints them")
         return value
 
+    @field_validator("folder_A", "folder_B", mode="before")
+    @classmethod
+    def _folder(cls, value: Any, info: ValidationInfo) -> Any:
+        # dvc.yaml names the folder as a dependency, which DVC takes as it is written: it must be a plain path.
+        if value is None or value == "":
+            default = FOLDER_A if info.field_name == "folder_A" else FOLDER_B
+            raise impossible(f"must be a path, because DVC watches it; write {default} where it is not read")
+        if isinstance(value, str):
+            expanded = os.path.expandvars(os.path.expanduser(value))
+            if value.startswith("file:"):
+                raise impossible(f"must be a path, not an address; write {unquote(urlsplit(value).path)}")
+            if expanded != value:
+                raise impossible(f"DVC expands neither ~ nor variables; write {expanded}")
+        return value
+
     @field_validator("name")
     @classmethod
     def _name(cls, value: str | None) -> str | None:
@@ -71,15 +87,6 @@ class Data(Section):
             )
         if is_archive and self.sha256 is None:
             raise impossible("data.sha256 is empty: an archive needs its SHA-256 sum (run sha256sum on the file)")
-        if self.sha256 is not None and not is_archive:
-            raise impossible(
-                f"data.sha256 is only read with an archive, not with data.source: {self.source}; set it to null"
-            )
-        if self.source != "folders" and (self.folder_A, self.folder_B) != (FOLDER_A, FOLDER_B):
-            raise impossible(
-                f"data.folder_A and data.folder_B are only read with data.source: folders, not {self.source!r}; "
-                "set data.source: folders"
-            )
         if self.labels != "none" and self.load_size == "original":
             raise impossible(
                 f"data.labels: {self.labels} is for a classifier, which needs pictures of one size, but data.load_size "
@@ -93,6 +100,20 @@ class Data(Section):
         if self.val_fraction + self.test_fraction >= 0.9:
             raise impossible("data.val_fraction + data.test_fraction leave under a tenth for training; lower them")
         return self
+
+    @property
+    def without_effect(self) -> list[str]:
+        """A line for each key that is set but not read with this source."""
+        lines = []
+        if self.source in ("fluent-emoji", "folders") and self.sha256 is not None:
+            lines.append(f"data.sha256: has no effect with data.source: {self.source}; set it to null")
+        for key, value, default in (("folder_A", self.folder_A, FOLDER_A), ("folder_B", self.folder_B, FOLDER_B)):
+            if self.source != "folders" and value != default:
+                lines.append(
+                    f"data.{key} = {value}: has no effect with data.source: {self.recorded_source}, but DVC still "
+                    f"watches it; set it to {default}"
+                )
+        return lines
 
     @property
     def recorded_source(self) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cyclegan.domains import DOMAINS
 from cyclegan.errors import UserError
-from cyclegan.evaluation.distributions import FEWEST
+from cyclegan.evaluation.distributions import FEWEST, lack_for_kid
 from cyclegan.evaluation.figures import headline, higher_is_better
 from cyclegan.registry.measured import Measured
 
@@ -66,9 +66,10 @@ def choose(gate: str, direction: str, measured: Measured) -> str:
         return headline(measured.figures)
     usable = sorted(name for name in measured.figures if _can_decide(name, measured))
     if gate not in usable:
+        lack = _lack(measured)
         raise UserError(
             f"registry.gate = {gate!r}: the test split yields no such figure with a standard error for {direction}; "
-            f"use auto, or one of {', '.join(usable)}"
+            f"use auto, or one of {', '.join(usable)}{f' ({lack})' if lack else ''}"
         )
     return gate
 
@@ -105,8 +106,12 @@ def decide(metric: str, candidate: Measured, champion: Measured | None = None, v
 def _first(metric: str, value: float, candidate: Measured) -> Decision:
     against = candidate.identity.get(metric)
     if against is None:
+        lack = _lack(candidate)
         reason = (
-            f"{metric} has no baseline that a first version could beat; look at its pictures, then promote it by hand"
+            f"{lack}; raise data.test_fraction or add images, or promote it by hand"
+            if lack
+            else f"{metric} has no baseline that a first version could beat; look at its pictures, then promote it by "
+            "hand"
         )
         return Decision(metric, value, promote=False, reason=reason)
     gain = _paired(metric, candidate.of_each_picture(metric), candidate.of_each_picture(f"baseline_{metric}"))
@@ -119,6 +124,12 @@ def _first(metric: str, value: float, candidate: Measured) -> Decision:
     verdict = "beats" if beats else "does not beat"
     reason = f"{metric} {value:.4g} {verdict} doing nothing, {against:.4g}, by {by} ({gain})"
     return _decision(metric, value, against, gain, reason, promote=beats)
+
+
+def _lack(measured: Measured) -> str | None:
+    """Why there is no KID, which would have decided; None where that is not for want of images."""
+    counts = measured.protocol.get("counts", {})
+    return lack_for_kid(counts, "test") if set(DOMAINS) <= set(counts) else None
 
 
 def _undecided(measured: Measured) -> str:

@@ -11,6 +11,7 @@ from cyclegan.data.dataset import PackedDataset
 from cyclegan.domains import DIRECTIONS, Direction
 from cyclegan.errors import UserError
 from cyclegan.evaluation.colour_map import fit_colour_map
+from cyclegan.evaluation.distributions import lack_for_kid
 from cyclegan.evaluation.figures import headline
 from cyclegan.evaluation.protocol import Evaluation, RealPictures, evaluate
 from cyclegan.evaluation.report import draw, write_reports
@@ -38,10 +39,12 @@ def run(project: Project) -> None:
         evaluation = measure(project, params, training)
         tracked.log_metrics(training["steps"], headlines(evaluation.metrics))
         tracked.log_artifact(project.reports / "evaluate", "evaluate")
+    lack = lack_for_kid(evaluation.metrics["protocol"]["counts"], "test")
     for direction in DIRECTIONS:
         figures = evaluation.metrics[direction]
         shown = ("kid", "kid_se", "pair_psnr", "pair_ssim", "pair_top1", *FIGURES)
-        print(direction, *(f"{name} {figures[name]:.4g}" for name in shown if name in figures), sep="  ")
+        printed = [f"{name} {figures[name]:.4g}" for name in shown if name in figures]
+        print(direction, *([lack] if lack else []), *printed, sep="  ")
 
 
 def measure(project: Project, params: Params, training: Mapping[str, Any]) -> Evaluation:

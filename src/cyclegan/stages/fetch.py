@@ -1,10 +1,31 @@
 """Stage `fetch`."""
 
+import sys
+from pathlib import Path
+
 from cyclegan.data.fetch import fetch
-from cyclegan.params import load
+from cyclegan.data.layout import shown
+from cyclegan.params import Data, load
 from cyclegan.project import Project
+from cyclegan.tracking.provenance import is_versioned
 
 
 def run(project: Project) -> None:
     """Bring the pictures of `data.source` into `data/raw`."""
-    fetch(load(project.params).data, project)
+    data = load(project.params).data
+    for warning in data.without_effect:
+        print(f"cyclegan: {warning}", file=sys.stderr)
+    fetch(data, project)
+    _warn_unversioned(data, project)
+
+
+def _warn_unversioned(data: Data, project: Project) -> None:
+    """Name the folders that DVC will not find in an experiment's copy, for which it has no advice."""
+    if data.source != "folders" or project.root != project.home:
+        return
+    for key, name in (("folder_A", data.folder_A), ("folder_B", data.folder_B)):
+        if not Path(name).is_absolute() and not is_versioned(project, name):
+            print(
+                f"data.{key} = {shown(name)}: neither in git nor in DVC, so 'dvc exp run --queue' lacks it; "
+                "commit it, 'dvc add' it, or name it by its absolute path"
+            )

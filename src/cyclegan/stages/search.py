@@ -50,7 +50,8 @@ def _search(project: Project, params: Params, folder: Path, workers: int, storag
         raise UserError(
             "tracking.offline: true, but a search records its trials in MLflow: set it to false, or search.trials to 0"
         )
-    refuse_unknown_figures(params, PackedDataset.open(project.split))
+    dataset = PackedDataset.open(project.split)
+    refuse_unknown_figures(params, dataset)
     trial_command(params.search.command)
     key = study_key(project, params, data_digest(project))
     search = SharedSearch(project, params, key, storage or params.search.storage, create=True)
@@ -59,6 +60,7 @@ def _search(project: Project, params: Params, folder: Path, workers: int, storag
             raise UserError(f"another process runs the search {search.name} here; wait for it or end it")
         # Not before all that may be refused, since they take seconds to load.
         from cyclegan.search.report import conclude, write_result
+        from cyclegan.stages.naming import refuse_other_images
         from cyclegan.tracking.leftovers import close_stale_runs
         from cyclegan.tracking.provenance import tags
         from cyclegan.tracking.runs import TrackedRun
@@ -66,6 +68,7 @@ def _search(project: Project, params: Params, folder: Path, workers: int, storag
 
         # Before the workers, which would break each other in creating it.
         store = open_store(project, params.tracking)
+        refuse_other_images(store, params, dataset)
         close_stale_runs(store, experiment(params))
         ended = len(search.trials.counted())
         print(f"study {search.name}: {ended} of {len(search.trials.slots)} trials done")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cyclegan.data.dataset import PackedDataset
 from cyclegan.domains import DIRECTIONS, DOMAINS
+from cyclegan.evaluation.distributions import FEWEST_FOR_KID
 
 VALIDATION_FIGURES = ("cycle_l1", "identity_l1", "kid", "pair_psnr", "pair_ssim")
 """What becomes a series, for each direction; the full table is the test's."""
@@ -15,7 +16,7 @@ def validation_series(dataset: PackedDataset) -> list[str]:
     possible = {
         "cycle": True,
         "identity": len({pictures.shape[-1] for pictures in images}) == 1,
-        "kid": min(len(pictures) for pictures in images) >= 2,
+        "kid": min(len(pictures) for pictures in images) >= FEWEST_FOR_KID,
         "pair": bool(dataset.pairs("val").scored.any()),
     }
     return [

@@ -14,6 +14,7 @@ from cyclegan.data.dataset import PackedDataset, sizes_of
 from cyclegan.data.pipeline import ResidentBatches, fit_on_device, steps_per_epoch, training_batches
 from cyclegan.domains import DIRECTIONS, DOMAINS, Direction
 from cyclegan.errors import UserError
+from cyclegan.evaluation.distributions import lack_for_kid
 from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.evaluation.protocol import RealPictures, evaluate
 from cyclegan.files import write_text
@@ -80,6 +81,7 @@ class Session:
             UserError: parameters and data do not fit.
         """
         refuse_other_channels(params, dataset)
+        params = with_possible_selection(params, dataset)
         size = training_size(params, dataset)
         plan = training_plan(params, dataset)
         model = build_cyclegan(params, size)
@@ -161,6 +163,24 @@ def refuse_other_channels(params: Params, dataset: PackedDataset) -> None:
                 f"data.channels_{domain} = {wanted}, but the pictures of {dataset.folder} have {found}; "
                 "make them anew with 'dvc repro split'"
             )
+
+
+def with_possible_selection(params: Params, dataset: PackedDataset) -> Params:
+    """Turn `train.select: auto` into `last` where the validation split has no metric to choose by, and say why.
+
+    Raises:
+        UserError: `train.early_stop` needs such a metric.
+    """
+    lack = lack_for_kid({domain: len(dataset.images(domain, "val")) for domain in DOMAINS}, "val")
+    if params.train.select != "auto" or lack is None or "val_AtoB/pair_psnr" in validation_series(dataset):
+        return params
+    if params.train.early_stop is not None:
+        raise UserError(
+            f"train.early_stop = {params.train.early_stop}: has no metric to watch, {lack}; set it to null, or raise "
+            "data.val_fraction"
+        )
+    print(f"{lack}, so train.select: auto keeps the last generators")
+    return params.model_copy(update={"train": params.train.model_copy(update={"select": "last"})})
 
 
 def training_plan(params: Params, dataset: PackedDataset) -> Plan:

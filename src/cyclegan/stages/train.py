@@ -27,6 +27,7 @@ from cyclegan.project import Project
 from cyclegan.stages.features import feature_network
 from cyclegan.stages.lineage import extended, history, lineage, tell_differences
 from cyclegan.stages.memory import memory_advice
+from cyclegan.stages.naming import data_tags, refuse_other_images
 from cyclegan.stages.networks import inference_copy
 from cyclegan.stages.orphans import ends_with_dvc
 from cyclegan.stages.outputs import opened_store
@@ -54,6 +55,8 @@ def run(project: Project) -> None:
     device = prepare_device(params.train.seed, params.train.deterministic)
     # Before any work: a tracking server that is away is told at once.
     store = None if params.tracking.offline else opened_store(project, params.tracking)
+    if store is not None:
+        refuse_other_images(store, params, dataset)
     experiment = params.tracking.experiment or params.data.dataset
     # Outside DVC nothing says that dvc.lock describes the files that are there.
     recorded = data_digest(project, "data/split") if "DVC_STAGE" in os.environ else None
@@ -88,7 +91,14 @@ def run(project: Project) -> None:
             experiment=experiment,
             name=os.environ.get("DVC_EXP_NAME") or f"{params.data.dataset}-{key[:8]}",
             params=recorded_params(params),
-            tags={**tags(project), **found.tags, "device": device, "run_key": key, **lineage(origin)},
+            tags={
+                **tags(project),
+                **found.tags,
+                **data_tags(params, dataset),
+                "device": device,
+                "run_key": key,
+                **lineage(origin),
+            },
             inputs=[DatasetInput(params.data.dataset, digest, params.data.recorded_source, "training")],
             resume=session.earlier_run,
         ) as tracked:

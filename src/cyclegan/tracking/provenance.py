@@ -50,6 +50,13 @@ def installed(distribution: str) -> str | None:
         return None
 
 
+def is_versioned(project: Project, path: str) -> bool:
+    """Whether git or DVC keeps a folder of the project; True where the project is not in git."""
+    tracked = _git(project, "ls-files", "--", path)
+    places = (project.root / path, *(project.root / path).parents)
+    return tracked != "" or any(place.with_name(f"{place.name}.dvc").is_file() for place in places if place.name)
+
+
 def data_digest(project: Project, path: str) -> str | None:
     """Return the md5 that `dvc.lock` records for a stage output, such as `data/split` (36 characters for a folder).
 

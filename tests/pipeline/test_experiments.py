@@ -1,0 +1,92 @@
+"""Experiments in a copy of the project read the copy's images, which DVC hashes there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+from sandbox import Sandbox
+
+IDENTITY = {
+    f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in (("NAME", "T"), ("EMAIL", "t@e"))
+}
+COUNT = 20
+SPLIT_OF_ALL = "A: 16 train, 2 val, 2 test; B: 16 train, 2 val, 2 test"
+
+
+def paint(folder: Path, start: int, count: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for n in range(start, start + count):
+        pixels = np.random.default_rng([n, ord(folder.name[-1])]).integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{n:02}.png")
+
+
+@pytest.fixture
+def own_images(make_sandbox: Callable[[], Sandbox]) -> Sandbox:
+    """A project with 20 images of its own in each domain, not in git yet."""
+    sandbox = make_sandbox()
+    for name in ("a", "b"):
+        paint(sandbox.root / name, 0, COUNT)
+    sandbox.configure(data={"source": "folders", "folder_A": "a", "folder_B": "b", "load_size": 32, "name": "own"})
+    return sandbox
+
+
+def commit(sandbox: Sandbox) -> None:
+    sandbox.run("git", "add", "--all", **IDENTITY)
+    sandbox.run("git", "commit", "--quiet", "--message", "images", **IDENTITY)
+
+
+def recorded_files(sandbox: Sandbox, experiment: str) -> dict[str, int]:
+    """How many files of each dependency of stage fetch an experiment's dvc.lock records."""
+    ref = sandbox.run("git", "for-each-ref", "--format=%(objectname)", f"refs/exps/**/{experiment}").stdout.strip()
+    lock = YAML(typ="safe").load(sandbox.run("git", "show", f"{ref}:dvc.lock").stdout)
+    return {dep["path"]: dep.get("nfiles", 1) for dep in lock["stages"]["fetch"]["deps"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keeper", ["git", "dvc"])
+def test_a_queued_experiment_reads_the_images_of_its_own_copy(own_images: Sandbox, keeper: str) -> None:
+    if keeper == "dvc":
+        own_images.run("dvc", "add", "a", "b")
+    commit(own_images)
+    own_images.run("dvc", "exp", "run", "split", "--queue", "-S", "data.seed=5", "--name", "queued")
+    for n in range(COUNT // 2):
+        (own_images.root / f"a/{n:02}.png").unlink()
+    done = own_images.run("dvc", "exp", "run", "--run-all", **IDENTITY)
+    assert SPLIT_OF_ALL in done.stdout
+    recorded = recorded_files(own_images, "queued")
+    assert (recorded["a"], recorded["b"]) == (COUNT, COUNT)
+
+
+def test_a_temporary_experiment_reads_the_images_of_its_own_copy(own_images: Sandbox) -> None:
+    commit(own_images)
+    # DVC copies no untracked file.
+    paint(own_images.root / "a", COUNT, COUNT)
+    done = own_images.run(
+        "dvc", "exp", "run", "split", "--temp", "-S", "data.seed=5", "--name", "temporary", **IDENTITY
+    )
+    assert SPLIT_OF_ALL in done.stdout
+    assert recorded_files(own_images, "temporary")["a"] == COUNT
+
+
+def test_folders_that_no_experiment_finds_are_named(own_images: Sandbox) -> None:
+    told = own_images.run("cyclegan", "fetch").stdout
+    assert [line.partition(":")[0] for line in told.splitlines()] == ["data.folder_A = a", "data.folder_B = b"]
+    assert all("neither in git nor in DVC" in line and "'dvc add'" in line for line in told.splitlines())
+    own_images.run("dvc", "add", "a")
+    own_images.run("git", "add", "b")
+    assert own_images.run("cyclegan", "fetch").stdout == ""
+
+
+def test_absolute_folders_outside_the_project_serve_every_experiment(own_images: Sandbox, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (own_images.root / name).rename(tmp_path / name)
+    own_images.configure(data={"folder_A": str(tmp_path / "a"), "folder_B": str(tmp_path / "b")})
+    commit(own_images)
+    assert own_images.run("cyclegan", "fetch").stdout == ""
+    done = own_images.run("dvc", "exp", "run", "split", "--temp", "-S", "data.seed=5", **IDENTITY)
+    assert SPLIT_OF_ALL in done.stdout

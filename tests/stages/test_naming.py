@@ -1,0 +1,96 @@
+"""Two sets of images never become versions of one model by the chance of equal folder names."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import paint, tiny
+
+from cyclegan.data.dataset import PackedDataset
+from cyclegan.data.split import split
+from cyclegan.errors import UserError
+from cyclegan.params import Params
+from cyclegan.project import Project
+from cyclegan.stages.naming import data_tags, refuse_other_images
+from cyclegan.tracking.store import Store, open_store
+
+FOLDERS = {"source": "folders", "folder_A": "cats/trainA", "folder_B": "cats/trainB"}
+CONSTANT = {"lr_policy": "constant"}
+
+
+def params(**data: Any) -> Params:
+    return tiny(data=FOLDERS | data, train=CONSTANT)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+    project = Project(root=tmp_path, home=tmp_path)
+    paint(project)
+    return project
+
+
+def packed(project: Project, **data: Any) -> PackedDataset:
+    shutil.rmtree(project.split, ignore_errors=True)
+    split(params(**data).data, project)
+    return PackedDataset.open(project.split)
+
+
+def record(store: Store, experiment: str, made_with: Params, dataset: PackedDataset) -> None:
+    """A run as stage train opens it."""
+    client = store.client
+    found = client.get_experiment_by_name(experiment)
+    experiment_id = found.experiment_id if found else client.create_experiment(experiment)
+    client.create_run(experiment_id, tags=data_tags(made_with, dataset), run_name="cats-1")
+
+
+def one_image_more(project: Project) -> None:
+    Image.fromarray(np.full((16, 16, 3), 77, np.uint8)).save(project.raw / "trainA" / "more.png")
+
+
+def test_other_images_under_a_name_that_nobody_chose(project: Project) -> None:
+    store = open_store(project, params().tracking)
+    dataset = packed(project)
+    refuse_other_images(store, params(), dataset)
+    # In whatever experiment: the registered models of one name are one.
+    record(store, "elsewhere", params(), dataset)
+    refuse_other_images(store, params(), dataset)
+
+    one_image_more(project)
+    grown = packed(project)
+    with pytest.raises(
+        UserError, match=r"^data\.name = null: cats already names other images \(run cats-1\); "
+    ) as error:
+        refuse_other_images(store, params(), grown)
+    assert "set data.name: cats to continue" in str(error.value)
+    assert len(str(error.value)) <= 160
+
+    # A name that is set continues with them, and afterwards both sets are known by it.
+    refuse_other_images(store, params(name="cats"), grown)
+    record(store, "cats", params(name="cats"), grown)
+    for known in (dataset, grown):
+        refuse_other_images(store, params(), known)
+    refuse_other_images(store, params(folder_A="dogs/trainA", folder_B="dogs/trainB"), grown)
+
+
+def test_a_public_sets_name_says_what_it_is(project: Project) -> None:
+    store = open_store(project, params().tracking)
+    named = tiny(data={"source": "horse2zebra"}, train=CONSTANT)
+    record(store, "horse2zebra", named, packed(project))
+    one_image_more(project)
+    refuse_other_images(store, named, packed(project))
+
+
+def test_images_are_the_same_however_they_are_split_resized_or_named(project: Project) -> None:
+    digest = packed(project).images_digest
+    (project.raw / "trainA/0.png").rename(project.raw / "trainA/renamed.png")
+    (project.raw / "valB/0.png").rename(project.raw / "trainB/moved.png")
+    assert packed(project, load_size=32, seed=9).images_digest == digest
+    one_image_more(project)
+    assert packed(project).images_digest != digest
