@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import itertools
 import os
+import re
 import shutil
 import subprocess
-import re
 from pathlib import Path
 from typing import Any
 
