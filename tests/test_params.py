@@ -277,6 +277,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
         {"evaluate__features": "resnet50"},
         "evaluate.features = 'resnet50': must be data/features/efficientnet-lite0.npz, or the path of an .h5 file",
     ),
+    (
+        {"evaluate__features": "~/x.h5"},
+        f"'~/x.h5': DVC expands neither ~ nor variables; write {Path.home()}/x.h5",
+    ),
     ({"evaluate__features_size": 16}, "evaluate.features_size = 16: must be at least 32"),
     (PLATEAU | {"train__plateau__factor": 1.0}, "train.plateau.factor = 1.0: must be less than 1"),
     (PLATEAU | {"train__plateau__patiense": 1}, "train.plateau.patiense: unknown key; did you mean train.plateau.pat"),

@@ -250,6 +250,13 @@ def test_a_relative_archive_is_the_experiments_own_where_its_copy_has_one(
         fetch(source, copy)
 
 
+def test_a_sum_given_for_a_public_set_is_verified(project: Project, data: Build) -> None:
+    project.downloads.mkdir(parents=True)
+    (project.downloads / "horse2zebra.zip").write_bytes(b"another")
+    with pytest.raises(UserError, match=rf"horse2zebra.zip: SHA-256 is [0-9a-f]+, expected {'0' * 64}; "):
+        fetch(data(source="horse2zebra", sha256="0" * 64), project)
+
+
 def test_fourteen_public_sets() -> None:
     assert len(sources.PUBLIC) == 14
     assert all(url.startswith("https://") for url in sources.PUBLIC.values())

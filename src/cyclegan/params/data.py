@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -17,6 +16,7 @@ from cyclegan.params.section import (
     Size,
     impossible,
     parse_size,
+    refuse_unexpanded,
 )
 
 FOLDER_A = "data/fluent-emoji/trainA"
@@ -56,16 +56,11 @@ class Data(Section):
     @field_validator("folder_A", "folder_B", mode="before")
     @classmethod
     def _folder(cls, value: Any, info: ValidationInfo) -> Any:
-        # dvc.yaml names the folder as a dependency, which DVC takes as it is written: it must be a plain path.
         if value is None or value == "":
             default = FOLDER_A if info.field_name == "folder_A" else FOLDER_B
             raise impossible(f"must be a path, because DVC watches it; write {default} where it is not read")
         if isinstance(value, str):
-            expanded = os.path.expandvars(os.path.expanduser(value))
-            if value.startswith("file:"):
-                raise impossible(f"must be a path, not an address; write {unquote(urlsplit(value).path)}")
-            if expanded != value:
-                raise impossible(f"DVC expands neither ~ nor variables; write {expanded}")
+            refuse_unexpanded(value)
         return value
 
     @field_validator("name")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -27,6 +29,15 @@ class Section(BaseModel):
 def impossible(message: str) -> PydanticCustomError:
     """A combination of keys that cannot work; `message` names them with the remedy."""
     return PydanticCustomError("impossible", "{message}", {"message": message})
+
+
+def refuse_unexpanded(path: str) -> None:
+    """dvc.yaml names some paths as dependencies, which DVC takes as they are written."""
+    expanded = os.path.expandvars(os.path.expanduser(path))
+    if path.startswith("file:"):
+        raise impossible(f"must be a path, not an address; write {unquote(urlsplit(path).path)}")
+    if expanded != path:
+        raise impossible(f"DVC expands neither ~ nor variables; write {expanded}")
 
 
 def parse_size(value: Any, word: str) -> Any:

@@ -16,6 +16,7 @@ from cyclegan.params.section import (
     Section,
     Size,
     impossible,
+    refuse_unexpanded,
 )
 from cyclegan.params.train import Train
 
@@ -37,6 +38,7 @@ class Evaluate(Section):
     @field_validator("features")
     @classmethod
     def _network(cls, value: str) -> str:
+        refuse_unexpanded(value)
         if value != FEATURES and not re.fullmatch(r".+\.(h5|keras)", value):
             raise impossible(
                 f"must be {FEATURES}, or the path of an .h5 file (Keras' ImageNet weights of Inception-v3) or of a "
