@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import zipfile
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
@@ -138,6 +140,20 @@ def write_models(folder: Path, model: CycleGAN, params: Params) -> None:
     for direction, generator in model.kept_generators.items():
         with replacing(folder / f"generator_{direction}.keras") as temporary:
             inference_copy(generator, params, f"G_{direction}", model.image_size).save(temporary)
+            _drop_dates(temporary)
+
+
+def _drop_dates(file: Path) -> None:
+    """Rewrite a `.keras` file without the time of writing: equal models have equal bytes, as DVC compares outputs."""
+    with zipfile.ZipFile(file) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    about = json.loads(parts["metadata.json"])
+    about.pop("date_saved", None)
+    parts["metadata.json"] = json.dumps(about).encode()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in parts.items():
+            # The date of a ZipInfo is 1980.
+            archive.writestr(zipfile.ZipInfo(name), content)
 
 
 def write_training_report(folder: Path, session: Session) -> None:
