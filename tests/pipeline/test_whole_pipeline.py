@@ -90,6 +90,8 @@ def test_a_training_outside_dvc_knows_its_data_by_the_same_name(finished: Sandbo
     assert f"md5: {recorded}\n" in (finished.root / "dvc.lock").read_text()
     assert folder_digest(finished.root / "data/split") == recorded
     assert "resuming at step 12 of 12" in finished.run("cyclegan", "train").stdout
+    # Its outputs are the same to the byte: nothing after it runs again.
+    assert "Data and pipelines are up to date." in finished.run("dvc", "status").stdout
 
 
 def test_one_run_holds_every_series_once(finished: Sandbox) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import zipfile
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
@@ -148,6 +151,29 @@ def write_models(folder: Path, model: CycleGAN, params: Params) -> None:
     for direction, generator in model.kept_generators.items():
         with replacing(folder / f"generator_{direction}.keras") as temporary:
             inference_copy(generator, params, f"G_{direction}", model.image_size).save(temporary)
+            _make_reproducible(temporary)
+
+
+def _make_reproducible(file: Path) -> None:
+    """Rewrite a `.keras` file without what differs each time: equal models have equal bytes, by which DVC knows them.
+
+    Keras writes the time, and names shared objects by their addresses in memory.
+    """
+    with zipfile.ZipFile(file) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    about = json.loads(parts["metadata.json"])
+    about.pop("date_saved", None)
+    parts["metadata.json"] = json.dumps(about).encode()
+    numbers: dict[bytes, int] = {}
+    parts["config.json"] = re.sub(
+        rb'(?<="shared_object_id": )\d+',
+        lambda address: b"%d" % numbers.setdefault(address[0], len(numbers)),
+        parts["config.json"],
+    )
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in parts.items():
+            # The date of a ZipInfo is 1980.
+            archive.writestr(zipfile.ZipInfo(name), content)
 
 
 def write_training_report(folder: Path, session: Session) -> None:
