@@ -78,8 +78,8 @@ def accuracies(
     comparable = all(translator.channels == translator.channels_out for translator in translators.values())
     # On which test images each classifier is tested, by its training images: real ones of a domain, or translations.
     tests: dict[Domain | Direction, list[Domain | Direction]] = {
-        "A": ["A", "BtoA", *(["B"] if comparable else [])],
-        "B": ["B", "AtoB", *(["A"] if comparable else [])],
+        "A": ["A", "B", "BtoA"] if comparable else ["A", "BtoA"],
+        "B": ["B", "A", "AtoB"] if comparable else ["B", "AtoB"],
         "AtoB": ["B"],
         "BtoA": ["A"],
     }
@@ -110,7 +110,7 @@ def _labelled(
     what: Domain | Direction, split: Split, data: Labelled, translators: Mapping[Direction, Translator]
 ) -> tuple[Images, Images]:
     """Real images of a domain, or the translations of a direction, and their classes."""
-    if what in ("A", "B"):
+    if what == "A" or what == "B":
         return data(what, split)
     images, labels = data(DIRECTIONS[what][0], split)
     return translators[what].translate(images), labels
