@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from browser import CHROMIUM, NO_BROWSER, content_width
 from cyclegan.data.dataset import PackedDataset
 from cyclegan.evaluation.colour_map import fit_colour_map
 from cyclegan.evaluation.features import FeatureNetwork
@@ -206,6 +207,13 @@ def test_every_table_scrolls_by_itself(folder: Path) -> None:
     html = (folder / "report.html").read_text()
     assert html.count("<table>") == html.count('<div class="scroll"><table>') == 2
     assert ".scroll { overflow-x: auto; }" in html
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
+def test_the_page_fits_a_phone(folder: Path, tmp_path: Path) -> None:
+    html = (folder / "report.html").read_text()
+    assert content_width(html.replace("0123abcd", 64 * "a"), 390, tmp_path) <= 390
 
 
 def test_page_says_what_was_looked_for(folder: Path) -> None:
