@@ -19,7 +19,7 @@ from cyclegan.domains import Direction
 from cyclegan.evaluation.classifier import Classifier
 from cyclegan.evaluation.protocol import Evaluation, evaluate
 from cyclegan.evaluation.report import draw, write_reports
-from cyclegan.evaluation.transfer import Labelled, accuracies, add_accuracies
+from cyclegan.evaluation.transfer import Labelled, accuracies, add_accuracies, binomial_error
 from cyclegan.inference.translate import Translator
 from cyclegan.params import read, validate
 from cyclegan.project import Project
@@ -142,8 +142,14 @@ def test_the_right_translation_is_worth_labels_of_the_target(evaluation: Evaluat
     for name in ("transfer_accuracy", "content_accuracy"):
         assert figures[name] > 0.9
         assert figures["identity"][name] < 0.7
-        error = math.sqrt(figures[name] * (1 - figures[name]) / 60)
-        assert figures[f"{name}_se"] == pytest.approx(error)
+        expected = (60 * figures[name] + 1) / 62
+        assert figures[f"{name}_se"] == pytest.approx(math.sqrt(expected * (1 - expected) / 60))
+
+
+@pytest.mark.parametrize(("share", "count", "error"), [(1.0, 1, 0.4714), (0.0, 60, 0.0163), (0.5, 10000, 0.005)])
+def test_an_accuracy_always_has_an_error(share: float, count: int, error: float) -> None:
+    """All hits of few images are no certainty, so the difference from no hits is not one either."""
+    assert binomial_error(share, count) == pytest.approx(error, abs=5e-5)
 
 
 def test_a_translation_that_changes_the_class_is_found_out(evaluation: Evaluation) -> None:

@@ -94,7 +94,7 @@ def accuracies(
         for place in places:
             images, labels = _labelled(place, "test", data, translators)
             share = classifiers[channels].accuracy(images, labels)
-            found[trained_on, place] = share, math.sqrt(share * (1 - share) / len(labels))
+            found[trained_on, place] = share, binomial_error(share, len(labels))
     figures: dict[Direction, dict[str, Any]] = {}
     for direction, (source, target) in DIRECTIONS.items():
         figures[direction] = _figure("transfer", *found[direction, target])
@@ -104,6 +104,12 @@ def accuracies(
             figures[direction]["identity"] = unchanged
         figures[direction]["supervised"] = _figure("transfer", *found[target, target])
     return figures
+
+
+def binomial_error(share: float, count: int) -> float:
+    """Standard error of a share of `count` images; one more hit and one more miss keep it above 0 at 0 and 1."""
+    expected = (share * count + 1) / (count + 2)
+    return math.sqrt(expected * (1 - expected) / count)
 
 
 def _labelled(
