@@ -306,6 +306,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     ({"search__repeats": 1}, "search.repeats = 1: must be at least 2"),
     (objectives(), "search.objectives = []: "),
+    ({"search__objectives": "automatic"}, "search.objectives = 'automatic': must be 'auto'"),
     (objectives({}, {}), "search.objectives both have the name 'quality'; give each its own"),
     (objectives({"direction": "up"}), "must be 'maximize' or 'minimize'"),
     (objectives({"terms": {}}), "terms = a mapping: "),

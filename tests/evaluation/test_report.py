@@ -14,11 +14,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from browser import CHROMIUM, NO_BROWSER, content_width
 from cyclegan.data.dataset import PackedDataset
 from cyclegan.evaluation.colour_map import fit_colour_map
 from cyclegan.evaluation.features import FeatureNetwork
+from cyclegan.evaluation.gain import Gain
 from cyclegan.evaluation.protocol import RealPictures, evaluate
-from cyclegan.evaluation.report import draw, write_reports
+from cyclegan.evaluation.report import SCALES, draw, write_reports
 from cyclegan.inference.translate import Translator
 
 Pack = Callable[..., PackedDataset]
@@ -136,13 +138,82 @@ def test_page_tells_better_from_worse(folder: Path) -> None:
     assert re.match(r", against the unchanged input: PSNR worse by .*, L1 worse by", worse)
     figures = metrics["BtoA"]
     psnr, unchanged = round(figures["pair_psnr"], 2), round(figures["identity"]["pair_psnr"], 2)
-    assert f"PSNR {psnr:.2f} dB {unchanged:.2f} dB worse by {unchanged - psnr:.2f} dB" in worse
+    table = pd.read_csv(folder / "per_image.csv")
+    scored = table[(table["direction"] == "BtoA") & (table["scored"].astype(str) == "True")]
+    differences = scored["pair_psnr"] - scored["baseline_pair_psnr"]
+    error = differences.std() / np.sqrt(5)
+    row = re.search(rf"PSNR {psnr:.2f} dB {unchanged:.2f} dB worse by (\S+) dB ± (\S+) dB", worse)
+    assert row
+    assert [float(value) for value in row.groups()] == pytest.approx([-differences.mean(), error], abs=5e-5)
     # The colour map is fitted to the pairs of this direction only, where it is all that there is to do.
     figures = metrics["AtoB"]
     row = f"KID {figures['kid']:.4f} ± {figures['kid_se']:.4f} {figures['identity']['kid']:.4f} ± "
     assert row in better
     assert f"{figures['colour_map']['kid']:.4f} ± {figures['colour_map']['kid_se']:.4f}" in better
     assert "Colour map" in better.split("All A → B against all real B")[0]
+
+
+def test_a_verdict_needs_a_standard_error_below_the_difference(folder: Path) -> None:
+    """The Fréchet distance, precision and recall have no error; cycle and identity are compared with perfection."""
+    html = (folder / "report.html").read_text()
+    rows = re.findall(r"<tr>\s*<td>(.*?)</td>(.*?)</tr>", html, re.DOTALL)
+    verdicts = [(name, *re.findall(r'<td class="(\w+)">([^<]*)</td>\s*$', rest)) for name, rest in rows]
+    assert {name for name, *_ in verdicts} >= {"Fréchet distance", "Precision", "Recall", "KID", "PSNR", "L1", "SSIM"}
+    for name, (tone, verdict) in verdicts:
+        if name in ("Fréchet distance", "Precision", "Recall", "Diversity (real: 1)"):
+            assert (tone, verdict) == ("soft", "–"), name
+        elif tone in ("better", "worse"):
+            by, error = re.fullmatch(rf"{tone} by (\S+)(?: dB)? ± (\S+)(?: dB)?", verdict).groups()  # type: ignore[union-attr]
+            assert float(by) >= float(error), name
+        else:
+            assert verdict == "–" or verdict.startswith("equal"), name
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "verdict"),
+    [
+        (0.5, 0.1, "better by 0.50 dB ± 0.10 dB"),
+        (-0.5, 0.1, "worse by 0.50 dB ± 0.10 dB"),
+        (0.09, 0.1, "equal within 0.10 dB"),
+        (-0.09, 0.1, "equal within 0.10 dB"),
+        (0.002, 0.001, "better by 0.002 dB ± 0.001 dB"),
+        (0.0, 0.0, "equal"),
+        (0.5, float("nan"), "–"),
+    ],
+)
+def test_verdicts(mean: float, error: float, verdict: str) -> None:
+    assert SCALES["psnr"].verdict(Gain(mean, error)) == verdict
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_one_image_gets_no_verdict(
+    paired: bool, pack: Pack, linear: Linear, network: FeatureNetwork, tmp_path: Path
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3), dtype=np.uint8)
+    dataset = pack(image, image // 2, pairs=[(0, 0, True)] if paired else [])
+    translators = {direction: Translator(linear(np.eye(3) / 2, offset=-0.5)) for direction in ("AtoB", "BtoA")}
+    evaluation = evaluate(translators, dataset, "test", RealPictures(dataset, "test", network))
+    assert "kid" not in evaluation.metrics["AtoB"]
+    write_reports(tmp_path / "out", evaluation, draw(translators, dataset, evaluation, 2), title="one", run={})
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert not re.search(r'<td class="(better|worse)">', html)
+    words = Page(html).words()
+    assert ("Measured on 1 true pair, too few for a standard error: no verdict." in words) == paired
+    assert " nan " not in words.lower()
+    assert "KID" not in words.split("How this was measured")[0]
+
+
+def test_every_table_scrolls_by_itself(folder: Path) -> None:
+    html = (folder / "report.html").read_text()
+    assert html.count("<table>") == html.count('<div class="scroll"><table>') == 2
+    assert ".scroll { overflow-x: auto; }" in html
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
+def test_the_page_fits_a_phone(folder: Path, tmp_path: Path) -> None:
+    html = (folder / "report.html").read_text()
+    assert content_width(html.replace("0123abcd", 64 * "a"), 390, tmp_path) <= 390
 
 
 def test_page_says_what_was_looked_for(folder: Path) -> None:
@@ -211,7 +282,7 @@ def test_unequal_channels(pack: Pack, linear: Linear, tmp_path: Path) -> None:
     evaluation = evaluate(translators, dataset, "test")
     write_reports(tmp_path / "out", evaluation, draw(translators, dataset, evaluation, 8), title="grey", run={})
     words = Page((tmp_path / "out" / "report.html").read_text()).words()
-    assert "Measured on 1 true pairs. The channels differ" in words
+    assert "Measured on 1 true pair. The channels differ" in words
 
 
 def test_curves_are_in_the_page(folder: Path) -> None:

@@ -16,14 +16,15 @@ from PIL import Image
 from cyclegan.data.dataset import PackedDataset
 from cyclegan.data.split import split
 from cyclegan.domains import Direction
-from cyclegan.evaluation.classifier import accuracy, train_classifier
+from cyclegan.evaluation.classifier import Classifier
 from cyclegan.evaluation.protocol import Evaluation, evaluate
 from cyclegan.evaluation.report import draw, write_reports
-from cyclegan.evaluation.transfer import add_accuracies
+from cyclegan.evaluation.transfer import Labelled, accuracies, add_accuracies, binomial_error
 from cyclegan.inference.translate import Translator
 from cyclegan.params import read, validate
 from cyclegan.project import Project
 from cyclegan.stages.evaluate import headlines
+from cyclegan.training.device import prepare_device
 
 CLASSES = ("bar", "post", "ring")
 STEPS = 80
@@ -93,17 +94,46 @@ def evaluation(dataset: PackedDataset, translators: dict[Direction, Translator])
 
 
 def test_the_classifier_learns_and_repeats_itself() -> None:
+    """A second training, of the same network, of a new one and after other images, ends in the same weights."""
+    prepare_device(seed=0, deterministic=True)
     pictures, labels = shapes(50, 1)
-    first, again = (train_classifier(pictures, labels, 3, STEPS) for _ in range(2))
-    assert accuracy(first, *shapes(40, 2)) > 0.9
-    for weights, others in zip(first.get_weights(), again.get_weights(), strict=True):
-        np.testing.assert_array_equal(weights, others)
+    first, other = (Classifier((16, 16, 1), np.dtype(np.uint8), 3, STEPS) for _ in range(2))
+    first.train(pictures, labels, "first")
+    assert first.accuracy(*shapes(40, 2)) > 0.9
+    weights = first.model.get_weights()
+    other.train(255 - pictures, labels, "other images")
+    assert not np.array_equal(other.model.get_weights()[0], weights[0])
+    other.train(pictures, labels, "again")
+    for one, again in zip(weights, other.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, again)
 
 
-def test_the_classifier_halves_large_pictures() -> None:
-    classifier = train_classifier(np.zeros((2, 130, 300, 1), np.uint8), np.array([0, 1]), 2, steps=1)
-    (first, *_) = (layer for layer in classifier.layers if isinstance(layer, keras.layers.Conv2D))
-    assert first.input.shape[1:3] == (32, 75)
+@pytest.mark.parametrize(
+    ("size", "seen", "strides"), [((130, 300), (32, 75), 1), ((64, 64), (64, 64), 2), ((32, 32), (32, 32), 1)]
+)
+def test_the_classifier_shrinks_large_pictures(size: tuple[int, int], seen: tuple[int, int], strides: int) -> None:
+    classifier = Classifier((*size, 1), np.dtype(np.uint8), 2, steps=1)
+    (first, second, *_) = (layer for layer in classifier.model.layers if isinstance(layer, keras.layers.Conv2D))
+    assert first.input.shape[1:3] == seen
+    assert first.strides == (strides, strides)
+    assert second.strides == (1, 1)
+
+
+def test_one_network_serves_all_four_classifiers_and_each_is_announced(
+    dataset: PackedDataset,
+    translators: dict[Direction, Translator],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    built = []
+    real = Classifier.__init__
+    monkeypatch.setattr(Classifier, "__init__", lambda self, *args: (built.append(args), real(self, *args))[1])
+    accuracies(translators, Labelled(dataset), steps=1)
+    assert len(built) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"classifier {number} of 4, trained on {name}: 1 steps"
+        for number, name in enumerate(("A", "B", "AtoB", "BtoA"), 1)
+    ]
 
 
 def test_the_right_translation_is_worth_labels_of_the_target(evaluation: Evaluation) -> None:
@@ -112,8 +142,14 @@ def test_the_right_translation_is_worth_labels_of_the_target(evaluation: Evaluat
     for name in ("transfer_accuracy", "content_accuracy"):
         assert figures[name] > 0.9
         assert figures["identity"][name] < 0.7
-        error = math.sqrt(figures[name] * (1 - figures[name]) / 60)
-        assert figures[f"{name}_se"] == pytest.approx(error)
+        expected = (60 * figures[name] + 1) / 62
+        assert figures[f"{name}_se"] == pytest.approx(math.sqrt(expected * (1 - expected) / 60))
+
+
+@pytest.mark.parametrize(("share", "count", "error"), [(1.0, 1, 0.4714), (0.0, 60, 0.0163), (0.5, 10000, 0.005)])
+def test_an_accuracy_always_has_an_error(share: float, count: int, error: float) -> None:
+    """All hits of few images are no certainty, so the difference from no hits is not one either."""
+    assert binomial_error(share, count) == pytest.approx(error, abs=5e-5)
 
 
 def test_a_translation_that_changes_the_class_is_found_out(evaluation: Evaluation) -> None:

@@ -41,6 +41,7 @@ def main() -> None:
         figure = math.nan if slot == options.nan else 20 + done * (10 - distance) + noise
         figures = {f"val_{way}/pair_psnr": figure for way in ("AtoB", "BtoA")}
         figures |= {f"val_{way}/cycle_l1": 0.1 / setting["cycle"] for way in ("AtoB", "BtoA")}
+        figures |= {f"val_{way}/kid": (30 - figure) / 100 for way in ("AtoB", "BtoA")}
         figures |= {"val_AtoB/kid": None} if slot == options.null else {}
         print(json.dumps({"figures": figures}), flush=True)
         answer = sys.stdin.readline()

@@ -25,8 +25,10 @@ import pytest
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
+from PIL import Image
 from sandbox import Sandbox
 
+from browser import CHROMIUM, content_width
 from cyclegan.params import read
 from postgresql import PostgreSQL
 
@@ -196,6 +198,9 @@ def test_a_planted_problem_is_solved(sandbox: Sandbox) -> None:
     assert "http" not in page.replace("http-equiv", "")
     assert "params.yaml" in page
     assert "paper" in page
+    assert page.count("<table>") == page.count('<div class="card"><table>') == 2
+    if CHROMIUM is not None:
+        assert content_width(page, 390, sandbox.root) <= 390
     run = sandbox.client.get_run(best["origin"]["run_id"])
     assert run.info.status == "FINISHED"
     assert sandbox.client.get_experiment(run.info.experiment_id).name == "fluent-emoji-search"
@@ -254,6 +259,26 @@ def test_what_cannot_be_searched_is_refused_before_any_trial(sandbox: Sandbox) -
     assert "the data base cannot be used" in line
     assert "secret" not in line
     assert not (sandbox.root / "ran.txt").exists()
+
+
+def test_images_without_pairs_are_searched_by_kid(make_sandbox: MakeSandbox) -> None:
+    """With the default objective, which is pair PSNR for the project's own paired images."""
+    sandbox = make_sandbox()
+    shutil.copy(PLANTED, sandbox.root)
+    for number, name in enumerate("AB"):
+        (sandbox.root / name).mkdir()
+        for index, pixels in enumerate(np.random.default_rng(number).integers(0, 256, (20, 16, 16, 3), np.uint8)):
+            Image.fromarray(pixels).save(sandbox.root / name / f"{index}.png")
+    folders = {"source": "folders", "folder_A": "A", "folder_B": "B", "name": "fluent-emoji"}
+    planted(sandbox, "unpaired", trials=2, workers=1, objectives="auto")
+    sandbox.configure(data=folders)
+    sandbox.run("dvc", "repro", "search")
+    study = study_of(sandbox, "unpaired")
+    assert [direction.name for direction in study.directions] == ["MINIMIZE"]
+    rows = table(sandbox)
+    assert list(rows["state"]) == ["complete", "complete"]
+    np.testing.assert_allclose(rows["KID"], rows[["val_AtoB/kid", "val_BtoA/kid"]].mean(axis=1))
+    assert len(table(sandbox, "final")) == 4
 
 
 @pytest.mark.slow

@@ -70,6 +70,10 @@ def test_a_difference_within_its_standard_error_changes_nothing() -> None:
     assert decision.gain == pytest.approx(0.1)
     assert not decision.promote
     assert "is not better than 20 of the champion, version 1, by more than its standard error" in decision.reason
+    below = decide("pair_psnr", measured({"pair_psnr": [22.0, 18.0, 21.6, 18.0]}), champion, "1")
+    assert below.gain == pytest.approx(-0.1)
+    assert "is not better than 20 of the champion" in below.reason
+    assert "worse" not in below.reason
 
 
 def test_of_an_error_less_is_better() -> None:
@@ -86,6 +90,8 @@ def test_equal_generators_and_a_single_picture_are_no_reason() -> None:
     decision = decide("pair_psnr", other, one, "1")
     assert not decision.promote
     assert decision.standard_error is None
+    assert decision.reason.endswith("(+10, no standard error from 1 image)")
+    assert "worse" not in decide("pair_psnr", one, other, "1").reason
 
 
 def test_first_version_has_to_beat_doing_nothing() -> None:

@@ -30,8 +30,8 @@ from cyclegan.tracking.store import Store, open_store
 from mlflow_server import Server
 
 TAGS = {"git.commit": "0123abcd", "dvc.md5.data/split": "d41d8cd98f00b204e9800998ecf8427e.dir", "dvc.stage": "register"}
-METRICS = {"pair_psnr": 20.5, "pair_ssim": 0.75, "cycle_l1": 0.05}
-IDENTITY = {"pair_psnr": 18.25, "pair_ssim": 0.5}
+METRICS = {"pair_psnr": 20.5, "pair_ssim": 0.75, "cycle_l1": 0.05, "kid": 0.01234, "kid_se": 0.0021}
+IDENTITY = {"pair_psnr": 18.25, "pair_ssim": 0.5, "kid": 0.2, "kid_se": 0.01}
 KEYS = [f"test_{direction}/pair_psnr" for direction in ("AtoB", "BtoA")]
 
 
@@ -135,6 +135,8 @@ def test_page_shows_figures_verdict_grid_lineage_and_how_to_load(
     assert "Generator A → B: uint8 pictures [N, H, W, 3] to [N, H, W, 1]" in text
     assert "pair_psnr 20.5 beats doing nothing, 18.25, by more than its standard error (+2.25 ± 0.058" in text
     assert "| pair_psnr | 20.5 | 18.25 |\n| pair_ssim | 0.75 | 0.5 |\n| cycle_l1 | 0.05 |  |\n" in text
+    assert "| kid | 0.01234 ± 0.0021 | 0.2 ± 0.01 |\n" in text
+    assert "kid_se" not in text
     assert "md5 `aa`" in text
     assert f"logged-models/{version.model_id}/artifacts/files?artifact_file_path=evaluation%2Fgrid.png" in text
     assert 'mlflow.pyfunc.load_model("models:/page-AtoB/1")' in text

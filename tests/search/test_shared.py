@@ -10,11 +10,13 @@ from cyclegan.project import Project
 from cyclegan.search.shared import SharedSearch
 from cyclegan.search.study import Phase, living
 
+PSNR = {"name": "PSNR", "direction": "maximize", "terms": {"val_AtoB/pair_psnr": 1.0}}
 GOOD = read(Path(__file__).parents[2] / "params.yaml")
 
 
 def opened(folder: Path) -> SharedSearch:
-    params = validate(overlaid(GOOD, nested({"search.trials": 3, "search.finalists": 1, "search.repeats": 2})))
+    changes = {"search.trials": 3, "search.finalists": 1, "search.repeats": 2, "search.objectives": [PSNR]}
+    params = validate(overlaid(GOOD, nested(changes)))
     return SharedSearch(Project(root=folder, home=folder), params, "0123456789", None, create=True)
 
 

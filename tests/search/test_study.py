@@ -20,8 +20,9 @@ from cyclegan.errors import UserError
 from cyclegan.overlay import nested, overlaid
 from cyclegan.params import Search, read, validate
 from cyclegan.search.storage import AWAY, open_storage
-from cyclegan.search.study import ATTEMPTS, OWNER, REASON, SLOT, Phase, Slot, living, open_study
+from cyclegan.search.study import ATTEMPTS, OWNER, REASON, SLOT, Phase, Slot, definition, living, open_study
 from cyclegan.search.worker import threads_for
+from cyclegan.training.selection import Selection
 from postgresql import PostgreSQL
 
 GOOD = read(Path(__file__).parents[2] / "params.yaml")
@@ -31,7 +32,8 @@ MakePhase = Callable[[], Phase]
 
 def search(**changes: object) -> Search:
     values = {f"search.{key.replace('__', '.')}": value for key, value in changes.items()}
-    return validate(overlaid(GOOD, nested(values))).search
+    series = [f"val_{way}/{metric}" for way in ("AtoB", "BtoA") for metric in ("kid", "pair_psnr")]
+    return validate(overlaid(GOOD, nested(values))).search.resolved(series)
 
 
 @pytest.fixture(params=["journal", "sqlite"])
@@ -261,3 +263,44 @@ def test_workers_share_the_cores() -> None:
     assert threads_for(1) == cores
     assert threads_for(cores) == 1
     assert threads_for(10 * cores) == 1
+
+
+SERIES = {name: {f"val_{way}/{name}" for way in ("AtoB", "BtoA")} for name in ("cycle_l1", "kid", "pair_psnr")}
+
+
+@pytest.mark.parametrize(
+    ("available", "name", "direction", "metric"),
+    [
+        ({"cycle_l1", "kid", "pair_psnr"}, "pair PSNR", "maximize", "pair_psnr"),
+        ({"cycle_l1", "kid"}, "KID", "minimize", "kid"),
+        ({"cycle_l1", "pair_psnr"}, "pair PSNR", "maximize", "pair_psnr"),
+    ],
+)
+def test_auto_objectives_follow_the_data_as_the_selection_does(
+    available: set[str], name: str, direction: str, metric: str
+) -> None:
+    series = set.union(*(SERIES[some] for some in available))
+    chosen = validate(GOOD).search
+    assert chosen.objectives == "auto"
+    (objective,) = chosen.resolved(series).compared
+    assert (objective.name, objective.direction) == (name, direction)
+    assert objective.terms == dict.fromkeys(SERIES[metric], 0.5)
+    selection = Selection.of("auto", None, series)
+    assert selection is not None
+    assert set(selection.series) == set(objective.terms)
+
+
+def test_auto_objectives_need_pairs_or_two_images() -> None:
+    with pytest.raises(
+        UserError, match=r"^search\.objectives: auto: .* KID needs 2 images .*; raise data\.val_fraction"
+    ):
+        validate(GOOD).search.resolved(SERIES["cycle_l1"])
+
+
+def test_data_without_pairs_is_another_study_definition() -> None:
+    """Workers that see other data than the one that created the study are refused."""
+    chosen = validate(GOOD).search
+    paired, unpaired = (definition(chosen.resolved(SERIES[name])) for name in ("pair_psnr", "kid"))
+    assert paired["search.objectives"] == ["pair PSNR"]
+    assert unpaired["search.objectives"] == ["KID"]
+    assert unpaired["search.objectives.KID.direction"] == "minimize"

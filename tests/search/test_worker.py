@@ -15,6 +15,7 @@ from cyclegan.search.shared import SharedSearch
 from cyclegan.search.study import REASON
 from cyclegan.search.worker import work
 
+KID = {"name": "KID", "direction": "minimize", "terms": {"val_AtoB/kid": 1.0}}
 GOOD = read(Path(__file__).parents[2] / "params.yaml")
 SAVES = "import json, pathlib, sys\nrequest = json.loads(input())\n"
 SAVES += "folder = pathlib.Path(request['folder'], 'trial-' + request['slot'])\nfolder.mkdir()\n"
@@ -24,7 +25,7 @@ SAVES += "(folder / 'checkpoint').touch()\n"
 def run(project: Project, then: str) -> SharedSearch:
     """Run one trial, which keeps a checkpoint."""
     (project.root / "trial.py").write_text(SAVES + then)
-    changes = {"search.trials": 1, "search.command": "python trial.py"}
+    changes = {"search.trials": 1, "search.command": "python trial.py", "search.objectives": [KID]}
     params = validate(overlaid(GOOD, nested(changes)))
     search = SharedSearch(project, params, "0123456789", None, create=True)
     work(project, search)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import base64
 import io
 import os
-import shutil
+from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
 from PIL import Image
 from running import Served
 
+from browser import CHROMIUM, NO_BROWSER, content_width
 from cyclegan.inference.translate import Translator, load_generator
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.slow
 
 DROP = """([target, name, data]) => {
@@ -42,7 +43,7 @@ def png(width: int, height: int) -> tuple[bytes, np.ndarray]:
     return file.getvalue(), pixels
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+@pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
 def test_a_dropped_picture_is_translated(served: Served) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="install the extra 'browser'")
     with playwright.sync_playwright() as tool:
@@ -76,3 +77,10 @@ def test_a_dropped_picture_is_translated(served: Served) -> None:
         assert not page.locator("#pictures").is_visible()
         assert {url for url in asked if not url.startswith(("blob:", "data:"))} == {address, f"{address}translate"}
         browser.close()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
+def test_the_page_fits_a_phone(served: Served, tmp_path: Path) -> None:
+    with urlopen(f"http://127.0.0.1:{served.port}/") as answer:
+        page = answer.read().decode()
+    assert content_width(page.replace('<div id="pictures" hidden>', '<div id="pictures">'), 390, tmp_path) <= 390

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from cyclegan.data.dataset import PackedDataset, picked, to_float, to_integer
 from cyclegan.domains import DIRECTIONS, DOMAINS, OPPOSITE, Direction
 from cyclegan.evaluation.curves import curves
 from cyclegan.evaluation.diagnostics import diagnose, diagnose_discriminators
+from cyclegan.evaluation.gain import Gain, combined_gain, paired_gain
 from cyclegan.evaluation.grid import comparison_grid, strips
 from cyclegan.evaluation.metrics import PSNR_CAP
 from cyclegan.evaluation.protocol import Evaluation, evenly
@@ -128,6 +130,7 @@ def _page(
     over_time: np.ndarray | None,
 ) -> str:
     fewest = min(evaluation.metrics["protocol"]["counts"][domain] for domain in DOMAINS)
+    gains = {direction: _gains(evaluation, direction) for direction in DIRECTIONS}
     return page_template("cyclegan.evaluation", "report.html.j2", _png).render(
         title=title,
         protocol=evaluation.metrics["protocol"],
@@ -136,8 +139,8 @@ def _page(
         directions=[
             {
                 "name": f"{source} → {target}",
-                "summary": _summary(evaluation.metrics[direction]),
-                "headline": _headline(evaluation.metrics[direction], source, target),
+                "summary": _summary(evaluation.metrics[direction], gains[direction]),
+                "headline": _headline(evaluation.metrics[direction], gains[direction], source, target),
                 "has_colour_map": "colour_map" in evaluation.metrics[direction],
                 "findings": diagnose(evaluation.metrics[direction], source, target, fewest),
                 "best": pictures.best.get(direction, []),
@@ -167,42 +170,46 @@ class Scale:
     name: str
     unit: str
     digits: int
-    higher_is_better: bool | None
-    """None: neither; there is no verdict."""
     perfect: float | None = None
     """Of a picture compared with itself."""
 
     def text(self, value: float, error: float | None = None) -> str:
         return f"{value:.{self.digits}f}{self.unit}" + ("" if error is None else f" ± {error:.{self.digits}f}")
 
-    def verdict(self, value: float, baseline: float) -> str:
-        """The model against the baseline in words, at the precision that is printed."""
-        if self.higher_is_better is None:
+    def verdict(self, gain: Gain | None) -> str:
+        """A gain in words. Without a standard error there is no verdict, below it no better and no worse."""
+        if gain is None or not math.isfinite(gain.standard_error):
             return "–"
-        gain = round(value, self.digits) - round(baseline, self.digits)
-        if not self.higher_is_better:
-            gain = -gain
-        by = self.text(abs(gain))
-        return f"better by {by}" if gain > 0 else f"worse by {by}" if gain < 0 else "equal"
+        error = gain.standard_error
+        if not (gain.is_better or gain.is_worse):
+            return f"equal within {self._fine(error, error)}" if error else "equal"
+        by = f"{self._fine(abs(gain.mean), error)} ± {self._fine(error, error)}"
+        return f"{'better' if gain.is_better else 'worse'} by {by}"
+
+    def _fine(self, value: float, error: float) -> str:
+        """With as many digits as the error needs, up to three more."""
+        needed = -math.floor(math.log10(error)) if error else 0
+        digits = min(max(self.digits, needed), self.digits + 3)
+        return f"{value:.{digits}f}{self.unit}"
 
 
 SCALES = {
-    "psnr": Scale("PSNR", " dB", 2, higher_is_better=True, perfect=PSNR_CAP),
-    "ssim": Scale("SSIM", "", 3, higher_is_better=True, perfect=1.0),
-    "l1": Scale("L1", "", 4, higher_is_better=False, perfect=0.0),
-    "perceptual": Scale("Feature distance", "", 4, higher_is_better=False, perfect=0.0),
-    "top1": Scale("Partner found first", "", 3, higher_is_better=True),
-    "top5": Scale("Partner among the first 5", "", 3, higher_is_better=True),
+    "psnr": Scale("PSNR", " dB", 2, perfect=PSNR_CAP),
+    "ssim": Scale("SSIM", "", 3, perfect=1.0),
+    "l1": Scale("L1", "", 4, perfect=0.0),
+    "perceptual": Scale("Feature distance", "", 4, perfect=0.0),
+    "top1": Scale("Partner found first", "", 3),
+    "top5": Scale("Partner among the first 5", "", 3),
 }
 SET_SCALES = {
-    "kid": Scale("KID", "", 4, higher_is_better=False),
-    "frechet": Scale("Fréchet distance", "", 2, higher_is_better=False),
-    "precision": Scale("Precision", "", 3, higher_is_better=True),
-    "recall": Scale("Recall", "", 3, higher_is_better=True),
-    "diversity": Scale("Diversity (real: 1)", "", 3, higher_is_better=None),
+    "kid": Scale("KID", "", 4),
+    "frechet": Scale("Fréchet distance", "", 2),
+    "precision": Scale("Precision", "", 3),
+    "recall": Scale("Recall", "", 3),
+    "diversity": Scale("Diversity (real: 1)", "", 3),
 }
 
-ACCURACY = Scale("Accuracy", "", 4, higher_is_better=True)
+ACCURACY = Scale("Accuracy", "", 4)
 
 
 @dataclass(frozen=True)
@@ -218,14 +225,14 @@ class Line:
     """Class of the verdict on the page: `better`, `worse` or `soft`."""
 
 
-def _headline(figures: Mapping[str, Any], source: str, target: str) -> dict[str, list[Line]]:
+def _headline(figures: Mapping[str, Any], gains: Mapping[str, Gain], source: str, target: str) -> dict[str, list[Line]]:
     """Each figure of one direction beside that of returning the input unchanged, by what it is measured against."""
-    tables = _accuracies(figures, source, target) | {
+    tables = _accuracies(figures, gains, source, target) | {
         f"{source} → {target} against the true partner": [
-            _contest(scale, f"pair_{key}", figures) for key, scale in SCALES.items() if f"pair_{key}" in figures
+            _contest(scale, f"pair_{key}", figures, gains) for key, scale in SCALES.items() if f"pair_{key}" in figures
         ],
         f"All {source} → {target} against all real {target}": [
-            _contest(scale, key, figures) for key, scale in SET_SCALES.items() if key in figures
+            _contest(scale, key, figures, gains) for key, scale in SET_SCALES.items() if key in figures
         ],
         f"{source} → {target} against the input (how much it changes)": [
             _faithful(scale, f"change_{key}", figures) for key, scale in SCALES.items() if f"change_{key}" in figures
@@ -245,7 +252,9 @@ def _headline(figures: Mapping[str, Any], source: str, target: str) -> dict[str,
     return {title: lines for title, lines in tables.items() if lines}
 
 
-def _accuracies(figures: Mapping[str, Any], source: str, target: str) -> dict[str, list[Line]]:
+def _accuracies(
+    figures: Mapping[str, Any], gains: Mapping[str, Gain], source: str, target: str
+) -> dict[str, list[Line]]:
     if "supervised" not in figures:
         return {}
     most = ACCURACY.text(figures["supervised"]["transfer_accuracy"])
@@ -255,31 +264,39 @@ def _accuracies(figures: Mapping[str, Any], source: str, target: str) -> dict[st
     }
     return {
         f"Accuracy of a classifier; trained and tested on real {target}, with its labels, it has {most}": [
-            replace(_contest(ACCURACY, key, figures), name=name) for key, name in lines.items()
+            replace(_contest(ACCURACY, key, figures, gains), name=name) for key, name in lines.items()
         ]
     }
 
 
-def _verdict(scale: Scale, key: str, figures: Mapping[str, Any]) -> str:
-    """The model against the unchanged input in words; a difference that may be chance is none."""
-    unchanged, error = figures.get("identity", {}), f"{key}_se"
-    if key not in unchanged:
-        return "–"
-    if error in figures and error in unchanged:
-        chance = float(np.hypot(figures[error], unchanged[error]))
-        if abs(figures[key] - unchanged[key]) <= chance:
-            return f"equal within {scale.text(chance)}"
-    return scale.verdict(figures[key], unchanged[key])
+def _gains(evaluation: Evaluation, direction: Direction) -> dict[str, Gain]:
+    """The model against the unchanged input, by metric, where there is a standard error."""
+    figures = evaluation.metrics[direction]
+    unchanged = figures.get("identity", {})
+    table = evaluation.per_image
+    if "scored" in table:
+        table = table[(table["direction"] == direction) & table["scored"].astype("boolean").fillna(False)]
+    gains: dict[str, Gain | None] = {}
+    for key in figures.keys() & unchanged.keys():
+        if f"baseline_{key}" in table:
+            gains[key] = paired_gain(key, table[key], table[f"baseline_{key}"])
+        elif key.startswith("pair_top") and "baseline_pair_rank" in table:
+            first = int(key.removeprefix("pair_top"))
+            found, by_input = (table[rank].le(first).astype(float) for rank in ("pair_rank", "baseline_pair_rank"))
+            gains[key] = paired_gain(key, found, by_input)
+        else:
+            gains[key] = combined_gain(key, figures, unchanged)
+    return {key: gain for key, gain in gains.items() if gain is not None}
 
 
-def _contest(scale: Scale, key: str, figures: Mapping[str, Any]) -> Line:
+def _contest(scale: Scale, key: str, figures: Mapping[str, Any], gains: Mapping[str, Gain]) -> Line:
     """A figure in which a translation has to beat the unchanged input."""
 
     def text(by: Mapping[str, Any]) -> str:
         return scale.text(by[key], by.get(f"{key}_se")) if key in by else "–"
 
     unchanged = figures.get("identity", {})
-    verdict = _verdict(scale, key, figures)
+    verdict = scale.verdict(gains.get(key))
     tone = verdict.split()[0] if verdict.startswith(("better", "worse")) else "soft"
     return Line(scale.name, text(figures), text(unchanged), text(figures.get("colour_map", {})), verdict, tone)
 
@@ -288,26 +305,24 @@ def _faithful(scale: Scale, key: str, figures: Mapping[str, Any]) -> Line:
     """A figure in which the unchanged input is perfect. Falling behind it by doing something is no fault."""
     value, perfect = figures[key], scale.perfect
     assert perfect is not None
-    verdict = "–" if key.startswith("change_") else scale.verdict(value, perfect).split()[0]
-    return Line(scale.name, scale.text(value), scale.text(perfect), verdict=verdict)
+    return Line(scale.name, scale.text(value), scale.text(perfect))
 
 
-def _summary(figures: Mapping[str, Any]) -> str:
+def _summary(figures: Mapping[str, Any], gains: Mapping[str, Gain]) -> str:
     """One direction in a sentence or two."""
-    baseline = figures.get("identity", {})
     shown = {f"pair_{key}": scale for key, scale in SCALES.items() if scale.perfect is not None}
     shown |= {"kid": SET_SCALES["kid"], "transfer_accuracy": ACCURACY}
     verdicts = [
-        f"{scale.name} {_verdict(scale, key, figures)}"
-        for key, scale in shown.items()
-        if key in figures and key in baseline
+        f"{scale.name} {verdict}" for key, scale in shown.items() if (verdict := scale.verdict(gains.get(key))) != "–"
     ]
     against = f"Against the unchanged input: {', '.join(verdicts)}." if verdicts else ""
     if "pair_n" not in figures:
         return f"No true pairs: look at the pictures as well as at the figures. {against}".strip()
-    pairs = f"{figures['pair_n']} true pairs"
-    if not verdicts:
+    pairs = f"{figures['pair_n']} true pair{'' if figures['pair_n'] == 1 else 's'}"
+    if "identity" not in figures:
         return f"Measured on {pairs}. The channels differ, so that there is no unchanged input to compare with."
+    if not verdicts:
+        return f"Measured on {pairs}, too few for a standard error: no verdict."
     return f"On {pairs}, {against[0].lower()}{against[1:]}"
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from cyclegan.data.dataset import Images, PackedDataset
 from cyclegan.domains import DIRECTIONS, DOMAINS, Direction, Domain, Split
-from cyclegan.evaluation.classifier import DESCRIPTION, accuracy, train_classifier
+from cyclegan.evaluation.classifier import DESCRIPTION, Classifier
 from cyclegan.inference.translate import Translator
 
 FIGURES = ("transfer_accuracy", "content_accuracy")
@@ -75,23 +75,52 @@ def accuracies(
         for each direction `transfer_accuracy` and `content_accuracy` in 0…1, each with its binomial standard error
         (`…_se`), and the same under `identity` (where both domains have equal channels) and `supervised`.
     """
-    classes = len(data.classes)
-    of_real = {domain: train_classifier(*data(domain, "train"), classes, steps) for domain in DOMAINS}
+    comparable = all(translator.channels == translator.channels_out for translator in translators.values())
+    # On which test images each classifier is tested, by its training images: real ones of a domain, or translations.
+    tests: dict[Domain | Direction, list[Domain | Direction]] = {
+        "A": ["A", "B", "BtoA"] if comparable else ["A", "BtoA"],
+        "B": ["B", "A", "AtoB"] if comparable else ["B", "AtoB"],
+        "AtoB": ["B"],
+        "BtoA": ["A"],
+    }
+    classifiers: dict[int, Classifier] = {}
+    found: dict[tuple[str, str], tuple[float, float]] = {}
+    for number, (trained_on, places) in enumerate(tests.items(), 1):
+        images, labels = _labelled(trained_on, "train", data, translators)
+        channels = images.shape[-1]
+        if channels not in classifiers:
+            classifiers[channels] = Classifier(images.shape[1:], images.dtype, len(data.classes), steps)
+        classifiers[channels].train(images, labels, f"classifier {number} of {len(tests)}, trained on {trained_on}")
+        for place in places:
+            images, labels = _labelled(place, "test", data, translators)
+            share = classifiers[channels].accuracy(images, labels)
+            found[trained_on, place] = share, binomial_error(share, len(labels))
     figures: dict[Direction, dict[str, Any]] = {}
     for direction, (source, target) in DIRECTIONS.items():
-        translate = translators[direction].translate
-        pictures, labels = data(source, "train")
-        of_translated = train_classifier(translate(pictures), labels, classes, steps)
-        pictures, labels = data(source, "test")
-        figures[direction] = _figure("transfer", of_translated, *data(target, "test"))
-        figures[direction] |= _figure("content", of_real[target], translate(pictures), labels)
-        if translators[direction].channels == translators[direction].channels_out:
-            figures[direction]["identity"] = _figure("transfer", of_real[source], *data(target, "test"))
-            figures[direction]["identity"] |= _figure("content", of_real[target], pictures, labels)
-        figures[direction]["supervised"] = _figure("transfer", of_real[target], *data(target, "test"))
+        figures[direction] = _figure("transfer", *found[direction, target])
+        figures[direction] |= _figure("content", *found[target, direction])
+        if comparable:
+            unchanged = _figure("transfer", *found[source, target]) | _figure("content", *found[target, source])
+            figures[direction]["identity"] = unchanged
+        figures[direction]["supervised"] = _figure("transfer", *found[target, target])
     return figures
 
 
-def _figure(name: str, classifier: Any, images: Images, labels: Images) -> dict[str, float]:
-    share = accuracy(classifier, images, labels)
-    return {f"{name}_accuracy": share, f"{name}_accuracy_se": math.sqrt(share * (1 - share) / len(labels))}
+def binomial_error(share: float, count: int) -> float:
+    """Standard error of a share of `count` images; one more hit and one more miss keep it above 0 at 0 and 1."""
+    expected = (share * count + 1) / (count + 2)
+    return math.sqrt(expected * (1 - expected) / count)
+
+
+def _labelled(
+    what: Domain | Direction, split: Split, data: Labelled, translators: Mapping[Direction, Translator]
+) -> tuple[Images, Images]:
+    """Real images of a domain, or the translations of a direction, and their classes."""
+    if what == "A" or what == "B":
+        return data(what, split)
+    images, labels = data(DIRECTIONS[what][0], split)
+    return translators[what].translate(images), labels
+
+
+def _figure(name: str, share: float, error: float) -> dict[str, float]:
+    return {f"{name}_accuracy": share, f"{name}_accuracy_se": error}

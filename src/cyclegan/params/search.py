@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from cyclegan.domains import DIRECTIONS
+from cyclegan.errors import UserError
 from cyclegan.params.section import (
     AdversarialLoss,
     Count,
@@ -103,6 +106,15 @@ class Objective(Section):
         return terms
 
 
+def _mean_of_both(name: str, direction: Literal["maximize", "minimize"], figure: str) -> Objective:
+    terms = {f"val_{way}/{figure}": 1 / len(DIRECTIONS) for way in DIRECTIONS}
+    return Objective(name=name, direction=direction, terms=terms)
+
+
+# What `objectives: auto` stands for, as `train.select: auto`: the first whose metrics the data allows.
+AUTOMATIC = (_mean_of_both("pair PSNR", "maximize", "pair_psnr"), _mean_of_both("KID", "minimize", "kid"))
+
+
 class Fidelity(Section):
     """How trials are made cheaper than the final training; null leaves a key as it is set in its own section."""
 
@@ -129,7 +141,7 @@ class Search(Section):
     storage: Annotated[str, Field(min_length=1)] | None
     command: Annotated[str, Field(min_length=1)] | None
     space: SearchSpace
-    objectives: Annotated[list[Objective], Field(min_length=1, max_length=2)]
+    objectives: Literal["auto"] | Annotated[list[Objective], Field(min_length=1, max_length=2)]
     pruner: Literal["none", "median", "hyperband"]
     fidelity: Fidelity
     finalists: Annotated[int, Field(ge=1, le=20)]
@@ -137,6 +149,12 @@ class Search(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.fidelity.base_filters is not None and self.space.base_filters is not None:
+            raise impossible(
+                "search.fidelity.base_filters fixes what search.space.base_filters searches; set one of them to null"
+            )
+        if self.objectives == "auto":
+            return self
         names = [objective.name for objective in self.objectives]
         if len(set(names)) < len(names):
             raise impossible(f"search.objectives both have the name {names[0]!r}; give each its own")
@@ -145,10 +163,6 @@ class Search(Section):
                 f"search.pruner: {self.pruner} needs one objective, but search.objectives has {len(names)}; "
                 "set it to none"
             )
-        if self.fidelity.base_filters is not None and self.space.base_filters is not None:
-            raise impossible(
-                "search.fidelity.base_filters fixes what search.space.base_filters searches; set one of them to null"
-            )
         figures = [name for objective in self.objectives for name in objective.terms]
         if all(re.search(r"/(cycle|identity)_", name) for name in figures):
             raise impossible(
@@ -156,3 +170,35 @@ class Search(Section):
                 "perfect; add a figure that compares with the target domain, such as val_AtoB/pair_psnr"
             )
         return self
+
+    def resolved(self, available: Iterable[str]) -> Self:
+        """The same with the objectives that `auto` stands for on this data.
+
+        Args:
+            available: the data's validation series.
+
+        Raises:
+            UserError: an objective has a metric that is not among them.
+        """
+        series = list(available)
+        if self.objectives == "auto":
+            for objective in AUTOMATIC:
+                if objective.terms.keys() <= set(series):
+                    return self.model_copy(update={"objectives": [objective]})
+            raise UserError(
+                "search.objectives: auto: the validation split has no true pairs, and KID needs 2 images of each "
+                "domain; raise data.val_fraction or add images"
+            )
+        for name in [name for objective in self.objectives for name in objective.terms]:
+            if name not in series:
+                raise UserError(
+                    f"search.objectives: {name}: the validation split yields no such figure; use some of "
+                    f"{', '.join(series)}"
+                )
+        return self
+
+    @property
+    def compared(self) -> list[Objective]:
+        """The objectives, once they are `resolved`."""
+        assert self.objectives != "auto"
+        return self.objectives

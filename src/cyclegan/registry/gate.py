@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
-
-import pandas as pd
 
 from cyclegan.domains import DOMAINS
 from cyclegan.errors import UserError
 from cyclegan.evaluation.distributions import FEWEST, lack_for_kid
 from cyclegan.evaluation.figures import headline, higher_is_better
+from cyclegan.evaluation.gain import Gain, combined_gain, paired_gain
 from cyclegan.registry.measured import Measured
 
 NOTHING = 1e-3
@@ -38,22 +36,6 @@ class Decision:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {key: value for key, value in asdict(self).items() if key != "promote"}
-
-
-@dataclass(frozen=True)
-class _Gain:
-    mean: float
-    standard_error: float
-    pictures: int | None
-
-    @property
-    def is_real(self) -> bool:
-        # A single picture has no standard error: NaN, which nothing exceeds.
-        return self.mean > self.standard_error
-
-    def __str__(self) -> str:
-        number = "" if self.pictures is None else f" over {self.pictures} pictures"
-        return f"{self.mean:+.3g} ± {self.standard_error:.2g}{number}"
 
 
 def choose(gate: str, direction: str, measured: Measured) -> str:
@@ -92,15 +74,15 @@ def decide(metric: str, candidate: Measured, champion: Measured | None = None, v
         reason = f"it cannot be compared with the champion, version {version}: {obstacle}"
         return Decision(metric, value, promote=False, reason=reason)
     against = champion.figures[metric]
-    gain = _paired(metric, candidate.of_each_picture(metric), champion.of_each_picture(metric))
-    gain = gain or _combined(metric, candidate.figures, champion.figures)
+    gain = paired_gain(metric, candidate.of_each_picture(metric), champion.of_each_picture(metric))
+    gain = gain or combined_gain(metric, candidate.figures, champion.figures)
     if gain is None:
         compared = f"{metric} {value:.4g} against {against:.4g} of the champion, version {version}"
         return Decision(metric, value, promote=False, reason=f"{compared}: {_undecided(candidate)}")
-    verdict = "better" if gain.is_real else "worse" if gain.mean < 0 else "not better"
+    verdict = "better" if gain.is_better else "worse" if gain.is_worse else "not better"
     reason = f"{metric} {value:.4g} is {verdict} than {against:.4g} of the champion, version {version}"
     by = ", by more than its standard error" if verdict == "not better" else ""
-    return _decision(metric, value, against, gain, f"{reason}{by} ({gain})", promote=gain.is_real)
+    return _decision(metric, value, against, gain, f"{reason}{by} ({gain})", promote=gain.is_better)
 
 
 def _first(metric: str, value: float, candidate: Measured) -> Decision:
@@ -114,13 +96,13 @@ def _first(metric: str, value: float, candidate: Measured) -> Decision:
             "hand"
         )
         return Decision(metric, value, promote=False, reason=reason)
-    gain = _paired(metric, candidate.of_each_picture(metric), candidate.of_each_picture(f"baseline_{metric}"))
-    gain = gain or _combined(metric, candidate.figures, candidate.identity)
+    gain = paired_gain(metric, candidate.of_each_picture(metric), candidate.of_each_picture(f"baseline_{metric}"))
+    gain = gain or combined_gain(metric, candidate.figures, candidate.identity)
     if gain is None:
         reason = f"{metric} {value:.4g} against {against:.4g} of doing nothing: {_undecided(candidate)}"
         return Decision(metric, value, promote=False, reason=reason)
-    beats = gain.is_real and gain.mean > NOTHING * abs(against)
-    by = "a thousandth" if gain.is_real and not beats else "more than its standard error"
+    beats = gain.is_better and gain.mean > NOTHING * abs(against)
+    by = "a thousandth" if gain.is_better and not beats else "more than its standard error"
     verdict = "beats" if beats else "does not beat"
     reason = f"{metric} {value:.4g} {verdict} doing nothing, {against:.4g}, by {by} ({gain})"
     return _decision(metric, value, against, gain, reason, promote=beats)
@@ -142,9 +124,9 @@ def _undecided(measured: Measured) -> str:
     return "the pictures or errors recorded for the two do not match"
 
 
-def _decision(metric: str, value: float, against: float, gain: _Gain, reason: str, *, promote: bool) -> Decision:
+def _decision(metric: str, value: float, against: float, gain: Gain, reason: str, *, promote: bool) -> Decision:
     error = gain.standard_error if math.isfinite(gain.standard_error) else None
-    return Decision(metric, value, promote, reason, against, gain.mean, error, gain.pictures)
+    return Decision(metric, value, promote, reason, against, gain.mean, error, gain.images)
 
 
 def _not_comparable(metric: str, candidate: Measured, champion: Measured) -> str | None:
@@ -161,25 +143,6 @@ def _not_comparable(metric: str, candidate: Measured, champion: Measured) -> str
 
 def _short(md5: Any) -> str:
     return "unknown" if md5 is None else str(md5)[:8]
-
-
-def _sign(metric: str) -> int:
-    return 1 if higher_is_better(metric) else -1
-
-
-def _paired(metric: str, values: pd.Series, others: pd.Series) -> _Gain | None:
-    if values.empty or not values.index.is_unique or set(values.index) != set(others.index):
-        return None
-    differences = _sign(metric) * (values - others.reindex(values.index))
-    count = len(differences)
-    return _Gain(float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(count), count)
-
-
-def _combined(metric: str, figures: Mapping[str, float], others: Mapping[str, float]) -> _Gain | None:
-    error, others_error = figures.get(f"{metric}_se"), others.get(f"{metric}_se")
-    if error is None or others_error is None:
-        return None
-    return _Gain(_sign(metric) * (figures[metric] - others[metric]), math.hypot(error, others_error), None)
 
 
 def _can_decide(name: str, measured: Measured) -> bool:

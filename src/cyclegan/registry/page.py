@@ -64,10 +64,10 @@ class Page:
         return text.rstrip()
 
     def _figures(self) -> list[str]:
-        rows = [
-            f"| {key} | {value:.4g} | {f'{self.measured.identity[key]:.4g}' if key in self.measured.identity else ''} |"
-            for key, value in self.measured.figures.items()
-        ]
+        figures, unchanged = self.measured.figures, self.measured.identity
+        # A standard error stands beside its metric.
+        names = [name for name in figures if not name.endswith("_se")]
+        rows = [f"| {name} | {_with_error(name, figures)} | {_with_error(name, unchanged)} |" for name in names]
         table = "\n".join(["| test split | this version | doing nothing |", "|---|---|---|", *rows])
         md5 = self.measured.protocol.get("md5")
         return [table, f"Test split of md5 `{md5}`, protocol {self.measured.protocol.get('version')}."]
@@ -106,3 +106,10 @@ class Page:
     def _parameters(self) -> str:
         rows = [f"| {key} | {self.params[key]} |" for key in SHOWN if key in self.params]
         return "\n".join(["| parameter | value |", "|---|---|", *rows]) if rows else ""
+
+
+def _with_error(name: str, figures: Mapping[str, float]) -> str:
+    if name not in figures:
+        return ""
+    error = figures.get(f"{name}_se")
+    return f"{figures[name]:.4g}" + ("" if error is None else f" ± {error:.2g}")

@@ -52,7 +52,7 @@ def conclude(search: SharedSearch, run_id: str) -> Result:
         search: all trials and finals of which have ended.
         run_id: the MLflow run of the search.
     """
-    objectives = search.options.objectives
+    objectives = search.options.compared
     trials, finals = search.trials.counted(), search.finals().counted()
     by_setting: dict[str, list[FrozenTrial]] = {}
     for name, trial in finals.items():
@@ -113,8 +113,8 @@ def _row(phase: str, name: str, trial: FrozenTrial, attempts: int, search: Share
         "run_id": attributes.get("run_id"),
     }
     # A pruned trial's last value is that of an unfinished training.
-    values = trial.values if trial.state == TrialState.COMPLETE else [None] * len(search.options.objectives)
-    named = dict(zip((objective.name for objective in search.options.objectives), values, strict=True))
+    values = trial.values if trial.state == TrialState.COMPLETE else [None] * len(search.options.compared)
+    named = dict(zip((objective.name for objective in search.options.compared), values, strict=True))
     return known | named | trial.params | attributes.get("figures", {})
 
 
@@ -123,7 +123,7 @@ def _figures(
 ) -> dict[str, Figure]:
     """Optuna's own figures of the trials that count, and the finals."""
     matplotlib.use("Agg")
-    objectives = search.options.objectives
+    objectives = search.options.compared
     study = optuna.create_study(directions=[objective.direction for objective in objectives])
     study.add_trials(list(trials.values()))
     complete = [trial for trial in trials.values() if trial.state == TrialState.COMPLETE]
@@ -176,7 +176,7 @@ def _figure(axes: Any) -> Figure:
 
 def _finals(search: SharedSearch, finals: Mapping[str, Sequence[FrozenTrial]]) -> Figure:
     """Every seed of every finalist, with the mean, beside the bar."""
-    objectives = search.options.objectives
+    objectives = search.options.compared
     figure = Figure(figsize=(7, 3.4 * len(objectives)), layout="constrained")
     for index, (axis, objective) in enumerate(
         zip(figure.subplots(len(objectives), squeeze=False)[:, 0], objectives, strict=True)
@@ -196,7 +196,7 @@ def _finals(search: SharedSearch, finals: Mapping[str, Sequence[FrozenTrial]]) -
 
 
 def _page(result: Result, search: SharedSearch) -> str:
-    objectives = search.options.objectives
+    objectives = search.options.compared
     trials = search.trials.counted()
     complete = {name: trial for name, trial in trials.items() if trial.state == TrialState.COMPLETE}
     front = pareto_front({name: costs_of(trial.values, objectives) for name, trial in complete.items()})

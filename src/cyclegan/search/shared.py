@@ -93,7 +93,7 @@ class SharedSearch:
             if trial.state == TrialState.COMPLETE and name != BAR
         }
         bar = self.trials.slots[BAR].fixed
-        ranked = ranking(complete, self.options.objectives)
+        ranked = ranking(complete, self.options.compared)
         # The bar's own setting in another slot would only measure the seed.
         return [name for name in ranked if complete[name].params != bar][: self.options.finalists]
 

@@ -182,6 +182,8 @@ def cheaper(params: Params) -> dict[str, Any]:
 
 def _refuse_taken_names(params: Params, space: list[Dimension]) -> None:
     """Check that each objective has a column of `trials.csv` of its own."""
+    if params.search.objectives == "auto":
+        return
     taken = {*COLUMNS, *(dimension.name for dimension in space)}
     for objective in params.search.objectives:
         if objective.name in taken:

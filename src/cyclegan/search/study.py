@@ -58,7 +58,7 @@ class Slot:
 def definition(search: Search) -> dict[str, Any]:
     """What all trials of a study must have in common, flat."""
     chosen = search.model_dump(mode="json", include={"seed", "command", "space", "pruner", "fidelity"})
-    objectives = {item.name: item.model_dump(exclude={"name"}) for item in search.objectives}
+    objectives = {item.name: item.model_dump(exclude={"name"}) for item in search.compared}
     # A column's name may hold a dot only where it would not be told from a level.
     flat = {f"search.{key}": value for key, value in flatten({**chosen, "objectives": objectives})}
     # Trials hold their values in this order, which a mapping does not keep apart.
@@ -73,7 +73,7 @@ def open_study(
     Raises:
         UserError: it is missing and not to be created, or its trials were made by another definition.
     """
-    directions = [objective.direction for objective in search.objectives]
+    directions = [objective.direction for objective in search.compared]
     wanted = definition(search)
     with claiming(lock):
         known = set(optuna.get_all_study_names(storage))

@@ -96,7 +96,7 @@ def _tell(kind: str, phase: Phase, told: set[tuple[str, str]]) -> None:
 
 def outcome(trial: FrozenTrial) -> str:
     """What became of a trial, for people."""
-    values = ", ".join(f"{value:.4f}" for value in trial.values or [])
+    values = ", ".join(f"{value:.5g}" for value in trial.values or [])
     setting = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
     if trial.state == TrialState.COMPLETE:
         return f"{values} with {setting}"

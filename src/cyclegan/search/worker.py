@@ -131,7 +131,7 @@ def _run_trial(
     name = trial.user_attrs[SLOT]
     setting = {dimension.name: dimension.suggest(trial) for dimension in search.space}
     seed = search.seed(name, final=final)
-    objectives = search.options.objectives
+    objectives = search.options.compared
     prunable = phase.slots[name].prunable
     reports = 0
 

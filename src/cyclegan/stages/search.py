@@ -51,7 +51,7 @@ def _search(project: Project, params: Params, folder: Path, workers: int, storag
             "tracking.offline: true, but a search records its trials in MLflow: set it to false, or search.trials to 0"
         )
     dataset = PackedDataset.open(project.split)
-    refuse_unknown_figures(params, dataset)
+    params = with_objectives(params, dataset)
     trial_command(params.search.command)
     key = study_key(project, params, data_digest(project))
     search = SharedSearch(project, params, key, storage or params.search.storage, create=True)
@@ -89,7 +89,7 @@ def _search(project: Project, params: Params, folder: Path, workers: int, storag
             result = conclude(search, tracked.id)
             write_result(folder, result, search)
             bar = search.trials.counted()[BAR]
-            for objective, value in zip(params.search.objectives, bar.values or [], strict=False):
+            for objective, value in zip(params.search.compared, bar.values or [], strict=False):
                 tracked.log_metrics(0, {f"bar/{objective.name}": value})
             for name, entries in result.verdict.compared.items():
                 for entry in entries:
@@ -106,6 +106,7 @@ def work(project: Project, storage: str | None, threads: int | None, supervised:
     Args:
         supervised: end when standard input closes.
     """
+    from cyclegan.data.dataset import PackedDataset
     from cyclegan.search.shared import SharedSearch
     from cyclegan.search.storage import needing_storage
     from cyclegan.search.worker import end_with_standard_input
@@ -116,6 +117,7 @@ def work(project: Project, storage: str | None, threads: int | None, supervised:
         raise UserError("search.trials is 0: there is no search to take part in")
     if supervised:
         end_with_standard_input()
+    params = with_objectives(params, PackedDataset.open(project.split))
     key = study_key(project, params, data_digest(project))
     where = storage or params.search.storage
     with needing_storage(where):
@@ -156,19 +158,12 @@ def study_key(project: Project, params: Params, data: str) -> str:
     )
 
 
-def refuse_unknown_figures(params: Params, dataset: PackedDataset) -> None:
-    """Check that the objectives' figures will be measured.
+def with_objectives(params: Params, dataset: PackedDataset) -> Params:
+    """The parameters with the objectives that this data gives `search.objectives: auto`.
 
     Raises:
-        UserError: the data does not allow one of them.
+        UserError: the data does not allow an objective.
     """
     from cyclegan.stages.series import validation_series
 
-    available = validation_series(dataset)
-    for objective in params.search.objectives:
-        for name in objective.terms:
-            if name not in available:
-                raise UserError(
-                    f"search.objectives: {name}: the validation split yields no such figure; use some of "
-                    f"{', '.join(available)}"
-                )
+    return params.model_copy(update={"search": params.search.resolved(validation_series(dataset))})

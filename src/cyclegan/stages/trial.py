@@ -26,7 +26,7 @@ from cyclegan.search.shared import study_name, work_folder
 from cyclegan.search.space import variant
 from cyclegan.search.study import definition
 from cyclegan.stages.features import feature_network
-from cyclegan.stages.search import data_digest, study_key
+from cyclegan.stages.search import data_digest, study_key, with_objectives
 from cyclegan.stages.session import Session, recorded_params
 from cyclegan.tracking.leftovers import close_stale_runs
 from cyclegan.tracking.opening import DatasetInput
@@ -154,12 +154,12 @@ def run(project: Project) -> None:
 
 
 def _run(project: Project, request: Mapping[str, Any], answers: Answers, told: IO[str]) -> None:
-    params = load(project.params)
+    dataset = PackedDataset.open(project.split)
+    params = with_objectives(load(project.params), dataset)
     digest = data_digest(project)
     _refuse_changes(project, params, digest, request)
     with of_the_setting():
         params = variant(params, request["values"], seed=request["seed"], cheap=request["cheap"])
-    dataset = PackedDataset.open(project.split)
     device = prepare_device(params.train.seed, params.train.deterministic)
     store = open_store(project, params.tracking)
     kind = "final" if request["final"] else "trial"
