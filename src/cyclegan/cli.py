@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -291,8 +292,10 @@ def _leave(code: int) -> NoReturn:
     if "tensorflow" not in sys.modules:
         sys.exit(code)
     # Taking TensorFlow down takes seconds, on a busy machine more than whoever sent the signal waits.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    # A closed terminal takes no more text.
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
     os._exit(code)
 
 
