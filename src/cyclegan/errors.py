@@ -59,7 +59,7 @@ def system_fault(error: BaseException) -> str | None:
 
     Libraries wrap a full disk or a locked data base in exceptions of their own.
     """
-    for cause in _chain(error):
+    for cause in causes(error):
         if isinstance(cause, sqlite3.Error) and (fault := database_fault(cause)):
             return f"MLflow's store: {fault}"
         if isinstance(cause, OSError) and cause.errno in MENDABLE:
@@ -71,13 +71,13 @@ def system_fault(error: BaseException) -> str | None:
 
 def database_fault(error: BaseException) -> str | None:
     """What the system refused SQLite, if that lies at the bottom of an exception, and the remedy; else None."""
-    told = [str(cause) for cause in _chain(error) if isinstance(cause, sqlite3.Error)]
+    told = [str(cause) for cause in causes(error) if isinstance(cause, sqlite3.Error)]
     return next(
         (fault for words, fault in DATABASE_FAULTS.items() if any(text.startswith(words) for text in told)), None
     )
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
     """An exception and what it came from, the innermost last."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

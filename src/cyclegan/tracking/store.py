@@ -293,6 +293,13 @@ def _path(uri: str) -> Path:
     return Path(unquote(urlsplit(uri).path))
 
 
+def local_path(location: str) -> Path | None:
+    """The folder that an artifact location names on this machine; None for one that lies elsewhere."""
+    if location.startswith("/"):
+        return Path(location)
+    return _path(location) if urlsplit(location).scheme == "file" else None
+
+
 def _open_server(uri: str, origin: str, project: Project) -> Store:
     parts = urlsplit(uri)
     if parts.username:
