@@ -17,6 +17,8 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from cyclegan.errors import UserError
 from cyclegan.locks import held
@@ -299,6 +301,57 @@ def test_experiments_of_other_programs_in_the_same_data_base_are_left_alone(open
     location = (tmp_path / "theirs").as_uri()
     store.client.create_experiment("theirs", location)
     assert opened().client.get_experiment(store.experiment("theirs")).artifact_location == location
+
+
+AWKWARD = ("feature%2Flogin", "my%20project", "50%25 off", "what? #1")
+"""Names of folders; Jenkins makes the first one from a branch."""
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_a_path_with_percent_signs_holds_the_store_and_nothing_appears_beside_it(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / name
+    (root / "sub").mkdir(parents=True)
+    monkeypatch.chdir(root / "sub")
+    store = open_store(Project(root=root, home=root), DEFAULT)
+    run_id = record(store, "e", 1.0)
+    assert len(store.client.list_artifacts(run_id, "images")) == 2
+    assert (root / "mlruns" / "mlflow.db").is_file()
+    assert list((root / "mlruns" / "artifacts").rglob("*.png"))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert [path.name for path in root.rglob("*") if "%" in path.name and path.is_dir()] == []
+
+
+@pytest.mark.slow
+def test_make_ui_opens_the_store_of_a_path_with_percent_signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, port = tmp_path / AWKWARD[0], free_port()
+    root.mkdir()
+    shutil.copy(Path(__file__).parents[2] / "Makefile", root)
+    monkeypatch.chdir(root)
+    run_id = record(open_store(Project(root=root, home=root), DEFAULT), "e", 1.0)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    command = ["make", "--old-file=install", "ui", f"PORT={port}"]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 90
+        client = MlflowClient(f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        while True:
+            try:
+                assert client.get_run(run_id).data.metrics == {"loss": 1.0}
+                break
+            except MlflowException:
+                assert server.poll() is None, (tmp_path / "log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+        assert client.create_experiment("new")
+        assert client.get_experiment_by_name("new").artifact_location.startswith((root / "mlruns").as_uri())
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    assert {path.name for path in tmp_path.iterdir()} == {AWKWARD[0], "log"}
 
 
 @pytest.mark.slow

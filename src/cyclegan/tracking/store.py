@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import mlflow
 import sqlalchemy
@@ -186,7 +186,13 @@ def _wanted(project: Project, tracking: Tracking) -> tuple[str, str]:
 
 
 def _sqlite_uri(database: Path) -> str:
-    return "sqlite:///" + str(database).replace("%", "%25").replace("?", "%3F")
+    """The URI of a database.
+
+    SQLAlchemy decodes it, but MLflow creates the folder that it names as it is written: where escapes are needed, the
+    slashes are escaped, too, and leave no such folder.
+    """
+    path = str(database)
+    return "sqlite:///" + (quote(path, safe="") if "%" in path or "?" in path else path)
 
 
 def _database(uri: str, origin: str, project: Project) -> Path:
