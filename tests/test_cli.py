@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -72,6 +73,19 @@ def test_params_prints_every_value(project: Path) -> None:
     done = cyclegan("params", cwd=project / "deep")
     assert done.returncode == 0
     assert "train.loss_weights.identity.AtoB = " in done.stdout
+
+
+def test_no_command_prints_the_password_of_an_address(project: Path) -> None:
+    text = (project / "params.yaml").read_text()
+    for key, address in (("uri", "http://ann:s3c/re t@host/p"), ("storage", "postgresql:/ann:s3cret@db/x")):
+        text = re.sub(rf"(?m)^(  {key}:) null", rf"\1 {address}", text)
+    (project / "params.yaml").write_text(text)
+    printed = cyclegan("params", cwd=project).stdout
+    assert "tracking.uri = http://host/p\n" in printed
+    assert "search.storage = ***@db/x\n" in printed
+    changed = cyclegan("preset", "quickstart", cwd=project).stdout
+    assert "tracking.uri: http://host/p -> None\n" in changed
+    assert "s3c" not in printed + changed
 
 
 def test_a_wrong_parameter_stops_every_stage_before_any_work(project: Path) -> None:

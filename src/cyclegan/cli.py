@@ -211,11 +211,11 @@ def _checked(project: Project) -> Params:
 def _params(_options: argparse.Namespace) -> None:
     from cyclegan.params import flatten
     from cyclegan.project import Project
-    from cyclegan.tracking.credentials import without_credentials
+    from cyclegan.tracking.credentials import shown_parameter
 
     params = _checked(Project.find())
     for key, value in flatten(params.model_dump()):
-        print(f"{key} = {without_credentials(str(value))}")
+        print(f"{key} = {shown_parameter(key, value)}")
 
 
 def _preset(options: argparse.Namespace) -> None:

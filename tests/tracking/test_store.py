@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import re
 import shutil
 import signal
 import socket
@@ -24,7 +25,7 @@ from cyclegan.errors import UserError
 from cyclegan.locks import held
 from cyclegan.params import Tracking
 from cyclegan.project import Project
-from cyclegan.tracking.credentials import without_credentials
+from cyclegan.tracking.credentials import refuse_unescaped, shown_address, without_credentials
 from cyclegan.tracking.runs import TrackedRun
 from cyclegan.tracking.store import Store, open_store
 
@@ -217,6 +218,48 @@ def test_credentials_are_dropped_from_texts_and_representations(store: Store) ->
     slashed = "postgresql://ann:pa/s:s@db:5432/x sqlite:////a@b"
     assert without_credentials(slashed) == "postgresql://db:5432/x sqlite:////a@b"
     assert "uri" not in repr(store)
+
+
+# What people type without escapes; each holds "s3c" and "ret".
+UNESCAPED = [
+    "http://ann:s3c/ret@127.0.0.1:9",
+    "http://ann:s3c#ret@127.0.0.1:9",
+    "http://ann:s3c?ret@127.0.0.1:9",
+    "http://ann:s3c@ret@127.0.0.1:9",
+    "http://ann:8080/s3cret@127.0.0.1:9",
+    "http://ann:p@s3c/w:ret#1@127.0.0.1:9",
+    "http://ann:s3c ret@127.0.0.1:9",
+    "http://ann:s3c[ret@127.0.0.1:9",
+    "https://s3c/ret@127.0.0.1:9",
+    "postgresql://ann:s3c@ret@127.0.0.1:9/x",
+]
+
+
+@pytest.mark.parametrize("address", UNESCAPED)
+def test_a_password_with_special_characters_is_refused_and_not_shown(opened: Opened, address: str) -> None:
+    with pytest.raises(UserError, match=r"write / as %2F, # as %23, \? as %3F, @ as %40") as refused:
+        opened(address)
+    told = str(refused.value)
+    assert told.startswith("tracking.uri = ")
+    for text in (told, shown_address(address), without_credentials(f"at {address.replace(' ', '')}, they say")):
+        assert "127.0.0.1:9" in text
+        assert not re.search("s3c|ret@|ret#|w:", text), text
+
+
+@pytest.mark.parametrize("address", ["ann:s3cret@host/x", "http:/ann:s3cret@host/x", "ftp://ann:s3c/ret@host/x"])
+def test_an_address_of_no_known_kind_is_refused_and_its_password_not_shown(opened: Opened, address: str) -> None:
+    with pytest.raises(UserError, match=r"tracking\.uri = .*host/x: not supported") as refused:
+        opened(address)
+    assert "s3c" not in str(refused.value)
+
+
+def test_an_address_without_credentials_is_shown_as_it_is() -> None:
+    for address in ("sqlite:////home/a@b/x.db", "http://host:5000/p", "postgresql://db/x", "mlruns"):
+        assert shown_address(address) == address
+        refuse_unescaped("tracking.uri", address)
+    refuse_unescaped("tracking.uri", "http://ann:p%40ss%2Fw@host:5000/p")
+    # SQLAlchemy takes all up to the @ for the password.
+    refuse_unescaped("search.storage", "postgresql://ann:pa/s#s@db:5432/x?application_name=a@b")
 
 
 def test_file_that_is_no_data_base(project: Project, opened: Opened) -> None:

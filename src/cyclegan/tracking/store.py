@@ -29,7 +29,7 @@ from cyclegan.files import replacing
 from cyclegan.locks import held
 from cyclegan.params import Tracking
 from cyclegan.project import Project
-from cyclegan.tracking.credentials import reason, without_credentials
+from cyclegan.tracking.credentials import reason, refuse_unescaped, shown_address
 from cyclegan.tracking.databases import connect_arguments
 
 Found = TypeVar("Found")
@@ -86,7 +86,7 @@ class Store:
     @property
     def shown(self) -> str:
         """The URI without credentials."""
-        return without_credentials(self.uri)
+        return shown_address(self.uri)
 
     def run(self, run_id: str) -> Run | None:
         """The run of this id; None if it was deleted, or if there is none."""
@@ -141,7 +141,8 @@ def open_store(project: Project, tracking: Tracking) -> Store:
         UserError: the store cannot be reached, read or written, or is of a kind that is not supported.
     """
     uri, origin = _wanted(project, tracking)
-    kind = uri.partition(":")[0].partition("+")[0].lower()
+    refuse_unescaped(origin, uri)
+    kind = uri.partition("://")[0].partition("+")[0].lower()
     if kind == "sqlite":
         store = _open_sqlite(_database(uri, origin, project), waiting(project))
     elif kind in ("http", "https"):
@@ -150,7 +151,7 @@ def open_store(project: Project, tracking: Tracking) -> Store:
         store = _open_sql(uri, origin, project)
     else:
         raise UserError(
-            f"{origin} = {without_credentials(uri)}: not supported, and neither are folders as stores; use "
+            f"{origin} = {shown_address(uri)}: not supported, and neither are folders as stores; use "
             "sqlite:///FILE, http(s)://SERVER or postgresql://…, or leave it empty ('mlflow migrate-filestore "
             "--source FOLDER --target sqlite:///FILE' converts a folder)"
         )
@@ -201,7 +202,7 @@ def _database(uri: str, origin: str, project: Project) -> Path:
     except sqlalchemy.exc.ArgumentError:
         name = None
     if not name or name == ":memory:":
-        raise UserError(f"{origin} = {uri}: names no file; use sqlite:///FILE")
+        raise UserError(f"{origin} = {shown_address(uri)}: names no file; use sqlite:///FILE")
     # A relative path means the project: below a sub-folder, or a temporary DVC copy, it would be another store.
     return (project.home / name).resolve()
 
@@ -335,7 +336,7 @@ def _open_sql(uri: str, origin: str, project: Project) -> Store:
             client.search_experiments(max_results=1)
     except (ImportError, sqlalchemy.exc.SQLAlchemyError, MlflowException) as error:
         raise UserError(
-            f"{origin} = {without_credentials(uri)}: the data base cannot be used; start it, correct the address, or "
+            f"{origin} = {shown_address(uri)}: the data base cannot be used; start it, correct the address, or "
             f"install its driver ({reason(error)})"
         ) from error
     return Store(
