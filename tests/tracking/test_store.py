@@ -28,6 +28,7 @@ from cyclegan.project import Project
 from cyclegan.tracking.credentials import refuse_unescaped, shown_address, without_credentials
 from cyclegan.tracking.runs import TrackedRun
 from cyclegan.tracking.store import Store, open_store
+from proxy import Proxy
 
 Opened = Callable[..., Store]
 DEFAULT = Tracking(uri=None, experiment=None, offline=False)
@@ -260,6 +261,25 @@ def test_an_address_without_credentials_is_shown_as_it_is() -> None:
     refuse_unescaped("tracking.uri", "http://ann:p%40ss%2Fw@host:5000/p")
     # SQLAlchemy takes all up to the @ for the password.
     refuse_unescaped("search.storage", "postgresql://ann:pa/s#s@db:5432/x?application_name=a@b")
+
+
+def test_a_server_that_asks_for_a_login_names_the_variables(opened: Opened) -> None:
+    with (
+        Proxy("http://127.0.0.1:9", authorization="Basic x") as proxy,
+        pytest.raises(UserError, match=rf"tracking\.uri = {proxy.uri}: .*HTTP 401\); set MLFLOW_TRACKING_USERNAME and"),
+    ):
+        opened(proxy.uri)
+
+
+def test_a_dead_proxy_names_no_proxy(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://ann:s3cret@127.0.0.1:9")
+    with pytest.raises(
+        UserError, match=r"http_proxy = http://127\.0\.0\.1:9 fails; correct it, or set NO_PROXY=mlflow\.example\.org"
+    ) as refused:
+        opened("http://mlflow.example.org:5000")
+    assert "s3cret" not in str(refused.value)
 
 
 def test_file_that_is_no_data_base(project: Project, opened: Opened) -> None:

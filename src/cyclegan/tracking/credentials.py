@@ -51,7 +51,7 @@ def refuse_unescaped(origin: str, address: str) -> None:
         return
     if scheme.lower() in ("http", "https"):
         before, after = re.match(r"([^/?#]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
-        unclear = "@" in after or re.search(r"[@\[\]\s]", before.rpartition("@")[0])
+        unclear = "@" in after or bool(re.search(r"[@\[\]\s]", before.rpartition("@")[0]))
     else:
         # SQLAlchemy takes all up to the first @ for the password.
         unclear = rest.partition("?")[0].count("@") > 1

@@ -21,7 +21,7 @@ from cyclegan.errors import UserError, system_fault
 from cyclegan.tracking.credentials import reason, without_credentials
 from cyclegan.tracking.delivery import Delivery, batches, is_hopeless
 from cyclegan.tracking.journal import ABOUT, Journal
-from cyclegan.tracking.store import LOCK_TAG, Store
+from cyclegan.tracking.store import LOCK_TAG, Store, access_remedy
 from cyclegan.tracking.uploads import lasting_refusal, refused_files
 
 # On a run that was opened in place of an id that the store does not know: it lost that run, or never had it, offline.
@@ -119,9 +119,11 @@ def away_is_an_error(store: Store) -> Iterator[None]:
         # themselves.
         if is_hopeless(error) or (isinstance(error, OSError) and system_fault(error)):
             raise
+        remedy = access_remedy(error, store.uri) or (
+            "bring it back, or set tracking.offline: true to do without it and deliver later"
+        )
         raise UserError(
-            f"MLflow at {store.shown} went away or refuses to be written: bring it back, or set tracking.offline: true "
-            f"to do without it and deliver later ({reason(error)})"
+            f"MLflow at {store.shown} went away or refuses to be written: {remedy} ({reason(error)})"
         ) from error
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.request import getproxies
 
 import mlflow
 import sqlalchemy
@@ -24,7 +26,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from cyclegan.errors import UserError, database_fault
+from cyclegan.errors import UserError, causes, database_fault
 from cyclegan.files import replacing
 from cyclegan.locks import held
 from cyclegan.params import Tracking
@@ -319,12 +321,25 @@ def _open_server(uri: str, origin: str, project: Project) -> Store:
         with impatient():
             client.search_experiments(max_results=1)
     except MlflowException as error:
+        remedy = access_remedy(error, uri) or (
+            "start it, correct the address, leave it empty to use the project's own store, or set tracking.offline: "
+            "true to train without it and deliver later"
+        )
         raise UserError(
-            f"{origin} = {uri}: the MLflow server does not answer as one should; start it, correct the address, "
-            "leave it empty to use the project's own store, or set tracking.offline: true to train without it and "
-            f"deliver later ({reason(error)})"
+            f"{origin} = {uri}: the MLflow server does not answer as one should; {remedy} ({reason(error)})"
         ) from error
     return Store(uri=uri, client=client, locks=_locks(project), journals=waiting(project), artifacts=None)
+
+
+def access_remedy(error: BaseException, uri: str) -> str | None:
+    """What to do about a server that a proxy or a missing password keeps out of reach; None for other errors."""
+    text, parts = " ".join(map(str, causes(error))), urlsplit(uri)
+    if "ProxyError" in text:
+        proxy = shown_address(getproxies().get(parts.scheme, ""))
+        return f"{parts.scheme}_proxy = {proxy} fails; correct it, or set NO_PROXY={parts.hostname}"
+    if re.search(r"\b401\b", text):
+        return "it asks for a login (HTTP 401); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    return None
 
 
 def _open_sql(uri: str, origin: str, project: Project) -> Store:
