@@ -9,8 +9,11 @@ import argparse
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -19,6 +22,9 @@ from cyclegan.errors import UserError, system_fault
 if TYPE_CHECKING:
     from cyclegan.params import Params
     from cyclegan.project import Project
+
+DEBUG = "CYCLEGAN_DEBUG"
+"""Environment variable: the traceback of every error is shown, under dvc as well."""
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -37,7 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Loading a model never runs pickled code, whatever imports MLflow first.
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    options = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = parser().parse_args(given)
+    if options.debug:
+        # For the processes of a search, too.
+        os.environ[DEBUG] = "1"
     try:
         if options.tensorflow:
             from cyclegan.quiet import import_tensorflow
@@ -45,15 +55,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             import_tensorflow()
         options.run(options)
     except UserError as error:
+        _show_traceback()
         sys.exit(_fail(str(error), error.exit_code))
     except BrokenPipeError:
         # The reader of our output has gone, as in `cyclegan params | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
-        fault = system_fault(error)
+        fault = system_fault(error, partial(_is_known, given))
         if fault is None:
             raise
+        _show_traceback()
         sys.exit(_fail(fault, 2))
     except KeyboardInterrupt:
         _leave(_fail("interrupted", 128 + signal.SIGINT))
@@ -68,10 +80,14 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="cyclegan", description="Unpaired image-to-image translation, tracked and reproducible."
     )
+    top.add_argument("--version", action="version", version=f"%(prog)s {version('cyclegan')}")
+    top.add_argument("--debug", action="store_true", help="show the traceback of every error (also: CYCLEGAN_DEBUG=1)")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(name: str, run: Command, text: str, tensorflow: bool = False) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        # After the command, too; without a default, which would undo the one before it.
+        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         command.set_defaults(run=run, tensorflow=tensorflow)
         return command
 
@@ -99,6 +115,8 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("model", help="as for translate")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     serve.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
+    text = "host names of a reverse proxy in front of the server, as in a request's Host or Origin header"
+    serve.add_argument("--allowed-hosts", default="", metavar="A,B,…", help=text)
     for unit, default in (("megabytes", 20), ("megapixels", 4)):
         text = f"larger pictures are refused (default: {default})"
         serve.add_argument(f"--max-{unit}", type=float, default=default, metavar="N", help=text)
@@ -252,7 +270,8 @@ def _serve(options: argparse.Namespace) -> None:
     from cyclegan.stages.serve import run
 
     limits = (options.max_megabytes, options.max_megapixels)
-    run(options.model, options.host, options.port, *limits, options.bit_depth)
+    names = [name.strip() for name in options.allowed_hosts.split(",") if name.strip()]
+    run(options.model, options.host, options.port, *limits, options.bit_depth, names)
 
 
 def _registry(options: argparse.Namespace) -> None:
@@ -285,6 +304,36 @@ def _import_legacy(options: argparse.Namespace) -> None:
     with replacing(options.output) as temporary:
         generator.save(temporary)
     print(f"{options.output}: {generator.count_params():,} parameters")
+
+
+def _show_traceback() -> None:
+    """Print the traceback of the error that is being handled, where the user has asked for it."""
+    if os.environ.get(DEBUG, "") not in ("", "0"):
+        traceback.print_exc()
+
+
+def _is_known(arguments: Sequence[str], path: str) -> bool:
+    """Whether a path belongs to the project, or to one that the user named on the command line or in params.yaml."""
+    from cyclegan.project import Project
+
+    named = [Path.cwd() / argument for argument in arguments if not argument.startswith("-")]
+    with suppress(Exception):
+        project = Project.find()
+        named += [project.root, project.home]
+        from cyclegan.params import flatten, read
+
+        values = [str(value) for _, value in flatten(read(project.params))]
+        values.append(os.environ.get("MLFLOW_TRACKING_URI", ""))
+        # Beside a database lie its artifacts.
+        named += [
+            (project.home / value.removeprefix("sqlite:///")).parent
+            for value in values
+            if value.startswith("sqlite:///")
+        ]
+        named += [project.home / value.removeprefix("file:") for value in values if "/" in value and "://" not in value]
+    place, known = Path.cwd() / path, [Path(os.path.abspath(one)) for one in named]
+    # What could not be created may be a folder above the one that was named.
+    return any(place.is_relative_to(one) or one.is_relative_to(place) for one in known)
 
 
 def _leave(code: int) -> NoReturn:
