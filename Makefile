@@ -48,7 +48,8 @@ ui: install
 	@test -f mlruns/mlflow.db || { echo "no runs yet: make repro first"; exit 2; }
 	@echo 'Open http://127.0.0.1:$(PORT) and choose "Model training" at the top left.'
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
-	    --backend-store-uri "sqlite:///$(CURDIR)/mlruns/mlflow.db" --default-artifact-root "$(CURDIR)/mlruns/artifacts"
+	    --backend-store-uri sqlite:///mlruns/mlflow.db \
+	    --default-artifact-root "$$(python -c 'from pathlib import Path; print(Path("mlruns/artifacts").absolute().as_uri())')"
 
 # STORAGE=URL shows the studies of a data base. It has no login: on this machine only.
 dashboard: install

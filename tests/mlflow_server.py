@@ -14,10 +14,19 @@ from pathlib import Path
 
 
 class Server:
-    """`mlflow server` on a free loopback port; its store and artifacts lie in `root`."""
+    """`mlflow server` on a free loopback port; its store and artifacts lie in `root`.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        artifact_root: a folder into which its clients are to write artifacts themselves.
+    """
+
+    def __init__(self, root: Path, artifact_root: str | None = None) -> None:
         self.root = root
+        self._artifacts = (
+            ("--artifacts-destination", str(root / "artifacts"))
+            if artifact_root is None
+            else ("--no-serve-artifacts", "--default-artifact-root", artifact_root)
+        )
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -33,7 +42,7 @@ class Server:
                 [
                     *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
                     *("--workers", "1", "--backend-store-uri", f"sqlite:///{self.root}/server.db"),
-                    *("--artifacts-destination", str(self.root / "artifacts")),
+                    *self._artifacts,
                 ],
                 cwd=self.root,
                 env=environment,

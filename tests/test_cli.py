@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +86,19 @@ def test_params_prints_every_value(project: Path) -> None:
     done = cyclegan("params", cwd=project / "deep")
     assert done.returncode == 0
     assert "train.loss_weights.identity.AtoB = " in done.stdout
+
+
+def test_no_command_prints_the_password_of_an_address(project: Path) -> None:
+    text = (project / "params.yaml").read_text()
+    for key, address in (("uri", "http://ann:s3c/re t@host/p"), ("storage", "postgresql:/ann:s3cret@db/x")):
+        text = re.sub(rf"(?m)^(  {key}:) null", rf"\1 {address}", text)
+    (project / "params.yaml").write_text(text)
+    printed = cyclegan("params", cwd=project).stdout
+    assert "tracking.uri = http://host/p\n" in printed
+    assert "search.storage = ***@db/x\n" in printed
+    changed = cyclegan("preset", "quickstart", cwd=project).stdout
+    assert "tracking.uri: http://host/p -> None\n" in changed
+    assert "s3c" not in printed + changed
 
 
 def test_a_wrong_parameter_stops_every_stage_before_any_work(project: Path) -> None:
@@ -224,6 +240,78 @@ def test_a_reader_that_goes_away_is_no_error(project: Path) -> None:
     done = subprocess.run(["bash", "-c", command], cwd=project, capture_output=True, text=True, check=True)
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""
+
+
+def test_version() -> None:
+    assert cyclegan("--version", cwd=ROOT).stdout == f"cyclegan {metadata.version('cyclegan')}\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "variable"), [(("--debug", "params"), None), (("params", "--debug"), None), (("params",), "1")]
+)
+def test_debug_shows_the_traceback_of_every_error(
+    project: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], variable: str | None
+) -> None:
+    (project / "params.yaml").unlink()
+    for given in ("0", ""):
+        monkeypatch.setenv("CYCLEGAN_DEBUG", given)
+        refused(cyclegan("params", cwd=project))
+    if variable:
+        monkeypatch.setenv("CYCLEGAN_DEBUG", variable)
+    done = cyclegan(*options, cwd=project)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Traceback (most recent call last):")
+    assert done.stderr.splitlines()[-1].startswith("cyclegan: ")
+
+
+FAILING = """
+import errno, os, sys
+import cyclegan.cli
+number, place = int(sys.argv[1]), sys.argv[2] or None
+def fail(options):
+    raise RuntimeError("wrapped") from OSError(number, os.strerror(number), place)
+cyclegan.cli._params = fail
+cyclegan.cli.main(sys.argv[3:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "place", "arguments", "is_short"),
+    [
+        (errno.ENOENT, "{project}/data/x", ["params"], True),
+        (errno.EACCES, "data/x", ["params"], True),
+        (errno.ENOENT, "/usr/lib/libx.so", ["params"], False),
+        (errno.EACCES, "", ["params"], False),
+        (errno.ENOTDIR, "{tmp}/mine/x", ["params"], True),
+        (errno.EACCES, "{tmp}/elsewhere/artifacts/1", ["params"], True),
+        (errno.ENOSPC, "", ["params"], True),
+        (errno.EIO, "/usr/lib/libx.so", ["params"], True),
+        (errno.EACCES, "{project}/data/x", ["--debug", "params"], False),
+    ],
+)
+def test_only_a_path_that_the_user_knows_makes_an_error_short(
+    project: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    place: str,
+    arguments: list[str],
+    is_short: bool,
+) -> None:
+    tmp = tmp_path_factory.mktemp("others")
+    text = (project / "params.yaml").read_text()
+    text = re.sub(r"(?m)^(  folder_A:) \S+", rf"\1 {tmp}/mine", text)
+    (project / "params.yaml").write_text(text)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp}/elsewhere/mlflow.db")
+    monkeypatch.delenv("CYCLEGAN_DEBUG", raising=False)
+    named = place.format(project=project, tmp=tmp)
+    command = [sys.executable, "-c", FAILING, str(number), named, *arguments]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert ("Traceback" not in done.stderr) is is_short
+    if is_short:
+        assert refused(done) == (f"{os.strerror(number)}: {named}" if named else os.strerror(number))
+    else:
+        assert "RuntimeError: wrapped" in done.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(project: Path) -> None:

@@ -10,7 +10,11 @@ import io
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -19,6 +23,9 @@ from cyclegan.errors import UserError, system_fault
 if TYPE_CHECKING:
     from cyclegan.params import Params
     from cyclegan.project import Project
+
+DEBUG = "CYCLEGAN_DEBUG"
+"""Environment variable: the traceback of every error is shown, under dvc as well."""
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -38,7 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Loading a model never runs pickled code, whatever imports MLflow first.
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     _print_to_any_encoding()
-    options = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = parser().parse_args(given)
+    if options.debug:
+        # For the processes of a search, too.
+        os.environ[DEBUG] = "1"
     try:
         if options.tensorflow:
             from cyclegan.quiet import import_tensorflow
@@ -46,15 +57,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             import_tensorflow()
         options.run(options)
     except UserError as error:
+        _show_traceback()
         sys.exit(_fail(str(error), error.exit_code))
     except BrokenPipeError:
         # The reader of our output has gone, as in `cyclegan params | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
-        fault = system_fault(error)
+        fault = system_fault(error, partial(_is_known, given))
         if fault is None:
             raise
+        _show_traceback()
         sys.exit(_fail(fault, 2))
     except KeyboardInterrupt:
         _leave(_fail("interrupted", 128 + signal.SIGINT))
@@ -69,10 +82,14 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="cyclegan", description="Unpaired image-to-image translation, tracked and reproducible."
     )
+    top.add_argument("--version", action="version", version=f"%(prog)s {version('cyclegan')}")
+    top.add_argument("--debug", action="store_true", help="show the traceback of every error (also: CYCLEGAN_DEBUG=1)")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(name: str, run: Command, text: str, tensorflow: bool = False) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        # After the command, too; without a default, which would undo the one before it.
+        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         command.set_defaults(run=run, tensorflow=tensorflow)
         return command
 
@@ -100,6 +117,8 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("model", help="as for translate")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     serve.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
+    text = "host names of a reverse proxy in front of the server, as in a request's Host or Origin header"
+    serve.add_argument("--allowed-hosts", default="", metavar="A,B,…", help=text)
     for unit, default in (("megabytes", 20), ("megapixels", 4)):
         text = f"larger pictures are refused (default: {default})"
         serve.add_argument(f"--max-{unit}", type=float, default=default, metavar="N", help=text)
@@ -209,7 +228,7 @@ def _checked(project: Project) -> Params:
 def _params(_options: argparse.Namespace) -> None:
     from cyclegan.params import flatten
     from cyclegan.project import Project
-    from cyclegan.tracking.credentials import without_credentials
+    from cyclegan.tracking.credentials import shown_parameter
 
     project = Project.find()
     params = _checked(project)
@@ -220,7 +239,7 @@ def _params(_options: argparse.Namespace) -> None:
     for warning in params.data.without_effect:
         print(f"cyclegan: {warning}", file=sys.stderr)
     for key, value in flatten(params.model_dump()):
-        print(f"{key} = {without_credentials(str(value))}")
+        print(f"{key} = {shown_parameter(key, value)}")
 
 
 def _preset(options: argparse.Namespace) -> None:
@@ -257,7 +276,8 @@ def _serve(options: argparse.Namespace) -> None:
     from cyclegan.stages.serve import run
 
     limits = (options.max_megabytes, options.max_megapixels)
-    run(options.model, options.host, options.port, *limits, options.bit_depth)
+    names = [name.strip() for name in options.allowed_hosts.split(",") if name.strip()]
+    run(options.model, options.host, options.port, *limits, options.bit_depth, names)
 
 
 def _registry(options: argparse.Namespace) -> None:
@@ -300,13 +320,45 @@ def _print_to_any_encoding() -> None:
             stream.reconfigure(errors="replace")
 
 
+def _show_traceback() -> None:
+    """Print the traceback of the error that is being handled, where the user has asked for it."""
+    if os.environ.get(DEBUG, "") not in ("", "0"):
+        traceback.print_exc()
+
+
+def _is_known(arguments: Sequence[str], path: str) -> bool:
+    """Whether a path belongs to the project, or to one that the user named on the command line or in params.yaml."""
+    from cyclegan.project import Project
+
+    named = [Path.cwd() / argument for argument in arguments if not argument.startswith("-")]
+    with suppress(Exception):
+        project = Project.find()
+        named += [project.root, project.home]
+        from cyclegan.params import flatten, read
+
+        values = [str(value) for _, value in flatten(read(project.params))]
+        values.append(os.environ.get("MLFLOW_TRACKING_URI", ""))
+        # Beside a database lie its artifacts.
+        named += [
+            (project.home / value.removeprefix("sqlite:///")).parent
+            for value in values
+            if value.startswith("sqlite:///")
+        ]
+        named += [project.home / value.removeprefix("file:") for value in values if "/" in value and "://" not in value]
+    place, known = Path.cwd() / path, [Path(os.path.abspath(one)) for one in named]
+    # What could not be created may be a folder above the one that was named.
+    return any(place.is_relative_to(one) or one.is_relative_to(place) for one in known)
+
+
 def _leave(code: int) -> NoReturn:
     """End a process that a signal has stopped. All is saved and closed by now."""
     if "tensorflow" not in sys.modules:
         sys.exit(code)
     # Taking TensorFlow down takes seconds, on a busy machine more than whoever sent the signal waits.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    # A closed terminal takes no more text.
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
     os._exit(code)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 # Errors that speak of the machine and its files and not of the program.
 MENDABLE = {
@@ -24,6 +24,18 @@ MENDABLE = {
     errno.ENOTDIR,
     errno.ENOTEMPTY,
     errno.EPERM,
+    errno.EROFS,
+    errno.ESTALE,
+}
+
+# Those among them that no path can be blamed for.
+MACHINE = {
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOSPC,
     errno.EROFS,
     errno.ESTALE,
 }
@@ -54,30 +66,34 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def system_fault(error: BaseException) -> str | None:
+def system_fault(error: BaseException, known: Callable[[str], bool] | None = None) -> str | None:
     """What the system refused, in one line with the place, if that lies at the bottom of an exception; else None.
 
     Libraries wrap a full disk or a locked data base in exceptions of their own.
+
+    Args:
+        known: whether the user knows a path. Another one means a bug, unless the machine is to blame; None: all are.
     """
-    for cause in _chain(error):
+    for cause in causes(error):
         if isinstance(cause, sqlite3.Error) and (fault := database_fault(cause)):
             return f"MLflow's store: {fault}"
         if isinstance(cause, OSError) and cause.errno in MENDABLE:
             # The system's words and the path are what the user needs. Copying and renaming have two.
             places = [str(place) for place in (cause.filename, cause.filename2) if place is not None]
-            return ": ".join([str(cause.strerror), " -> ".join(places)] if places else [str(cause.strerror)])
+            if known is None or cause.errno in MACHINE or any(map(known, places)):
+                return ": ".join([str(cause.strerror), " -> ".join(places)] if places else [str(cause.strerror)])
     return None
 
 
 def database_fault(error: BaseException) -> str | None:
     """What the system refused SQLite, if that lies at the bottom of an exception, and the remedy; else None."""
-    told = [str(cause) for cause in _chain(error) if isinstance(cause, sqlite3.Error)]
+    told = [str(cause) for cause in causes(error) if isinstance(cause, sqlite3.Error)]
     return next(
         (fault for words, fault in DATABASE_FAULTS.items() if any(text.startswith(words) for text in told)), None
     )
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
     """An exception and what it came from, the innermost last."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

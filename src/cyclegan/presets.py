@@ -10,6 +10,7 @@ from cyclegan.errors import UserError
 from cyclegan.files import write_text
 from cyclegan.params import flatten, read, validate
 from cyclegan.project import Project
+from cyclegan.tracking.credentials import shown_parameter
 
 
 def preset_names(project: Project) -> list[str]:
@@ -42,7 +43,7 @@ def apply_preset(project: Project, name: str) -> list[str]:
     write_text(Path(os.path.realpath(project.params)), file.read_text(encoding="utf-8"))
     missing = "(none)"
     changes = [
-        f"{key}: {before.get(key, missing)} -> {after.get(key, missing)}"
+        f"{key}: {shown_parameter(key, before.get(key, missing))} -> {shown_parameter(key, after.get(key, missing))}"
         for key in {**after, **before}
         if before.get(key, missing) != after.get(key, missing)
     ]

@@ -1,4 +1,4 @@
-"""Signals that would end this process on the spot: turned into an exception, or ignored for a moment."""
+"""Signals that ask this process to stop: turned into an exception, or ignored for a moment."""
 
 from __future__ import annotations
 
@@ -7,27 +7,54 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
+
+_received: set[int] = set()
+
+
+def note_stop(number: int) -> None:
+    """Remember that a signal has asked this process to stop; called by its handler."""
+    _received.add(number)
+
+
+def stop_was_asked() -> bool:
+    """Whether a signal has asked this process to stop: nobody needs to send another one."""
+    return bool(_received)
 
 
 @contextmanager
 def signals_raise() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise SystemExit here, with the shell's code for them; further ones are ignored."""
+    """SIGTERM and SIGHUP raise SystemExit here, with the shell's code for them.
+
+    One stop may come as several signals: a closed terminal sends SIGHUP, systemd SIGTERM and SIGHUP, `timeout` and
+    `make` SIGTERM twice. Only the first one raises; Ctrl-C always raises KeyboardInterrupt.
+    """
+    leaving = False
 
     def leave(number: int, _frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)
-        raise SystemExit(128 + number)
+        nonlocal leaving
+        note_stop(number)
+        first, leaving = not leaving, True
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if first:
+            raise SystemExit(128 + number)
 
-    numbers: list[signal.Signals] = []
+    before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
         # A handler of the program's own, or nohup's choice to ignore, stays.
-        numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
-    for number in numbers:
+        before = {
+            number: handler
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+            if (handler := signal.getsignal(number)) in (signal.SIG_DFL, signal.default_int_handler)
+        }
+    for number in before:
         signal.signal(number, leave)
     try:
         yield
     finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from cyclegan.registry import register as module
 from cyclegan.registry.champion import changing, move, moves
 from cyclegan.registry.measured import Measured
 from cyclegan.registry.register import Candidate, RegisteredVersion, recorded, register
+from cyclegan.stages.translate import open_translator
 from cyclegan.tracking.runs import TrackedRun
 from cyclegan.tracking.store import Store, open_store
 from mlflow_server import Server
@@ -540,3 +541,21 @@ def test_registering_at_once_makes_one_version_and_one_champion(
     assert [process.communicate()[0].split()[-1] for process in racing] == ["1", "1", "1"]
     assert counts(store, "race", run_id, directions=("AtoB",)) == (1, 1)
     assert [move.version for move in moves(store, "race-AtoB")] == ["1"]
+
+
+@pytest.mark.parametrize("name", ["feature%2Flogin", "what? #1"])
+def test_a_registered_model_is_loaded_from_a_path_with_percent_signs(
+    tmp_path: Path, name: str, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / name
+    root.mkdir()
+    (root / "dvc.yaml").write_text("stages: {}\n")
+    shutil.copy(Path(__file__).parents[2] / "params.yaml", root)
+    for variable in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.chdir(root)
+    store = open_store(Project(root=root, home=root), Tracking(uri=None, experiment=None, offline=False))
+    register(store, train(store, "emoji"), "emoji", candidates, tags=TAGS)
+    translator = open_translator("models:/emoji-AtoB@champion")
+    assert (translator.channels, translator.channels_out, translator.bit_depth) == (3, 1, 8)
+    assert [path.name for path in tmp_path.iterdir()] == [name]

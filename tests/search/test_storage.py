@@ -57,6 +57,13 @@ def test_a_server_that_never_answers_is_told_in_one_line(tmp_path: Path, monkeyp
                 open_storage(given, tmp_path)
 
 
+@pytest.mark.parametrize("url", ["postgresql://ann:p@s3cret@db/x", "postgresql:/ann:s3cret@db/x", "ann:s3cret@db/x"])
+def test_a_password_in_an_address_that_cannot_be_read_is_not_shown(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UserError, match=r"search\.storage = .*db/x: ") as refused:
+        open_storage(url, tmp_path)
+    assert "s3cret" not in str(refused.value)
+
+
 def test_a_file_that_refuses_its_service_is_told_apart_from_mlflows(tmp_path: Path) -> None:
     file = tmp_path / "studies.db"
     url = f"sqlite:///{file}"

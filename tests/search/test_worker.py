@@ -41,6 +41,40 @@ def test_a_trial_that_failed_leaves_no_checkpoint(tmp_path: Path, then: str) -> 
     assert (search.folder / "trial-0.log").exists()
 
 
+TWO_LINES = (
+    "cyclegan: params.yaml: train.epochs = 0: must be at least 1\\nparams.yaml: train.pool_size = x: must be an integer"
+)
+
+
+@pytest.mark.parametrize(
+    ("printed", "code", "reason"),
+    [
+        (TWO_LINES, 2, "ended with exit code 2: " + TWO_LINES.removeprefix("cyclegan: ").replace("\\n", "; ")),
+        (
+            f"first\\n{TWO_LINES}\\nTraceback (most recent call last):\\nValueError: x",
+            1,
+            "ended with exit code 1: ValueError: x",
+        ),
+        ("one\\ntwo", 1, "ended with exit code 1: two"),
+        ("", 1, "ended with exit code 1: it said nothing"),
+    ],
+)
+def test_a_trials_error_is_kept_with_all_of_its_lines(tmp_path: Path, printed: str, code: int, reason: str) -> None:
+    search = run(Project(root=tmp_path, home=tmp_path), f"print('{printed}', file=sys.stderr)\nsys.exit({code})")
+    assert search.trials.study.trials[0].user_attrs[REASON] == reason
+
+
+def test_what_an_earlier_attempt_said_is_not_the_reason_of_the_next(tmp_path: Path) -> None:
+    project = Project(root=tmp_path, home=tmp_path)
+    with pytest.raises(UserError, match="trial-0 was given back: a full disk; or so"):
+        run(project, "print('cyclegan: a full disk\\nor so', file=sys.stderr)\nsys.exit(75)")
+    (tmp_path / "trial.py").write_text("import sys\ninput()\nsys.exit(1)")
+    params = validate(overlaid(GOOD, nested({"search.trials": 1, "search.command": "python trial.py"})))
+    search = SharedSearch(project, params, "0123456789", None, create=False)
+    work(project, search)
+    assert search.trials.study.trials[-1].user_attrs[REASON] == "ended with exit code 1: it said nothing"
+
+
 def test_a_trial_that_is_given_back_keeps_its_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="trial-0 was given back"):
         run(Project(root=tmp_path, home=tmp_path), "sys.exit(75)")

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -202,6 +203,46 @@ def test_what_is_no_address_reaches_nothing(served: Served, headers: dict[str, s
 def test_this_machines_names_do(served: Served, host: str) -> None:
     name = host.format(port=served.port)
     assert ask(served, body=picture(), Host=name, Origin=f"http://{name}", Sec_Fetch_Site="same-origin")[0] == 200
+
+
+@pytest.fixture(scope="module")
+def behind_proxy(model: Path) -> Iterator[Served]:
+    with serving(model, "--allowed-hosts", "Images.Example.org, 10.0.0.5") as served:
+        yield served
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("images.example.org", "https://images.example.org", 200),
+        ("10.0.0.5:8443", "https://10.0.0.5:8443", 200),
+        # A proxy that replaces the header.
+        ("127.0.0.1:{port}", "https://images.example.org", 200),
+        ("localhost:{port}", "http://localhost:{port}", 200),
+        ("attacker.example", "http://attacker.example", 403),
+        ("images.example.org", "http://attacker.example", 403),
+        ("127.0.0.1:{port}", "http://attacker.example", 403),
+    ],
+)
+def test_behind_a_reverse_proxy_the_named_hosts_do_and_others_do_not(
+    behind_proxy: Served, host: str, origin: str, status: int
+) -> None:
+    headers = {"Host": host, "Origin": origin, "Sec_Fetch_Site": "same-origin"}
+    chosen = {name: value.format(port=behind_proxy.port) for name, value in headers.items()}
+    assert ask(behind_proxy, body=picture(), **chosen)[0] == status
+
+
+def test_a_refused_host_is_told_the_option(served: Served) -> None:
+    status, _, text = ask(served, "GET", "/", Host="images.example.org")
+    assert (status, b"--allowed-hosts" in text) == (403, True)
+
+
+@pytest.mark.parametrize("name", ["https://images.example.org", "images.example.org:443", "images.example.org/p"])
+def test_an_allowed_host_is_a_name_alone(model: Path, name: str) -> None:
+    command = [sys.executable, "-m", "cyclegan", "serve", model.name, "--allowed-hosts", name]
+    done = subprocess.run(command, cwd=model.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"--allowed-hosts {name}: must be a host name without scheme and port" in done.stderr
 
 
 def test_a_name_in_capitals_does(model: Path) -> None:

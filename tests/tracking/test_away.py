@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import math
+import re
 import shutil
 import signal
 import sqlite3
@@ -25,8 +27,9 @@ from cyclegan.tracking.journal import Journal, journals
 from cyclegan.tracking.leftovers import close_stale_runs, deliver_waiting
 from cyclegan.tracking.opening import REPLACES_TAG, DatasetInput, away_is_an_error
 from cyclegan.tracking.runs import TrackedRun
-from cyclegan.tracking.store import Store, waiting
+from cyclegan.tracking.store import Store, local_path, waiting
 from mlflow_server import Server
+from proxy import Proxy
 
 Opened = Callable[..., Store]
 PICTURE = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
@@ -372,6 +375,137 @@ def test_a_data_base_that_is_locked_when_a_run_is_to_be_opened(project: Project,
     with pytest.raises(UserError, match="is locked"):
         close_stale_runs(store, "e")
     other.close()
+
+
+# A store that takes metrics and no files --------------------------------------------------------------------------
+
+
+def kinds_of(folder: Path) -> list[str]:
+    """What a journal holds on disk."""
+    return [json.loads(line)["kind"] for line in (folder / "entries.jsonl").read_text().splitlines()]
+
+
+def test_files_that_are_refused_hold_up_nothing_else(
+    project: Project, opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = opened()
+    with TrackedRun.start(store, experiment="e", name="n", params={}) as run:
+        artifacts = Path(local_path(store.client.get_run(run.id).info.artifact_uri) or "").parents[1]
+        artifacts.write_text("a file in place of the folder")
+        record(run, *range(1, 8))
+        run.set_tags({"note": "x"})
+    found = store.client.get_run(run.id)
+    assert found.info.status == "FINISHED"
+    assert found.data.tags["note"] == "x"
+    assert steps_of(store, run.id, "loss") == list(range(1, 8))
+    assert kinds_of(store.journals / run.id) == ["image"] * 3
+    assert caplog.text.count("takes metrics but no files: ") == 1
+    assert f"3 files for MLflow run {run.id} wait in {store.journals / run.id}: 'cyclegan sync'" in caplog.text
+    # Tags that were set meanwhile stay: only files are delivered later.
+    store.client.set_tag(run.id, "note", "y")
+
+    assert [folder.name for folder in deliver_waiting(store).left] == [run.id]
+    artifacts.unlink()
+    assert deliver_waiting(store).entries == {run.id: 3}
+    assert pictures_of(store, run.id) == both(2, 4, 6)
+    assert store.client.get_run(run.id).data.tags["note"] == "y"
+    assert steps_of(store, run.id, "loss") == list(range(1, 8))
+    assert journals(store.journals) == []
+
+
+def test_files_that_were_refused_for_a_while_arrive_during_the_run(
+    opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = opened()
+    with TrackedRun.start(store, experiment="e", name="n", params={}) as run:
+        artifacts = Path(local_path(store.client.get_run(run.id).info.artifact_uri) or "").parents[1]
+        artifacts.write_text("a file in place of the folder")
+        record(run, 1, 2, 3, 4)
+        wait_for_text(caplog, "takes metrics but no files")
+        artifacts.unlink()
+        assert run.delivered(60)
+    assert pictures_of(store, run.id) == both(2, 4)
+    assert journals(store.journals) == []
+
+
+def register_a_model(store: Store, run_id: str, folder: Path) -> None:
+    """What stage `register` does with a generator's files."""
+    (folder / "model.txt").write_text("weights")
+    experiment = store.client.get_run(run_id).info.experiment_id
+    with away_is_an_error(store):
+        model = store.client.create_logged_model(experiment, name="G_AtoB", source_run_id=run_id)
+        store.client.log_model_artifacts(model.model_id, str(folder))
+
+
+@pytest.mark.slow
+def test_an_artifact_root_out_of_reach_is_named_and_holds_up_no_metrics(
+    tmp_path: Path,
+    project: Project,
+    opened: Opened,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "server").mkdir()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "file").write_text("")
+    shutil.copy(Path(__file__).parents[2] / "params.yaml", project.params)
+    root = tmp_path / "file" / "artifacts"
+    server = Server(tmp_path / "server", artifact_root=str(root))
+    server.start()
+    try:
+        store = opened(server.uri)
+        with TrackedRun.start(store, experiment="e", name="n", params={}) as run:
+            record(run, *range(1, 6))
+        assert store.client.get_run(run.id).info.status == "FINISHED"
+        assert steps_of(store, run.id, "loss") == list(range(1, 6))
+        assert kinds_of(store.journals / run.id) == ["image"] * 2
+        remedy = rf"artifact root .*Not a directory: {root}.*start the server with --artifacts-destination"
+        assert len(re.findall(remedy, caplog.text)) == 1
+
+        caplog.clear()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+        with pytest.raises(UserError, match="still holds"):
+            sync(project)
+        assert re.search(remedy, caplog.text)
+        with pytest.raises(UserError, match=remedy):
+            register_a_model(store, run.id, tmp_path / "model")
+        with pytest.raises(UserError, match=remedy):
+            TrackedRun.attach(store, run.id, experiment="e", name="n").log_image(9, "samples/AtoB", PICTURE)
+        # Somebody mounts it.
+        (tmp_path / "file").unlink()
+        assert deliver_waiting(store).entries == {run.id: 2}
+        assert pictures_of(store, run.id) == both(2, 4)
+    finally:
+        server.kill()
+
+
+@pytest.mark.slow
+def test_a_proxys_body_limit_is_named_and_holds_up_only_what_is_larger(
+    server: Server, tmp_path: Path, opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "model").mkdir()
+    large = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    with Proxy(server.uri, body_limit=60_000) as proxy:
+        store = opened(proxy.uri)
+        with TrackedRun.start(store, experiment="e", name="n", params={}) as run:
+            run.log_image(1, "samples/AtoB", large)
+            record(run, *range(1, 6))
+        assert store.client.get_run(run.id).info.status == "FINISHED"
+        assert steps_of(store, run.id, "loss") == list(range(1, 6))
+        assert kinds_of(store.journals / run.id) == ["image"]
+        assert pictures_of(store, run.id) == both(2, 4)
+        remedy = r"HTTP 413.*raise the proxy's body limit \(nginx: client_max_body_size\)"
+        assert len(re.findall(remedy, caplog.text)) == 1
+
+        caplog.clear()
+        assert [folder.name for folder in deliver_waiting(store).left] == [run.id]
+        assert re.search(remedy, caplog.text)
+        (tmp_path / "model" / "weights").write_bytes(bytes(100_000))
+        with pytest.raises(UserError, match=remedy):
+            register_a_model(store, run.id, tmp_path / "model")
+        proxy.body_limit = None
+        assert deliver_waiting(store).entries == {run.id: 1}
+        assert pictures_of(store, run.id) == both(1, 2, 4)
 
 
 # A server that is killed and comes back --------------------------------------------------------------------------

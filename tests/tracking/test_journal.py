@@ -76,6 +76,29 @@ def test_what_was_delivered_is_gone_once_all_is(tmp_path: Path) -> None:
     assert not journal.folder.exists()
 
 
+def test_what_is_set_aside_waits_apart_and_alone_stays_on_disk(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "r", {})
+    journal.append(*(metrics(step) for step in range(5)))
+    journal.set_aside()
+    journal.set_aside(for_good=True)
+    assert (len(journal), journal.pending, journal.aside) == (5, 3, 1)
+    assert steps(Journal(journal.folder)) == [0, 1, 2, 3, 4], "as long as others wait, nothing is rewritten"
+    journal.drop(3)
+    assert sorted(steps(Journal(journal.folder))) == [0, 1]
+    journal.remove()
+    assert journal.folder.exists()
+    journal.append(metrics(5))
+    assert sorted(steps(Journal(journal.folder))) == [0, 1, 5]
+    journal.take_back()
+    assert [entry["step"] for entry in journal.oldest(9)] == [0, 5]
+    journal.drop(2)
+    assert steps(Journal(journal.folder)) == [1]
+    again = Journal(journal.folder)
+    again.drop(1)
+    again.remove()
+    assert not journal.folder.exists()
+
+
 @pytest.mark.parametrize("tail", [b'{"kind": "metrics", "st', b"\x00\x00\x00", b"{"])
 def test_a_line_that_was_not_finished_is_cut_off(tmp_path: Path, tail: bytes) -> None:
     journal = Journal(tmp_path / "r", {})

@@ -45,9 +45,30 @@ def test_outputs_of_the_pipeline_itself_do_not_make_it_dirty(repository: Project
     assert tags(repository)["git.dirty"] == "false"
 
 
-def test_changed_parameters_make_it_dirty(repository: Project) -> None:
+def test_parameters_do_not_make_it_dirty_and_code_does(repository: Project) -> None:
+    """A run records its parameters; `dvc exp run -S` writes them into the file."""
     (repository.root / "params.yaml").write_text("lr: 2\n")
+    assert tags(repository)["git.dirty"] == "false"
+    (repository.root / "dvc.yaml").write_text("stages: {}\n# changed\n")
     assert tags(repository)["git.dirty"] == "true"
+
+
+def test_a_real_experiment_with_another_parameter_is_not_dirty(repository: Project) -> None:
+    root = repository.root
+    (root / "train.py").write_text(TRAIN.replace('tags(project)["dvc.stage"]', "tags(project)"))
+    (root / "dvc.yaml").write_text(
+        f"stages:\n  train:\n    cmd: {sys.executable} train.py\n    params: [lr]\n    outs: [seen.json]\n"
+    )
+    environment = {**os.environ, "DVC_NO_ANALYTICS": "true"}
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "init", "--quiet"], cwd=root, check=True, env=environment)
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "--message", "two")
+    command = [*dvc, "exp", "run", "-S", "lr=3", "-n", "three"]
+    subprocess.run(command, cwd=root, check=True, env=environment, capture_output=True)
+    assert "lr: 3" in (root / "params.yaml").read_text()
+    _, found = json.loads((root / "seen.json").read_text())
+    assert (found["dvc.exp"], found["git.dirty"]) == ("three", "false")
 
 
 def test_no_repository(project: Project) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import re
 import shutil
 import signal
 import socket
@@ -17,14 +18,17 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from cyclegan.errors import UserError
 from cyclegan.locks import held
 from cyclegan.params import Tracking
 from cyclegan.project import Project
-from cyclegan.tracking.credentials import without_credentials
+from cyclegan.tracking.credentials import refuse_unescaped, shown_address, without_credentials
 from cyclegan.tracking.runs import TrackedRun
 from cyclegan.tracking.store import Store, open_store
+from proxy import Proxy
 
 Opened = Callable[..., Store]
 DEFAULT = Tracking(uri=None, experiment=None, offline=False)
@@ -217,6 +221,67 @@ def test_credentials_are_dropped_from_texts_and_representations(store: Store) ->
     assert "uri" not in repr(store)
 
 
+# What people type without escapes; each holds "s3c" and "ret".
+UNESCAPED = [
+    "http://ann:s3c/ret@127.0.0.1:9",
+    "http://ann:s3c#ret@127.0.0.1:9",
+    "http://ann:s3c?ret@127.0.0.1:9",
+    "http://ann:s3c@ret@127.0.0.1:9",
+    "http://ann:8080/s3cret@127.0.0.1:9",
+    "http://ann:p@s3c/w:ret#1@127.0.0.1:9",
+    "http://ann:s3c ret@127.0.0.1:9",
+    "http://ann:s3c[ret@127.0.0.1:9",
+    "https://s3c/ret@127.0.0.1:9",
+    "postgresql://ann:s3c@ret@127.0.0.1:9/x",
+]
+
+
+@pytest.mark.parametrize("address", UNESCAPED)
+def test_a_password_with_special_characters_is_refused_and_not_shown(opened: Opened, address: str) -> None:
+    with pytest.raises(UserError, match=r"write / as %2F, # as %23, \? as %3F, @ as %40") as refused:
+        opened(address)
+    told = str(refused.value)
+    assert told.startswith("tracking.uri = ")
+    for text in (told, shown_address(address), without_credentials(f"at {address.replace(' ', '')}, they say")):
+        assert "127.0.0.1:9" in text
+        assert not re.search("s3c|ret@|ret#|w:", text), text
+
+
+@pytest.mark.parametrize("address", ["ann:s3cret@host/x", "http:/ann:s3cret@host/x", "ftp://ann:s3c/ret@host/x"])
+def test_an_address_of_no_known_kind_is_refused_and_its_password_not_shown(opened: Opened, address: str) -> None:
+    with pytest.raises(UserError, match=r"tracking\.uri = .*host/x: not supported") as refused:
+        opened(address)
+    assert "s3c" not in str(refused.value)
+
+
+def test_an_address_without_credentials_is_shown_as_it_is() -> None:
+    for address in ("sqlite:////home/a@b/x.db", "http://host:5000/p", "postgresql://db/x", "mlruns"):
+        assert shown_address(address) == address
+        refuse_unescaped("tracking.uri", address)
+    refuse_unescaped("tracking.uri", "http://ann:p%40ss%2Fw@host:5000/p")
+    # SQLAlchemy takes all up to the @ for the password.
+    refuse_unescaped("search.storage", "postgresql://ann:pa/s#s@db:5432/x?application_name=a@b")
+
+
+def test_a_server_that_asks_for_a_login_names_the_variables(opened: Opened) -> None:
+    with (
+        Proxy("http://127.0.0.1:9", authorization="Basic x") as proxy,
+        pytest.raises(UserError, match=rf"tracking\.uri = {proxy.uri}: .*HTTP 401\); set MLFLOW_TRACKING_USERNAME and"),
+    ):
+        opened(proxy.uri)
+
+
+def test_a_dead_proxy_names_no_proxy(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://ann:s3cret@127.0.0.1:9")
+    with pytest.raises(
+        UserError, match=r"http_proxy = http://127\.0\.0\.1:9 fails; correct it, or set NO_PROXY=mlflow\.example\.org"
+    ) as refused:
+        opened("http://mlflow.example.org:5000")
+    assert "s3cret" not in str(refused.value)
+
+
 def test_file_that_is_no_data_base(project: Project, opened: Opened) -> None:
     project.mlruns.mkdir()
     database = project.mlruns / "mlflow.db"
@@ -299,6 +364,57 @@ def test_experiments_of_other_programs_in_the_same_data_base_are_left_alone(open
     location = (tmp_path / "theirs").as_uri()
     store.client.create_experiment("theirs", location)
     assert opened().client.get_experiment(store.experiment("theirs")).artifact_location == location
+
+
+AWKWARD = ("feature%2Flogin", "my%20project", "50%25 off", "what? #1")
+"""Names of folders; Jenkins makes the first one from a branch."""
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_a_path_with_percent_signs_holds_the_store_and_nothing_appears_beside_it(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / name
+    (root / "sub").mkdir(parents=True)
+    monkeypatch.chdir(root / "sub")
+    store = open_store(Project(root=root, home=root), DEFAULT)
+    run_id = record(store, "e", 1.0)
+    assert len(store.client.list_artifacts(run_id, "images")) == 2
+    assert (root / "mlruns" / "mlflow.db").is_file()
+    assert list((root / "mlruns" / "artifacts").rglob("*.png"))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert [path.name for path in root.rglob("*") if "%" in path.name and path.is_dir()] == []
+
+
+@pytest.mark.slow
+def test_make_ui_opens_the_store_of_a_path_with_percent_signs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, port = tmp_path / AWKWARD[0], free_port()
+    root.mkdir()
+    shutil.copy(Path(__file__).parents[2] / "Makefile", root)
+    monkeypatch.chdir(root)
+    run_id = record(open_store(Project(root=root, home=root), DEFAULT), "e", 1.0)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    command = ["make", "--old-file=install", "ui", f"PORT={port}"]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 90
+        client = MlflowClient(f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        while True:
+            try:
+                assert client.get_run(run_id).data.metrics == {"loss": 1.0}
+                break
+            except MlflowException:
+                assert server.poll() is None, (tmp_path / "log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+        assert client.create_experiment("new")
+        assert client.get_experiment_by_name("new").artifact_location.startswith((root / "mlruns").as_uri())
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    assert {path.name for path in tmp_path.iterdir()} == {AWKWARD[0], "log"}
 
 
 @pytest.mark.slow

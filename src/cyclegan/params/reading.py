@@ -17,6 +17,7 @@ from ruamel.yaml.error import YAMLError
 from cyclegan.errors import UserError, one_line
 from cyclegan.params.section import Section
 from cyclegan.params.whole import Params
+from cyclegan.tracking.credentials import without_credentials
 
 
 def load(path: Path) -> Params:
@@ -111,7 +112,7 @@ def _explain(detail: ErrorDetails) -> tuple[str, str]:
 
 def _shown(value: Any) -> str:
     """A value for a message, in one line of bearable length."""
-    text = "a mapping" if isinstance(value, dict) else repr(value)
+    text = "a mapping" if isinstance(value, dict) else without_credentials(repr(value))
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 

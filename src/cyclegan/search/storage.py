@@ -17,7 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from cyclegan.errors import UserError, database_fault
 from cyclegan.locks import held
-from cyclegan.tracking.credentials import reason, without_credentials
+from cyclegan.tracking.credentials import reason, refuse_unescaped, shown_address
 from cyclegan.tracking.databases import connect_arguments
 
 HEARTBEAT_SECONDS = 5
@@ -47,7 +47,10 @@ def open_storage(where: str | None, folder: Path) -> BaseStorage:
         folder.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
     if "://" not in where:
-        raise UserError(f"search.storage = {where}: must be null or a URL such as postgresql://HOST/NAME")
+        raise UserError(
+            f"search.storage = {shown_address(where)}: must be null or a URL such as postgresql://HOST/NAME"
+        )
+    refuse_unescaped("search.storage", where)
     try:
         url = sqlalchemy.make_url(where)
         if url.get_backend_name() == "sqlite" and url.database:
@@ -65,9 +68,9 @@ def open_storage(where: str | None, folder: Path) -> BaseStorage:
             )
     except (ImportError, sqlalchemy.exc.SQLAlchemyError) as error:
         if fault := database_fault(error):
-            raise UserError(f"search.storage = {where}: {fault}") from error
+            raise UserError(f"search.storage = {shown_address(where)}: {fault}") from error
         raise UserError(
-            f"search.storage = {without_credentials(where)}: the data base cannot be used; start it, correct the "
+            f"search.storage = {shown_address(where)}: the data base cannot be used; start it, correct the "
             f"address, or install its driver, for PostgreSQL with pip install psycopg[binary] ({_reason(error)})"
         ) from error
     sqlalchemy.event.listen(storage.engine, "do_connect", _connect_patiently)
@@ -92,10 +95,10 @@ def needing_storage(where: str | None) -> Iterator[None]:
             raise
         if fault := database_fault(error):
             raise UserError(
-                f"search.storage = {where}: {fault}. Mend that and run the same command again to go on"
+                f"search.storage = {shown_address(where)}: {fault}. Mend that and run the same command again to go on"
             ) from error
         raise UserError(
-            f"search.storage = {without_credentials(where)}: the data base went away ({_reason(error)}); start it "
+            f"search.storage = {shown_address(where)}: the data base went away ({_reason(error)}); start it "
             "and run the same command again to go on"
         ) from error
 

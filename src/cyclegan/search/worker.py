@@ -49,6 +49,9 @@ POLL_SECONDS = 0.5
 SECONDS_TO_END = 20.0
 """A trial that is told to end writes a checkpoint; after this long it is killed."""
 PRINTED = b"stdout: "
+OURS = "cyclegan: "
+"""Begins what the command line says of a UserError."""
+MOST_CHARACTERS = 500
 THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 
 
@@ -211,6 +214,7 @@ def _converse(
     with log.open("ab") as output, _process(command, cwd, output, environment) as process:
         assert process.stdin is not None
         assert process.stdout is not None
+        began = output.tell()
         _say(process.stdin, request)
         for line in process.stdout:
             match _message(line):
@@ -234,10 +238,11 @@ def _converse(
                     output.flush()
         code = process.wait()
     if code == os.EX_TEMPFAIL and outcome.reason is None:
-        raise UserError(f"{log.stem} was given back: {_last_line(log)}. Mend that and run the same command again")
+        reason = _last_error(log, began, code)
+        raise UserError(f"{log.stem} was given back: {reason}. Mend that and run the same command again")
     if code != 0 and outcome.reason is None:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        outcome.reason = f"{how}: {_last_line(log)}"
+        outcome.reason = f"{how}: {_last_error(log, began, code)}"
     return outcome
 
 
@@ -296,11 +301,22 @@ def _figures(told: Mapping[str, Any]) -> dict[str, float]:
     return figures
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()
+def _last_error(log: Path, began: int, code: int) -> str:
+    """What a trial said last: one line, or all lines of a UserError.
+
+    Args:
+        began: where in the log this attempt begins.
+        code: with which it ended.
+    """
+    lines = log.read_bytes()[began:].decode(errors="replace").replace("\r", "\n").splitlines()
     # What it printed reaches the log later than the error that came after it.
     errors = [line.strip() for line in lines if line.strip() and not line.startswith(PRINTED.decode())]
-    return (errors[-1].removeprefix("cyclegan: ") if errors else "it said nothing")[:500]
+    if not errors:
+        return "it said nothing"
+    first = len(errors) - 1
+    if code in (UserError.exit_code, os.EX_TEMPFAIL):
+        first = max((number for number, line in enumerate(errors) if line.startswith(OURS)), default=first)
+    return "; ".join(errors[first:]).removeprefix(OURS)[:MOST_CHARACTERS]
 
 
 def _environment(threads: int | None) -> dict[str, str]:

@@ -48,7 +48,9 @@ class Limits:
     """Of a picture."""
 
 
-def application(translator: Translator, title: str, limits: Limits, hosts: Set[str] | None) -> Starlette:
+def application(
+    translator: Translator, title: str, limits: Limits, hosts: Set[str] | None, proxies: Set[str] = frozenset()
+) -> Starlette:
     """Build the application.
 
     Args:
@@ -57,6 +59,7 @@ def application(translator: Translator, title: str, limits: Limits, hosts: Set[s
         limits: larger files and pictures are refused with 413.
         hosts: names under which the server may be addressed, without the port; None: any. A web page that has its own
             name point to this machine (DNS rebinding) comes with another name.
+        proxies: names of reverse proxies, whose pages may send requests even if the proxy replaces the header Host.
     """
     template = page_template("cyclegan.serving", "page.html.j2")
     # One picture at a time: two would share the processor and need the memory of both.
@@ -89,7 +92,7 @@ def application(translator: Translator, title: str, limits: Limits, hosts: Set[s
 
     return Starlette(
         routes=[Route("/", page), Route("/health", health), Route("/translate", translate, methods=["POST"])],
-        middleware=[Middleware(Guard, hosts=hosts)],
+        middleware=[Middleware(Guard, hosts=hosts, proxies=proxies)],
         exception_handlers={HTTPException: _told},  # type: ignore[dict-item]
     )
 
@@ -97,9 +100,9 @@ def application(translator: Translator, title: str, limits: Limits, hosts: Set[s
 class Guard:
     """Refuses what other web pages send through the user's browser, and adds the headers that protect our own page."""
 
-    def __init__(self, app: ASGIApp, hosts: Set[str] | None) -> None:
+    def __init__(self, app: ASGIApp, hosts: Set[str] | None, proxies: Set[str]) -> None:
         self._app = app
-        self._hosts = hosts
+        self._hosts, self._proxies = hosts, proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 403, or pass on."""
@@ -122,13 +125,15 @@ class Guard:
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         try:
             name = urlsplit(f"//{host}").hostname
-            origin_host = None if origin is None else urlsplit(origin).netloc
+            parts = None if origin is None else urlsplit(origin)
+            is_proxys = parts is not None and parts.hostname in self._proxies
         except ValueError:
             return "the header Host or Origin holds no address"
         if self._hosts is not None and name not in self._hosts:
-            return f"this server is only there for {', '.join(sorted(self._hosts))}"
+            names = ", ".join(sorted(self._hosts))
+            return f"this server is only there for {names}; start it with --allowed-hosts for another name"
         # Browsers send `null` for pages without an origin of their own: these are not ours either.
-        if origin_host is not None and origin_host != host:
+        if parts is not None and parts.netloc != host and not is_proxys:
             return "requests from other web pages are refused"
         if request.method != "GET" and request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             return "requests from other web pages are refused"

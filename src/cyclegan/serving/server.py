@@ -20,13 +20,14 @@ WAITING = 32
 SECONDS_TO_STOP = 10
 
 
-def serve(build: Callable[[Set[str] | None], Starlette], host: str, port: int) -> None:
+def serve(build: Callable[[Set[str] | None], Starlette], host: str, port: int, proxies: Set[str] = frozenset()) -> None:
     """Serve until Ctrl-C or SIGTERM; what is being answered then is answered first.
 
     Args:
         build: makes the application for the names under which it may be addressed (None: any).
         host: address or name to listen on. On this machine's own, other names are refused.
         port: 0 takes a free one; it is printed.
+        proxies: names of reverse proxies in front of the server, under which it may be addressed, too.
 
     Raises:
         UserError: the address cannot be used.
@@ -41,7 +42,7 @@ def serve(build: Callable[[Set[str] | None], Starlette], host: str, port: int) -
             )
         config = uvicorn.Config(
             # In lower case, as the requests' own names are read.
-            build(LOOPBACK | {host.lower()} if local else None),
+            build(LOOPBACK | {host.lower()} | proxies if local or proxies else None),
             log_level="warning",
             limit_concurrency=WAITING,
             timeout_graceful_shutdown=SECONDS_TO_STOP,

@@ -7,16 +7,19 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
+
+from cyclegan.signals import stop_was_asked
 
 
 @contextmanager
 def ends_with_dvc(interval: float = 1.0) -> Iterator[None]:
     """Send this process SIGTERM, on which a training saves its state, once the `dvc` that started it is gone.
 
-    Does nothing outside a DVC stage.
+    Does nothing outside a DVC stage, nor after a signal that has asked this process to stop: whoever stops a whole
+    process group ends `dvc`, too.
 
     Args:
         interval: seconds between two looks.
@@ -29,8 +32,12 @@ def ends_with_dvc(interval: float = 1.0) -> Iterator[None]:
 
     def watch() -> None:
         while not over.wait(interval):
+            if stop_was_asked():
+                return
             if _is_gone(dvc):
-                print(f"the dvc that started this training (process {dvc.pid}) is gone: stopping", file=sys.stderr)
+                # The terminal may be gone as well.
+                with suppress(OSError):
+                    print(f"the dvc that started this training (process {dvc.pid}) is gone: stopping", file=sys.stderr)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 

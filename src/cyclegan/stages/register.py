@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import pandas as pd
 
@@ -86,6 +88,12 @@ def run(project: Project) -> None:
         for version in versions
     }
     write_json(project.reports / "register.json", {"run_id": tracked.id, **report})
+    if store.artifacts is not None and unquote(str(project.mlruns)) != str(project.mlruns):
+        print(
+            f"{project.mlruns}: MLflow decodes the % in this path, so mlflow.pyfunc.load_model needs dst_path=FOLDER; "
+            "rename the folder",
+            file=sys.stderr,
+        )
     for version in versions:
         again = " (was registered already)" if version.reused else ""
         verdict = "is champion" if version.champion == version.version else "stays challenger"

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from tqdm import tqdm
 
 from cyclegan.data.layout import endings, shown, walk
@@ -114,9 +116,11 @@ def registered_translator(uri: str) -> Translator:
         raise UserError(f"{uri} cannot be loaded from the registry: {' '.join(str(error).split())}") from None
     try:
         # The served form keeps the generator and its bit depth; its own code is for processes without this package.
-        bit_depth = mlflow.models.Model.load(folder).flavors["python_function"]["config"]["bit_depth"]
+        # Not by MLflow's Model.load, which reads a %2F in a path as a slash.
+        described = YAML(typ="safe").load(folder / "MLmodel")
+        bit_depth = described["flavors"]["python_function"]["config"]["bit_depth"]
         file = next(folder.rglob("*.keras"))
-    except (MlflowException, KeyError, TypeError, StopIteration):
+    except (FileNotFoundError, YAMLError, KeyError, TypeError, StopIteration):
         raise UserError(
             f"{uri} is no generator of this project: name a version that stage register made ('cyclegan registry list')"
         ) from None

@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from PIL import Image
 from cyclegan.tracking.credentials import reason
 from cyclegan.tracking.journal import Entry, Journal, read_picture
 from cyclegan.tracking.store import Store
+from cyclegan.tracking.uploads import lasting_refusal, refused_files
 
 AT_ONCE = 200
 """Entries delivered between two looks at the rest of the journal."""
@@ -120,6 +122,17 @@ class Delivery:
         """Whether somebody has deleted the run."""
         return self._store.run(self.run_id) is None
 
+    def run_answers(self) -> bool:
+        """Whether the store can be reached and has the run."""
+        try:
+            return not self.run_is_gone()
+        except Exception:
+            return False
+
+    def lasting_refusal(self, error: Exception) -> str | None:
+        """Why the store takes no files, if that cannot pass by itself."""
+        return lasting_refusal(error, self._store)
+
     def log_files(self, path: Path, folder: str | None) -> None:
         if path.is_dir():
             self._client.log_artifacts(self.run_id, str(path), folder)
@@ -171,23 +184,62 @@ class Delivery:
             self._past.note_image(entry["key"], entry["step"])
 
 
-def deliver_all(journal: Journal, delivery: Delivery) -> None:
-    """Bring all of a journal that nobody writes to into its run."""
-    while entries := journal.oldest(AT_ONCE):
-        delivery.apply(entries, journal.folder)
-        journal.drop(len(entries))
+def deliver_all(journal: Journal, delivery: Delivery, upload: bool = True) -> Exception | None:
+    """Bring all of a journal that nobody writes to into its run; return why files were refused, which then wait.
+
+    Args:
+        upload: False: all files wait, too.
+    """
+    refused: Exception | None = None
+    while journal.pending:
+        refused = deliver_next(journal, delivery, upload) or refused
+    return refused
+
+
+def deliver_next(journal: Journal, delivery: Delivery, upload: bool = True) -> Exception | None:
+    """Bring the oldest entries of a journal into its run; set a file aside that alone is refused.
+
+    Files need not lie where metrics and tags do: their store may be out of reach, or a proxy may refuse their size.
+
+    Args:
+        upload: False: set a file aside without a try.
+
+    Returns:
+        Why a file was refused.
+    """
+    entries = journal.oldest(AT_ONCE)
+    others = list(takewhile(lambda entry: "file" not in entry, entries))
+    if others:
+        delivery.apply(others, journal.folder)
+        journal.drop(len(others))
+        return None
+    if not upload:
+        journal.set_aside()
+        return None
+    try:
+        delivery.apply(entries[:1], journal.folder)
+    except Exception as error:
+        if not delivery.run_answers():
+            raise
+        journal.set_aside(for_good=delivery.lasting_refusal(error) is not None)
+        return error
+    journal.drop(1)
+    return None
 
 
 class Sender:
     """A thread that delivers a journal while it is being written.
 
-    It goes on trying while the store is away, and while the run is deleted, for which somebody may bring it back.
+    It goes on trying while the store is away, and while the run is deleted, for which somebody may bring it back. Files
+    that alone are refused do not hold up the rest; one of them is tried again from time to time.
     """
 
-    def __init__(self, journal: Journal, delivery: Delivery, shown: str) -> None:
-        self._journal, self._delivery, self._shown = journal, delivery, shown
-        self._over, self._hurry = threading.Event(), threading.Event()
+    def __init__(self, journal: Journal, delivery: Delivery, store: Store) -> None:
+        self._journal, self._delivery, self._store, self._shown = journal, delivery, store, store.shown
+        self._over, self._hurry, self._again = threading.Event(), threading.Event(), threading.Event()
         self._obstacle: Obstacle | None = None
+        self._refusals: set[str] = set()
+        self._next_upload = 0.0
         self._last_success = time.monotonic()
         self.failure: Exception | None = None
         # It must not keep a process alive whose store never answers.
@@ -202,24 +254,33 @@ class Sender:
             limit: seconds in all.
         """
         start = self._last_success = time.monotonic()
+        # Once more, before they are left to others.
+        self._again.set()
         self._hurry.set()
-        while len(self._journal) and self.failure is None and time.monotonic() - start < limit:
+        while (
+            (self._journal.pending or self._again.is_set())
+            and self.failure is None
+            and time.monotonic() - start < limit
+        ):
             if time.monotonic() - self._last_success > patience:
                 break
             time.sleep(0.02)
         self._over.set()
-        if not len(self._journal):
+        if not self._journal.pending:
             self._thread.join()
         return not len(self._journal)
 
     def _run(self) -> None:
-        pause = 0.5
+        pause = upload_pause = 0.5
         while not self._over.is_set():
+            if self._again.is_set() or (self._may_upload() and not self._hurry.is_set()):
+                self._next_upload = 0.0
+                self._journal.take_back()
+                self._again.clear()
             if not self._journal.waiting(0.2):
                 continue
-            entries = self._journal.oldest(AT_ONCE)
             try:
-                self._delivery.apply(entries, self._journal.folder)
+                refused = deliver_next(self._journal, self._delivery, upload=self._may_upload())
             except Exception as error:
                 obstacle = self._obstacle_behind(error)
                 if obstacle is None:
@@ -230,12 +291,28 @@ class Sender:
                     self._over.wait(0.5)
                 pause = min(2 * pause, LONGEST_PAUSE)
                 continue
-            self._journal.drop(len(entries))
             self._last_success = time.monotonic()
+            if refused is not None:
+                self._tell_refused(refused)
+                if self._journal.aside:
+                    self._next_upload = self._last_success + upload_pause
+                    upload_pause = min(2 * upload_pause, LONGEST_PAUSE)
+            elif not self._journal.aside:
+                upload_pause = 0.5
             if self._obstacle is not None:
                 back = f"run {self._delivery.run_id}" if self._obstacle == "deleted" else f"at {self._shown}"
                 logger.warning("MLflow %s is back: what had waited is being delivered", back)
             pause, self._obstacle = 0.5, None
+
+    def _may_upload(self) -> bool:
+        return time.monotonic() >= self._next_upload
+
+    def _tell_refused(self, error: Exception) -> None:
+        """Say once why files are refused."""
+        text = refused_files(error, self._store)
+        if text not in self._refusals:
+            self._refusals.add(text)
+            logger.warning("%s; files wait in %s", text, self._journal.folder)
 
     def _obstacle_behind(self, error: Exception) -> Obstacle | None:
         """What may pass; None if trying again is in vain."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from cyclegan.files import sync_folder, write_json
+from cyclegan.files import sync_folder, write_json, write_text
 from cyclegan.locks import held
 
 Entry = dict[str, Any]
@@ -35,6 +35,8 @@ class Journal:
     happens when a process is killed in between, does not record it twice. Once all are delivered the file is emptied.
     Any thread may append; one may take entries off. Processes are kept apart by `only_user`.
 
+    An entry that is refused for now can be set aside: those behind it are delivered before it.
+
     Args:
         folder: of this run; created where it is missing.
         about: what a later process must know to deliver the entries; None: it was written down before.
@@ -48,9 +50,21 @@ class Journal:
         self._file = folder / ENTRIES
         self._changed = threading.Condition()
         self._entries: deque[Entry] = deque(_read(self._file))
+        self._aside: list[Entry] = []
+        self._left: list[Entry] = []
 
     def __len__(self) -> int:
+        return len(self._entries) + len(self._aside) + len(self._left)
+
+    @property
+    def pending(self) -> int:
+        """The number of entries that are not set aside."""
         return len(self._entries)
+
+    @property
+    def aside(self) -> int:
+        """The number of entries that `take_back` would take."""
+        return len(self._aside)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -59,10 +73,9 @@ class Journal:
     def append(self, *entries: Entry) -> None:
         """Add entries, stamped."""
         complete = [stamped(entry) for entry in entries]
-        text = "".join(json.dumps(entry) + "\n" for entry in complete)
         with self._changed:
             with self._file.open("a", encoding="utf-8") as file:
-                file.write(text)
+                file.write(_lines(complete))
                 file.flush()
                 os.fsync(file.fileno())
             self._entries += complete
@@ -85,7 +98,7 @@ class Journal:
         return f"{name}/{path.name}"
 
     def waiting(self, seconds: float) -> bool:
-        """Whether there is an entry, after at most so many seconds."""
+        """Whether there is an entry that is not set aside, after at most so many seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: bool(self._entries), seconds)
 
@@ -97,8 +110,7 @@ class Journal:
         """Take off the oldest entries, which have been delivered."""
         with self._changed:
             gone = [self._entries.popleft() for _ in range(count)]
-            if not self._entries:
-                os.truncate(self._file, 0)
+            self._forget_delivered()
         for entry in gone:
             if name := entry.get("file"):
                 kept = self.folder / name.split("/")[0]
@@ -107,12 +119,38 @@ class Journal:
                 else:
                     kept.unlink(missing_ok=True)
 
+    def set_aside(self, for_good: bool = False) -> None:
+        """Let the oldest entry wait apart from the others.
+
+        Args:
+            for_good: until another process reads the journal.
+        """
+        with self._changed:
+            (self._left if for_good else self._aside).append(self._entries.popleft())
+            self._forget_delivered()
+
+    def take_back(self) -> None:
+        """Put what is set aside in front of the other entries, its oldest entry last: that one was tried before."""
+        with self._changed:
+            self._entries.extendleft(reversed([*self._aside[1:], *self._aside[:1]]))
+            self._aside.clear()
+            self._changed.notify_all()
+
+    def _forget_delivered(self) -> None:
+        """Keep in the file only what is set aside, once all else has been delivered."""
+        if self._entries:
+            return
+        if waiting := [*self._left, *self._aside]:
+            write_text(self._file, _lines(waiting))
+        else:
+            os.truncate(self._file, 0)
+
     def all(self) -> Iterator[Entry]:
-        yield from list(self._entries)
+        yield from [*self._left, *self._aside, *self._entries]
 
     def remove(self) -> None:
         """Remove the folder of a journal that is empty."""
-        if not self._entries:
+        if not len(self):
             shutil.rmtree(self.folder)
 
 
@@ -148,6 +186,10 @@ def only_user(folder: Path, wait: float = 0) -> Iterator[bool]:
 def journals(root: Path) -> list[Path]:
     """The folders of all journals under `root`, the oldest first."""
     return sorted((file.parent for file in root.glob(f"*/{ABOUT}")), key=lambda folder: folder.stat().st_mtime)
+
+
+def _lines(entries: Iterable[Entry]) -> str:
+    return "".join(json.dumps(entry) + "\n" for entry in entries)
 
 
 def _read(file: Path) -> Iterable[Entry]:

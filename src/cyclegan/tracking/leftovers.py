@@ -15,6 +15,7 @@ from cyclegan.tracking.delivery import Delivery, Past, deliver_all, is_hopeless
 from cyclegan.tracking.journal import ABOUT, ENTRIES, Journal, journals, only_user
 from cyclegan.tracking.opening import away_is_an_error, find_run, open_run
 from cyclegan.tracking.store import LOCK_TAG, ExperimentError, Store, all_found
+from cyclegan.tracking.uploads import refused_files
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,12 @@ def deliver_waiting(store: Store) -> Delivered:
             if not free or not (folder / ABOUT).is_file():
                 continue
             try:
-                entries |= _deliver(store, folder)
+                run_id, count, refused = _deliver(store, folder)
+                if count:
+                    entries[run_id] = count
+                if refused is not None:
+                    logger.warning("%s; %s waits", refused_files(refused, store), folder)
+                    left.append(folder)
             except ExperimentError as error:
                 logger.warning("%s cannot be delivered: %s, or delete that folder", folder, error.fault)
                 left.append(folder)
@@ -62,23 +68,27 @@ def deliver_waiting(store: Store) -> Delivered:
     return Delivered(entries, left)
 
 
-def _deliver(store: Store, folder: Path) -> dict[str, int]:
-    """Deliver a journal and remove it; return the number of entries for its run."""
+def _deliver(store: Store, folder: Path) -> tuple[str, int, Exception | None]:
+    """Deliver a journal, and remove it unless files are refused.
+
+    Returns:
+        the run, the number of entries that were delivered, and why files were refused.
+    """
     journal = Journal(folder)
     about, count, last = journal.about, len(journal), [*journal.all()][-1:]
     found = find_run(store, about["run_id"], about["experiment"])
     if found is None and not count and about.get("opened"):
         # Of a run that was opened, and that the store has lost since: nothing to tell.
         journal.remove()
-        return {}
+        return about["run_id"], 0, None
     run_id = open_run(store, about, found)
-    deliver_all(journal, Delivery(store, run_id, Past(store, run_id, keep="any")))
+    refused = deliver_all(journal, Delivery(store, run_id, Past(store, run_id, keep="any")))
     run = store.client.get_run(run_id)
     if run.info.status == "RUNNING" and LOCK_TAG not in run.data.tags:
         end = last[0]["time"] if last else about["time"]
         store.client.set_terminated(run_id, "KILLED", end)
     journal.remove()
-    return {run_id: count}
+    return run_id, count - len(journal), refused
 
 
 def close_stale_runs(store: Store, experiment: str) -> list[str]:

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import entities
-from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from cyclegan.errors import UserError, system_fault
 from cyclegan.tracking.credentials import reason, without_credentials
 from cyclegan.tracking.delivery import Delivery, batches, is_hopeless
 from cyclegan.tracking.journal import ABOUT, Journal
-from cyclegan.tracking.store import LOCK_TAG, Store
+from cyclegan.tracking.store import LOCK_TAG, Store, access_remedy
+from cyclegan.tracking.uploads import lasting_refusal, refused_files
 
 # On a run that was opened in place of an id that the store does not know: it lost that run, or never had it, offline.
 REPLACES_TAG = "cyclegan.replaces"
@@ -112,13 +112,18 @@ def away_is_an_error(store: Store) -> Iterator[None]:
     """For what cannot go on without the store: one line that says what can be done."""
     try:
         yield
-    # A server's refusal of a file is an OSError of requests', without a number; those of this machine tell themselves.
-    except (MlflowException, OSError) as error:
+    except Exception as error:
+        if lasting_refusal(error, store):
+            raise UserError(refused_files(error, store)) from error
+        # A server's refusal of a file is an OSError of requests', without a number; those of this machine tell
+        # themselves.
         if is_hopeless(error) or (isinstance(error, OSError) and system_fault(error)):
             raise
+        remedy = access_remedy(error, store.uri) or (
+            "bring it back, or set tracking.offline: true to do without it and deliver later"
+        )
         raise UserError(
-            f"MLflow at {store.shown} went away or refuses to be written: bring it back, or set tracking.offline: true "
-            f"to do without it and deliver later ({reason(error)})"
+            f"MLflow at {store.shown} went away or refuses to be written: {remedy} ({reason(error)})"
         ) from error
 
 

@@ -13,15 +13,15 @@ from ruamel.yaml import YAML
 from cyclegan.project import Project
 
 DISTRIBUTIONS = ("cyclegan", "tensorflow", "tensorflow-cpu", "keras", "mlflow", "dvc", "numpy")
-# Outputs of the pipeline that git tracks: they change while it runs, and say nothing about the code.
-OUTPUTS = ("dvc.lock", "reports")
+# What git tracks and the pipeline or `dvc exp run -S` writes. It says nothing about the code; parameters are recorded.
+WRITTEN = ("dvc.lock", "params.yaml", "reports")
 
 
 def tags(project: Project) -> dict[str, str]:
     """Return what is known about this process and its code, as tags of an MLflow run.
 
-    `git.dirty` is `true` if a tracked file other than the pipeline's own outputs differs from the commit. What does
-    not apply (no git, a project outside git, a stage started without DVC) is left out.
+    `git.dirty` is `true` if a tracked file differs from the commit; params.yaml and the pipeline's own outputs do not
+    count. What does not apply (no git, a project outside git, a stage started without DVC) is left out.
     """
     found = {"host": socket.gethostname(), "version.python": platform.python_version()}
     for name in DISTRIBUTIONS:
@@ -32,7 +32,7 @@ def tags(project: Project) -> dict[str, str]:
             found[tag] = value
     # A project that merely lies inside somebody's repository does not have that one's history.
     if _git(project, "ls-files", "--error-unmatch", "dvc.yaml") and (commit := _git(project, "rev-parse", "HEAD")):
-        excluded = [f":(exclude){path}" for path in OUTPUTS]
+        excluded = [f":(exclude){path}" for path in WRITTEN]
         changed = _git(project, "status", "--porcelain", "--untracked-files=no", "--", ".", *excluded)
         found["git.commit"] = commit
         if changed is not None:

@@ -110,11 +110,12 @@ class TrackedRun:
                     delivery = Delivery(store, run_id, past)
                     journal = Journal(store.journals / run_id, {**about, "run_id": run_id, "opened": True})
                     with away_is_an_error(store):
-                        deliver_all(journal, delivery)
+                        # Files can wait until the training runs: each may take as long as a server has to answer.
+                        deliver_all(journal, delivery, upload=False)
                         # A finished training that is run again has nothing left to do: killed now, it stays finished.
                         if found is not None and found.info.status != "FINISHED":
                             store.client.update_run(run_id, status="RUNNING")
-                    sender = Sender(journal, delivery, store.shown)
+                    sender = Sender(journal, delivery, store)
                     run = cls(run_id, journal=journal, sender=sender, lock=lock)
                     with _ended(run, journal), host_figures(run._log_host, _next_host_step(found, journal)):
                         yield run
@@ -278,8 +279,8 @@ class TrackedRun:
                 raise self._sender.failure
         if len(self._journal):
             logger.warning(
-                "%d entries for MLflow run %s wait in %s: 'cyclegan sync', or the next training, delivers them",
-                len(self._journal), self.id, self._journal.folder,
+                "%d %s for MLflow run %s wait in %s: 'cyclegan sync', or the next training, delivers them",
+                len(self._journal), "entries" if self._journal.pending else "files", self.id, self._journal.folder,
             )  # fmt: skip
 
 

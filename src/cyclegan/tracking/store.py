@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.request import getproxies
 
 import mlflow
 import sqlalchemy
@@ -24,12 +26,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from cyclegan.errors import UserError, database_fault
+from cyclegan.errors import UserError, causes, database_fault
 from cyclegan.files import replacing
 from cyclegan.locks import held
 from cyclegan.params import Tracking
 from cyclegan.project import Project
-from cyclegan.tracking.credentials import reason, without_credentials
+from cyclegan.tracking.credentials import reason, refuse_unescaped, shown_address
 from cyclegan.tracking.databases import connect_arguments
 
 Found = TypeVar("Found")
@@ -86,7 +88,7 @@ class Store:
     @property
     def shown(self) -> str:
         """The URI without credentials."""
-        return without_credentials(self.uri)
+        return shown_address(self.uri)
 
     def run(self, run_id: str) -> Run | None:
         """The run of this id; None if it was deleted, or if there is none."""
@@ -141,7 +143,8 @@ def open_store(project: Project, tracking: Tracking) -> Store:
         UserError: the store cannot be reached, read or written, or is of a kind that is not supported.
     """
     uri, origin = _wanted(project, tracking)
-    kind = uri.partition(":")[0].partition("+")[0].lower()
+    refuse_unescaped(origin, uri)
+    kind = uri.partition("://")[0].partition("+")[0].lower()
     if kind == "sqlite":
         store = _open_sqlite(_database(uri, origin, project), waiting(project))
     elif kind in ("http", "https"):
@@ -150,7 +153,7 @@ def open_store(project: Project, tracking: Tracking) -> Store:
         store = _open_sql(uri, origin, project)
     else:
         raise UserError(
-            f"{origin} = {without_credentials(uri)}: not supported, and neither are folders as stores; use "
+            f"{origin} = {shown_address(uri)}: not supported, and neither are folders as stores; use "
             "sqlite:///FILE, http(s)://SERVER or postgresql://…, or leave it empty ('mlflow migrate-filestore "
             "--source FOLDER --target sqlite:///FILE' converts a folder)"
         )
@@ -186,7 +189,13 @@ def _wanted(project: Project, tracking: Tracking) -> tuple[str, str]:
 
 
 def _sqlite_uri(database: Path) -> str:
-    return "sqlite:///" + str(database).replace("%", "%25").replace("?", "%3F")
+    """The URI of a database.
+
+    SQLAlchemy decodes it, but MLflow creates the folder that it names as it is written: where escapes are needed, the
+    slashes are escaped, too, and leave no such folder.
+    """
+    path = str(database)
+    return "sqlite:///" + (quote(path, safe="") if "%" in path or "?" in path else path)
 
 
 def _database(uri: str, origin: str, project: Project) -> Path:
@@ -195,7 +204,7 @@ def _database(uri: str, origin: str, project: Project) -> Path:
     except sqlalchemy.exc.ArgumentError:
         name = None
     if not name or name == ":memory:":
-        raise UserError(f"{origin} = {uri}: names no file; use sqlite:///FILE")
+        raise UserError(f"{origin} = {shown_address(uri)}: names no file; use sqlite:///FILE")
     # A relative path means the project: below a sub-folder, or a temporary DVC copy, it would be another store.
     return (project.home / name).resolve()
 
@@ -293,6 +302,13 @@ def _path(uri: str) -> Path:
     return Path(unquote(urlsplit(uri).path))
 
 
+def local_path(location: str) -> Path | None:
+    """The folder that an artifact location names on this machine; None for one that lies elsewhere."""
+    if location.startswith("/"):
+        return Path(location)
+    return _path(location) if urlsplit(location).scheme == "file" else None
+
+
 def _open_server(uri: str, origin: str, project: Project) -> Store:
     parts = urlsplit(uri)
     if parts.username:
@@ -305,12 +321,25 @@ def _open_server(uri: str, origin: str, project: Project) -> Store:
         with impatient():
             client.search_experiments(max_results=1)
     except MlflowException as error:
+        remedy = access_remedy(error, uri) or (
+            "start it, correct the address, leave it empty to use the project's own store, or set tracking.offline: "
+            "true to train without it and deliver later"
+        )
         raise UserError(
-            f"{origin} = {uri}: the MLflow server does not answer as one should; start it, correct the address, "
-            "leave it empty to use the project's own store, or set tracking.offline: true to train without it and "
-            f"deliver later ({reason(error)})"
+            f"{origin} = {uri}: the MLflow server does not answer as one should; {remedy} ({reason(error)})"
         ) from error
     return Store(uri=uri, client=client, locks=_locks(project), journals=waiting(project), artifacts=None)
+
+
+def access_remedy(error: BaseException, uri: str) -> str | None:
+    """What to do about a server that a proxy or a missing password keeps out of reach; None for other errors."""
+    text, parts = " ".join(map(str, causes(error))), urlsplit(uri)
+    if "ProxyError" in text:
+        proxy = shown_address(getproxies().get(parts.scheme, ""))
+        return f"{parts.scheme}_proxy = {proxy} fails; correct it, or set NO_PROXY={parts.hostname}"
+    if re.search(r"\b401\b", text):
+        return "it asks for a login (HTTP 401); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    return None
 
 
 def _open_sql(uri: str, origin: str, project: Project) -> Store:
@@ -322,7 +351,7 @@ def _open_sql(uri: str, origin: str, project: Project) -> Store:
             client.search_experiments(max_results=1)
     except (ImportError, sqlalchemy.exc.SQLAlchemyError, MlflowException) as error:
         raise UserError(
-            f"{origin} = {without_credentials(uri)}: the data base cannot be used; start it, correct the address, or "
+            f"{origin} = {shown_address(uri)}: the data base cannot be used; start it, correct the address, or "
             f"install its driver ({reason(error)})"
         ) from error
     return Store(

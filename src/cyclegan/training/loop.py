@@ -220,7 +220,10 @@ class _Windows:
     def save_and_tell(self) -> None:
         """Save the state before leaving, and say from where the training will go on."""
         self.save_if_new()
-        tqdm.write(f"stopping; step {self.progress.step} is saved, the same command goes on from it", file=sys.stderr)
+        # A closed terminal takes no more text.
+        with suppress(OSError):
+            text = f"stopping; step {self.progress.step} is saved, the same command goes on from it"
+            tqdm.write(text, file=sys.stderr)
 
     def is_over(self) -> bool:
         """Whether the plan is fulfilled, or gives up for want of a better evaluation."""

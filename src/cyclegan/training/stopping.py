@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from cyclegan.signals import note_stop
+
 
 class Stopped(BaseException):
     """A signal came at a moment at which the training may be left at once."""
@@ -45,14 +47,19 @@ class StopRequest:
 
 @contextmanager
 def stopping() -> Iterator[StopRequest]:
-    """Turn SIGTERM, SIGINT and SIGHUP into a request to stop after the steps being made; a second one stops at once."""
+    """Turn SIGTERM, SIGINT and SIGHUP into a request to stop after the current steps; a second Ctrl-C stops at once.
+
+    A second SIGTERM or SIGHUP belongs to the same stop: `timeout`, `make`, systemd and a closed terminal send several.
+    """
     stop = StopRequest()
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        if stop.signal:
+        note_stop(number)
+        if not stop.signal:
+            stop.signal = number
+            stop.leave_if_at_once()
+        elif number == signal.SIGINT:
             stop.leave()
-        stop.signal = number
-        stop.leave_if_at_once()
 
     # SIGHUP: the terminal is gone; under nohup that is to be ignored.
     numbers = [signal.SIGTERM, signal.SIGINT]

@@ -1,0 +1,83 @@
+"""One stop may come as several signals: what it leads to happens once, and is not cut short."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from cyclegan.signals import signals_raise, stop_was_asked
+from cyclegan.training.stopping import Stopped, stopping
+
+# systemd; a closed terminal, whose shell signals its jobs as well; `timeout` and `make`.
+SEVERAL = [
+    (signal.SIGTERM, signal.SIGHUP),
+    (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM),
+    (signal.SIGTERM, signal.SIGTERM),
+    (signal.SIGINT, signal.SIGTERM),
+]
+
+
+def left_by(run: Callable[[], None]) -> int:
+    """The exit code of what leaves by an exception."""
+    try:
+        run()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except SystemExit as error:
+        return int(error.code or 0)
+    raise AssertionError("was not left")
+
+
+@pytest.mark.parametrize("several", SEVERAL)
+def test_a_training_that_saves_its_state_is_cut_short_by_no_further_signal(several: tuple[int, ...]) -> None:
+    saved = []
+
+    def train() -> None:
+        with stopping() as stop:
+            for number in several:
+                signal.raise_signal(number)
+            saved.append(stop.signal)
+            stop.leave()
+
+    assert left_by(train) == 128 + several[0]
+    assert saved == [several[0]]
+    assert stop_was_asked()
+
+
+def test_a_second_ctrl_c_stops_a_training_at_once() -> None:
+    def train() -> None:
+        with stopping():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            raise AssertionError("was not stopped")
+
+    assert left_by(train) == 128 + signal.SIGINT
+
+
+def test_what_may_be_cut_off_is_left_at_the_first_signal_and_what_saves_it_is_not() -> None:
+    with stopping() as stop:
+        with pytest.raises(Stopped), stop.may_come_at_once():
+            signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGTERM)
+    assert stop.signal == signal.SIGHUP
+
+
+@pytest.mark.parametrize("several", SEVERAL)
+def test_what_a_process_does_while_it_leaves_is_cut_short_by_no_further_signal(several: tuple[int, ...]) -> None:
+    ended = []
+
+    def work() -> None:
+        with signals_raise():
+            try:
+                signal.raise_signal(several[0])
+            finally:
+                for number in several[1:]:
+                    signal.raise_signal(number)
+                ended.append(True)
+
+    assert left_by(work) == 128 + several[0]
+    assert ended
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -1,0 +1,58 @@
+"""The first process of a container: it runs a command, passes every stop on, and ends after all of its processes.
+
+`docker stop` signals process 1 alone, and the kernel keeps from process 1 what it does not handle, as DVC does not.
+When process 1 ends, all others are killed, even a training that saves its state. On a terminal the command is in the
+foreground: Ctrl-C reaches the command, and not this process.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+
+def take_terminal() -> None:
+    """Put this process into a process group of its own, the terminal's foreground if there is a terminal."""
+    os.setpgid(0, 0)
+    if os.isatty(0):
+        # Without this the kernel stops a background process that takes the terminal.
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        os.tcsetpgrp(0, os.getpid())
+        signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+
+
+def main(command: list[str]) -> int:
+    """Run the command; return its exit code as a shell does."""
+    group = 0
+
+    def stop(number: int, _frame: object) -> None:
+        if not group:
+            sys.exit(128 + number)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGTERM)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, stop)
+    try:
+        child = subprocess.Popen(command, preexec_fn=take_terminal)
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr)
+        return 127
+    group = child.pid
+    code = child.wait()
+    while True:
+        # Process 1 inherits those whose parent has ended; until it asks for them they count as members of the group.
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return code if code >= 0 else 128 - code
+        time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
