@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -238,6 +241,28 @@ def test_whole_model_round_trips_and_trains_on_identically(
         assert one_step(loaded, *real) == one_step(model, *real)
     for name, variable in model.state().items():
         np.testing.assert_array_equal(loaded.state()[name].numpy(), variable.numpy(), err_msg=name)
+
+
+STEP_OF_EACH_KIND = """
+import numpy as np
+from cyclegan import CycleGAN, build_discriminator, build_generator
+
+# A U-Net's skips and a discriminator's first layer have nothing between a convolution and its leaky ReLU.
+networks = [build_generator(architecture="unet", depth=3, base_filters=2) for _ in "AB"]
+networks += [build_discriminator(base_filters=2, layers=1) for _ in "AB"]
+model = CycleGAN(*networks, image_size=(16, 16))
+model.compile(r1_weight=1.0)
+images = np.zeros((1, 16, 16, 3), np.float32)
+model.train_on_batch(images, images)
+model.generators["AtoB"].predict(images, verbose=0)
+"""
+
+
+def test_tensorflow_optimizes_the_step_without_an_error() -> None:
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "0"}
+    command = [sys.executable, "-c", STEP_OF_EACH_KIND]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert [line for line in done.stderr.splitlines() if "optimizer" in line] == []
 
 
 def test_state_holds_every_variable(make_model: Make, pictures: Pictures) -> None:
