@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 SWITCHES = (ROOT / "docs" / "switches.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("deterministic")
 def test_the_example_for_people_who_only_want_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (ROOT / "docs" / "model.md").read_text(encoding="utf-8")
     first, second = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)

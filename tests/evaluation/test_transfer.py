@@ -92,6 +92,7 @@ def evaluation(dataset: PackedDataset, translators: dict[Direction, Translator])
     return evaluation
 
 
+@pytest.mark.usefixtures("deterministic")
 def test_the_classifier_learns_and_repeats_itself() -> None:
     pictures, labels = shapes(50, 1)
     first, again = (train_classifier(pictures, labels, 3, STEPS) for _ in range(2))

@@ -333,6 +333,7 @@ def test_bilinear_upsampling_has_a_second_derivative() -> None:
     np.testing.assert_allclose(outer.gradient(penalty, x).numpy().ravel(), expected, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("deterministic")
 @modes
 def test_leaky_relu_is_that_of_keras(mode: str) -> None:
     """Values, gradients and gradients of those, to the last bit."""
@@ -356,6 +357,7 @@ def test_leaky_relu_is_that_of_keras(mode: str) -> None:
         np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.usefixtures("deterministic")
 def test_files_with_the_leaky_relu_of_keras_load(images: np.ndarray, tmp_path: Path) -> None:
     """Earlier versions wrote them."""
     discriminator = build_discriminator(base_filters=4, layers=1, seed=3)

@@ -223,6 +223,7 @@ def test_average_follows_the_trained_generators(make_model: Make, pictures: Pict
     assert model.generators["AtoB"] is model.ema_AtoB
 
 
+@pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("order", ["joint", "sequential"])
 def test_whole_model_round_trips_and_trains_on_identically(
     make_model: Make, pictures: Pictures, order: str, tmp_path: Path
