@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import tensorflow as tf
 
 from cyclegan.models.composite import build_composite
 from cyclegan.training.cyclegan import NETWORKS, CycleGAN
-from cyclegan.training.losses import LossWeights
+from cyclegan.training.losses import GENERATOR_TERMS, LossWeights
 from cyclegan.training.schedule import DecaySchedule
 
 Make = Callable[..., CycleGAN]
@@ -159,6 +160,47 @@ def test_other_losses_and_penalties_train(
         assert logs["D_A/penalty"] > 0
         total = 0.5 * (logs["D_A/real"] + logs["D_A/fake"]) + logs["D_A/penalty"]
         np.testing.assert_allclose(logs["D_A/total"], total, rtol=1e-4)
+
+
+# Images that each network sees in one step: the discriminators one for the generator's term, and one real and one fake.
+ALL_TERMS = {
+    "joint": {"G_AtoB": 3, "G_BtoA": 3, "D_A": 3, "D_B": 3},
+    "sequential": {"G_AtoB": 4, "G_BtoA": 5, "D_A": 3, "D_B": 3},
+}
+
+
+@pytest.mark.parametrize(
+    ("order", "without", "fewer"),
+    [
+        ("joint", [], {}),
+        ("joint", ["adversarial"], {"D_A": 1, "D_B": 1}),
+        ("joint", ["identity"], {"G_AtoB": 1, "G_BtoA": 1}),
+        ("joint", ["forward_cycle", "backward_cycle"], {"G_AtoB": 1, "G_BtoA": 1}),
+        ("sequential", [], {}),
+        ("sequential", ["adversarial"], {"D_A": 1, "D_B": 1}),
+        ("sequential", ["identity"], {"G_AtoB": 1, "G_BtoA": 1}),
+        ("sequential", ["forward_cycle"], {"G_AtoB": 1, "G_BtoA": 1}),
+        ("sequential", ["backward_cycle"], {"G_AtoB": 1, "G_BtoA": 2}),
+    ],
+)
+def test_a_term_of_weight_zero_is_not_computed(
+    make_model: Make, pictures: Pictures, order: str, without: list[str], fewer: dict[str, int]
+) -> None:
+    def counting(name: str, call: Any, inputs: tf.Tensor, *args: Any, **options: Any) -> Any:
+        seen[name] += inputs.shape[0]
+        return call(inputs, *args, **options)
+
+    model = make_model(update_order=order)
+    model.compile(loss_weights=LossWeights(**dict.fromkeys(without, 0.0)))
+    seen = dict.fromkeys(NETWORKS, 0)
+    for name in NETWORKS:
+        network = getattr(model, name)
+        network.call = partial(counting, name, network.call)
+    logs = tf.function(model.train_step)((tf.constant(pictures(1)), tf.constant(pictures(1, seed=1))))
+    assert seen == {name: count - fewer.get(name, 0) for name, count in ALL_TERMS[order].items()}
+    # Reported all the same, so that every training has the same columns.
+    terms = [f"{generator}/{term}" for generator in ("G_AtoB", "G_BtoA") for term in GENERATOR_TERMS]
+    assert [term for term in terms if logs[term] == 0] == [term for term in terms if term.split("/")[1] in without]
 
 
 def test_unequal_channels_train_without_identity_loss(make_model: Make, pictures: Pictures) -> None:

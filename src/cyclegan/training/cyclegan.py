@@ -164,7 +164,8 @@ class CycleGAN(keras.Model):
             schedule: learning rate as a function of the *training* step, multiplied by `learning_rate_factor`, which
                 starts at 1 and is lowered from outside (see `training.plateau`); default: the optimizer's own rate.
             loss_weights: weights for G_AtoB, and for G_BtoA unless `loss_weights_BtoA` is given. `forward_cycle` of
-                G_AtoB is A→B→A and so is `backward_cycle` of G_BtoA.
+                G_AtoB is A→B→A and so is `backward_cycle` of G_BtoA. A term of weight 0 is not computed; it is
+                reported as 0.
             adversarial: see `losses.adversarial_loss`.
             label_smoothing: see `losses.adversarial_loss`.
             gradient_penalty_weight, r1_weight: weights of the penalties in `losses`, which count once per discriminator
@@ -267,8 +268,9 @@ class CycleGAN(keras.Model):
             tape.watch(_values(generators))
             fake_B, same_B = self._translate_both(self.G_AtoB, real_A, real_B)
             fake_A, same_A = self._translate_both(self.G_BtoA, real_B, real_A)
-            cycle_A = absolute_error(self._translate(self.G_BtoA, fake_B), real_A)
-            cycle_B = absolute_error(self._translate(self.G_AtoB, fake_A), real_B)
+            # Each cycle has one weight here: forward for one generator and backward for the other.
+            cycle_A = self._cycle(self.G_BtoA, fake_B, real_A, self.weights_AtoB.forward_cycle)
+            cycle_B = self._cycle(self.G_AtoB, fake_A, real_B, self.weights_BtoA.forward_cycle)
             terms_AtoB = self._generator_terms("B", fake_B, same_B, real_B, forward=cycle_A, backward=cycle_B)
             terms_BtoA = self._generator_terms("A", fake_A, same_A, real_A, forward=cycle_B, backward=cycle_A)
             # Each cycle stands in both generators' terms; the objective counts it once, with its forward weight.
@@ -304,19 +306,21 @@ class CycleGAN(keras.Model):
         shown_A, shown_B = self._shown("A", real_A, fake_A), self._shown("B", real_B, fake_B)
 
         with tape_BtoA:
-            cycle_B = absolute_error(self._translate(self.G_AtoB, fake_A), real_B)
-            cycle_A = absolute_error(self._translate(self.G_BtoA, tf.stop_gradient(fake_B)), real_A)
+            weights = self.weights_BtoA
+            cycle_B = self._cycle(self.G_AtoB, fake_A, real_B, weights.forward_cycle)
+            cycle_A = self._cycle(self.G_BtoA, tf.stop_gradient(fake_B), real_A, weights.backward_cycle)
             terms_BtoA = self._generator_terms("A", fake_A, same_A, real_A, forward=cycle_B, backward=cycle_A)
-            objective = weighted(terms_BtoA, self.weights_BtoA)
+            objective = weighted(terms_BtoA, weights)
         self._descend("G_BtoA", tape_BtoA, objective, weights_BtoA)
         terms_A = self._discriminate_in_turn("A", *shown_A)
 
         with tape_AtoB:
-            cycle_A = absolute_error(self._translate(self.G_BtoA, fake_B), real_A)
-            again_A = self._translate(self.G_BtoA, real_B)
-            cycle_B = absolute_error(self._translate(self.G_AtoB, again_A), real_B)
+            weights = self.weights_AtoB
+            cycle_A = self._cycle(self.G_BtoA, fake_B, real_A, weights.forward_cycle)
+            again_A = self._translate(self.G_BtoA, real_B) if weights.backward_cycle else fake_A
+            cycle_B = self._cycle(self.G_AtoB, again_A, real_B, weights.backward_cycle)
             terms_AtoB = self._generator_terms("B", fake_B, same_B, real_B, forward=cycle_A, backward=cycle_B)
-            objective = weighted(terms_AtoB, self.weights_AtoB)
+            objective = weighted(terms_AtoB, weights)
         self._descend("G_AtoB", tape_AtoB, objective, weights_AtoB)
         terms_B = self._discriminate_in_turn("B", *shown_B)
         return self._report(terms_AtoB, terms_BtoA, terms_A, terms_B)
@@ -342,6 +346,12 @@ class CycleGAN(keras.Model):
             return self._recomputing[id(generator)](images)
         return generator(images, training=True)
 
+    def _cycle(self, generator: keras.Model, fake: tf.Tensor, real: tf.Tensor, weight: float) -> tf.Tensor:
+        """The cycle loss of the way back from `fake` to `real`; 0, without that way, where it has no weight."""
+        if weight == 0:
+            return tf.zeros((), real.dtype)
+        return absolute_error(self._translate(generator, fake), real)
+
     def _generator_terms(
         self,
         domain: Domain,
@@ -352,11 +362,15 @@ class CycleGAN(keras.Model):
         forward: tf.Tensor,
         backward: tf.Tensor,
     ) -> Losses:
-        """The four unweighted terms of the loss of the generator into `domain`."""
-        score = self._discriminator(domain)(self._augmented(fake, f"fake_{domain} for G"), training=True)
+        """The four unweighted terms of the loss of the generator into `domain`; 0 for those without a weight."""
+        zero = tf.zeros((), real.dtype)
+        adversarial = zero
+        if (self.weights_AtoB if domain == "B" else self.weights_BtoA).adversarial:
+            score = self._discriminator(domain)(self._augmented(fake, f"fake_{domain} for G"), training=True)
+            adversarial = self._adversarial.generator(score)
         return {
-            "adversarial": self._adversarial.generator(score),
-            "identity": tf.zeros_like(forward) if same is None else absolute_error(same, real),
+            "adversarial": adversarial,
+            "identity": zero if same is None else absolute_error(same, real),
             "forward_cycle": forward,
             "backward_cycle": backward,
         }
@@ -480,7 +494,11 @@ class CycleGAN(keras.Model):
         ]
 
     def _report(self, terms_AtoB: Losses, terms_BtoA: Losses, terms_A: Losses, terms_B: Losses) -> Losses:
-        """All losses of a step by name. A generator's `total` is its own weighted sum, as in its composite model."""
+        """All losses of a step by name.
+
+        A generator's `total` is its own weighted sum, as in its composite model. In `joint` order the objective is the
+        sum of both totals less both backward cycles, which are the other generator's forward cycles.
+        """
         total_AtoB = weighted(terms_AtoB, self.weights_AtoB)
         total_BtoA = weighted(terms_BtoA, self.weights_BtoA)
         networks = {

@@ -46,7 +46,7 @@ class LossWeights:
 
 
 def weighted(terms: Losses, weights: LossWeights) -> tf.Tensor:
-    """The weighted sum of a generator's terms; a term of weight zero adds nothing to the graph."""
+    """The weighted sum of a generator's terms, without those of weight zero."""
     parts = [
         tf.cast(getattr(weights, name), terms[name].dtype) * terms[name]
         for name in GENERATOR_TERMS
