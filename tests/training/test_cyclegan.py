@@ -327,6 +327,86 @@ def test_a_gpu_can_hold_every_variable(make_model: Make) -> None:
     assert {variable.dtype for variable in model.state().values()} == {"float32", "int64"}
 
 
+@pytest.mark.usefixtures("deterministic")
+def test_fit_validates_evaluate_measures_and_predict_translates(
+    make_model: Make, pictures: Pictures, tmp_path: Path
+) -> None:
+    model = make_model(ema_decay=0.9, discriminator={"spectral_norm": True})
+    model.compile("adam", r1_weight=1.0)
+    assert {type(optimizer) for optimizer in model.optimizers.values()} == {keras.optimizers.Adam}
+    val_A, val_B = pictures(3, seed=2), pictures(3, seed=3)
+    val = tf.data.Dataset.from_tensor_slices((val_A, val_B)).batch(3)
+    train = pictures(4), pictures(4, seed=1)
+    history = model.fit(*train, batch_size=2, epochs=2, validation_data=val, verbose=0).history
+    losses = {name for name in history if not name.startswith("val_")}
+    assert {"G_AtoB/total", "G_BtoA/identity", "D_A/penalty", "D_B/output_fake"} <= losses
+    assert history.keys() == losses | {f"val_{name}" for name in losses}
+
+    state = {name: variable.numpy() for name, variable in model.state().items()}
+    figures = model.evaluate(val, return_dict=True, verbose=0)
+    assert figures == {name: history[f"val_{name}"][-1] for name in losses}
+    fake_B, fake_A = model.predict((val_A, val_B), verbose=0)
+    for name, variable in model.state().items():
+        if not name.startswith("losses/"):
+            np.testing.assert_array_equal(variable.numpy(), state[name], err_msg=name)
+
+    for got, expected in zip((fake_B, fake_A), model.predict(val, verbose=0), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    np.testing.assert_allclose(fake_B, model.ema_AtoB(val_A), atol=1e-6)
+    cycle = np.abs(model.ema_BtoA(fake_B) - val_A).mean()
+    assert figures["G_AtoB/forward_cycle"] == figures["G_BtoA/backward_cycle"] == pytest.approx(cycle, rel=1e-5)
+    scores = model.D_B(val_B), model.D_B(fake_B)
+    assert figures["D_B/real"] == pytest.approx(np.mean((scores[0] - 1) ** 2), rel=1e-5)
+    assert figures["G_AtoB/adversarial"] == pytest.approx(np.mean((scores[1] - 1) ** 2), rel=1e-5)
+
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    assert loaded.evaluate(val, return_dict=True, verbose=0) == figures
+
+
+@pytest.mark.parametrize(
+    ("order", "callback", "rates"),
+    [
+        ("joint", keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.01 / (epoch + 1)), [0.01, 0.005]),
+        # An improvement by so much never comes.
+        (
+            "sequential",
+            keras.callbacks.ReduceLROnPlateau("val_G_AtoB/total", 0.5, 1, mode="min", min_delta=1e9),
+            [0.002, 0.002],
+        ),
+    ],
+    ids=["scheduler", "plateau"],
+)
+def test_callbacks_of_keras_set_every_learning_rate(
+    make_model: Make, pictures: Pictures, order: str, callback: keras.callbacks.Callback, rates: list[float]
+) -> None:
+    model = make_model(update_order=order)
+    model.compile(keras.optimizers.Adam(0.002, beta_1=0.5))
+    real = pictures(1), pictures(1, seed=1)
+    options = {"batch_size": 1, "epochs": 2, "validation_data": real, "callbacks": [callback], "verbose": 0}
+    history = model.fit(*real, **options).history
+    for group, optimizer in model.optimizers.items():
+        assert history[f"learning_rate_{group}"] == pytest.approx(rates)
+        # The plateau lowers it after the last epoch.
+        assert float(optimizer.learning_rate) == pytest.approx(rates[-1] if order == "joint" else 0.001)
+
+    model.compile(schedule=DecaySchedule(1e-3, total_steps=10, decay_start=0.0, policy="linear"))
+    with pytest.raises(ValueError, match="schedule: sets the learning rate at each step; compile without it"):
+        model.fit(*real, **options)
+
+
+def test_what_a_step_cannot_use_is_refused_by_name(make_model: Make, pictures: Pictures) -> None:
+    model = make_model()
+    model.compile()
+    real = pictures(3), pictures(3, seed=1)
+    with pytest.raises(ValueError, match=r"x: all batches must have one size.*drop_remainder=True"):
+        model.fit(*real, batch_size=2, verbose=0)
+    with pytest.raises(ValueError, match="sample_weight, class_weight: CycleGAN weighs all pictures alike"):
+        model.evaluate(*real, sample_weight=np.ones(3), verbose=0)
+    with pytest.raises(ValueError, match=r"x: CycleGAN takes a batch of each domain, \(real_A, real_B\)"):
+        model.predict(real[0], verbose=0)
+
+
 def test_fit_learns_on_tf_data(make_model: Make, pictures: Pictures) -> None:
     model = make_model()
     model.compile(keras.optimizers.Adam(2e-3, beta_1=0.5), steps_per_execution=2)
