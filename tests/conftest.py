@@ -35,6 +35,17 @@ def within(record_property: Callable[[str, object], None]) -> Callable[[str, flo
 
 
 @pytest.fixture
+def deterministic() -> None:
+    """What `train.deterministic` does, for tests that compare bits; it lasts until the process ends.
+
+    Without it two graphs of one step differ in the last bit of a sum: TensorFlow orders its terms by their names.
+    """
+    from cyclegan.training.device import prepare_device
+
+    prepare_device(seed=0, deterministic=True)
+
+
+@pytest.fixture
 def postgresql() -> Iterator[PostgreSQL]:
     """A data base whose server is not started yet."""
     server = PostgreSQL()

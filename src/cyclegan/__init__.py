@@ -4,14 +4,19 @@ For people who only want the model::
 
     from cyclegan import CycleGAN, build_discriminator, build_generator
 
-The names are loaded on first use, so that `import cyclegan` and the command line do not wait for TensorFlow.
+The names are loaded on first use, so that `import cyclegan` and the command line do not wait for TensorFlow. Import
+this package before Keras and TensorFlow: it chooses Keras' backend and starts TensorFlow without its chatter.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from cyclegan.keras_settings import choose_backend
 
 if TYPE_CHECKING:
     from cyclegan.inference.translate import Translator, load_generator
@@ -51,8 +56,17 @@ __all__ = [
 ]
 
 
+choose_backend()
+# TensorFlow reports every library that it does not find at level 1; its errors stay visible.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
+        if "tensorflow" not in sys.modules:
+            from cyclegan.quiet import import_tensorflow
+
+            import_tensorflow()
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

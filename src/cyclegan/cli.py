@@ -40,8 +40,6 @@ STAGES = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command. Exits with 2 and one line on an error that the user can mend."""
-    # TensorFlow reports every library it does not find at level 1; its real errors stay visible.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Loading a model never runs pickled code, whatever imports MLflow first.
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     _print_to_any_encoding()
@@ -54,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.tensorflow:
             from cyclegan.quiet import import_tensorflow
 
-            import_tensorflow()
+            import_tensorflow(fuse=False)
         options.run(options)
     except UserError as error:
         _show_traceback()

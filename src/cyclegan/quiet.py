@@ -7,11 +7,15 @@ import sys
 import tempfile
 
 
-def import_tensorflow() -> None:
+def import_tensorflow(fuse: bool = True) -> None:
     """Import TensorFlow with the standard error of its C++ parts held back, and shown only if the import fails.
 
     Before TensorFlow has set up its log, messages ignore `TF_CPP_MIN_LOG_LEVEL`: every start would print a screenful
     about optional processor and GPU features.
+
+    Args:
+        fuse: whether TensorFlow may fuse operations of a graph. That brought no speed, and fails, with an error, on a
+            file from before `models.layers.LeakyReLU`.
     """
     sys.stderr.flush()
     shown = os.dup(2)
@@ -23,8 +27,8 @@ def import_tensorflow() -> None:
             import tensorflow as tf
 
             tf.config.list_physical_devices()
-            # Its fusing fails on the networks' leaky ReLUs and skips, with an error in the log, and brought no speed.
-            tf.config.optimizer.set_experimental_options({"remapping": False})
+            if not fuse:
+                tf.config.optimizer.set_experimental_options({"remapping": False})
             failed = False
         finally:
             os.dup2(shown, 2)

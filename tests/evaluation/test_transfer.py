@@ -93,6 +93,7 @@ def evaluation(dataset: PackedDataset, translators: dict[Direction, Translator])
     return evaluation
 
 
+@pytest.mark.usefixtures("deterministic")
 def test_the_classifier_learns_and_repeats_itself() -> None:
     """A second training, of the same network, of a new one and after other images, ends in the same weights."""
     prepare_device(seed=0, deterministic=True)

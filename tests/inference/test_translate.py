@@ -141,6 +141,7 @@ def test_wrong_setting_is_named(generator: keras.Model, key: str, value: int) ->
         Translator(generator, **{key: value})
 
 
+@pytest.mark.usefixtures("deterministic")
 def test_load_gives_the_same_generator(generator: keras.Model, tmp_path: Path) -> None:
     generator.save(tmp_path / "generator.keras")
     images = pictures(2, 10, 8, 3)
@@ -197,6 +198,7 @@ def test_files_keep_size_order_and_stem(generator: keras.Model, tmp_path: Path) 
         assert np.abs(stored - translator.translate(image)[0]).max() <= 1
 
 
+@pytest.mark.usefixtures("deterministic")
 def test_files_are_brought_to_the_generators_channels(generator: keras.Model, tmp_path: Path) -> None:
     grey = pictures(9, 7)
     Image.fromarray(grey).save(tmp_path / "grey.png")
@@ -205,6 +207,7 @@ def test_files_are_brought_to_the_generators_channels(generator: keras.Model, tm
     np.testing.assert_array_equal(np.asarray(Image.open(written[0])), Translator(generator).translate(colour)[0])
 
 
+@pytest.mark.usefixtures("deterministic")
 def test_16_bit_files_stay_16_bit(tmp_path: Path) -> None:
     generator = build_generator(1, 1, base_filters=4, blocks=1)
     images = pictures(1, 8, 8, 1, dtype=np.uint16)
@@ -389,6 +392,7 @@ def test_unreadable_pictures_keep_no_other_from_being_translated(model: str, cap
     cli.main(["translate", model, "in", "--output", "out", "--overwrite"])
 
 
+@pytest.mark.usefixtures("deterministic")
 def test_many_channels_go_from_tiff_to_tiff(tmp_path: Path) -> None:
     images = pictures(1, 10, 12, 5)
     tifffile.imwrite(tmp_path / "x.tif", images[0], photometric="minisblack", planarconfig="contig")

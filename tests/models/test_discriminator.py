@@ -83,6 +83,7 @@ def test_patch_layers_and_width() -> None:
     assert [layer.filters for layer in discriminator.layers if hasattr(layer, "filters")] == [4, 8, 16, 32, 32, 32, 1]
 
 
+@pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("architecture", ["patch", "tutorial", "pixel"])
 def test_spectral_norm_bounds_every_convolution(architecture: str, images: np.ndarray, tmp_path: Path) -> None:
     options = {"architecture": architecture, "base_filters": 4, "norm": "none", "init_gain": 0.5, "seed": 3}

@@ -26,5 +26,5 @@ def test_every_layer_has_an_example() -> None:
         for _, kind in inspect.getmembers(module, inspect.isclass)
         if kind.__module__ == module.__name__
     ]
-    assert len(own) == 7
+    assert len(own) == 8
     assert all(">>>" in (kind.__doc__ or "") for kind in own)

@@ -235,6 +235,7 @@ def test_residual_output_starts_near_the_identity(architecture: str, output_norm
     assert np.abs(build_generator(**options)(images) - images).mean() > 0.3
 
 
+@pytest.mark.usefixtures("deterministic")
 def test_dropout_acts_in_training_only(images: np.ndarray) -> None:
     for options, layers in (
         ({"blocks": 3}, 3),

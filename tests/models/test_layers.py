@@ -15,6 +15,7 @@ from cyclegan.models.layers import (
     AddChange,
     BilinearUpsampling2D,
     BlurPooling2D,
+    LeakyReLU,
     ReflectionPadding2D,
     SpectralConv2D,
 )
@@ -330,6 +331,49 @@ def test_bilinear_upsampling_has_a_second_derivative() -> None:
     square = matrix @ matrix.T
     expected = 8 * square @ square @ x.numpy().ravel()
     np.testing.assert_allclose(outer.gradient(penalty, x).numpy().ravel(), expected, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("deterministic")
+@modes
+def test_leaky_relu_is_that_of_keras(mode: str) -> None:
+    """Values, gradients and gradients of those, to the last bit."""
+    tiny = np.finfo(np.float32).smallest_subnormal
+    special = np.array([0.0, -0.0, tiny, -tiny, np.inf, -np.inf, np.nan], np.float32)
+    x = tf.constant(np.concatenate([special, np.random.default_rng(0).normal(size=50).astype(np.float32)]))
+
+    def derivatives(layer: keras.layers.Layer) -> list[tf.Tensor]:
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                y = layer(x)
+                objective = tf.reduce_sum(tf.sin(y))
+            first = inner.gradient(objective, x)
+            penalty = tf.reduce_sum(tf.square(first))
+        return [y, first, outer.gradient(penalty, x)]
+
+    own, of_keras = (MODES[mode](derivatives)(layer(0.2)) for layer in (LeakyReLU, keras.layers.LeakyReLU))
+    for got, expected in zip(own, of_keras, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.usefixtures("deterministic")
+def test_files_with_the_leaky_relu_of_keras_load(images: np.ndarray, tmp_path: Path) -> None:
+    """Earlier versions wrote them."""
+    discriminator = build_discriminator(base_filters=4, layers=1, seed=3)
+    old = keras.models.clone_model(
+        discriminator,
+        clone_function=lambda layer: (
+            keras.layers.LeakyReLU.from_config(layer.get_config())
+            if isinstance(layer, LeakyReLU)
+            else type(layer).from_config(layer.get_config())
+        ),
+    )
+    old.set_weights(discriminator.get_weights())
+    old.save(tmp_path / "old.keras")
+    loaded = keras.saving.load_model(tmp_path / "old.keras", safe_mode=True)
+    assert not any(isinstance(layer, LeakyReLU) for layer in loaded.layers)
+    np.testing.assert_array_equal(loaded(images), discriminator(images))
 
 
 def test_change_keeps_the_image_and_stays_in_range() -> None:

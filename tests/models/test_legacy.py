@@ -73,6 +73,7 @@ def write(path: Path, layers: list[tuple[str, Config, list[str], list[np.ndarray
     return path
 
 
+@pytest.mark.usefixtures("deterministic")
 def test_output_equals_the_recorded_one_and_survives_saving(
     parity: Path,
     known: tuple[np.ndarray, np.ndarray],

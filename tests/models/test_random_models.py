@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from cyclegan.models import build_discriminator, build_generator, size_multiple
 
+pytestmark = pytest.mark.usefixtures("deterministic")
+
 few = settings(
     max_examples=10,
     deadline=None,

@@ -151,6 +151,25 @@ def test_page_shows_figures_verdict_grid_lineage_and_how_to_load(
     assert [(other.name, str(other.version)) for other in found] == [("page-AtoB", "1")]
 
 
+def test_page_shows_the_loss_weights_of_its_own_direction(store: Store, candidates: list[Candidate]) -> None:
+    terms = ("adversarial", "identity", "forward_cycle", "backward_cycle")
+    weights = {"AtoB": (1.0, 2.0, 3.0, 4.0), "BtoA": (5.0, 6.0, 4.0, 3.0)}
+    params = {
+        f"train.loss_weights.{term}.{direction}": value
+        for direction, values in weights.items()
+        for term, value in zip(terms, values, strict=True)
+    }
+    with TrackedRun.start(store, experiment="weights", name="training", params=params) as run:
+        pass
+    for version in register(store, run.id, "weights", candidates, tags=TAGS):
+        text = store.client.get_model_version(version.name, version.version).description
+        shown = [line for line in text.splitlines() if "loss_weights" in line]
+        assert shown == [
+            f"| train.loss_weights.{term}.{version.direction} | {value} |"
+            for term, value in zip(terms, weights[version.direction], strict=True)
+        ]
+
+
 def test_the_evaluation_stays_with_the_version(store: Store, versions: list[RegisteredVersion]) -> None:
     kept = recorded(store, "emoji-AtoB", "1")
     assert kept is not None

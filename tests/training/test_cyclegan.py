@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ import tensorflow as tf
 
 from cyclegan.models.composite import build_composite
 from cyclegan.training.cyclegan import NETWORKS, CycleGAN
-from cyclegan.training.losses import LossWeights
+from cyclegan.training.losses import GENERATOR_TERMS, LossWeights
 from cyclegan.training.schedule import DecaySchedule
 
 Make = Callable[..., CycleGAN]
@@ -158,6 +162,47 @@ def test_other_losses_and_penalties_train(
         np.testing.assert_allclose(logs["D_A/total"], total, rtol=1e-4)
 
 
+# Images that each network sees in one step: the discriminators one for the generator's term, and one real and one fake.
+ALL_TERMS = {
+    "joint": {"G_AtoB": 3, "G_BtoA": 3, "D_A": 3, "D_B": 3},
+    "sequential": {"G_AtoB": 4, "G_BtoA": 5, "D_A": 3, "D_B": 3},
+}
+
+
+@pytest.mark.parametrize(
+    ("order", "without", "fewer"),
+    [
+        ("joint", [], {}),
+        ("joint", ["adversarial"], {"D_A": 1, "D_B": 1}),
+        ("joint", ["identity"], {"G_AtoB": 1, "G_BtoA": 1}),
+        ("joint", ["forward_cycle", "backward_cycle"], {"G_AtoB": 1, "G_BtoA": 1}),
+        ("sequential", [], {}),
+        ("sequential", ["adversarial"], {"D_A": 1, "D_B": 1}),
+        ("sequential", ["identity"], {"G_AtoB": 1, "G_BtoA": 1}),
+        ("sequential", ["forward_cycle"], {"G_AtoB": 1, "G_BtoA": 1}),
+        ("sequential", ["backward_cycle"], {"G_AtoB": 1, "G_BtoA": 2}),
+    ],
+)
+def test_a_term_of_weight_zero_is_not_computed(
+    make_model: Make, pictures: Pictures, order: str, without: list[str], fewer: dict[str, int]
+) -> None:
+    def counting(name: str, call: Any, inputs: tf.Tensor, *args: Any, **options: Any) -> Any:
+        seen[name] += inputs.shape[0]
+        return call(inputs, *args, **options)
+
+    model = make_model(update_order=order)
+    model.compile(loss_weights=LossWeights(**dict.fromkeys(without, 0.0)))
+    seen = dict.fromkeys(NETWORKS, 0)
+    for name in NETWORKS:
+        network = getattr(model, name)
+        network.call = partial(counting, name, network.call)
+    logs = tf.function(model.train_step)((tf.constant(pictures(1)), tf.constant(pictures(1, seed=1))))
+    assert seen == {name: count - fewer.get(name, 0) for name, count in ALL_TERMS[order].items()}
+    # Reported all the same, so that every training has the same columns.
+    terms = [f"{generator}/{term}" for generator in ("G_AtoB", "G_BtoA") for term in GENERATOR_TERMS]
+    assert [term for term in terms if logs[term] == 0] == [term for term in terms if term.split("/")[1] in without]
+
+
 def test_unequal_channels_train_without_identity_loss(make_model: Make, pictures: Pictures) -> None:
     model = make_model(channels_A=1, channels_B=3)
     with pytest.raises(ValueError, match="equal channels"):
@@ -220,6 +265,7 @@ def test_average_follows_the_trained_generators(make_model: Make, pictures: Pict
     assert model.generators["AtoB"] is model.ema_AtoB
 
 
+@pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("order", ["joint", "sequential"])
 def test_whole_model_round_trips_and_trains_on_identically(
     make_model: Make, pictures: Pictures, order: str, tmp_path: Path
@@ -240,6 +286,28 @@ def test_whole_model_round_trips_and_trains_on_identically(
         np.testing.assert_array_equal(loaded.state()[name].numpy(), variable.numpy(), err_msg=name)
 
 
+STEP_OF_EACH_KIND = """
+import numpy as np
+from cyclegan import CycleGAN, build_discriminator, build_generator
+
+# A U-Net's skips and a discriminator's first layer have nothing between a convolution and its leaky ReLU.
+networks = [build_generator(architecture="unet", depth=3, base_filters=2) for _ in "AB"]
+networks += [build_discriminator(base_filters=2, layers=1) for _ in "AB"]
+model = CycleGAN(*networks, image_size=(16, 16))
+model.compile(r1_weight=1.0)
+images = np.zeros((1, 16, 16, 3), np.float32)
+model.train_on_batch(images, images)
+model.generators["AtoB"].predict(images, verbose=0)
+"""
+
+
+def test_tensorflow_optimizes_the_step_without_an_error() -> None:
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "0"}
+    command = [sys.executable, "-c", STEP_OF_EACH_KIND]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert [line for line in done.stderr.splitlines() if "optimizer" in line] == []
+
+
 def test_state_holds_every_variable(make_model: Make, pictures: Pictures) -> None:
     model = make_model(
         ema_decay=0.9, discriminator_batch=2, generator={"dropout": 0.5}, discriminator={"spectral_norm": True}
@@ -257,6 +325,86 @@ def test_a_gpu_can_hold_every_variable(make_model: Make) -> None:
     model = make_model(ema_decay=0.9)
     model.compile()
     assert {variable.dtype for variable in model.state().values()} == {"float32", "int64"}
+
+
+@pytest.mark.usefixtures("deterministic")
+def test_fit_validates_evaluate_measures_and_predict_translates(
+    make_model: Make, pictures: Pictures, tmp_path: Path
+) -> None:
+    model = make_model(ema_decay=0.9, discriminator={"spectral_norm": True})
+    model.compile("adam", r1_weight=1.0)
+    assert {type(optimizer) for optimizer in model.optimizers.values()} == {keras.optimizers.Adam}
+    val_A, val_B = pictures(3, seed=2), pictures(3, seed=3)
+    val = tf.data.Dataset.from_tensor_slices((val_A, val_B)).batch(3)
+    train = pictures(4), pictures(4, seed=1)
+    history = model.fit(*train, batch_size=2, epochs=2, validation_data=val, verbose=0).history
+    losses = {name for name in history if not name.startswith("val_")}
+    assert {"G_AtoB/total", "G_BtoA/identity", "D_A/penalty", "D_B/output_fake"} <= losses
+    assert history.keys() == losses | {f"val_{name}" for name in losses}
+
+    state = {name: variable.numpy() for name, variable in model.state().items()}
+    figures = model.evaluate(val, return_dict=True, verbose=0)
+    assert figures == {name: history[f"val_{name}"][-1] for name in losses}
+    fake_B, fake_A = model.predict((val_A, val_B), verbose=0)
+    for name, variable in model.state().items():
+        if not name.startswith("losses/"):
+            np.testing.assert_array_equal(variable.numpy(), state[name], err_msg=name)
+
+    for got, expected in zip((fake_B, fake_A), model.predict(val, verbose=0), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    np.testing.assert_allclose(fake_B, model.ema_AtoB(val_A), atol=1e-6)
+    cycle = np.abs(model.ema_BtoA(fake_B) - val_A).mean()
+    assert figures["G_AtoB/forward_cycle"] == figures["G_BtoA/backward_cycle"] == pytest.approx(cycle, rel=1e-5)
+    scores = model.D_B(val_B), model.D_B(fake_B)
+    assert figures["D_B/real"] == pytest.approx(np.mean((scores[0] - 1) ** 2), rel=1e-5)
+    assert figures["G_AtoB/adversarial"] == pytest.approx(np.mean((scores[1] - 1) ** 2), rel=1e-5)
+
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    assert loaded.evaluate(val, return_dict=True, verbose=0) == figures
+
+
+@pytest.mark.parametrize(
+    ("order", "callback", "rates"),
+    [
+        ("joint", keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.01 / (epoch + 1)), [0.01, 0.005]),
+        # An improvement by so much never comes.
+        (
+            "sequential",
+            keras.callbacks.ReduceLROnPlateau("val_G_AtoB/total", 0.5, 1, mode="min", min_delta=1e9),
+            [0.002, 0.002],
+        ),
+    ],
+    ids=["scheduler", "plateau"],
+)
+def test_callbacks_of_keras_set_every_learning_rate(
+    make_model: Make, pictures: Pictures, order: str, callback: keras.callbacks.Callback, rates: list[float]
+) -> None:
+    model = make_model(update_order=order)
+    model.compile(keras.optimizers.Adam(0.002, beta_1=0.5))
+    real = pictures(1), pictures(1, seed=1)
+    options = {"batch_size": 1, "epochs": 2, "validation_data": real, "callbacks": [callback], "verbose": 0}
+    history = model.fit(*real, **options).history
+    for group, optimizer in model.optimizers.items():
+        assert history[f"learning_rate_{group}"] == pytest.approx(rates)
+        # The plateau lowers it after the last epoch.
+        assert float(optimizer.learning_rate) == pytest.approx(rates[-1] if order == "joint" else 0.001)
+
+    model.compile(schedule=DecaySchedule(1e-3, total_steps=10, decay_start=0.0, policy="linear"))
+    with pytest.raises(ValueError, match="schedule: sets the learning rate at each step; compile without it"):
+        model.fit(*real, **options)
+
+
+def test_what_a_step_cannot_use_is_refused_by_name(make_model: Make, pictures: Pictures) -> None:
+    model = make_model()
+    model.compile()
+    real = pictures(3), pictures(3, seed=1)
+    with pytest.raises(ValueError, match=r"x: all batches must have one size.*drop_remainder=True"):
+        model.fit(*real, batch_size=2, verbose=0)
+    with pytest.raises(ValueError, match="sample_weight, class_weight: CycleGAN weighs all pictures alike"):
+        model.evaluate(*real, sample_weight=np.ones(3), verbose=0)
+    with pytest.raises(ValueError, match=r"x: CycleGAN takes a batch of each domain, \(real_A, real_B\)"):
+        model.predict(real[0], verbose=0)
 
 
 def test_fit_learns_on_tf_data(make_model: Make, pictures: Pictures) -> None:

@@ -19,6 +19,7 @@ from cyclegan.errors import UserError
 from cyclegan.inference.translate import Translator, load_generator
 from cyclegan.params import Params, read, validate
 from cyclegan.stages.networks import build_cyclegan, compile_cyclegan, inference_copy
+from cyclegan.training.device import prepare_device
 
 BASE = read(Path(__file__).parents[2] / "params.yaml")
 START = {
@@ -138,6 +139,7 @@ def size_of(params: Params) -> tuple[int, int]:
 
 def check(params: Params, folder: Path) -> None:
     data, train, size = params.data, params.train, size_of(params)
+    prepare_device(train.seed, train.deterministic)
     model = build_cyclegan(params, size)
     compile_cyclegan(model, params, total_steps=10)
     random = np.random.default_rng(0)

@@ -58,6 +58,7 @@ def test_outputs_and_gradients_are_equal(name: str, channels: int, within: Calla
         within("convolution with padded channels: output and gradients", deviation, 2e-6)
 
 
+@pytest.mark.usefixtures("deterministic")
 def test_convolutions_in_groups_stay_as_they_are() -> None:
     images = np.random.default_rng(0).uniform(-1, 1, (1, 6, 6, 16)).astype(np.float32)
     network = keras.Sequential([keras.Input((6, 6, 16)), keras.layers.Conv2D(12, 3, groups=2)])

@@ -9,7 +9,7 @@ import keras
 from keras import layers as keras_layers
 
 from cyclegan.models.initializers import SeededInitializers
-from cyclegan.models.layers import SpectralConv2D
+from cyclegan.models.layers import LeakyReLU, SpectralConv2D
 from cyclegan.models.normalization import normalization
 from cyclegan.models.precision import output_dtype
 
@@ -88,7 +88,7 @@ class _Parts:
         norm = normalization(self.norm, f"{name}_norm") if normed else None
         if norm is not None:
             x = norm(x)
-        return keras_layers.LeakyReLU(0.2, name=f"{name}_relu")(x)
+        return LeakyReLU(0.2, name=f"{name}_relu")(x)
 
     def scores(self, x: Any, size: int, **options: Any) -> Any:
         return self.conv(x, 1, size, "score", dtype=output_dtype(), **options)

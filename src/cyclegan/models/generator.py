@@ -14,6 +14,7 @@ from cyclegan.models.layers import (
     AddChange,
     BilinearUpsampling2D,
     BlurPooling2D,
+    LeakyReLU,
     ReflectionPadding2D,
 )
 from cyclegan.models.normalization import normalization
@@ -244,7 +245,7 @@ def _unet(x: Any, parts: _Parts, output: _Output, base_filters: int, depth: int,
         name = f"down{level}"
         if level > 1 or full_size:
             skips.append(x)
-            x = layers.LeakyReLU(0.2, name=f"{name}_relu")(x)
+            x = LeakyReLU(0.2, name=f"{name}_relu")(x)
         normed = 1 < level < depth
         x = parts.conv(x, width, 4, name, strides=2, normed=normed)
         if normed:

@@ -178,6 +178,36 @@ def _clip_to_range(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], 
 
 
 @register
+class LeakyReLU(keras.layers.LeakyReLU):
+    """Keras' `LeakyReLU` with the same values and gradients, in a form that TensorFlow's graph optimizer can handle.
+
+    Grappler's remapper fuses a `LeakyRelu` operation into the convolution before it even where something else reads the
+    convolution too: a U-Net's skip, or the gradient. It then fails and leaves the whole step as it was.
+
+    Example:
+
+    >>> import keras
+    >>> from cyclegan.models.layers import LeakyReLU
+    >>> LeakyReLU(0.25)(keras.ops.array([-4.0, 2.0])).numpy().tolist()
+    [-1.0, 2.0]
+    """
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return _leaky_relu(inputs, self.negative_slope)
+
+
+def _leaky_relu(x: tf.Tensor, slope: float) -> tf.Tensor:
+    @tf.custom_gradient
+    def run(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        # The operation of the gradient, applied to x itself: x where x > 0, slope * x elsewhere.
+        y = tf.raw_ops.LeakyReluGrad(gradients=x, features=x, alpha=slope)
+        # The output has the sign of x, and the next convolution keeps it anyway.
+        return y, lambda dy: tf.raw_ops.LeakyReluGrad(gradients=dy, features=y, alpha=slope)
+
+    return run(x)
+
+
+@register
 class SpectralConv2D(keras.layers.Conv2D):
     """Conv2D whose kernel is divided by its largest singular value (Miyato et al. 2018, arXiv:1802.05957).
 

@@ -14,9 +14,9 @@ LIMIT = 5000
 SHOWN = (
     "data.source", "data.load_size", "train.crop_size", "model.generator", "model.base_filters", "model.blocks",
     "model.norm", "model.upsample", "model.residual_output", "train.epochs", "train.batch_size", "train.learning_rate",
-    "train.update_order", "train.adversarial_loss", "train.loss_weights.adversarial.AtoB",
-    "train.loss_weights.identity.AtoB", "train.loss_weights.forward_cycle.AtoB",
-    "train.loss_weights.backward_cycle.AtoB", "train.ema_decay", "train.seed",
+    "train.update_order", "train.adversarial_loss", "train.loss_weights.adversarial.{direction}",
+    "train.loss_weights.identity.{direction}", "train.loss_weights.forward_cycle.{direction}",
+    "train.loss_weights.backward_cycle.{direction}", "train.ema_decay", "train.seed",
 )  # fmt: skip
 LINEAGE = ("git.commit", "git.dirty", "dvc.stage", "dvc.exp", "data.md5", "run_key")
 
@@ -104,7 +104,8 @@ class Page:
         return text
 
     def _parameters(self) -> str:
-        rows = [f"| {key} | {self.params[key]} |" for key in SHOWN if key in self.params]
+        keys = [key.format(direction=self.direction) for key in SHOWN]
+        rows = [f"| {key} | {self.params[key]} |" for key in keys if key in self.params]
         return "\n".join(["| parameter | value |", "|---|---|", *rows]) if rows else ""
 
 

@@ -45,10 +45,10 @@ DISCRIMINATOR_WEIGHT = 0.5
 class CycleGAN(keras.Model):
     """Two generators and two discriminators trained on unpaired pictures (Zhu et al. 2017).
 
-    `fit` takes batches `(real_A, real_B)`, each `[N, H, W, C]` float in [-1, 1]; N must be fixed. Calling the model
-    with such a pair returns `(G_AtoB(real_A), G_BtoA(real_B))`. Everything training depends on is a variable of the
-    model: the networks, their averages, the optimizers, the image pools and the step counter, from which all random
-    choices follow.
+    `fit` takes batches `(real_A, real_B)`, each `[N, H, W, C]` float in [-1, 1]; N must be fixed. `evaluate` takes such
+    batches of any N and returns the losses. Calling the model, and `predict`, return `(G_AtoB(real_A),
+    G_BtoA(real_B))`. Everything training depends on is a variable of the model: the networks, their averages, the
+    optimizers, the image pools and the step counter, from which all random choices follow.
 
     Args:
         G_AtoB, G_BtoA: generators, `[N, H, W, C]` → the other domain's `[N, H, W, C]`, in [-1, 1].
@@ -141,7 +141,7 @@ class CycleGAN(keras.Model):
 
     def compile(
         self,
-        optimizer: keras.optimizers.Optimizer | None = None,
+        optimizer: keras.optimizers.Optimizer | str | None = None,
         *,
         schedule: keras.optimizers.schedules.LearningRateSchedule | None = None,
         loss_weights: LossWeights | None = None,
@@ -159,12 +159,13 @@ class CycleGAN(keras.Model):
         """Choose what is optimised and how.
 
         Args:
-            optimizer: a pattern, copied for each group of networks that is updated together (two in `joint` order, four
-                in `sequential`); default `FusedAdam(2e-4, beta_1=0.5)`, the paper's.
+            optimizer: a pattern, or Keras' name of one, copied for each group of networks that is updated together (two
+                in `joint` order, four in `sequential`); default `FusedAdam(2e-4, beta_1=0.5)`, the paper's.
             schedule: learning rate as a function of the *training* step, multiplied by `learning_rate_factor`, which
                 starts at 1 and is lowered from outside (see `training.plateau`); default: the optimizer's own rate.
             loss_weights: weights for G_AtoB, and for G_BtoA unless `loss_weights_BtoA` is given. `forward_cycle` of
-                G_AtoB is A→B→A and so is `backward_cycle` of G_BtoA.
+                G_AtoB is A→B→A and so is `backward_cycle` of G_BtoA. A term of weight 0 is not computed; it is
+                reported as 0.
             adversarial: see `losses.adversarial_loss`.
             label_smoothing: see `losses.adversarial_loss`.
             gradient_penalty_weight, r1_weight: weights of the penalties in `losses`, which count once per discriminator
@@ -194,14 +195,14 @@ class CycleGAN(keras.Model):
         if on_gpu:
             for network in (self.G_AtoB, self.G_BtoA, self.D_A, self.D_B):
                 pad_channels(network)
-        # Keras' own optimizer slot stays empty: a default left there would be reported as if it were in use.
+        # Not Keras' own default, which would be reported as if it were in use.
         super().compile(
             optimizer=None,
             jit_compile=on_gpu if jit_compile == "auto" else jit_compile,
             steps_per_execution=steps_per_execution,
             run_eagerly=run_eagerly,
         )
-        pattern = optimizer or FusedAdam(2e-4, beta_1=0.5)
+        pattern = keras.optimizers.get(optimizer) if optimizer is not None else FusedAdam(2e-4, beta_1=0.5)
         self.schedule = schedule
         self.weights_AtoB, self.weights_BtoA = weights_AtoB, weights_BtoA
         self._adversarial = adversarial_loss(adversarial, label_smoothing)
@@ -217,6 +218,7 @@ class CycleGAN(keras.Model):
             name: _fresh(pattern, [variable for network in group for variable in network.trainable_variables])
             for name, group in self._groups().items()
         }
+        self.optimizer = _Optimizers(self)
         self._means = MeanOfEach(self._series())
         self._compile_arguments = {
             "optimizer": pattern,
@@ -242,7 +244,11 @@ class CycleGAN(keras.Model):
 
         Returns the running means of every loss since the metrics were last reset, each measured before its own update.
         """
-        real_A, real_B, _ = keras.utils.unpack_x_y_sample_weight(data)
+        real_A, real_B = _pair(data)
+        if None in (real_A.shape[0], real_B.shape[0]):
+            raise ValueError(
+                "x: all batches must have one size, for the image pools; use batch(…, drop_remainder=True)"
+            )
         if self.discriminator_batch is not None and self.discriminator_batch <= real_A.shape[0]:
             raise ValueError(
                 f"discriminator_batch = {self.discriminator_batch} is no more than the batch size, {real_A.shape[0]}: "
@@ -260,6 +266,30 @@ class CycleGAN(keras.Model):
         self.step.assign_add(1)
         return self._means.result()
 
+    def test_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> Losses:
+        """The losses of `train_step` for `generators`, without an update and without the image pools."""
+        real_A, real_B = _pair(data)
+        G_AtoB, G_BtoA = self.generators["AtoB"], self.generators["BtoA"]
+        AtoB, BtoA = self.weights_AtoB, self.weights_BtoA
+        fake_B, fake_A = self.call((real_A, real_B))
+        same_B = G_AtoB(real_B, training=False) if AtoB.identity else None
+        same_A = G_BtoA(real_A, training=False) if BtoA.identity else None
+        around_A, around_B = AtoB.forward_cycle or BtoA.backward_cycle, BtoA.forward_cycle or AtoB.backward_cycle
+        cycle_A = self._cycle(G_BtoA, fake_B, real_A, around_A, training=False)
+        cycle_B = self._cycle(G_AtoB, fake_A, real_B, around_B, training=False)
+        losses = self._report(
+            self._generator_terms("B", fake_B, same_B, real_B, forward=cycle_A, backward=cycle_B, training=False),
+            self._generator_terms("A", fake_A, same_A, real_A, forward=cycle_B, backward=cycle_A, training=False),
+            self._discriminator_terms("A", real_A, fake_A, training=False),
+            self._discriminator_terms("B", real_B, fake_B, training=False),
+        )
+        self._means.update_state(losses)
+        return self._means.result()
+
+    def predict_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """The translations of both pictures of each pair."""
+        return self(_pair(data), training=False)
+
     def _joint_step(self, real_A: tf.Tensor, real_B: tf.Tensor) -> Losses:
         """Both generators on the sum of all terms, then both discriminators (reference: `optimize_parameters`)."""
         generators = self.G_AtoB.trainable_variables + self.G_BtoA.trainable_variables
@@ -267,8 +297,9 @@ class CycleGAN(keras.Model):
             tape.watch(_values(generators))
             fake_B, same_B = self._translate_both(self.G_AtoB, real_A, real_B)
             fake_A, same_A = self._translate_both(self.G_BtoA, real_B, real_A)
-            cycle_A = absolute_error(self._translate(self.G_BtoA, fake_B), real_A)
-            cycle_B = absolute_error(self._translate(self.G_AtoB, fake_A), real_B)
+            # Each cycle has one weight here: forward for one generator and backward for the other.
+            cycle_A = self._cycle(self.G_BtoA, fake_B, real_A, self.weights_AtoB.forward_cycle)
+            cycle_B = self._cycle(self.G_AtoB, fake_A, real_B, self.weights_BtoA.forward_cycle)
             terms_AtoB = self._generator_terms("B", fake_B, same_B, real_B, forward=cycle_A, backward=cycle_B)
             terms_BtoA = self._generator_terms("A", fake_A, same_A, real_A, forward=cycle_B, backward=cycle_A)
             # Each cycle stands in both generators' terms; the objective counts it once, with its forward weight.
@@ -304,19 +335,21 @@ class CycleGAN(keras.Model):
         shown_A, shown_B = self._shown("A", real_A, fake_A), self._shown("B", real_B, fake_B)
 
         with tape_BtoA:
-            cycle_B = absolute_error(self._translate(self.G_AtoB, fake_A), real_B)
-            cycle_A = absolute_error(self._translate(self.G_BtoA, tf.stop_gradient(fake_B)), real_A)
+            weights = self.weights_BtoA
+            cycle_B = self._cycle(self.G_AtoB, fake_A, real_B, weights.forward_cycle)
+            cycle_A = self._cycle(self.G_BtoA, tf.stop_gradient(fake_B), real_A, weights.backward_cycle)
             terms_BtoA = self._generator_terms("A", fake_A, same_A, real_A, forward=cycle_B, backward=cycle_A)
-            objective = weighted(terms_BtoA, self.weights_BtoA)
+            objective = weighted(terms_BtoA, weights)
         self._descend("G_BtoA", tape_BtoA, objective, weights_BtoA)
         terms_A = self._discriminate_in_turn("A", *shown_A)
 
         with tape_AtoB:
-            cycle_A = absolute_error(self._translate(self.G_BtoA, fake_B), real_A)
-            again_A = self._translate(self.G_BtoA, real_B)
-            cycle_B = absolute_error(self._translate(self.G_AtoB, again_A), real_B)
+            weights = self.weights_AtoB
+            cycle_A = self._cycle(self.G_BtoA, fake_B, real_A, weights.forward_cycle)
+            again_A = self._translate(self.G_BtoA, real_B) if weights.backward_cycle else fake_A
+            cycle_B = self._cycle(self.G_AtoB, again_A, real_B, weights.backward_cycle)
             terms_AtoB = self._generator_terms("B", fake_B, same_B, real_B, forward=cycle_A, backward=cycle_B)
-            objective = weighted(terms_AtoB, self.weights_AtoB)
+            objective = weighted(terms_AtoB, weights)
         self._descend("G_AtoB", tape_AtoB, objective, weights_AtoB)
         terms_B = self._discriminate_in_turn("B", *shown_B)
         return self._report(terms_AtoB, terms_BtoA, terms_A, terms_B)
@@ -336,11 +369,19 @@ class CycleGAN(keras.Model):
             return fake, same
         return self._translate(generator, source), self._translate(generator, target)
 
-    def _translate(self, generator: keras.Model, images: tf.Tensor) -> tf.Tensor:
-        """A generator's training pass."""
-        if id(generator) in self._recomputing:
+    def _translate(self, generator: keras.Model, images: tf.Tensor, training: bool = True) -> tf.Tensor:
+        """A generator's pass."""
+        if training and id(generator) in self._recomputing:
             return self._recomputing[id(generator)](images)
-        return generator(images, training=True)
+        return generator(images, training=training)
+
+    def _cycle(
+        self, generator: keras.Model, fake: tf.Tensor, real: tf.Tensor, weight: float, training: bool = True
+    ) -> tf.Tensor:
+        """The cycle loss of the way back from `fake` to `real`; 0, without that way, where it has no weight."""
+        if weight == 0:
+            return tf.zeros((), real.dtype)
+        return absolute_error(self._translate(generator, fake, training), real)
 
     def _generator_terms(
         self,
@@ -351,12 +392,17 @@ class CycleGAN(keras.Model):
         *,
         forward: tf.Tensor,
         backward: tf.Tensor,
+        training: bool = True,
     ) -> Losses:
-        """The four unweighted terms of the loss of the generator into `domain`."""
-        score = self._discriminator(domain)(self._augmented(fake, f"fake_{domain} for G"), training=True)
+        """The four unweighted terms of the loss of the generator into `domain`; 0 for those without a weight."""
+        zero = tf.zeros((), real.dtype)
+        adversarial = zero
+        if (self.weights_AtoB if domain == "B" else self.weights_BtoA).adversarial:
+            score = self._discriminator(domain)(self._augmented(fake, f"fake_{domain} for G"), training=training)
+            adversarial = self._adversarial.generator(score)
         return {
-            "adversarial": self._adversarial.generator(score),
-            "identity": tf.zeros_like(forward) if same is None else absolute_error(same, real),
+            "adversarial": adversarial,
+            "identity": zero if same is None else absolute_error(same, real),
             "forward_cycle": forward,
             "backward_cycle": backward,
         }
@@ -364,14 +410,14 @@ class CycleGAN(keras.Model):
     def _discriminator(self, domain: Domain) -> keras.Model:
         return self.D_A if domain == "A" else self.D_B
 
-    def _discriminator_terms(self, domain: Domain, real: tf.Tensor, fake: tf.Tensor) -> Losses:
+    def _discriminator_terms(self, domain: Domain, real: tf.Tensor, fake: tf.Tensor, training: bool = True) -> Losses:
         """One discriminator's loss on real pictures and pooled fakes together."""
         discriminator = self._discriminator(domain)
         real, fake = self._augmented(real, f"real_{domain}"), self._augmented(fake, f"fake_{domain}")
         if batches_are_independent(discriminator):
-            score_real, score_fake = tf.split(discriminator(tf.concat([real, fake], axis=0), training=True), 2)
+            score_real, score_fake = tf.split(discriminator(tf.concat([real, fake], axis=0), training=training), 2)
         else:
-            score_real, score_fake = discriminator(real, training=True), discriminator(fake, training=True)
+            score_real, score_fake = discriminator(real, training=training), discriminator(fake, training=training)
         terms = {
             "real": self._adversarial.real(score_real),
             "fake": self._adversarial.fake(score_fake),
@@ -379,7 +425,7 @@ class CycleGAN(keras.Model):
             "output_fake": mean(score_fake),
         }
         total = DISCRIMINATOR_WEIGHT * (terms["real"] + terms["fake"])
-        return self._with_penalty(terms, total, domain, real, fake)
+        return self._with_penalty(terms, total, domain, real, fake, training)
 
     def _discriminate_in_turn(self, domain: Domain, real: tf.Tensor, fake: tf.Tensor) -> Losses:
         """Two updates of one discriminator: on real pictures (with the penalty, if any), then on pooled fakes."""
@@ -402,7 +448,13 @@ class CycleGAN(keras.Model):
         return {**terms, "total": terms["total"] + half}
 
     def _with_penalty(
-        self, terms: Losses, total: tf.Tensor, domain: Domain, real: tf.Tensor, fake: tf.Tensor
+        self,
+        terms: Losses,
+        total: tf.Tensor,
+        domain: Domain,
+        real: tf.Tensor,
+        fake: tf.Tensor,
+        training: bool = True,
     ) -> Losses:
         """Add `total`, with the weighted gradient penalties in it where there are any."""
         if self._has_penalty:
@@ -410,9 +462,9 @@ class CycleGAN(keras.Model):
             penalty = tf.zeros_like(total)
             if self._gradient_penalty_weight:
                 mix = self._uniform((tf.shape(real)[0], 1, 1, 1), f"mix_{domain}", dtype=real.dtype)
-                penalty += self._gradient_penalty_weight * gradient_penalty(discriminator, real, fake, mix)
+                penalty += self._gradient_penalty_weight * gradient_penalty(discriminator, real, fake, mix, training)
             if self._r1_weight:
-                penalty += self._r1_weight * r1_penalty(discriminator, real)
+                penalty += self._r1_weight * r1_penalty(discriminator, real, training)
             # Halved with the loss that it stands beside, so that its weight means what the literature's does.
             penalty *= DISCRIMINATOR_WEIGHT
             terms = {**terms, "penalty": penalty}
@@ -480,7 +532,11 @@ class CycleGAN(keras.Model):
         ]
 
     def _report(self, terms_AtoB: Losses, terms_BtoA: Losses, terms_A: Losses, terms_B: Losses) -> Losses:
-        """All losses of a step by name. A generator's `total` is its own weighted sum, as in its composite model."""
+        """All losses of a step by name.
+
+        A generator's `total` is its own weighted sum, as in its composite model. In `joint` order the objective is the
+        sum of both totals less both backward cycles, which are the other generator's forward cycles.
+        """
         total_AtoB = weighted(terms_AtoB, self.weights_AtoB)
         total_BtoA = weighted(terms_BtoA, self.weights_BtoA)
         networks = {
@@ -540,6 +596,51 @@ class CycleGAN(keras.Model):
 
 
 NETWORKS = ("G_AtoB", "G_BtoA", "D_A", "D_B")
+
+
+class _Optimizers:
+    """What Keras' callbacks find as `model.optimizer`: the optimizers of all groups, whose learning rates they set."""
+
+    built = True
+
+    def __init__(self, model: CycleGAN) -> None:
+        self.optimizers = [_Rate(group, optimizer, model) for group, optimizer in model.optimizers.items()]
+        self.iterations = model.step
+
+
+class _Rate:
+    """One group's learning rate."""
+
+    def __init__(self, group: str, optimizer: keras.optimizers.Optimizer, model: CycleGAN) -> None:
+        self.name, self._optimizer, self._model = group, optimizer, model
+
+    @property
+    def learning_rate(self) -> Any:
+        return self._optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, rate: Any) -> None:
+        if self._model.schedule is not None:
+            raise ValueError(
+                "schedule: sets the learning rate at each step; compile without it to use a learning rate callback"
+            )
+        self._optimizer.learning_rate = rate
+
+
+def _pair(data: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """A batch of each domain, from what Keras makes of `fit(real_A, real_B)`, `fit((real_A, real_B))` or a data set.
+
+    Raises:
+        ValueError: there is no pair, or there are weights of samples, which nothing would use.
+    """
+    first, second, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    if sample_weight is not None:
+        raise ValueError("sample_weight, class_weight: CycleGAN weighs all pictures alike; leave them out")
+    if second is None:
+        if not isinstance(first, tuple | list) or len(first) != 2:
+            raise ValueError("x: CycleGAN takes a batch of each domain, (real_A, real_B); see model.generators for one")
+        first, second = first
+    return first, second
 
 
 def _values(variables: list[keras.Variable]) -> list[tf.Variable]:

@@ -46,7 +46,7 @@ class LossWeights:
 
 
 def weighted(terms: Losses, weights: LossWeights) -> tf.Tensor:
-    """The weighted sum of a generator's terms; a term of weight zero adds nothing to the graph."""
+    """The weighted sum of a generator's terms, without those of weight zero."""
     parts = [
         tf.cast(getattr(weights, name), terms[name].dtype) * terms[name]
         for name in GENERATOR_TERMS
@@ -104,28 +104,31 @@ def absolute_error(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
     return mean(tf.abs(first - second))
 
 
-def gradient_penalty(discriminator: keras.Model, real: tf.Tensor, fake: tf.Tensor, mix: tf.Tensor) -> tf.Tensor:
+def gradient_penalty(
+    discriminator: keras.Model, real: tf.Tensor, fake: tf.Tensor, mix: tf.Tensor, training: bool = True
+) -> tf.Tensor:
     """WGAN-GP: mean of `(‖∇D(x̂)‖₂ - 1)²` over pictures x̂ between real and fake (Gulrajani et al. 2017, eq. 3).
 
     Args:
         discriminator: maps `[N, H, W, C]` to scores.
         real, fake: pictures `[N, H, W, C]` in [-1, 1].
         mix: `[N, 1, 1, 1]` in [0, 1], the share of the real picture.
+        training: whether the discriminator's own state, if it has any, moves as in training.
     """
     between = mix * real + (1.0 - mix) * fake
-    norm = tf.sqrt(_squared_gradient_norm(discriminator, between) + 1e-12)
+    norm = tf.sqrt(_squared_gradient_norm(discriminator, between, training) + 1e-12)
     return mean(tf.square(norm - 1.0))
 
 
-def r1_penalty(discriminator: keras.Model, real: tf.Tensor) -> tf.Tensor:
+def r1_penalty(discriminator: keras.Model, real: tf.Tensor, training: bool = True) -> tf.Tensor:
     """R1: half the mean of `‖∇D(x)‖²` on real pictures `[N, H, W, C]` (Mescheder et al. 2018, eq. 9)."""
-    return 0.5 * mean(_squared_gradient_norm(discriminator, real))
+    return 0.5 * mean(_squared_gradient_norm(discriminator, real, training))
 
 
-def _squared_gradient_norm(discriminator: keras.Model, images: tf.Tensor) -> tf.Tensor:
+def _squared_gradient_norm(discriminator: keras.Model, images: tf.Tensor, training: bool) -> tf.Tensor:
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(images)
-        score = tf.reduce_sum(tf.reduce_mean(discriminator(images, training=True), axis=[1, 2, 3]))
+        score = tf.reduce_sum(tf.reduce_mean(discriminator(images, training=training), axis=[1, 2, 3]))
     return tf.reduce_sum(tf.square(tape.gradient(score, images)), axis=[1, 2, 3])
 
 
