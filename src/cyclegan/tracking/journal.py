@@ -11,7 +11,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,9 @@ class Journal:
         if self._entries:
             return
         if waiting := [*self._left, *self._aside]:
-            write_text(self._file, _lines(waiting))
+            # On a full disk the file keeps what was delivered; delivering that again does no harm.
+            with suppress(OSError):
+                write_text(self._file, _lines(waiting))
         else:
             os.truncate(self._file, 0)
 
