@@ -29,13 +29,22 @@ NEVER_LISTED = {
     "params/": "the values are parameters of the stages",
     "project.py": "names files",
     "signals.py": "ends processes",
+    "keras_settings.py": "refuses what Keras cannot work with",
     "stages/memory.py": "advice when memory is short",
+    "stages/naming.py": "refuses other data under an old name",
     "stages/orphans.py": "ends processes",
     "tracking/": "records runs",
     "training/lock.py": "keeps processes apart",
     "training/stopping.py": "ends processes",
 }
-READS_FILES = {"data/images.py", "data/layout.py", "data/picture.py", "data/tiff.py", "inference/memory.py"}
+READS_FILES = {
+    "data/color_profile.py",
+    "data/images.py",
+    "data/layout.py",
+    "data/picture.py",
+    "data/tiff.py",
+    "inference/memory.py",
+}
 OTHER_NETWORKS = {"models/__init__.py", "models/legacy.py", "models/summary.py"}
 OTHER_METRICS = {"evaluation/artefacts.py", "evaluation/colour_map.py", "evaluation/retrieval.py"}
 # What a stage imports, but does not use: inference/translate.py also translates files, models/__init__.py imports all,
