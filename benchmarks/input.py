@@ -61,7 +61,7 @@ def packed(file: Path, options: argparse.Namespace) -> Path:
 
 
 def run(images: list[np.ndarray], options: argparse.Namespace) -> None:
-    from cyclegan.data.pipeline import training_batches
+    from cyclegan.data.loading.pipeline import training_batches
     from cyclegan.training.device import prepare_device
 
     prepare_device(0, options.deterministic)

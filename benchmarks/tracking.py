@@ -58,7 +58,7 @@ def costs(folder: Path, options: argparse.Namespace) -> tuple[float, float, floa
     from cyclegan import CycleGAN, build_discriminator, build_generator
     from cyclegan.params import Tracking
     from cyclegan.project import Project
-    from cyclegan.tracking.runs import TrackedRun
+    from cyclegan.tracking.run import TrackedRun
     from cyclegan.tracking.store import open_store
     from cyclegan.training.checkpoint import CheckpointFolder
 

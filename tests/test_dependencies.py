@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 import cyclegan
-from cyclegan.digests import TRAINING_CODE, code_digest, run_key
+from cyclegan.system.digests import TRAINING_CODE, code_digest, run_key
 from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.params import load
 from cyclegan.project import Project

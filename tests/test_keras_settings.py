@@ -12,8 +12,8 @@ from pathlib import Path
 import keras
 import pytest
 
-from cyclegan.errors import UserError
-from cyclegan.keras_settings import choose_backend
+from cyclegan.system.errors import UserError
+from cyclegan.system.keras_settings import choose_backend
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {"backend": "jax", "floatx": "float16", "epsilon": 0.001, "image_data_format": "channels_first"}

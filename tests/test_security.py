@@ -26,7 +26,7 @@ from ruamel.yaml import YAML
 
 from cyclegan import build_generator, cli
 from cyclegan.params import read, validate
-from cyclegan.stages.session import recorded_params
+from cyclegan.experiment.session import recorded_params
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))

@@ -16,10 +16,10 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from cyclegan.keras_settings import choose_backend
+from cyclegan.system.keras_settings import choose_backend
 
 if TYPE_CHECKING:
-    from cyclegan.inference.translate import Translator, load_generator
+    from cyclegan.inference.translator import Translator, load_generator
     from cyclegan.models.composite import build_composite
     from cyclegan.models.discriminator import build_discriminator
     from cyclegan.models.generator import build_generator
@@ -36,11 +36,11 @@ _HOMES = {
     "CycleGAN": "cyclegan.training.cyclegan",
     "DecaySchedule": "cyclegan.training.schedule",
     "LossWeights": "cyclegan.training.losses",
-    "Translator": "cyclegan.inference.translate",
+    "Translator": "cyclegan.inference.translator",
     "build_composite": "cyclegan.models.composite",
     "build_discriminator": "cyclegan.models.discriminator",
     "build_generator": "cyclegan.models.generator",
-    "load_generator": "cyclegan.inference.translate",
+    "load_generator": "cyclegan.inference.translator",
 }
 
 __all__ = [
@@ -64,7 +64,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         if "tensorflow" not in sys.modules:
-            from cyclegan.quiet import import_tensorflow
+            from cyclegan.system.quiet_tensorflow import import_tensorflow
 
             import_tensorflow()
         return getattr(importlib.import_module(_HOMES[name]), name)

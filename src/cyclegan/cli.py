@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from cyclegan.errors import UserError, system_fault
+from cyclegan.system.errors import UserError, system_fault
 
 if TYPE_CHECKING:
     from cyclegan.params import Params
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ[DEBUG] = "1"
     try:
         if options.tensorflow:
-            from cyclegan.quiet import import_tensorflow
+            from cyclegan.system.quiet_tensorflow import import_tensorflow
 
             import_tensorflow(fuse=False)
         options.run(options)
@@ -191,7 +191,7 @@ def _search_worker(options: argparse.Namespace) -> None:
 
 def _search_trial(_options: argparse.Namespace) -> None:
     from cyclegan.project import Project
-    from cyclegan.stages.trial import run
+    from cyclegan.experiment.trial import run
 
     run(Project.find())
 
@@ -231,7 +231,7 @@ def _params(_options: argparse.Namespace) -> None:
     project = Project.find()
     params = _checked(project)
     if params.data.source == "folders":
-        from cyclegan.data.fetch import picture_folders
+        from cyclegan.data.fetching.raw_folder import picture_folders
 
         picture_folders(params.data, project)
     for warning in params.data.without_effect:
@@ -241,7 +241,7 @@ def _params(_options: argparse.Namespace) -> None:
 
 
 def _preset(options: argparse.Namespace) -> None:
-    from cyclegan.presets import apply_preset, preset_names
+    from cyclegan.params.presets import apply_preset, preset_names
     from cyclegan.project import Project
 
     project = Project.find()
@@ -249,9 +249,9 @@ def _preset(options: argparse.Namespace) -> None:
 
 
 def _summary(options: argparse.Namespace) -> None:
-    from cyclegan.overlay import effective
+    from cyclegan.params.overrides import effective
     from cyclegan.project import Project
-    from cyclegan.stages.networks import build_cyclegan
+    from cyclegan.experiment.networks import build_cyclegan
 
     params = effective(Project.find()).params
     from cyclegan.models.summary import draw, summary_text
@@ -265,13 +265,13 @@ def _summary(options: argparse.Namespace) -> None:
 
 
 def _translate(options: argparse.Namespace) -> None:
-    from cyclegan.stages.translate import run
+    from cyclegan.commands.translate import run
 
     run(options.model, options.inputs, options.output, options.overwrite, options.bit_depth)
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from cyclegan.stages.serve import run
+    from cyclegan.commands.serve import run
 
     limits = (options.max_megabytes, options.max_megapixels)
     names = [name.strip() for name in options.allowed_hosts.split(",") if name.strip()]
@@ -279,7 +279,7 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _registry(options: argparse.Namespace) -> None:
-    from cyclegan.stages import registry
+    from cyclegan.commands import registry
 
     if options.action == "promote":
         registry.promote(options.model, options.version, options.yes)
@@ -290,7 +290,7 @@ def _registry(options: argparse.Namespace) -> None:
 
 
 def _runs(options: argparse.Namespace) -> None:
-    from cyclegan.stages.runs import run
+    from cyclegan.commands.runs import run
 
     columns = [name.strip() for name in options.columns.split(",") if name.strip()]
     run(options.experiment, options.filter, columns, options.sort, options.reverse, options.csv)
@@ -301,8 +301,8 @@ def _import_legacy(options: argparse.Namespace) -> None:
         raise UserError(f"--output {options.output}: must end in .keras")
     if options.output.exists():
         raise UserError(f"--output {options.output} exists; name a new file")
-    from cyclegan.files import replacing
-    from cyclegan.models.legacy import load_legacy_generator
+    from cyclegan.system.files import replacing
+    from cyclegan.models.legacy.keras_contrib import load_legacy_generator
 
     generator = load_legacy_generator(options.file)
     with replacing(options.output) as temporary:

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from cyclegan.errors import UserError
+from cyclegan.system.errors import UserError
 
 
 @dataclass(frozen=True)

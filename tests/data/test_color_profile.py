@@ -15,7 +15,7 @@ from PIL import Image, ImageCms
 
 from cyclegan import params
 from cyclegan.data.images import decode, read
-from cyclegan.data.split import split
+from cyclegan.data.packing.pack import split
 from cyclegan.project import Project
 
 PHOTOS = Path(skimage.__file__).parent / "data"

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan.data.dataset import PackedDataset
-from cyclegan.data.fetch import fetch
+from cyclegan.data.loading.dataset import PackedDataset
+from cyclegan.data.fetching.raw_folder import fetch
 from cyclegan.data.images import decode
-from cyclegan.data.split import split
+from cyclegan.data.packing.pack import split
 from cyclegan.params import load, read, validate
 from cyclegan.project import Project
 

@@ -13,9 +13,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from cyclegan.data.dataset import PackedDataset
+from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.evaluation.features import FeatureNetwork
-from cyclegan.inference.translate import Translator
+from cyclegan.inference.translator import Translator
 
 EMOJI = Path(__file__).parents[2] / "data" / "fluent-emoji"
 

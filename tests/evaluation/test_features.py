@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from cyclegan.errors import UserError
+from cyclegan.system.errors import UserError
 from cyclegan.evaluation.features import FeatureNetwork, load_features
 
 ROOT = Path(__file__).parents[2]

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan.data.dataset import PackedDataset
-from cyclegan.data.split import split
+from cyclegan.data.loading.dataset import PackedDataset
+from cyclegan.data.packing.pack import split
 from cyclegan.domains import Direction
 from cyclegan.evaluation.classifier import Classifier
 from cyclegan.evaluation.protocol import Evaluation, evaluate
-from cyclegan.evaluation.report import draw, write_reports
+from cyclegan.report.evaluation_report import draw, write_reports
 from cyclegan.evaluation.transfer import Labelled, accuracies, add_accuracies, binomial_error
-from cyclegan.inference.translate import Translator
+from cyclegan.inference.translator import Translator
 from cyclegan.params import read, validate
 from cyclegan.project import Project
 from cyclegan.stages.evaluate import headlines

@@ -19,8 +19,8 @@ from pathlib import Path
 
 SEEDS = Path(__file__).with_name("seeds")
 INSTRUMENTED = [
-    "bz2", "gzip", "lzma", "tarfile", "zipfile", "PIL", "tifffile", "cyclegan.data.archives", "cyclegan.data.picture",
-    "cyclegan.data.tiff", "cyclegan.data.images",
+    "bz2", "gzip", "lzma", "tarfile", "zipfile", "PIL", "tifffile", "cyclegan.data.fetching.archives", "cyclegan.data.images.image",
+    "cyclegan.data.images.tiff", "cyclegan.data.images.decode",
 ]  # fmt: skip
 MAX_LENGTH = 4096
 
@@ -41,8 +41,8 @@ def check(data: bytes, folder: Path) -> str:
 
 def check_archive(content: bytes, folder: Path) -> str:
     """Unpack into `folder/into`; nothing may appear beside it, nor anything in it but plain files and folders."""
-    from cyclegan.data.archives import Limits, extract
-    from cyclegan.errors import UserError
+    from cyclegan.data.fetching.archives import Limits, extract
+    from cyclegan.system.errors import UserError
 
     archive, into = folder / "archive", folder / "into"
     archive.write_bytes(content)
@@ -62,7 +62,7 @@ def check_archive(content: bytes, folder: Path) -> str:
 
 def check_picture(content: bytes, folder: Path, bit_depth: int) -> str:
     """Decode; what comes out must be a picture of the promised form."""
-    from cyclegan.data import images
+    from cyclegan.data.images import decode as images
 
     path = folder / "picture"
     path.write_bytes(content)
@@ -91,7 +91,7 @@ def main() -> None:
         for name in INSTRUMENTED:
             import_module(name)
     # Pictures are small here: a bomb of a few million pixels would only slow the search down.
-    sys.modules["cyclegan.data.picture"].MAX_PIXELS = 1 << 20  # type: ignore[attr-defined]
+    sys.modules["cyclegan.data.images.image"].MAX_PIXELS = 1 << 20  # type: ignore[attr-defined]
 
     def one_input(data: bytes) -> None:
         with tempfile.TemporaryDirectory() as folder:

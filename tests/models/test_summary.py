@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cyclegan.errors import UserError
+from cyclegan.system.errors import UserError
 from cyclegan.models import build_generator, draw, summary_text
 
 needs_graphviz = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")

@@ -97,7 +97,7 @@ def test_a_trainer_does_not_outlive_its_dvc(make_sandbox: MakeSandbox, sent: sig
 # Stands for `cyclegan`: it is, but a checkpoint takes longer than the watcher of dvc needs, and every step is counted.
 SLOW_SAVER = """#!{python}
 import time
-from cyclegan.quiet import import_tensorflow
+from cyclegan.system.quiet_tensorflow import import_tensorflow
 import_tensorflow()
 from cyclegan.cli import main
 from cyclegan.training.checkpoint import CheckpointFolder

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from cyclegan.errors import UserError
-from cyclegan.registry.catalogue import listed
+from cyclegan.system.errors import UserError
+from cyclegan.registry.listing import listed
 from cyclegan.registry.champion import (
     champion_of,
     changing,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from optuna.distributions import FloatDistribution
 
-from cyclegan.errors import UserError
-from cyclegan.overlay import nested, overlaid
+from cyclegan.system.errors import UserError
+from cyclegan.params.overrides import nested, overlaid
 from cyclegan.params import Params, flatten, read, validate
 from cyclegan.search.space import current, dimensions, overlay, paper, variant
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from cyclegan.errors import UserError, system_fault
+from cyclegan.system.errors import UserError, system_fault
 from cyclegan.search.storage import AWAY, needing_storage, open_storage
 from postgresql import PostgreSQL
 

@@ -16,8 +16,8 @@ import optuna
 import pytest
 from optuna.trial import Trial, TrialState
 
-from cyclegan.errors import UserError
-from cyclegan.overlay import nested, overlaid
+from cyclegan.system.errors import UserError
+from cyclegan.params.overrides import nested, overlaid
 from cyclegan.params import Search, read, validate
 from cyclegan.search.storage import AWAY, open_storage
 from cyclegan.search.study import ATTEMPTS, OWNER, REASON, SLOT, Phase, Slot, definition, living, open_study

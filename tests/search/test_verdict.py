@@ -10,7 +10,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from cyclegan.params import Objective
-from cyclegan.search.shared import distances, objective_values, pareto_front, ranking
+from cyclegan.search.shared_search import distances, objective_values, pareto_front, ranking
 from cyclegan.search.verdict import decide
 
 PSNR = Objective(name="quality", direction="maximize", terms={"val_AtoB/pair_psnr": 1.0})

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from cyclegan.errors import UserError
-from cyclegan.overlay import nested, overlaid
+from cyclegan.system.errors import UserError
+from cyclegan.params.overrides import nested, overlaid
 from cyclegan.params import read, validate
 from cyclegan.project import Project
-from cyclegan.search.shared import SharedSearch
+from cyclegan.search.shared_search import SharedSearch
 from cyclegan.search.study import REASON
 from cyclegan.search.worker import work
 

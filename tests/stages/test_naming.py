@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 from tiny import paint, tiny
 
-from cyclegan.data.dataset import PackedDataset
-from cyclegan.data.split import split
-from cyclegan.errors import UserError
+from cyclegan.data.loading.dataset import PackedDataset
+from cyclegan.data.packing.pack import split
+from cyclegan.system.errors import UserError
 from cyclegan.params import Params
 from cyclegan.project import Project
-from cyclegan.stages.naming import data_tags, refuse_other_images
+from cyclegan.experiment.naming import data_tags, refuse_other_images
 from cyclegan.tracking.store import Store, open_store
 
 FOLDERS = {"source": "folders", "folder_A": "cats/trainA", "folder_B": "cats/trainB"}

@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from cyclegan.data.dataset import PackedDataset
-from cyclegan.errors import UserError
+from cyclegan.data.loading.dataset import PackedDataset
+from cyclegan.system.errors import UserError
 from cyclegan.params import read, validate
 from cyclegan.project import Project
 from cyclegan.stages import evaluate, split, train
-from cyclegan.stages.networks import build_cyclegan
-from cyclegan.stages.session import training_size
+from cyclegan.experiment.networks import build_cyclegan
+from cyclegan.experiment.session import training_size
 
 COMMITTED = read(Path(__file__).parents[2] / "params.yaml")
 TINY: dict[str, dict[str, Any]] = {

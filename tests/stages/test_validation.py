@@ -8,18 +8,18 @@ import pytest
 import tensorflow as tf
 from tiny import packed, paint, tiny
 
-from cyclegan.data.dataset import PackedDataset
-from cyclegan.data.split import split
-from cyclegan.errors import UserError
+from cyclegan.data.loading.dataset import PackedDataset
+from cyclegan.data.packing.pack import split
+from cyclegan.system.errors import UserError
 from cyclegan.evaluation.features import FeatureNetwork, load_features
 from cyclegan.evaluation.protocol import RealPictures
-from cyclegan.inference.translate import Translator
+from cyclegan.inference.translator import Translator
 from cyclegan.params import read
 from cyclegan.project import Project
-from cyclegan.stages.networks import build_cyclegan
-from cyclegan.stages.samples import samples
-from cyclegan.stages.series import validation_series
-from cyclegan.stages.session import Session, training_plan, validation_figures, with_possible_selection
+from cyclegan.experiment.networks import build_cyclegan
+from cyclegan.experiment.samples import samples
+from cyclegan.evaluation.validation_series import validation_series
+from cyclegan.experiment.session import Session, training_plan, validation_figures, with_possible_selection
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.selection import Selection
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cyclegan.data.dataset import PackedDataset
-from cyclegan.data.split import split
+from cyclegan.data.loading.dataset import PackedDataset
+from cyclegan.data.packing.pack import split
 from cyclegan.params import Params, read, validate
 from cyclegan.project import Project
 

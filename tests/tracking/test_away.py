@@ -20,13 +20,13 @@ import numpy as np
 import pytest
 import requests
 
-from cyclegan.errors import UserError
+from cyclegan.system.errors import UserError
 from cyclegan.project import Project
-from cyclegan.stages.sync import run as sync
+from cyclegan.commands.sync import run as sync
 from cyclegan.tracking.journal import Journal, journals
-from cyclegan.tracking.leftovers import close_stale_runs, deliver_waiting
+from cyclegan.tracking.recovery import close_stale_runs, deliver_waiting
 from cyclegan.tracking.opening import REPLACES_TAG, DatasetInput, away_is_an_error
-from cyclegan.tracking.runs import TrackedRun
+from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import Store, local_path, waiting
 from mlflow_server import Server
 from proxy import Proxy
@@ -111,7 +111,7 @@ def test_an_offline_run_is_delivered_whole_later(project: Project, opened: Opene
 OFFLINE = """
 import os, sys, time
 from pathlib import Path
-from cyclegan.tracking.runs import TrackedRun
+from cyclegan.tracking.run import TrackedRun
 known = sys.argv[2] or None
 with TrackedRun.offline(Path(sys.argv[1]), experiment="emoji", name="n", params={"lr": 1}, resume=known) as run:
     for step in range(int(sys.argv[3]), int(sys.argv[4])):
@@ -598,7 +598,7 @@ import sys, time
 from pathlib import Path
 from cyclegan.params import Tracking
 from cyclegan.project import Project
-from cyclegan.tracking.runs import TrackedRun
+from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import open_store
 
 root = Path(sys.argv[1])

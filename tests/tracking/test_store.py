@@ -21,12 +21,12 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from cyclegan.errors import UserError
-from cyclegan.locks import held
+from cyclegan.system.errors import UserError
+from cyclegan.system.locks import held
 from cyclegan.params import Tracking
 from cyclegan.project import Project
 from cyclegan.tracking.credentials import refuse_unescaped, shown_address, without_credentials
-from cyclegan.tracking.runs import TrackedRun
+from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import Store, open_store
 from proxy import Proxy
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from cyclegan.digests import code_digest, run_key
+from cyclegan.system.digests import code_digest, run_key
 from cyclegan.training.checkpoint import CheckpointFolder, NotFiniteError
 
 

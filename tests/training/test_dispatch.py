@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cyclegan.data.pipeline import ResidentBatches, training_batches
+from cyclegan.data.loading.pipeline import ResidentBatches, training_batches
 from cyclegan.training import dispatch
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.device import prepare_device

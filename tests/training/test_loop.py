@@ -20,13 +20,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cyclegan.data.pipeline import training_batches
-from cyclegan.errors import UserError
+from cyclegan.data.loading.pipeline import training_batches
+from cyclegan.system.errors import UserError
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.device import prepare_device
 from cyclegan.training.divergence import Retries
-from cyclegan.training.lock import only_trainer
+from cyclegan.experiment.trainer_lock import only_trainer
 from cyclegan.training.loop import train
 from cyclegan.training.progress import Plan, Progress
 from cyclegan.training.schedule import DecaySchedule
@@ -428,7 +428,7 @@ def test_a_signal_during_an_evaluation_interrupts_it_and_it_is_made_up_for(make_
 
 def test_one_trainer_for_one_run(tmp_path: Path) -> None:
     hold = (
-        "import sys, time; from pathlib import Path; from cyclegan.training.lock import only_trainer\n"
+        "import sys, time; from pathlib import Path; from cyclegan.experiment.trainer_lock import only_trainer\n"
         "with only_trainer(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:

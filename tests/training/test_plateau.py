@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cyclegan.data.pipeline import training_batches
-from cyclegan.errors import UserError
+from cyclegan.data.loading.pipeline import training_batches
+from cyclegan.system.errors import UserError
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.device import prepare_device

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from cyclegan.errors import UserError
-from cyclegan.inference.translate import Translator, load_generator
+from cyclegan.system.errors import UserError
+from cyclegan.inference.translator import Translator, load_generator
 from cyclegan.params import Params, read, validate
-from cyclegan.stages.networks import build_cyclegan, compile_cyclegan, inference_copy
+from cyclegan.experiment.networks import build_cyclegan, compile_cyclegan, inference_copy
 from cyclegan.training.device import prepare_device
 
 BASE = read(Path(__file__).parents[2] / "params.yaml")

@@ -15,9 +15,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cyclegan.data.dataset import displayable
-from cyclegan.digests import file_digest
-from cyclegan.errors import UserError, one_line
+from cyclegan.data.loading.dataset import displayable
+from cyclegan.system.digests import file_digest
+from cyclegan.system.errors import UserError, one_line
 
 EFFICIENTNET = "efficientnet-lite0"
 EFFICIENTNET_SHA256 = "12a09625d2fb237c06a9bee05edbc874f8f57815f87fa0bc20d61ac93a072ec2"

@@ -24,11 +24,11 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from cyclegan.data.dataset import PackedDataset, Pictures, equal_batches, sizes_of, to_float, to_integer
+from cyclegan.data.loading.dataset import PackedDataset, Pictures, equal_batches, sizes_of, to_float, to_integer
 from cyclegan.domains import DIRECTIONS, DOMAINS, OPPOSITE, Direction, Domain
-from cyclegan.errors import UserError
-from cyclegan.evaluation.artefacts import StrideSpectrum, luminance_correlation
-from cyclegan.evaluation.colour_map import ColourMap
+from cyclegan.system.errors import UserError
+from cyclegan.evaluation.checkerboard import StrideSpectrum, luminance_correlation
+from cyclegan.evaluation.color_map import ColourMap
 from cyclegan.evaluation.distributions import (
     NEIGHBOURS,
     SUBSETS,
@@ -41,7 +41,7 @@ from cyclegan.evaluation.distributions import (
 from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.evaluation.metrics import l1, psnr, ssim
 from cyclegan.evaluation.retrieval import nearest, ranks
-from cyclegan.inference.translate import Translator
+from cyclegan.inference.translator import Translator
 
 EvaluatedSplit = Literal["val", "test"]
 VERSION = 1

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from cyclegan.data.dataset import Images, PackedDataset
+from cyclegan.data.loading.dataset import Images, PackedDataset
 from cyclegan.domains import DIRECTIONS, DOMAINS, Direction, Domain, Split
 from cyclegan.evaluation.classifier import DESCRIPTION, Classifier
-from cyclegan.inference.translate import Translator
+from cyclegan.inference.translator import Translator
 
 FIGURES = ("transfer_accuracy", "content_accuracy")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import keras
 
-from cyclegan.errors import UserError
-from cyclegan.files import replacing
+from cyclegan.system.errors import UserError
+from cyclegan.system.files import replacing
 
 
 def summary_text(model: keras.Model) -> str:

@@ -7,10 +7,10 @@ before work starts is refused here, in one line that names the key, its value an
 from __future__ import annotations
 
 from cyclegan.params.data import FOLDER_A, FOLDER_B, Data
-from cyclegan.params.reading import flatten, load, read, validate
+from cyclegan.params.loading import flatten, load, read, validate
 from cyclegan.params.search import Objective, Range, Search
 from cyclegan.params.section import Size
-from cyclegan.params.whole import SHAPE_NOTHING, Params, Tracking
+from cyclegan.params.schema import SHAPE_NOTHING, Params, Tracking
 
 __all__ = [
     "FOLDER_A",

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from cyclegan.domains import DIRECTIONS
-from cyclegan.errors import UserError
+from cyclegan.system.errors import UserError
 from cyclegan.params.section import (
     AdversarialLoss,
     Count,

@@ -16,8 +16,8 @@ from typing import Literal
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from cyclegan.errors import UserError
-from cyclegan.locks import held
+from cyclegan.system.errors import UserError
+from cyclegan.system.locks import held
 from cyclegan.tracking.store import Store, all_found
 
 CHAMPION = "champion"

@@ -15,10 +15,10 @@ import sqlalchemy
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from cyclegan.errors import UserError, database_fault
-from cyclegan.locks import held
+from cyclegan.system.errors import UserError, database_fault
+from cyclegan.system.locks import held
 from cyclegan.tracking.credentials import reason, refuse_unescaped, shown_address
-from cyclegan.tracking.databases import connect_arguments
+from cyclegan.tracking.database import connect_arguments
 
 HEARTBEAT_SECONDS = 5
 GRACE_SECONDS = 30

@@ -25,8 +25,8 @@ from optuna.storages import BaseStorage, fail_stale_trials
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from cyclegan.errors import UserError, system_fault
-from cyclegan.locks import held
+from cyclegan.system.errors import UserError, system_fault
+from cyclegan.system.locks import held
 from cyclegan.params import Search, flatten
 from cyclegan.search.storage import AWAY, GRACE_SECONDS, HEARTBEAT_SECONDS, claiming
 

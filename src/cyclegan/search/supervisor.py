@@ -11,9 +11,9 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
-from cyclegan.errors import UserError
-from cyclegan.search.processes import wait_or_kill
-from cyclegan.search.shared import SharedSearch
+from cyclegan.system.errors import UserError
+from cyclegan.system.processes import wait_or_kill
+from cyclegan.search.shared_search import SharedSearch
 from cyclegan.search.study import Phase, reason_of
 
 POLL_SECONDS = 0.5

@@ -21,7 +21,7 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from cyclegan.params import Objective
-from cyclegan.search.shared import BAR, costs_of, distances
+from cyclegan.search.shared_search import BAR, costs_of, distances
 
 
 @dataclass(frozen=True)

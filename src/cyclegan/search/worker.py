@@ -35,15 +35,15 @@ from typing import IO, Any
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
-from cyclegan.digests import run_key
-from cyclegan.errors import UserError
+from cyclegan.system.digests import run_key
+from cyclegan.system.errors import UserError
 from cyclegan.params import Params
 from cyclegan.project import Project
-from cyclegan.search.processes import wait_or_kill
-from cyclegan.search.shared import PARENT, SharedSearch, log_file, objective_values, work_folder
+from cyclegan.system.processes import wait_or_kill
+from cyclegan.search.shared_search import PARENT, SharedSearch, log_file, objective_values, work_folder
 from cyclegan.search.space import overlay
 from cyclegan.search.study import REASON, SLOT, Phase, definition, living
-from cyclegan.signals import signals_raise
+from cyclegan.system.signals import signals_raise
 
 POLL_SECONDS = 0.5
 SECONDS_TO_END = 20.0

@@ -22,11 +22,11 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cyclegan.data.images import FORMATS, BadImageError, decode, size
-from cyclegan.errors import UserError
-from cyclegan.inference.memory import is_out_of_memory
-from cyclegan.inference.translate import Translator
-from cyclegan.pages import page_template
+from cyclegan.data.images.decode import FORMATS, BadImageError, decode, size
+from cyclegan.system.errors import UserError
+from cyclegan.system.memory import is_out_of_memory
+from cyclegan.inference.translator import Translator
+from cyclegan.system.html import page_template
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",

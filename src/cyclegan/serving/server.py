@@ -11,8 +11,8 @@ from collections.abc import Callable, Set
 import uvicorn
 from starlette.applications import Starlette
 
-from cyclegan.data.layout import shown
-from cyclegan.errors import UserError
+from cyclegan.data.images.layout import shown
+from cyclegan.system.errors import UserError
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 WAITING = 32

@@ -7,20 +7,20 @@ from typing import Any
 
 import pandas as pd
 
-from cyclegan.data.dataset import PackedDataset
+from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.domains import DIRECTIONS, Direction
-from cyclegan.errors import UserError
-from cyclegan.evaluation.colour_map import fit_colour_map
+from cyclegan.system.errors import UserError
+from cyclegan.evaluation.color_map import fit_colour_map
 from cyclegan.evaluation.distributions import lack_for_kid
-from cyclegan.evaluation.figures import headline
+from cyclegan.evaluation.metric_names import headline
 from cyclegan.evaluation.protocol import Evaluation, RealPictures, evaluate
-from cyclegan.evaluation.report import draw, write_reports
+from cyclegan.report.evaluation_report import draw, write_reports
 from cyclegan.evaluation.transfer import FIGURES, add_accuracies
-from cyclegan.inference.translate import Translator, load_generator
+from cyclegan.inference.translator import Translator, load_generator
 from cyclegan.params import Params, load
 from cyclegan.project import Project
-from cyclegan.stages.features import feature_network
-from cyclegan.stages.outputs import (
+from cyclegan.experiment.feature_network import feature_network
+from cyclegan.experiment.stage_outputs import (
     attached,
     generator_files,
     measured,

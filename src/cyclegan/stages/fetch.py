@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from cyclegan.data.fetch import fetch
-from cyclegan.data.layout import shown
+from cyclegan.data.fetching.raw_folder import fetch
+from cyclegan.data.images.layout import shown
 from cyclegan.params import Data, load
 from cyclegan.project import Project
 from cyclegan.tracking.provenance import is_versioned

@@ -9,14 +9,14 @@ from urllib.parse import unquote
 import pandas as pd
 
 from cyclegan.domains import DIRECTIONS
-from cyclegan.errors import UserError, one_line
-from cyclegan.files import write_json
+from cyclegan.system.errors import UserError, one_line
+from cyclegan.system.files import write_json
 from cyclegan.params import load
 from cyclegan.project import Project
 from cyclegan.registry.gate import choose
-from cyclegan.registry.measured import Measured, read_per_image
-from cyclegan.registry.register import Candidate, register
-from cyclegan.stages.outputs import (
+from cyclegan.registry.measurements import Measured, read_per_image
+from cyclegan.registry.versions import Candidate, register
+from cyclegan.experiment.stage_outputs import (
     attach,
     generator_files,
     measured,

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cyclegan
-from cyclegan.digests import TRAINING_CODE, code_digest, file_digest, folder_digest, run_key
-from cyclegan.errors import UserError
+from cyclegan.system.digests import TRAINING_CODE, code_digest, file_digest, folder_digest, run_key
+from cyclegan.system.errors import UserError
 from cyclegan.params import Params, flatten, load
 from cyclegan.project import Project
 
 if TYPE_CHECKING:
-    from cyclegan.data.dataset import PackedDataset
+    from cyclegan.data.loading.dataset import PackedDataset
 
 CODE = (*TRAINING_CODE, "search/space.py")
 """What a trial's value depends on."""
@@ -28,7 +28,7 @@ def run(project: Project, workers: int | None = None, storage: str | None = None
     params = load(project.params)
     folder = project.reports / "search"
     if params.search.trials == 0:
-        from cyclegan.search.nothing import write_nothing
+        from cyclegan.search.no_search import write_nothing
 
         write_nothing(folder)
         print("search.trials is 0: no search, stage train takes params.yaml as it is")
@@ -40,9 +40,9 @@ def run(project: Project, workers: int | None = None, storage: str | None = None
 
 
 def _search(project: Project, params: Params, folder: Path, workers: int, storage: str | None) -> None:
-    from cyclegan.data.dataset import PackedDataset
-    from cyclegan.locks import held
-    from cyclegan.search.shared import BAR, PARENT, SharedSearch
+    from cyclegan.data.loading.dataset import PackedDataset
+    from cyclegan.system.locks import held
+    from cyclegan.search.shared_search import BAR, PARENT, SharedSearch
     from cyclegan.search.supervisor import supervise
     from cyclegan.search.worker import experiment, threads_for, trial_command
 
@@ -59,11 +59,11 @@ def _search(project: Project, params: Params, folder: Path, workers: int, storag
         if not free:
             raise UserError(f"another process runs the search {search.name} here; wait for it or end it")
         # Not before all that may be refused, since they take seconds to load.
-        from cyclegan.search.report import conclude, write_result
-        from cyclegan.stages.naming import refuse_other_images
-        from cyclegan.tracking.leftovers import close_stale_runs
+        from cyclegan.report.search_report import conclude, write_result
+        from cyclegan.experiment.naming import refuse_other_images
+        from cyclegan.tracking.recovery import close_stale_runs
         from cyclegan.tracking.provenance import tags
-        from cyclegan.tracking.runs import TrackedRun
+        from cyclegan.tracking.run import TrackedRun
         from cyclegan.tracking.store import open_store
 
         # Before the workers, which would break each other in creating it.
@@ -106,8 +106,8 @@ def work(project: Project, storage: str | None, threads: int | None, supervised:
     Args:
         supervised: end when standard input closes.
     """
-    from cyclegan.data.dataset import PackedDataset
-    from cyclegan.search.shared import SharedSearch
+    from cyclegan.data.loading.dataset import PackedDataset
+    from cyclegan.search.shared_search import SharedSearch
     from cyclegan.search.storage import needing_storage
     from cyclegan.search.worker import end_with_standard_input
     from cyclegan.search.worker import work as take_trials
@@ -133,7 +133,7 @@ def data_digest(project: Project) -> str:
     Raises:
         UserError: there is none yet, or it is damaged.
     """
-    from cyclegan.data.dataset import PackedDataset
+    from cyclegan.data.loading.dataset import PackedDataset
 
     PackedDataset.open(project.split)
     return folder_digest(project.split)
@@ -164,6 +164,6 @@ def with_objectives(params: Params, dataset: PackedDataset) -> Params:
     Raises:
         UserError: the data does not allow an objective.
     """
-    from cyclegan.stages.series import validation_series
+    from cyclegan.evaluation.validation_series import validation_series
 
     return params.model_copy(update={"search": params.search.resolved(validation_series(dataset))})

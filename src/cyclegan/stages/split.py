@@ -2,7 +2,7 @@
 
 import json
 
-from cyclegan.data.split import split
+from cyclegan.data.packing.pack import split
 from cyclegan.evaluation.distributions import FEWEST, lack_for_kid
 from cyclegan.params import load
 from cyclegan.project import Project

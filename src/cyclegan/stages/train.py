@@ -18,34 +18,34 @@ import tensorflow as tf
 from PIL import Image
 
 import cyclegan
-from cyclegan.data.dataset import PackedDataset
-from cyclegan.data.staging import remove_leftovers
-from cyclegan.digests import TRAINING_CODE, code_digest, folder_digest, run_key
+from cyclegan.data.loading.dataset import PackedDataset
+from cyclegan.system.staging import remove_leftovers
+from cyclegan.system.digests import TRAINING_CODE, code_digest, folder_digest, run_key
 from cyclegan.evaluation.features import FeatureNetwork
-from cyclegan.evaluation.grid import stacked
-from cyclegan.files import replacing, write_json, write_text
-from cyclegan.overlay import effective
+from cyclegan.report.grid import stacked
+from cyclegan.system.files import replacing, write_json, write_text
+from cyclegan.params.overrides import effective
 from cyclegan.params import Params
 from cyclegan.project import Project
-from cyclegan.stages.features import feature_network
-from cyclegan.stages.lineage import extended, history, lineage, tell_differences
-from cyclegan.stages.memory import memory_advice
-from cyclegan.stages.naming import data_tags, refuse_other_images
-from cyclegan.stages.networks import inference_copy
-from cyclegan.stages.orphans import ends_with_dvc
-from cyclegan.stages.outputs import opened_store
-from cyclegan.stages.samples import samples
-from cyclegan.stages.session import Session, recorded_params, training_size, translators_of
-from cyclegan.tracking.leftovers import close_stale_runs
+from cyclegan.experiment.feature_network import feature_network
+from cyclegan.experiment.lineage import extended, history, lineage, tell_differences
+from cyclegan.experiment.memory_advice import memory_advice
+from cyclegan.experiment.naming import data_tags, refuse_other_images
+from cyclegan.experiment.networks import inference_copy
+from cyclegan.system.parent_process import ends_with_dvc
+from cyclegan.experiment.stage_outputs import opened_store
+from cyclegan.experiment.samples import samples
+from cyclegan.experiment.session import Session, recorded_params, training_size, translators_of
+from cyclegan.tracking.recovery import close_stale_runs
 from cyclegan.tracking.opening import DatasetInput
 from cyclegan.tracking.provenance import data_digest, tags
-from cyclegan.tracking.runs import TrackedRun
+from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import waiting
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.device import prepare_device
-from cyclegan.training.lock import only_trainer
-from cyclegan.training.relatives import remember, shorter_finished
+from cyclegan.experiment.trainer_lock import only_trainer
+from cyclegan.experiment.earlier_trainings import remember, shorter_finished
 
 
 def run(project: Project) -> None:

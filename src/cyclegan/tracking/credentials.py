@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cyclegan.errors import UserError, one_line
+from cyclegan.system.errors import UserError, one_line
 
 SECRET = "password|passwd|token|secret|signature|credential|key"
 

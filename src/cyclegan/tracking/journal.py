@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from cyclegan.files import sync_folder, write_json, write_text
-from cyclegan.locks import held
+from cyclegan.system.files import sync_folder, write_json, write_text
+from cyclegan.system.locks import held
 
 Entry = dict[str, Any]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cyclegan.errors import MENDABLE, causes
+from cyclegan.system.errors import MENDABLE, causes
 from cyclegan.tracking.credentials import reason
 from cyclegan.tracking.store import Store, local_path
 

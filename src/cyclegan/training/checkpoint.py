@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cyclegan.files import replacing
+from cyclegan.system.files import replacing
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from cyclegan.errors import UserError
+from cyclegan.system.errors import UserError
 from cyclegan.training.selection import better_when_lower
 
 

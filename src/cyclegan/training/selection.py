@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cyclegan.domains import DIRECTIONS
-from cyclegan.errors import UserError
+from cyclegan.system.errors import UserError
 
 FIGURES = ("pair_psnr", "pair_ssim", "kid")
 """By which generators may be chosen: cycle and identity figures are perfect for those that do nothing."""

@@ -1,0 +1,1 @@
+"""From a source to `data/raw`: public sets, downloads, archives, folders."""

@@ -1,0 +1,83 @@
+"""Embedded color profiles: 8-bit pixels → sRGB, in which images are trained on, shown and written."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from cyclegan.data.images.image import Pixels, ProfileUse
+
+# Levels of 255 by which a profile may differ from sRGB and still be one: its many editions round differently.
+TOLERANCE = 2
+CHANNELS = {"GRAY": "L", "RGB ": "RGB", "CMYK": "CMYK"}
+"""What a profile says of its color space → the form in which Pillow hands pixels to it."""
+
+
+def to_srgb(pixels: Pixels, profile: bytes, is_cmyk: bool) -> tuple[Pixels, ProfileUse]:
+    """Convert `[H, W, 1 | 3 | 4]` uint8 to sRGB by the rendering intent "perceptual"; alpha stays as it is.
+
+    Gray stays one channel. Pixels in sRGB come back untouched.
+
+    Args:
+        pixels: gray, RGB, RGBA, or CMYK by `is_cmyk`.
+        profile: an ICC profile.
+        is_cmyk: the four channels are CMYK, which come back as RGB only where the outcome is `converted`.
+
+    Returns:
+        The pixels, and what came of the profile: `unusable` where it is corrupt or made for other channels.
+    """
+    try:
+        mode, transform = _transform_of(profile)
+    except MemoryError:
+        raise
+    # littleCMS and Pillow raise several types on a corrupt profile: an image is no worse for it.
+    except Exception:
+        return pixels, "unusable"
+    channels = pixels.shape[-1]
+    if (mode == "CMYK") != is_cmyk or (mode == "L" and channels == 3):
+        return pixels, "unusable"
+    if transform is None:
+        return pixels, ""
+    colors = pixels
+    if mode == "L":
+        colors = pixels[..., :1]
+    elif not is_cmyk:
+        colors = pixels[..., :3] if channels >= 3 else np.repeat(pixels, 3, axis=-1)
+    out = _applied(transform, colors, mode)
+    if mode == "L" or channels == 1:
+        # Neutral, but for the rounding of the white point.
+        out = np.repeat(out[..., 1:2], min(channels, 3), axis=-1)
+    if channels == 4 and not is_cmyk:
+        out = np.concatenate([out, pixels[..., 3:]], axis=-1)
+    return out, "converted"
+
+
+@lru_cache(maxsize=32)
+def _transform_of(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
+    """The form of pixels that a profile is made for, and its transform to sRGB; None where it is sRGB itself."""
+    source = ImageCms.ImageCmsProfile(BytesIO(profile))
+    mode = CHANNELS[source.profile.xcolor_space]
+    target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    # What littleCMS would optimize a gray curve to is ten levels off in the shadows.
+    flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
+    transform = ImageCms.buildTransform(source, target, mode, "RGB", flags=flags)
+    if mode == "CMYK":
+        return mode, transform
+    ramp = np.arange(256, dtype=np.uint8)
+    probe = np.stack([ramp] * len(mode), axis=-1)
+    if mode == "RGB":
+        cube = np.stack(np.meshgrid(*[ramp[::51]] * 3), axis=-1).reshape(-1, 3)
+        probe = np.concatenate([probe, cube])
+    change = np.abs(_applied(transform, probe[None], mode).astype(int) - probe.astype(int))
+    return mode, transform if change.max() > TOLERANCE else None
+
+
+def _applied(transform: ImageCms.ImageCmsTransform, colors: Pixels, mode: str) -> Pixels:
+    """`[H, W, C]` of the transform's form → `[H, W, 3]` in sRGB."""
+    if mode == "L":
+        table = ImageCms.applyTransform(Image.fromarray(np.arange(256, dtype=np.uint8)[None]), transform)
+        return np.asarray(table)[0][colors[..., 0]]
+    return np.asarray(ImageCms.applyTransform(Image.fromarray(np.ascontiguousarray(colors), mode), transform))

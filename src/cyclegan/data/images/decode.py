@@ -1,0 +1,224 @@
+"""One picture file → one array of integers, whatever its format, mode and depth."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from cyclegan.data.images.color_profile import to_srgb
+from cyclegan.data.images.image import MAX_PIXELS, NO_PICTURE, Picture, refuse_size, upright
+from cyclegan.data.images.image import BadImageError as BadImageError
+from cyclegan.data.images.image import Pixels as Pixels
+from cyclegan.data.images.tiff import STARTS as TIFF_STARTS
+from cyclegan.data.images.tiff import is_tiff, read_tiff, tiff_size
+from cyclegan.system.errors import UserError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+
+# Formats register themselves on first use, which is not safe in the threads that decode.
+Image.init()
+# Pillow warns at half of its limit and refuses beyond it; only the refusal is wanted here.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def decode(path: Path, channels: int, bit_depth: int, size: tuple[int, int] | None = None) -> Pixels:
+    """Read one file as `[H, W, channels]`, uint8 (`bit_depth` 8) or uint16 (16), resized to `size` = (height, width).
+
+    Raises:
+        BadImageError: the file is missing, unreadable, no picture of a known format, or of another number of channels
+            (see `to_channels`).
+    """
+    pixels = to_channels(read(path, bit_depth).pixels, channels)
+    return pixels if size is None else resize(pixels, size)
+
+
+def read(path: Path, bit_depth: int) -> Picture:
+    """Decode a file: first frame, turned upright by its EXIF tag, palette resolved, transparency kept.
+
+    A depth of 16 is kept when `bit_depth` is 16 and scaled (65535 → 255) when it is 8; 8-bit files are scaled up.
+    A TIFF of several channels that are not RGB, RGBA or grey with alpha keeps them as they are. Pixels of 8 bits are
+    converted to sRGB by an embedded color profile; those of 16 bits that stay 16 are not.
+
+    Raises:
+        BadImageError: the file is missing, unreadable or no picture of a known format.
+        MemoryError: which is not the picture's fault; `no_memory_for` has the words.
+    """
+    try:
+        picture = read_tiff(path, bit_depth) if is_tiff(path) else None
+        if picture is None:
+            picture = _by_pillow(path, bit_depth)
+    except BadImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise BadImageError(f"has more pixels than the limit of {MAX_PIXELS:,}") from None
+    except UnidentifiedImageError:
+        raise BadImageError(_what_it_is(path)) from None
+    except MemoryError:
+        raise
+    # Codecs raise nearly every exception type on damaged files: OSError, SyntaxError, ValueError, struct.error, …
+    except Exception as error:
+        if str(error).startswith("out of memory"):
+            raise MemoryError from None
+        raise BadImageError(_reason(error)) from None
+    picture = _in_srgb(picture if bit_depth == 16 else replace(picture, pixels=_to_depth(picture.pixels, 8)))
+    return replace(picture, pixels=_to_depth(picture.pixels, bit_depth))
+
+
+def size(path: Path) -> tuple[int, int]:
+    """(width, height) as stored, from the file's head; (0, 0) where it has none, which `read` will tell."""
+    try:
+        if is_tiff(path):
+            return tiff_size(path)
+        with Image.open(path, formats=FORMATS) as image:
+            return image.size
+    except Exception:
+        return 0, 0
+
+
+def no_memory_for(path: Path, name: str) -> UserError:
+    """What to say after a MemoryError."""
+    width, height = size(path)
+    return UserError(
+        f"{name} has {width}×{height} pixels, for which the memory does not suffice; "
+        "make it smaller, end other programs, or use a machine with more memory"
+    )
+
+
+def to_channels(pixels: Pixels, channels: int) -> Pixels:
+    """[H, W, C] → [H, W, channels]: transparency is laid over white, colour becomes luma (ITU-R 601).
+
+    Raises:
+        BadImageError: the numbers differ and one of them is not 1, 3 or 4.
+    """
+    have, top = pixels.shape[-1], np.iinfo(pixels.dtype).max
+    if have == channels:
+        return pixels
+    if not {have, channels} <= {1, 3, 4}:
+        raise BadImageError(
+            f"has {have} channel{'s' if have > 1 else ''}, not {channels}; only 1, 3 and 4 can be converted "
+            "(check data.channels_A and data.channels_B; a TIFF needs all channels in its first page)"
+        )
+    # No sum below exceeds 65535 · 65536, so 32 bits hold the exact values of either depth.
+    if have == 4:
+        colour, alpha = pixels[..., :3].astype(np.uint32), pixels[..., 3:].astype(np.uint32)
+        over_white = (colour * alpha + top * (top - alpha) + top // 2) // top
+        return to_channels(over_white.astype(pixels.dtype), channels)
+    if have == 3 and channels == 1:
+        red, green, blue = (pixels[..., i : i + 1].astype(np.uint32) for i in range(3))
+        # The integer weights that Pillow's convert("L") uses.
+        luma = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
+        return luma.astype(pixels.dtype)
+    if have == 1:
+        pixels = np.repeat(pixels, 3, axis=-1)
+    if channels == 4:
+        opaque = np.full((*pixels.shape[:2], 1), top, pixels.dtype)
+        pixels = np.concatenate([pixels, opaque], axis=-1)
+    return pixels
+
+
+def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """Bicubic with antialiasing, as the reference implementation loads; `size` = (height, width) in pixels."""
+    if pixels.shape[:2] == size:
+        return pixels
+    height, width = size
+    if pixels.dtype == np.uint8 and pixels.shape[-1] in (1, 3, 4):
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)).reshape(height, width, -1)
+    # Pillow resizes 16 bits per channel, and other numbers of channels, only as floats, one channel at a time.
+    top = np.iinfo(pixels.dtype).max
+    planes = pixels.astype(np.float32)
+    if planes.shape[-1] == 4:
+        planes[..., :3] *= planes[..., 3:] / top
+    out = np.stack(
+        [
+            np.asarray(Image.fromarray(planes[..., c]).resize((width, height), Image.Resampling.BICUBIC))
+            for c in range(planes.shape[-1])
+        ],
+        axis=-1,
+    )
+    if out.shape[-1] == 4:
+        out[..., :3] *= top / np.maximum(out[..., 3:], 1)
+    return np.clip(np.rint(out), 0, top).astype(pixels.dtype)
+
+
+def _by_pillow(path: Path, bit_depth: int) -> Picture:
+    # Given a path, Pillow maps uncompressed pixels into memory, and then turns them wrongly.
+    with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+        refuse_size(*image.size)
+        mode = image.mode
+        if image.format == "PNG" and _png_bits(path) == 16:
+            if "transparency" in image.info:
+                kind = "grey" if mode == "I;16" else "colour"
+                raise BadImageError(f"has 16-bit {kind} with one transparent value; save it with an alpha channel")
+            if bit_depth == 16 and mode != "I;16":
+                return Picture(upright(_deep_colour(path), image.getexif().get(0x0112, 1)), mode)
+        # In place, for a copy of a large picture takes half a gigabyte.
+        ImageOps.exif_transpose(image, in_place=True)
+        profile = image.info.get("icc_profile") or b""
+        return Picture(np.asarray(image) if mode == "CMYK" and profile else _pixels(image), mode, profile)
+
+
+def _in_srgb(picture: Picture) -> Picture:
+    """Apply the color profile, if there is one and it can be used."""
+    pixels, is_cmyk = picture.pixels, picture.mode == "CMYK"
+    if not picture.profile or pixels.dtype != np.uint8 or pixels.shape[-1] not in (1, 3, 4):
+        return picture
+    pixels, use = to_srgb(pixels, picture.profile, is_cmyk)
+    if is_cmyk and use != "converted":
+        pixels = np.asarray(Image.fromarray(pixels, "CMYK").convert("RGB"))
+    return Picture(pixels, picture.mode, profile_use=use)
+
+
+def _pixels(image: Image.Image) -> Pixels:
+    """A Pillow image → [H, W, 1 | 3 | 4] in its own depth."""
+    if image.mode in ("I", "F"):
+        raise BadImageError("has 32-bit pixels; save it with 8 or 16 bits")
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)[..., None]
+    mode = "RGBA" if image.has_transparency_data else "L" if image.mode in ("1", "L") else "RGB"
+    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _png_bits(path: Path) -> int:
+    with path.open("rb") as file:
+        return file.read(25)[24]
+
+
+def _deep_colour(path: Path) -> Pixels:
+    """The pixels of a PNG with 16 bits of colour, which Pillow would cut to 8."""
+    # A late import: only this rare kind of file is worth the seconds that it takes.
+    import tensorflow as tf
+
+    pixels: Pixels = tf.io.decode_png(path.read_bytes(), dtype=tf.uint16).numpy()
+    return pixels[..., [0, 0, 0, 1]] if pixels.shape[-1] == 2 else pixels
+
+
+def _to_depth(pixels: Pixels, bit_depth: int) -> Pixels:
+    if bit_depth == 16 and pixels.dtype == np.uint8:
+        return pixels.astype(np.uint16) * np.uint16(257)
+    if bit_depth == 8 and pixels.dtype == np.uint16:
+        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return pixels
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return "cannot be decoded: " + " ".join((error.strerror or str(error)).split())
+    return "cannot be decoded: " + " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _what_it_is(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        return "is empty"
+    if start.lstrip().startswith(b"<"):
+        return "is a web page or other text, not a picture"
+    if start.startswith(TIFF_STARTS):
+        return "is a TIFF of a form that is not read; save it as PNG"
+    return NO_PICTURE

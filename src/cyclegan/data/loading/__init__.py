@@ -1,0 +1,1 @@
+"""The packed images, and the batches a training sees."""

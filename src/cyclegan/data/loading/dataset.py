@@ -1,0 +1,280 @@
+"""Reading what stage `split` wrote: packed pictures, their manifest and their pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cyclegan.domains import DOMAINS, SPLITS, Domain, Split
+from cyclegan.system.errors import UserError, one_line
+
+Images = np.ndarray[Any, np.dtype[Any]]
+
+
+class RaggedImages:
+    """Pictures of different sizes in one array, without padding.
+
+    Args:
+        pixels: `[P, C]` uint8 or uint16, typically mapped from disk: row by row, one picture after another.
+        sizes: `[N, 2]`, height and width of each picture; their areas add up to P.
+
+    Raises:
+        ValueError: they do not.
+    """
+
+    def __init__(self, pixels: Images, sizes: Images) -> None:
+        ends = np.cumsum(sizes.prod(axis=1, dtype=np.int64))
+        if (ends[-1] if len(ends) else 0) != len(pixels):
+            raise ValueError(f"{len(pixels)} pixels for pictures that have {ends[-1] if len(ends) else 0}")
+        self.sizes = sizes
+        self.dtype = pixels.dtype
+        self.shape = (len(sizes), None, None, pixels.shape[1])
+        """As of an array `[N, H, W, C]`, without the sides, which differ."""
+        self.pixels = pixels
+        self._ends = ends
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, index: int | Images) -> Images:
+        """One picture `[H, W, C]`, or several of equal size `[n, H, W, C]`.
+
+        Raises:
+            ValueError: several of unequal sizes, or none at all.
+        """
+        if isinstance(index, int | np.integer):
+            height, width = self.sizes[index]
+            end = self._ends[index]
+            return self.pixels[end - height * width : end].reshape(height, width, -1)
+        return np.stack([self[int(n)] for n in index])
+
+
+Pictures = Images | RaggedImages
+"""The pictures of a split: all of one size, `[N, H, W, C]`, or each of its own."""
+
+
+def sizes_of(images: Pictures) -> Images:
+    """Height and width of each picture: `[N, 2]`."""
+    if isinstance(images, RaggedImages):
+        return images.sizes
+    return np.tile(np.array(images.shape[1:3]), (len(images), 1))
+
+
+def pixels_of(images: Pictures) -> Images:
+    """All pictures as pixels `[P, C]`: row by row, one picture after another."""
+    return images.pixels if isinstance(images, RaggedImages) else images.reshape(-1, images.shape[-1])
+
+
+def picked(images: Pictures, rows: Images) -> Images | list[Images]:
+    """Some pictures: `[n, H, W, C]`, or a list of `[H, W, C]` where each has its own size."""
+    return [images[int(row)] for row in rows] if isinstance(images, RaggedImages) else images[rows]
+
+
+def release_pages(images: Pictures) -> None:
+    """Give the memory of pages that were read from a mapped file back; they are read anew where they are needed again.
+
+    The system would take them back itself, but only once memory is short, and until then they count as this process's.
+    """
+    pixels = images.pixels if isinstance(images, RaggedImages) else images
+    if isinstance(pixels.base, mmap.mmap):
+        pixels.base.madvise(mmap.MADV_DONTNEED)
+
+
+def equal_batches(images: Pictures, batch_size: int) -> Iterator[Images]:
+    """Indices of all pictures, in batches of at most `batch_size` pictures of one size."""
+    sizes = sizes_of(images)
+    for size in np.unique(sizes, axis=0):
+        alike = np.flatnonzero((sizes == size).all(axis=1))
+        for start in range(0, len(alike), batch_size):
+            yield alike[start : start + batch_size]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """True pairs of one split: row `index_A[i]` of domain A and row `index_B[i]` of domain B show the same thing."""
+
+    index_A: Images
+    index_B: Images
+    scored: Images
+    """Boolean: whether the pair counts in the scores."""
+    id_A: list[str]
+    id_B: list[str]
+    carried: pd.DataFrame
+    """The source's other columns, one row per pair, as text."""
+
+    def __len__(self) -> int:
+        return len(self.index_A)
+
+    @property
+    def ids(self) -> list[str]:
+        """Names of the pairs: the names of their pictures in A."""
+        return self.id_A
+
+
+@dataclass(frozen=True)
+class PackedDataset:
+    """The output folder of stage `split`. Pixels are mapped from disk, never loaded as a whole."""
+
+    folder: Path
+    manifest: pd.DataFrame
+    """One row per picture: id, domain, split, index (row in the array), file, part, width, height, mode, color_profile
+    (`converted` to sRGB, `unusable` or empty), sha256, and label where the data has labels. Width and height are the
+    file's own, which are those of the packed picture only where nothing was resized."""
+    table: pd.DataFrame
+    """All pairs as text: split, index_A, index_B, id_A, id_B, scored and the source's other columns."""
+    arrays: dict[tuple[str, str], Pictures]
+
+    @classmethod
+    def open(cls, folder: Path) -> PackedDataset:
+        """Open and check `folder`.
+
+        Raises:
+            UserError: a file is missing, cut short, or at odds with the manifest.
+        """
+        try:
+            manifest = pd.read_csv(folder / "manifest.csv", dtype=str, keep_default_na=False, encoding="utf-8")
+            _require(manifest, "manifest.csv", {"id", "domain", "split", "index", "width", "height"})
+            manifest = manifest.astype({"index": int, "width": int, "height": int})
+            table = pd.read_csv(folder / "pairs.csv", dtype=str, keep_default_na=False, encoding="utf-8")
+            arrays: dict[tuple[str, str], Pictures] = {}
+            for domain in DOMAINS:
+                for split in SPLITS:
+                    array = np.load(folder / f"{split}{domain}.npy", mmap_mode="r", allow_pickle=False)
+                    rows = manifest[(manifest["domain"] == domain) & (manifest["split"] == split)]
+                    images = array
+                    if array.ndim == 2:
+                        sizes = rows.sort_values("index")[["height", "width"]].to_numpy()
+                        images = RaggedImages(array, sizes)
+                    elif array.ndim != 4 or len(array) != len(rows):
+                        raise ValueError(
+                            f"{split}{domain}.npy has shape {array.shape}, the manifest lists {len(rows)} pictures"
+                        )
+                    if array.dtype not in (np.uint8, np.uint16):
+                        raise ValueError(f"{split}{domain}.npy holds {array.dtype}")
+                    if sorted(rows["index"]) != list(range(len(rows))):
+                        raise ValueError(f"manifest.csv does not number the pictures of {split}{domain} from 0")
+                    arrays[domain, split] = images
+            _check_pairs(table, arrays)
+        # The header of an array is Python text, and a number in a table may be too large for any array.
+        except (OSError, ValueError, KeyError, EOFError, OverflowError, TypeError, SyntaxError, TokenError) as error:
+            reason = one_line(error)
+            raise UserError(
+                f"{folder} holds no complete packed data ({reason}); make it with 'dvc repro split'"
+            ) from None
+        return cls(folder, manifest, table, arrays)
+
+    @property
+    def bit_depth(self) -> int:
+        """8 or 16: pixels are uint8 or uint16."""
+        return self.arrays["A", "train"].dtype.itemsize * 8
+
+    def images(self, domain: Domain, split: Split) -> Pictures:
+        """Pixels [N, H, W, C], or pictures of their own sizes, uint8 or uint16, mapped read-only from disk."""
+        return self.arrays[domain, split]
+
+    def ids(self, domain: Domain, split: Split) -> list[str]:
+        """Names of the pictures, in the order of `images`."""
+        rows = self.manifest[(self.manifest["domain"] == domain) & (self.manifest["split"] == split)]
+        return list(rows.sort_values("index")["id"])
+
+    def labels(self, domain: Domain, split: Split) -> list[str] | None:
+        """Classes of the pictures, in the order of `images`; None where the data has no labels."""
+        if "label" not in self.manifest:
+            return None
+        rows = self.manifest[(self.manifest["domain"] == domain) & (self.manifest["split"] == split)]
+        return list(rows.sort_values("index")["label"])
+
+    def pairs(self, split: Split) -> Pairs:
+        """The true pairs within a split; of length 0 if there are none."""
+        rows = self.table[self.table["split"] == split].reset_index(drop=True)
+        return Pairs(
+            index_A=rows["index_A"].to_numpy(dtype=np.int64),
+            index_B=rows["index_B"].to_numpy(dtype=np.int64),
+            scored=(rows["scored"] == "true").to_numpy(dtype=bool),
+            id_A=list(rows["id_A"]),
+            id_B=list(rows["id_B"]),
+            carried=rows.drop(columns=["split", "index_A", "index_B", "id_A", "id_B", "scored"]),
+        )
+
+    @property
+    def images_digest(self) -> str:
+        """SHA-256 over the decoded images of both domains, however they are named, split or resized."""
+        images = sorted(set(self.manifest["domain"] + " " + self.manifest["sha256"]))
+        return hashlib.sha256("\n".join(images).encode()).hexdigest()
+
+    def digest(self, split: Split) -> str:
+        """md5 over the pixels, sizes, names and pairs of one split: whether two measurements were of the same pictures.
+
+        Pictures that go from train to val, say, leave that of the test as it is.
+        """
+        md5 = hashlib.md5(usedforsecurity=False)
+        for domain in DOMAINS:
+            images = self.images(domain, split)
+            for number, name in enumerate(self.ids(domain, split)):
+                image = np.ascontiguousarray(images[number])
+                md5.update(f"{domain} {name} {image.dtype} {image.shape}\n".encode())
+                md5.update(image.data)
+        pairs = self.table.loc[self.table["split"] == split, ["id_A", "id_B", "scored"]]
+        md5.update(pairs.to_csv(index=False).encode())
+        return md5.hexdigest()
+
+
+def _require(table: pd.DataFrame, name: str, columns: set[str]) -> None:
+    missing = columns - set(table)
+    if missing:
+        raise ValueError(f"{name} has no column {min(missing)}")
+
+
+def _check_pairs(table: pd.DataFrame, arrays: Mapping[tuple[str, str], Pictures]) -> None:
+    """Every pair must be of one split, and of pictures that are there."""
+    _require(table, "pairs.csv", {"split", "index_A", "index_B", "id_A", "id_B", "scored"})
+    for split, rows in table.groupby("split"):
+        for domain in DOMAINS:
+            index = rows[f"index_{domain}"].astype(int)
+            if split not in SPLITS or index.min() < 0 or index.max() >= len(arrays[domain, str(split)]):
+                raise ValueError(f"pairs.csv names pictures of {split}{domain} that are not there")
+
+
+def to_float(images: Images) -> Images:
+    """uint8 or uint16 pixels → float32 in [-1, 1]."""
+    half = np.float32(np.iinfo(images.dtype).max / 2)
+    return images.astype(np.float32) / half - np.float32(1)
+
+
+def to_integer(images: Images, bit_depth: int) -> Images:
+    """Floats in [-1, 1] → uint8 (`bit_depth` 8) or uint16 (16): rounded, clipped."""
+    top = 2**bit_depth - 1
+    kind = {8: np.uint8, 16: np.uint16}[bit_depth]
+    scaled = (np.asarray(images, np.float64) + 1) * (top / 2)
+    return np.clip(np.rint(scaled), 0, top).astype(kind)
+
+
+def displayable(images: Images) -> Images:
+    """Turn stored pictures into 8-bit RGB.
+
+    16 bits are scaled to 8; grey is repeated; transparency lies over white; two channels are red and green; of five or
+    more the first three are shown.
+
+    Args:
+        images: [N, H, W, C], uint8 or uint16.
+
+    Returns:
+        [N, H, W, 3], uint8.
+    """
+    channels = images.shape[-1]
+    values = images.astype(np.float32) / np.iinfo(images.dtype).max
+    colour = values[..., :3]
+    if channels == 2:
+        colour = np.concatenate([colour, np.zeros_like(colour[..., :1])], axis=-1)
+    if channels == 4:
+        opacity = values[..., -1:]
+        colour = colour * opacity + (1 - opacity)
+    return np.broadcast_to(np.rint(colour * 255).astype(np.uint8), (*images.shape[:-1], 3))

@@ -1,0 +1,181 @@
+"""Batches for training, as a pure function of the seed and the step.
+
+No batch depends on those before it: step 1,000 yields the same one whether the training came there from step 0 or was
+resumed at step 999.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from cyclegan.data.loading.dataset import Pictures, pixels_of, release_pages, sizes_of
+
+KEPT_BYTES = 2**28
+"""Of one domain's mapped pictures, how much is read before its memory is given back."""
+
+RESIDENT_BYTES = 2**30
+"""How large both domains together may be to lie on the device: 1 GiB leaves even a GPU of 8 GiB most of its memory, and
+holds horse2zebra's 2,401 training pictures of 286×286 (0.55 GiB)."""
+
+
+def training_batches(
+    images_A: Pictures,
+    images_B: Pictures,
+    *,
+    batch_size: int,
+    crop_size: tuple[int, int],
+    flip: bool,
+    seed: int,
+    start_step: int = 0,
+) -> tf.data.Dataset:
+    """Endless unpaired batches from `start_step` on.
+
+    Each domain is walked through in its own random order, a new one for every pass, so that partners change although
+    the smaller domain comes round more often. Pictures are read from disk as they are needed.
+
+    Args:
+        images_A, images_B: uint8 or uint16, typically memory-mapped, each side at least that of the crop.
+        batch_size: pictures of each domain in a batch.
+        crop_size: `(height, width)` of the random crop.
+        flip: mirror every second picture, at random.
+        seed: seed of order, crops and flips.
+        start_step: first training step to yield.
+
+    Returns:
+        A dataset of pairs `(A, B)`, each `[batch_size, height, width, C]` float32 in [-1, 1].
+    """
+    draw_A = _domain(images_A, _mapped(images_A, crop_size), batch_size, crop_size, flip, seed=2 * seed)
+    draw_B = _domain(images_B, _mapped(images_B, crop_size), batch_size, crop_size, flip, seed=2 * seed + 1)
+    steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
+    batches = steps.map(lambda step: (draw_A(step), draw_B(step)), num_parallel_calls=2, deterministic=True)
+    return batches.prefetch(4)
+
+
+class ResidentBatches:
+    """The batches of `training_batches`, bit for bit, from pictures that lie on the device.
+
+    An iterator for use in a graph, where `next` draws, crops, mirrors and scales: no pixel comes from the host any
+    more. TensorFlow puts the pictures on the first GPU, if there is one.
+
+    Args:
+        images_A, images_B, batch_size, crop_size, flip, seed: see `training_batches`.
+    """
+
+    def __init__(
+        self,
+        images_A: Pictures,
+        images_B: Pictures,
+        *,
+        batch_size: int,
+        crop_size: tuple[int, int],
+        flip: bool,
+        seed: int,
+    ) -> None:
+        self._draw_A = _domain(images_A, _resident(images_A, crop_size), batch_size, crop_size, flip, seed=2 * seed)
+        self._draw_B = _domain(images_B, _resident(images_B, crop_size), batch_size, crop_size, flip, seed=2 * seed + 1)
+        # Where the pictures stand in their order is told on the host: there it is known before the device gets so far.
+        with tf.device("CPU"):
+            self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+    def starting_at(self, step: int) -> ResidentBatches:
+        """The same batches, of which the next one is that of training step `step`."""
+        self._step.assign(step)
+        return self
+
+    def __iter__(self) -> ResidentBatches:
+        return self
+
+    def __next__(self) -> tuple[tf.Tensor, tf.Tensor]:
+        step = self._step.assign_add(1, read_value=True) - 1
+        return self._draw_A(step), self._draw_B(step)
+
+
+def fit_on_device(images_A: Pictures, images_B: Pictures) -> bool:
+    """Whether the pictures of both domains may lie in the device's memory."""
+    return sum(pixels_of(images).nbytes for images in (images_A, images_B)) <= RESIDENT_BYTES
+
+
+def steps_per_epoch(larger_domain: int, batch_size: int) -> int:
+    """Steps after which the larger domain has been seen once (as in the reference implementation); at least 1."""
+    return max(1, larger_domain // batch_size)
+
+
+Read = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+"""From indices `[N]`, corners `[N, 2]` (top, left) and whether to mirror `[N]` to pixels as they are stored."""
+
+
+def _domain(
+    images: Pictures, read: Read, batch_size: int, crop_size: tuple[int, int], flip: bool, seed: int
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function from the training step to a batch of one domain."""
+    count, channels = len(images), images.shape[-1]
+    sizes = tf.constant(sizes_of(images), tf.float32)
+    # From outside the graph: a division by a number within it is made a product in some graphs and not in others.
+    half_range = tf.constant(np.iinfo(images.dtype).max / 2.0, tf.float32)
+
+    def draw(step: tf.Tensor) -> tf.Tensor:
+        with tf.device("CPU"):
+            positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+            indices = tf.map_fn(lambda position: _shuffled(position, count, seed), positions)
+            draws = tf.random.stateless_uniform(
+                (batch_size, 3), tf.stack([tf.constant(seed, tf.int64), step]), alg="philox"
+            )
+            room = tf.gather(sizes, indices) - tf.constant(crop_size, tf.float32)
+            corners = tf.cast(draws[:, :2] * (room + 1.0), tf.int32)
+            mirrored = draws[:, 2] < (0.5 if flip else 0.0)
+        batch = tf.ensure_shape(read(indices, corners, mirrored), (batch_size, *crop_size, channels))
+        return tf.cast(batch, tf.float32) / half_range - 1.0
+
+    return draw
+
+
+def _mapped(images: Pictures, crop_size: tuple[int, int]) -> Read:
+    """Read from pictures on the host, typically mapped from disk."""
+    height, width = crop_size
+    unreleased = 0
+
+    def crop(indices: np.ndarray, corners: np.ndarray) -> np.ndarray:
+        places = zip(indices.tolist(), corners.tolist(), strict=True)
+        batch = np.stack([images[n][top : top + height, left : left + width] for n, (top, left) in places])
+        nonlocal unreleased
+        unreleased += batch.nbytes
+        if unreleased > KEPT_BYTES:
+            unreleased = 0
+            release_pages(images)
+        return batch
+
+    def read(indices: tf.Tensor, corners: tf.Tensor, mirrored: tf.Tensor) -> tf.Tensor:
+        batch = tf.numpy_function(crop, [indices, corners], tf.as_dtype(images.dtype), stateful=False)
+        batch = tf.ensure_shape(batch, (None, height, width, images.shape[-1]))
+        return tf.where(mirrored[:, None, None, None], batch[:, :, ::-1], batch)
+
+    return read
+
+
+def _resident(images: Pictures, crop_size: tuple[int, int]) -> Read:
+    """Read from a copy of the pictures on the device, where they lie as one row of pixels."""
+    pixels = tf.Variable(pixels_of(images), trainable=False)
+    release_pages(images)
+    sizes = sizes_of(images)
+    areas = sizes.prod(axis=1, dtype=np.int64)
+    starts, widths = tf.constant(np.cumsum(areas) - areas), tf.constant(sizes[:, 1], tf.int64)
+    height, width = crop_size
+
+    def read(indices: tf.Tensor, corners: tf.Tensor, mirrored: tf.Tensor) -> tf.Tensor:
+        corners = tf.cast(corners, tf.int64)
+        rows = corners[:, 0, None] + tf.range(height, dtype=tf.int64)
+        columns = tf.range(width, dtype=tf.int64)
+        columns = corners[:, 1, None] + tf.where(mirrored[:, None], columns[::-1], columns)
+        lines = tf.gather(starts, indices)[:, None] + rows * tf.gather(widths, indices)[:, None]
+        return tf.gather(pixels, lines[:, :, None] + columns[:, None, :])
+
+    return read
+
+
+def _shuffled(position: tf.Tensor, count: int, seed: int) -> tf.Tensor:
+    """The picture at a position of an endless walk that visits all `count` pictures in each pass."""
+    key = tf.stack([tf.constant(seed, tf.int64), position // count])
+    return tf.random.experimental.index_shuffle(position % count, seed=key, max_index=count - 1)

@@ -1,0 +1,1 @@
+"""From `data/raw` to `data/split`: decode, split, match pairs, pack."""

@@ -1,0 +1,54 @@
+"""A baseline that knows true pairs: the best change of colours alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cyclegan.data.loading.dataset import PackedDataset, to_float, to_integer
+from cyclegan.domains import DIRECTIONS, Direction, Split
+
+
+@dataclass(frozen=True)
+class ColourMap:
+    """A quadratic function of a pixel's channels, the same for every pixel of every picture.
+
+    Attributes:
+        coefficients: [monomials of degree 0 to 2, C_out].
+        bit_depth: of the pictures, 8 or 16.
+    """
+
+    coefficients: np.ndarray
+    bit_depth: int
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Map pictures [N, H, W, C], uint8 or uint16, to [N, H, W, C_out] of the same type."""
+        pixels = _monomials(to_float(images).reshape(-1, images.shape[-1]))
+        mapped = (pixels @ self.coefficients).reshape(*images.shape[:-1], -1)
+        return to_integer(mapped, self.bit_depth)
+
+
+def fit_colour_map(dataset: PackedDataset, split: Split, direction: Direction) -> ColourMap | None:
+    """Fit the map by least squares to all pixels of the scored pairs of a split; None where there are no such pairs."""
+    source, target = DIRECTIONS[direction]
+    pairs = dataset.pairs(split)
+    index = {"A": pairs.index_A, "B": pairs.index_B}
+    images, others = dataset.images(source, split), dataset.images(target, split)
+    products, moments = np.zeros(()), np.zeros(())
+    for pair in np.flatnonzero(pairs.scored):
+        x = _monomials(to_float(np.asarray(images[int(index[source][pair])])).reshape(-1, images.shape[-1]))
+        y = to_float(np.asarray(others[int(index[target][pair])])).reshape(-1, others.shape[-1])
+        products, moments = products + x.T @ x, moments + x.T @ y
+    if not pairs.scored.any():
+        return None
+    # Not `solve`: pictures of few colours leave some monomials undetermined.
+    coefficients = np.linalg.lstsq(products, moments, rcond=None)[0]
+    return ColourMap(coefficients, dataset.bit_depth)
+
+
+def _monomials(pixels: np.ndarray) -> np.ndarray:
+    """[P, C] → [P, 1 + C + C (C + 1) / 2], float64: 1, each channel, each product of two channels."""
+    pixels = pixels.astype(np.float64)
+    rows, columns = np.triu_indices(pixels.shape[1])
+    return np.concatenate([np.ones((len(pixels), 1)), pixels, pixels[:, rows] * pixels[:, columns]], axis=1)

@@ -1,0 +1,1 @@
+"""A training as this project runs it: networks from parameters, session, samples, lineage, trials."""

@@ -1,0 +1,152 @@
+"""From parameters to networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+from cyclegan.system.errors import UserError
+from cyclegan.models.discriminator import build_discriminator
+from cyclegan.models.generator import build_generator
+from cyclegan.params import Params, Size
+from cyclegan.params.derived import residual_blocks, unet_depth
+from cyclegan.training.adam import FusedAdam
+from cyclegan.training.cyclegan import CycleGAN
+from cyclegan.training.losses import LossWeights
+from cyclegan.training.schedule import DecaySchedule, Policy
+
+
+def build_cyclegan(params: Params, size: Size | None = None) -> CycleGAN:
+    """Build the four networks and join them, not yet compiled. Weights follow from `train.seed`.
+
+    Args:
+        params: all parameters.
+        size: `(height, width)` of the training pictures; needed where the parameters leave it to the data.
+
+    Raises:
+        UserError: the size is needed.
+    """
+    train = params.train
+    size = size or params.training_size
+    if size is None:
+        raise UserError(
+            "train.crop_size: whole with data.load_size: original leaves the networks' size to the pictures; "
+            "give one of them in pixels"
+        )
+    with _precision(train.mixed_precision):
+        generators = {name: _generator(params, name, size) for name in ("G_AtoB", "G_BtoA")}
+        discriminators = {name: _discriminator(params, name) for name in ("D_A", "D_B")}
+    return CycleGAN(
+        **generators,
+        **discriminators,
+        image_size=size,
+        update_order=train.update_order,
+        pool_size=train.pool_size,
+        discriminator_batch=train.discriminator_batch,
+        ema_decay=train.ema_decay,
+        keep_best=train.select != "last",
+        seed=train.seed,
+        name="cyclegan",
+    )
+
+
+def compile_cyclegan(model: CycleGAN, params: Params, total_steps: int) -> None:
+    """Compile with the optimizers, schedule and losses of section `train`."""
+    train = params.train
+    weights = {
+        direction: LossWeights(**{term: both[direction] for term, both in train.loss_weights.model_dump().items()})
+        for direction in ("AtoB", "BtoA")
+    }
+    model.compile(
+        FusedAdam(
+            train.learning_rate,
+            beta_1=train.beta_1,
+            beta_2=train.beta_2,
+            global_clipnorm=train.gradient_clip_norm,
+        ),
+        schedule=_schedule(params, total_steps),
+        loss_weights=weights["AtoB"],
+        loss_weights_BtoA=weights["BtoA"],
+        adversarial=train.adversarial_loss,
+        label_smoothing=train.label_smoothing,
+        gradient_penalty_weight=train.gradient_penalty,
+        r1_weight=train.r1_penalty,
+        diff_augment=train.diff_augment,
+        gradient_checkpointing=train.gradient_checkpointing,
+        jit_compile=False if train.deterministic else train.jit_compile,
+    )
+
+
+def _schedule(params: Params, total_steps: int) -> DecaySchedule:
+    train = params.train
+    # On a plateau the model's own factor lowers the rate, which the schedule leaves as it is.
+    policy: Policy = "constant" if train.lr_policy == "plateau" else train.lr_policy
+    start = 1.0 if train.lr_decay_start is None else train.lr_decay_start
+    return DecaySchedule(train.learning_rate, total_steps, start, policy)
+
+
+def inference_copy(generator: keras.Model, params: Params, name: str, size: Size) -> keras.Model:
+    """The generator in float32, as it is kept and served, whatever precision it was trained in.
+
+    Args:
+        generator: of a model that `build_cyclegan` made of these parameters.
+        params, size: as given to it.
+        name: `G_AtoB` or `G_BtoA`.
+    """
+    copy = _generator(params, name, size)
+    copy.set_weights(generator.get_weights())
+    return copy
+
+
+def _generator(params: Params, name: str, size: Size) -> keras.Model:
+    model, data = params.model, params.data
+    channels = (data.channels_A, data.channels_B) if name == "G_AtoB" else (data.channels_B, data.channels_A)
+    arguments: dict[str, Any] = {"depth": unet_depth(size)} if model.generator != "resnet" else {}
+    return build_generator(
+        *channels,
+        architecture=model.generator,
+        base_filters=model.base_filters,
+        blocks=residual_blocks(model.blocks, size),
+        skip=model.skip,
+        padding=model.padding,
+        upsample=model.upsample,
+        norm=model.norm,
+        output_norm=model.output_norm,
+        residual_output=model.residual_output,
+        dropout=model.dropout,
+        init=model.init,
+        init_gain=model.init_gain,
+        seed=4 * params.train.seed + (name == "G_BtoA"),
+        name=name,
+        **arguments,
+    )
+
+
+def _discriminator(params: Params, name: str) -> keras.Model:
+    model = params.model
+    return build_discriminator(
+        params.data.channels_A if name == "D_A" else params.data.channels_B,
+        architecture=model.discriminator,
+        layers=model.patch_layers,
+        base_filters=model.discriminator_filters,
+        norm=model.discriminator_norm,
+        spectral_norm=model.spectral_norm,
+        init=model.init,
+        init_gain=model.init_gain,
+        seed=4 * params.train.seed + 2 + (name == "D_B"),
+        name=name,
+    )
+
+
+@contextmanager
+def _precision(mixed: bool) -> Iterator[None]:
+    """bfloat16 arithmetic with float32 weights; needs no loss scaling, unlike float16."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if mixed else "float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

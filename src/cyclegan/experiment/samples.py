@@ -1,0 +1,39 @@
+"""Some validation pictures, translated and translated back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from cyclegan.data.loading.dataset import PackedDataset, picked
+from cyclegan.domains import DIRECTIONS, OPPOSITE, Direction
+from cyclegan.report.grid import Column, sample_grid
+from cyclegan.evaluation.protocol import evenly
+from cyclegan.inference.translator import Translator, each
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some pictures of a direction's source, translated, and translated back."""
+
+    real: Column
+    translated: Column
+    back: Column
+
+    @property
+    def grid(self) -> np.ndarray:
+        """One row for each picture: [H, W, 3], uint8."""
+        return sample_grid(self.real, self.translated, self.back)
+
+
+def samples(translators: Mapping[Direction, Translator], dataset: PackedDataset, count: int) -> dict[Direction, Sample]:
+    """Validation pictures, the same ones every time, for each direction."""
+    found = {}
+    for direction, (source, _) in DIRECTIONS.items():
+        images = dataset.images(source, "val")
+        real = picked(images, evenly(len(images), count))
+        translated = each(translators[direction].translate, real)
+        found[direction] = Sample(real, translated, each(translators[OPPOSITE[direction]].translate, translated))
+    return found

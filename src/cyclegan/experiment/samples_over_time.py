@@ -1,0 +1,73 @@
+"""The same validation pictures at every evaluation, kept beside the checkpoints and shown side by side at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cyclegan.data.loading.dataset import displayable
+from cyclegan.domains import DIRECTIONS, Direction
+from cyclegan.report.grid import Column, comparison_grid, stacked
+from cyclegan.evaluation.protocol import evenly
+from cyclegan.system.files import replacing
+
+SHOWN = 4
+"""So many pictures of each domain, at so many evaluations."""
+EVALUATIONS = 6
+
+
+class SamplesOverTime:
+    """Translated pictures, one file for each evaluation. A resumed training writes those that it repeats again.
+
+    Args:
+        folder: made when it is first needed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def keep(self, step: int, translated: Mapping[Direction, Column]) -> None:
+        """Write the pictures of an evaluation, uint8 or uint16."""
+        arrays = {
+            f"{direction}_{n}": displayable(np.asarray(picture)[None])[0]
+            for direction, pictures in translated.items()
+            for n, picture in enumerate(pictures[:SHOWN])
+        }
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self._file(step)) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+
+    def drawn(
+        self, evaluations: Sequence[Mapping[str, float]], kept: int, real: Mapping[Direction, Column]
+    ) -> np.ndarray:
+        """Real pictures and their translations as the training went on.
+
+        Args:
+            evaluations: `step` and `epoch` of each, oldest first.
+            kept: the step whose generators the training results in, which must have been kept; always shown.
+            real: the source pictures, in the order in which they were translated.
+
+        Returns:
+            [H, W, 3], uint8.
+        """
+        known = [row for row in evaluations if self._file(int(row["step"])).is_file()]
+        chosen = {int(known[n]["step"]) for n in evenly(len(known), EVALUATIONS)} | {kept}
+        blocks = []
+        for direction, (source, _) in DIRECTIONS.items():
+            columns: list[tuple[str, Column]] = [(f"real {source}", list(real[direction][:SHOWN]))]
+            for row in known:
+                if int(row["step"]) in chosen:
+                    mark = " (kept)" if int(row["step"]) == kept else ""
+                    columns.append((f"epoch {row['epoch']:.3g}{mark}", self._read(int(row["step"]), direction)))
+            blocks.append(columns)
+        return stacked([comparison_grid([block]) for block in blocks])
+
+    def _file(self, step: int) -> Path:
+        return self._folder / f"step-{step:09d}.npz"
+
+    def _read(self, step: int, direction: Direction) -> list[np.ndarray]:
+        with np.load(self._file(step), allow_pickle=False) as saved:
+            count = sum(name.startswith(direction) for name in saved.files)
+            return [saved[f"{direction}_{n}"] for n in range(count)]

@@ -1,0 +1,151 @@
+"""What stage `train` leaves for the stages after it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from cyclegan.domains import DIRECTIONS, Direction
+from cyclegan.system.errors import UserError, one_line
+from cyclegan.params import Tracking
+from cyclegan.project import Project
+from cyclegan.tracking.recovery import deliver_waiting
+from cyclegan.tracking.opening import away_is_an_error
+from cyclegan.tracking.run import TrackedRun
+from cyclegan.tracking.store import Store, open_store, waiting
+
+
+def training_run(project: Project) -> dict[str, Any]:
+    """What stage `train` said of its run.
+
+    Raises:
+        UserError: it has not run, or its word is damaged.
+    """
+    keys = {"run_id", "experiment", "dataset", "run_key", "steps", "epochs", "seconds", "device", "data_md5"}
+    keys |= {"kept", "adversarial_loss"}
+    return _report(project.reports / "train" / "run.json", keys, "train")
+
+
+def test_figures(project: Project) -> dict[str, Any]:
+    """What stage `evaluate` measured, by direction.
+
+    Raises:
+        UserError: it has not run, or its word is damaged.
+    """
+    return _report(project.reports / "evaluate" / "metrics.json", {*DIRECTIONS, "protocol"}, "evaluate")
+
+
+def training_curves(project: Project) -> list[pd.DataFrame]:
+    """The losses and the validation figures that stage `train` wrote down.
+
+    Raises:
+        UserError: they are missing or damaged.
+    """
+    return [_curve(project.reports / "train" / f"{name}.csv") for name in ("losses", "validation")]
+
+
+def training_pictures(project: Project) -> np.ndarray | None:
+    """The samples over time that stage `train` drew, [H, W, 3]; a training outside the pipeline may have left none.
+
+    Raises:
+        UserError: they are damaged.
+    """
+    file = project.reports / "train" / "over_time.png"
+    if not file.is_file():
+        return None
+    try:
+        with Image.open(file) as picture:
+            return np.asarray(picture.convert("RGB"))
+    # Codecs raise nearly every type on a damaged file; an OSError with a number comes from the system.
+    except Exception as error:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
+            raise
+        raise UserError(
+            f"{file} is damaged ({one_line(error)}): make it anew with 'dvc repro --force train'"
+        ) from error
+
+
+def _curve(file: Path) -> pd.DataFrame:
+    if not file.is_file():
+        raise UserError(f"{file} does not exist: train first ('dvc repro train')")
+    try:
+        return pd.read_csv(file)
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}): make it anew with 'dvc repro --force train'") from None
+
+
+def _report(file: Path, keys: set[str], stage: str) -> dict[str, Any]:
+    """A JSON file that holds at least these keys."""
+    if not file.is_file():
+        raise UserError(f"{file} does not exist: {stage} first ('dvc repro {stage}')")
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        missing = sorted(keys - set(found)) if isinstance(found, dict) else ["a mapping"]
+        reason = f"without {', '.join(missing)}" if missing else ""
+    except ValueError as error:
+        reason = f"not JSON: {error}"
+    if reason:
+        raise UserError(f"{file} is damaged ({reason}): make it anew with 'dvc repro --force {stage}'")
+    return found
+
+
+def generator_files(project: Project) -> dict[Direction, Path]:
+    """Where stage `train` leaves the generators."""
+    return {direction: project.models / f"generator_{direction}.keras" for direction in DIRECTIONS}
+
+
+@contextmanager
+def attached(project: Project, tracking: Tracking, training: dict[str, Any]) -> Iterator[TrackedRun]:
+    """The training's MLflow run, open for what later stages add to it; with `tracking.offline` its journal.
+
+    The store is opened at once, so that one that is away is told before any work.
+
+    Raises:
+        UserError: the store cannot be used, then or later, or another process writes to the journal.
+    """
+    if tracking.offline:
+        with TrackedRun.attach_offline(waiting(project), **_known(training)) as tracked:
+            yield tracked
+    else:
+        yield attach(opened_store(project, tracking), training)
+
+
+def attach(store: Store, training: dict[str, Any]) -> TrackedRun:
+    """The training's MLflow run, open for what later stages add to it.
+
+    Raises:
+        UserError: the store went away.
+    """
+    with away_is_an_error(store):
+        return TrackedRun.attach(store, **_known(training))
+
+
+def _known(training: dict[str, Any]) -> dict[str, str]:
+    return {
+        "run_id": training["run_id"],
+        "experiment": training["experiment"],
+        "name": f"{training['dataset']}-{training['run_key'][:8]}",
+    }
+
+
+def opened_store(project: Project, tracking: Tracking) -> Store:
+    """The store, with all in it that trainings could not deliver.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    store = open_store(project, tracking)
+    deliver_waiting(store)
+    return store
+
+
+def measured(figures: Mapping[str, Any]) -> dict[str, float]:
+    """The measured figures of one direction of `metrics.json`, without the counts and the nested baseline."""
+    return {name: value for name, value in figures.items() if isinstance(value, float)}

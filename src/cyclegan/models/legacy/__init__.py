@@ -1,0 +1,1 @@
+"""Weights saved by other programs."""

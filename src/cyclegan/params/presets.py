@@ -1,0 +1,50 @@
+"""Presets: complete, tried parameter files under `presets/`."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from cyclegan.system.errors import UserError
+from cyclegan.system.files import write_text
+from cyclegan.params import flatten, read, validate
+from cyclegan.project import Project
+from cyclegan.tracking.credentials import shown_parameter
+
+
+def preset_names(project: Project) -> list[str]:
+    """Names of the presets that come with the project."""
+    return sorted(file.stem for file in project.presets.glob("*.yaml"))
+
+
+def apply_preset(project: Project, name: str) -> list[str]:
+    """Write a preset over `params.yaml`.
+
+    Returns:
+        One line for each value that changes, with the old value, from which the old file can be told.
+
+    Raises:
+        UserError: there is no such preset, or it is not a valid parameter file.
+    """
+    names = preset_names(project)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
+        raise UserError(f"preset {name!r} does not exist; {hint}")
+    file = project.presets / f"{name}.yaml"
+    new = read(file)
+    validate(new, file.name)
+    old = read(project.params) if project.params.exists() else {}
+    before = dict(flatten(old)) if isinstance(old, dict) else {}
+    after = dict(flatten(new))
+    # A link stays one: the file behind it is what the user keeps. DVC puts links into its cache in the place of outputs
+    # only, and those are written with `files.replacing` as they are named.
+    write_text(Path(os.path.realpath(project.params)), file.read_text(encoding="utf-8"))
+    missing = "(none)"
+    changes = [
+        f"{key}: {shown_parameter(key, before.get(key, missing))} -> {shown_parameter(key, after.get(key, missing))}"
+        for key in {**after, **before}
+        if before.get(key, missing) != after.get(key, missing)
+    ]
+    return changes or [f"params.yaml already holds the values of preset {name}"]

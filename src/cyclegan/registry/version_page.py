@@ -1,0 +1,116 @@
+"""A version's page in the registry, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from cyclegan.registry.measurements import Measured
+
+LIMIT = 5000
+"""Characters that every data base has room for."""
+# Of the run's parameters, those that say what kind of generator this is.
+SHOWN = (
+    "data.source", "data.load_size", "train.crop_size", "model.generator", "model.base_filters", "model.blocks",
+    "model.norm", "model.upsample", "model.residual_output", "train.epochs", "train.batch_size", "train.learning_rate",
+    "train.update_order", "train.adversarial_loss", "train.loss_weights.adversarial.{direction}",
+    "train.loss_weights.identity.{direction}", "train.loss_weights.forward_cycle.{direction}",
+    "train.loss_weights.backward_cycle.{direction}", "train.ema_decay", "train.seed",
+)  # fmt: skip
+LINEAGE = ("git.commit", "git.dirty", "dvc.stage", "dvc.exp", "data.md5", "run_key")
+
+
+@dataclass(frozen=True)
+class Page:
+    """What stands on the page."""
+
+    name: str
+    version: str
+    direction: str
+    dtype: str
+    channels_in: int
+    channels_out: int
+    model_id: str
+    measured: Measured
+    reason: str
+    """Why the version became champion, or stayed challenger."""
+    run_id: str
+    params: Mapping[str, str]
+    """Of the training's run."""
+    tags: Mapping[str, str]
+    """Lineage, and `search.…` where a search chose the parameters."""
+    store: str
+    """The store's URI, without credentials."""
+    has_grid: bool
+
+    def markdown(self) -> str:
+        """The page, at most `LIMIT` characters."""
+        parts = [
+            f"Generator {self.direction[0]} → {self.direction[-1]}: {self.dtype} pictures [N, H, W, {self.channels_in}]"
+            f" to [N, H, W, {self.channels_out}] of the same size, any size.",
+            f"When it was registered: {self.reason}.",
+            *self._figures(),
+            *([f"![Test pictures, their translations and the way back]({self._grid()})"] if self.has_grid else []),
+            self._use(),
+            self._lineage(),
+            self._parameters(),
+        ]
+        text = ""
+        for part in parts:
+            # The last parts are those that are on the run's page as well.
+            if len(text) + len(part) + 2 <= LIMIT:
+                text += part + "\n\n"
+        return text.rstrip()
+
+    def _figures(self) -> list[str]:
+        figures, unchanged = self.measured.figures, self.measured.identity
+        # A standard error stands beside its metric.
+        names = [name for name in figures if not name.endswith("_se")]
+        rows = [f"| {name} | {_with_error(name, figures)} | {_with_error(name, unchanged)} |" for name in names]
+        table = "\n".join(["| test split | this version | doing nothing |", "|---|---|---|", *rows])
+        md5 = self.measured.protocol.get("md5")
+        return [table, f"Test split of md5 `{md5}`, protocol {self.measured.protocol.get('version')}."]
+
+    def _grid(self) -> str:
+        # MLflow's own address of the file; relative, so that it holds wherever the server is.
+        path = f"ajax-api/2.0/mlflow/logged-models/{self.model_id}/artifacts/files"
+        return f"{path}?{urlencode({'artifact_file_path': 'evaluation/grid.png'})}"
+
+    def _use(self) -> str:
+        return "\n".join(
+            [
+                "```python",
+                "import mlflow",
+                "",
+                f'mlflow.set_tracking_uri("{self.store}")',
+                f'model = mlflow.pyfunc.load_model("models:/{self.name}/{self.version}")',
+                f"translated = model.predict(images)  # {self.dtype} [N, H, W, {self.channels_in}]",
+                "```",
+                "",
+                "```console",
+                f"$ cyclegan translate models:/{self.name}/{self.version} PICTURE --output FOLDER",
+                f"$ cyclegan serve models:/{self.name}/{self.version}",
+                "```",
+            ]
+        )
+
+    def _lineage(self) -> str:
+        known = [f"{key} `{self.tags[key]}`" for key in LINEAGE if key in self.tags]
+        searched = [f"{key} `{value}`" for key, value in sorted(self.tags.items()) if key.startswith("search.")]
+        text = f"From run `{self.run_id}`" + "".join(f", {item}" for item in known) + "."
+        if searched:
+            text += " Parameters by the search (best.yaml): " + ", ".join(searched) + "."
+        return text
+
+    def _parameters(self) -> str:
+        keys = [key.format(direction=self.direction) for key in SHOWN]
+        rows = [f"| {key} | {self.params[key]} |" for key in keys if key in self.params]
+        return "\n".join(["| parameter | value |", "|---|---|", *rows]) if rows else ""
+
+
+def _with_error(name: str, figures: Mapping[str, float]) -> str:
+    if name not in figures:
+        return ""
+    error = figures.get(f"{name}_se")
+    return f"{figures[name]:.4g}" + ("" if error is None else f" ± {error:.2g}")

@@ -1,0 +1,319 @@
+"""Put the generators of a run into the MLflow model registry."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import numpy as np
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+import cyclegan
+from cyclegan.registry.champion import champion_of, changing, move, rolled_back
+from cyclegan.registry.gate import Decision, decide
+from cyclegan.registry.measurements import Measured
+from cyclegan.registry.version_page import Page
+from cyclegan.tracking.outbox import is_hopeless
+from cyclegan.tracking.provenance import installed
+from cyclegan.tracking.store import Store
+
+CHALLENGER = "challenger"
+EVALUATION = "evaluation"
+SERVED_BATCH = 8
+# What the served code imports; the model's requirements pin the versions installed here.
+REQUIREMENTS = ("tensorflow", "tensorflow-cpu", "keras", "mlflow", "numpy", "pandas", "pillow")
+CONTENT_TAG = "content.sha256"
+WEIGHTS_TAG = "model.sha256"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained generator on its way into the registry."""
+
+    direction: str
+    """`AtoB` or `BtoA`."""
+    path: Path
+    """Its `.keras` file."""
+    channels_in: int
+    channels_out: int
+    measured: Measured
+    """On the test split."""
+    gate: str
+    """Name of the figure by which it may become champion."""
+    grid: Path | None = None
+    """Test pictures and their translations, a PNG file for its page."""
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A version of a registered model."""
+
+    direction: str
+    name: str
+    version: str
+    model_id: str
+    reused: bool
+    """It was in the registry already."""
+    decision: Decision
+    """By the gate."""
+    champion: str | None
+    """The version that is champion now."""
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{self.name}/{self.version}"
+
+
+def register(
+    store: Store,
+    run_id: str,
+    dataset: str,
+    candidates: Iterable[Candidate],
+    *,
+    bit_depth: int = 8,
+    tags: Mapping[str, str],
+) -> list[RegisteredVersion]:
+    """Make each candidate a version of `<dataset>-<direction>`, alias `challenger`, and champion if it is better.
+
+    The same generator of the same run, with the same code to serve it, keeps its version: repeating this, also after
+    it was killed half-way, adds nothing and only brings figures, tags and description up to date. The run's status
+    is left as it is. Each direction is decided by itself. Processes on one machine register one after the other.
+
+    Args:
+        run_id: of the training, in `store`.
+        bit_depth: of the pictures, 8 (uint8) or 16 (uint16).
+        tags: lineage (commit, DVC stage, md5 of the data …), set on every version.
+    """
+    with changing(store):
+        return [_register(store, run_id, dataset, candidate, bit_depth, tags) for candidate in candidates]
+
+
+def _register(
+    store: Store, run_id: str, dataset: str, candidate: Candidate, bit_depth: int, tags: Mapping[str, str]
+) -> RegisteredVersion:
+    model = log_generator(store, run_id, candidate, bit_depth)
+    name = f"{dataset}-{candidate.direction}"
+    try:
+        store.client.create_registered_model(name, {"dataset": dataset, "direction": candidate.direction})
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    source = f"models:/{model.model_id}"
+    found = _version_from(store, name, source)
+    version = str((found or store.client.create_model_version(name, source, run_id, model_id=model.model_id)).version)
+    store.client.set_model_version_tag(name, version, WEIGHTS_TAG, model.tags[WEIGHTS_TAG])
+    decision = decision_on(store, name, version, candidate.measured, candidate.gate)
+    # Registered again, a version keeps why it became what it is, unless it becomes champion only now.
+    before = None if found is None or decision.promote else found.tags.get("gate.reason")
+    reason = before or decision.reason
+    run = store.client.get_run(run_id)
+    searched = {key: value for key, value in run.data.tags.items() if key.startswith("search.")}
+    measured = candidate.measured
+    details = {
+        **searched,
+        **tags,
+        CONTENT_TAG: model.tags[CONTENT_TAG],
+        "bit_depth": str(bit_depth),
+        "test.md5": str(measured.protocol.get("md5")),
+        "gate.metric": decision.metric,
+        "gate.reason": reason,
+        **{f"metric.{key}": f"{value:.6g}" for key, value in measured.figures.items()},
+        **{f"identity.{key}": f"{value:.6g}" for key, value in measured.identity.items()},
+    }
+    for key, value in details.items():
+        store.client.set_model_version_tag(name, version, key, value)
+    page = Page(
+        name=name,
+        version=version,
+        direction=candidate.direction,
+        dtype=f"uint{bit_depth}",
+        channels_in=candidate.channels_in,
+        channels_out=candidate.channels_out,
+        model_id=model.model_id,
+        measured=measured,
+        reason=reason,
+        run_id=run_id,
+        params=run.data.params,
+        tags=details,
+        store=store.shown,
+        has_grid=candidate.grid is not None,
+    )
+    store.client.update_model_version(name, version, page.markdown())
+    # Last: whoever follows an alias finds a version that is complete.
+    store.client.set_registered_model_alias(name, CHALLENGER, version)
+    if decision.promote:
+        move(store, name, version, "register", decision.reason)
+    return RegisteredVersion(
+        candidate.direction, name, version, model.model_id, found is not None, decision, champion_of(store, name)
+    )
+
+
+def decision_on(store: Store, name: str, version: str, measured: Measured, metric: str) -> Decision:
+    """What the gate says of a version of `name` that was so measured."""
+    champion, value = champion_of(store, name), measured.figures[metric]
+    if champion == version:
+        return Decision(metric, value, promote=False, reason="it is the champion already")
+    weights, by_hand = _weights(store, name, version), f"'cyclegan registry promote {name} {version}'"
+    # By its weights: with other code around it, the same generator is another version.
+    if weights is not None and weights in {_weights(store, name, other) for other in rolled_back(store, name)}:
+        reason = f"this generator was champion and was rolled back; {by_hand} brings it back"
+        return Decision(metric, value, promote=False, reason=reason)
+    if champion is None:
+        return decide(metric, measured)
+    if weights is not None and weights == _weights(store, name, champion):
+        reason = f"it is the generator of the champion, version {champion}, again; {by_hand} takes it over"
+        return Decision(metric, value, promote=False, reason=reason)
+    theirs = recorded(store, name, champion)
+    if theirs is None:
+        reason = f"the champion, version {champion}, has no evaluation on record to compare with"
+        return Decision(metric, value, promote=False, reason=reason)
+    return decide(metric, measured, theirs, champion)
+
+
+def _weights(store: Store, name: str, version: str) -> str | None:
+    """The digest of a version's weights; None for a version that does not exist any more, or is none of ours."""
+    try:
+        return store.client.get_model_version(name, version).tags.get(WEIGHTS_TAG)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+
+
+def compared(store: Store, name: str, version: str) -> str:
+    """What the gate says of a registered version now, in a sentence, for a person who decides."""
+    measured = recorded(store, name, version)
+    metric = store.client.get_model_version(name, version).tags.get("gate.metric")
+    if measured is None or metric is None:
+        return f"version {version} has no evaluation on record"
+    return decision_on(store, name, version, measured, metric).reason
+
+
+def recorded(store: Store, name: str, version: str) -> Measured | None:
+    """What was measured for a registered version; None where it carries no evaluation.
+
+    Raises:
+        MlflowException, OSError: whether it carries one cannot be told now.
+    """
+    model_id = str(store.client.get_model_version(name, version).source).removeprefix("models:/")
+    if "/" in model_id:
+        # None of ours; a server does not answer to such an id at all.
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            # A server's answer to the download of what is not there cannot be told from other failures of its.
+            if not store.client.list_logged_model_artifacts(model_id, EVALUATION):
+                return None
+            location = store.client.get_logged_model(model_id).artifact_location
+            found = mlflow.artifacts.download_artifacts(f"{location}/{EVALUATION}", dst_path=folder)
+            return Measured.load(Path(found))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except MlflowException as error:
+            if not is_hopeless(error):
+                raise
+            return None
+
+
+def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: int = 8) -> LoggedModel:
+    """Store a generator in the form in which it is served, as a model of the run, unless the run has it already.
+
+    The figure of the gate appears on the run as `test_<direction>/<name>`, tied to the model. All figures, those of
+    each picture and the grid lie in the model's folder `evaluation`.
+    """
+    run = store.client.get_run(run_id)
+    requirements = [f"{name}=={version}" for name in REQUIREMENTS if (version := installed(name))]
+    weights = hashlib.sha256(candidate.path.read_bytes()).hexdigest()
+    content = _content_digest(weights, requirements, bit_depth)
+    alike = store.client.search_logged_models(
+        [run.info.experiment_id], f"source_run_id = '{run_id}' AND tags.`{CONTENT_TAG}` = '{content}'"
+    )
+    model = None
+    for other in alike:
+        if other.name == f"G_{candidate.direction}" and other.status == LoggedModelStatus.READY:
+            model = other
+        elif other.status == LoggedModelStatus.PENDING:
+            # Left by a process that was killed while it stored the model.
+            store.client.delete_logged_model(other.model_id)
+    if model is None:
+        model = store.client.create_logged_model(
+            run.info.experiment_id,
+            name=f"G_{candidate.direction}",
+            source_run_id=run_id,
+            tags={WEIGHTS_TAG: weights, CONTENT_TAG: content},
+            params={"bit_depth": str(bit_depth), "direction": candidate.direction},
+            model_type="generator",
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            _save(Path(folder) / "model", model, run_id, candidate, bit_depth, requirements)
+            store.client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
+        store.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+        model = store.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    with tempfile.TemporaryDirectory() as folder:
+        candidate.measured.save(Path(folder))
+        if candidate.grid is not None:
+            shutil.copyfile(candidate.grid, Path(folder) / "grid.png")
+        store.client.log_model_artifacts(model.model_id, folder, EVALUATION)
+    _log_metric(store, run_id, model, candidate)
+    return model
+
+
+def _save(
+    path: Path, model: LoggedModel, run_id: str, candidate: Candidate, bit_depth: int, requirements: list[str]
+) -> None:
+    dtype = np.dtype(np.uint8 if bit_depth == 8 else np.uint16)
+    with warnings.catch_warnings():
+        # The signature is given; an example picture in JSON would add nothing to it.
+        warnings.filterwarnings("ignore", message=".*input example was not provided")
+        mlflow.pyfunc.save_model(
+            path,
+            mlflow_model=Model(artifact_path=model.artifact_location, run_id=run_id, model_id=model.model_id),
+            python_model=Path(__file__).with_name("served.py"),
+            artifacts={"generator": candidate.path.resolve().as_uri()},
+            code_paths=[str(Path(cyclegan.__file__).parent)],
+            model_config={"bit_depth": bit_depth, "batch_size": SERVED_BATCH},
+            pip_requirements=requirements,
+            signature=ModelSignature(
+                inputs=Schema([TensorSpec(dtype, (-1, -1, -1, candidate.channels_in))]),
+                outputs=Schema([TensorSpec(dtype, (-1, -1, -1, candidate.channels_out))]),
+            ),
+        )
+
+
+def _content_digest(weights: str, requirements: list[str], bit_depth: int) -> str:
+    """One sum over everything that decides what the served model answers: weights, code and libraries."""
+    digest = hashlib.sha256("\n".join([weights, *requirements, str(bit_depth)]).encode())
+    package = Path(cyclegan.__file__).parent
+    for file in sorted(package.rglob("*.py")):
+        digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _log_metric(store: Store, run_id: str, model: LoggedModel, candidate: Candidate) -> None:
+    """Tie the gate's figure to the model, so that MLflow compares models by it, without doubling points of the run."""
+    key, value = f"test_{candidate.direction}/{candidate.gate}", candidate.measured.figures[candidate.gate]
+    known = {metric.key: metric.value for metric in model.metrics or []}
+    if known.get(key) == value or not math.isfinite(value):
+        return
+    # MLflow takes a point with equal value, step and time for the same point.
+    history = [point for point in store.client.get_metric_history(run_id, key) if point.value == value]
+    now = history[-1].timestamp if history else time.time_ns() // 1_000_000
+    point = Metric(key, float(value), now, history[-1].step if history else 0, model_id=model.model_id)
+    store.client.log_batch(run_id, metrics=[point], synchronous=True)
+
+
+def _version_from(store: Store, name: str, source: str) -> ModelVersion | None:
+    versions = store.client.search_model_versions(f"name = '{name}' AND source_path = '{source}'")
+    return versions[0] if versions else None

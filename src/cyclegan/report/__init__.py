@@ -1,0 +1,1 @@
+"""HTML pages and plots of the evaluation and the search. Nothing is measured here."""

@@ -1,0 +1,365 @@
+"""The evaluation as files: figures for machines, one self-contained page for people."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+
+from cyclegan.data.loading.dataset import PackedDataset, picked, to_float, to_integer
+from cyclegan.domains import DIRECTIONS, DOMAINS, OPPOSITE, Direction
+from cyclegan.report.curves import curves
+from cyclegan.report.diagnostics import diagnose, diagnose_discriminators
+from cyclegan.evaluation.gain import Gain, combined_gain, paired_gain
+from cyclegan.report.grid import comparison_grid, strips
+from cyclegan.evaluation.metrics import PSNR_CAP
+from cyclegan.evaluation.protocol import Evaluation, evenly
+from cyclegan.system.files import replacing, write_json, write_text
+from cyclegan.inference.translator import Translator, each
+from cyclegan.system.html import page_template
+
+EXTREMES = 10
+"""So many best and so many worst pairs are shown."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One scored pair in the report."""
+
+    name: str
+    partner: str
+    psnr: float
+    ssim: float
+    baseline_psnr: float | None
+    strip: np.ndarray
+    """Input, translation and true partner side by side, [H, W, 3], uint8."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What the report shows."""
+
+    grid: np.ndarray
+    """[H, W, 3], uint8."""
+    best: dict[Direction, list[Pair]] = field(default_factory=dict)
+    worst: dict[Direction, list[Pair]] = field(default_factory=dict)
+
+
+def draw(
+    translators: Mapping[Direction, Translator], dataset: PackedDataset, evaluation: Evaluation, count: int
+) -> Pictures:
+    """Translate the pictures that the report shows.
+
+    Args:
+        translators, dataset, evaluation: as given to and returned by `evaluate`.
+        count: rows of the grid: scored pairs where there are any, else pictures of each domain, spread over the split.
+    """
+    split = evaluation.metrics["protocol"]["split"]
+    pairs = dataset.pairs(split)
+    shown = {domain: evenly(len(dataset.images(domain, split)), count) for domain in DOMAINS}
+    if pairs.scored.any():
+        rows = np.flatnonzero(pairs.scored)[evenly(pairs.scored.sum(), count)]
+        shown = {"A": pairs.index_A[rows], "B": pairs.index_B[rows]}
+    blocks = []
+    best: dict[Direction, list[Pair]] = {}
+    worst: dict[Direction, list[Pair]] = {}
+    for direction, (source, target) in DIRECTIONS.items():
+        real = picked(dataset.images(source, split), shown[source])
+        translated = each(translators[direction].translate_float, each(to_float, real))
+        back = each(translators[OPPOSITE[direction]].translate_float, translated)
+        block = [
+            (f"real {source}", real),
+            (f"{source} to {target}", each(lambda x: to_integer(x, dataset.bit_depth), translated)),
+            (f"{source} to {target} to {source}", each(lambda x: to_integer(x, dataset.bit_depth), back)),
+        ]
+        if pairs.scored.any():
+            block.append((f"true {target}", picked(dataset.images(target, split), shown[target])))
+            best[direction], worst[direction] = _extremes(translators[direction], dataset, evaluation, direction)
+        blocks.append(block)
+    return Pictures(comparison_grid(blocks), best, worst)
+
+
+def write_reports(
+    folder: Path,
+    evaluation: Evaluation,
+    pictures: Pictures,
+    *,
+    title: str,
+    run: Mapping[str, object],
+    history: pd.DataFrame | None = None,
+    adversarial_loss: str = "least_squares",
+    over_time: np.ndarray | None = None,
+) -> None:
+    """Write `metrics.json`, `per_image.csv`, `grid.png` and `report.html` into `folder`.
+
+    The page needs no network and runs no script.
+
+    Args:
+        folder: made where it is missing; files of these names are replaced.
+        evaluation, pictures: from `evaluate` and `draw`.
+        title: heading of the page, usually the data set's name.
+        run: what made the generators, label by label as it is to be read (run id, commit, md5 of the data, device,
+            duration); entries of None are left out.
+        history: the training's series for `curves` and `diagnose_discriminators`.
+        adversarial_loss: that of the training.
+        over_time: validation pictures at some of the training's evaluations, [H, W, 3] uint8.
+    """
+    write_json(folder / "metrics.json", evaluation.metrics)
+    with replacing(folder / "per_image.csv") as temporary:
+        evaluation.per_image.to_csv(temporary, index=False, float_format="%.6g")
+    with replacing(folder / "grid.png") as temporary:
+        temporary.write_bytes(_png(pictures.grid))
+    write_text(folder / "report.html", _page(evaluation, pictures, title, run, history, adversarial_loss, over_time))
+
+
+def _page(
+    evaluation: Evaluation,
+    pictures: Pictures,
+    title: str,
+    run: Mapping[str, object],
+    history: pd.DataFrame | None,
+    adversarial_loss: str,
+    over_time: np.ndarray | None,
+) -> str:
+    fewest = min(evaluation.metrics["protocol"]["counts"][domain] for domain in DOMAINS)
+    gains = {direction: _gains(evaluation, direction) for direction in DIRECTIONS}
+    return page_template("cyclegan.evaluation", "report.html.j2", _png).render(
+        title=title,
+        protocol=evaluation.metrics["protocol"],
+        checkpoint=evaluation.metrics.get("checkpoint"),
+        psnr_cap=PSNR_CAP,
+        directions=[
+            {
+                "name": f"{source} → {target}",
+                "summary": _summary(evaluation.metrics[direction], gains[direction]),
+                "headline": _headline(evaluation.metrics[direction], gains[direction], source, target),
+                "has_colour_map": "colour_map" in evaluation.metrics[direction],
+                "findings": diagnose(evaluation.metrics[direction], source, target, fewest),
+                "best": pictures.best.get(direction, []),
+                "worst": pictures.worst.get(direction, []),
+            }
+            for direction, (source, target) in DIRECTIONS.items()
+        ],
+        grid=pictures.grid,
+        curves=None if history is None else curves(history),
+        run={label: value for label, value in run.items() if value is not None},
+        discriminators=[] if history is None else diagnose_discriminators(history, adversarial_loss),
+        dimensions_too_many=_too_few_for_frechet(evaluation.metrics["protocol"]),
+        over_time=over_time,
+    )
+
+
+def _too_few_for_frechet(protocol: Mapping[str, Any]) -> bool:
+    """Whether covariances are estimated from fewer pictures than they have dimensions."""
+    smallest = min(protocol["counts"][domain] for domain in DOMAINS)
+    return "features" in protocol and smallest <= protocol["features"]["dimensions"]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How one figure is read."""
+
+    name: str
+    unit: str
+    digits: int
+    perfect: float | None = None
+    """Of a picture compared with itself."""
+
+    def text(self, value: float, error: float | None = None) -> str:
+        return f"{value:.{self.digits}f}{self.unit}" + ("" if error is None else f" ± {error:.{self.digits}f}")
+
+    def verdict(self, gain: Gain | None) -> str:
+        """A gain in words. Without a standard error there is no verdict, below it no better and no worse."""
+        if gain is None or not math.isfinite(gain.standard_error):
+            return "–"
+        error = gain.standard_error
+        if not (gain.is_better or gain.is_worse):
+            return f"equal within {self._fine(error, error)}" if error else "equal"
+        by = f"{self._fine(abs(gain.mean), error)} ± {self._fine(error, error)}"
+        return f"{'better' if gain.is_better else 'worse'} by {by}"
+
+    def _fine(self, value: float, error: float) -> str:
+        """With as many digits as the error needs, up to three more."""
+        needed = -math.floor(math.log10(error)) if error else 0
+        digits = min(max(self.digits, needed), self.digits + 3)
+        return f"{value:.{digits}f}{self.unit}"
+
+
+SCALES = {
+    "psnr": Scale("PSNR", " dB", 2, perfect=PSNR_CAP),
+    "ssim": Scale("SSIM", "", 3, perfect=1.0),
+    "l1": Scale("L1", "", 4, perfect=0.0),
+    "perceptual": Scale("Feature distance", "", 4, perfect=0.0),
+    "top1": Scale("Partner found first", "", 3),
+    "top5": Scale("Partner among the first 5", "", 3),
+}
+SET_SCALES = {
+    "kid": Scale("KID", "", 4),
+    "frechet": Scale("Fréchet distance", "", 2),
+    "precision": Scale("Precision", "", 3),
+    "recall": Scale("Recall", "", 3),
+    "diversity": Scale("Diversity (real: 1)", "", 3),
+}
+
+ACCURACY = Scale("Accuracy", "", 4)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a headline table, as text."""
+
+    name: str
+    model: str
+    baseline: str = "–"
+    colour_map: str = "–"
+    verdict: str = "–"
+    tone: str = "soft"
+    """Class of the verdict on the page: `better`, `worse` or `soft`."""
+
+
+def _headline(figures: Mapping[str, Any], gains: Mapping[str, Gain], source: str, target: str) -> dict[str, list[Line]]:
+    """Each figure of one direction beside that of returning the input unchanged, by what it is measured against."""
+    tables = _accuracies(figures, gains, source, target) | {
+        f"{source} → {target} against the true partner": [
+            _contest(scale, f"pair_{key}", figures, gains) for key, scale in SCALES.items() if f"pair_{key}" in figures
+        ],
+        f"All {source} → {target} against all real {target}": [
+            _contest(scale, key, figures, gains) for key, scale in SET_SCALES.items() if key in figures
+        ],
+        f"{source} → {target} against the input (how much it changes)": [
+            _faithful(scale, f"change_{key}", figures) for key, scale in SCALES.items() if f"change_{key}" in figures
+        ],
+        f"{source} → {target} → {source} against the input (cycle; doing nothing is perfect)": [
+            _faithful(scale, f"cycle_{key}", figures) for key, scale in SCALES.items() if f"cycle_{key}" in figures
+        ],
+        f"{target} → {target} against the input (identity; doing nothing is perfect)": [
+            _faithful(scale, f"identity_{key}", figures)
+            for key, scale in SCALES.items()
+            if f"identity_{key}" in figures
+        ],
+    }
+    if "input_top1" in figures:
+        found = Line("Input found first", f"{figures['input_top1']:.3f}")
+        tables[f"{source} → {target} against the input (how much it changes)"].append(found)
+    return {title: lines for title, lines in tables.items() if lines}
+
+
+def _accuracies(
+    figures: Mapping[str, Any], gains: Mapping[str, Gain], source: str, target: str
+) -> dict[str, list[Line]]:
+    if "supervised" not in figures:
+        return {}
+    most = ACCURACY.text(figures["supervised"]["transfer_accuracy"])
+    lines = {
+        "transfer_accuracy": f"Trained on {source} → {target}, tested on real {target}",
+        "content_accuracy": f"Trained on real {target} with its labels, tested on {source} → {target}",
+    }
+    return {
+        f"Accuracy of a classifier; trained and tested on real {target}, with its labels, it has {most}": [
+            replace(_contest(ACCURACY, key, figures, gains), name=name) for key, name in lines.items()
+        ]
+    }
+
+
+def _gains(evaluation: Evaluation, direction: Direction) -> dict[str, Gain]:
+    """The model against the unchanged input, by metric, where there is a standard error."""
+    figures = evaluation.metrics[direction]
+    unchanged = figures.get("identity", {})
+    table = evaluation.per_image
+    if "scored" in table:
+        table = table[(table["direction"] == direction) & table["scored"].astype("boolean").fillna(False)]
+    gains: dict[str, Gain | None] = {}
+    for key in figures.keys() & unchanged.keys():
+        if f"baseline_{key}" in table:
+            gains[key] = paired_gain(key, table[key], table[f"baseline_{key}"])
+        elif key.startswith("pair_top") and "baseline_pair_rank" in table:
+            first = int(key.removeprefix("pair_top"))
+            found, by_input = (table[rank].le(first).astype(float) for rank in ("pair_rank", "baseline_pair_rank"))
+            gains[key] = paired_gain(key, found, by_input)
+        else:
+            gains[key] = combined_gain(key, figures, unchanged)
+    return {key: gain for key, gain in gains.items() if gain is not None}
+
+
+def _contest(scale: Scale, key: str, figures: Mapping[str, Any], gains: Mapping[str, Gain]) -> Line:
+    """A figure in which a translation has to beat the unchanged input."""
+
+    def text(by: Mapping[str, Any]) -> str:
+        return scale.text(by[key], by.get(f"{key}_se")) if key in by else "–"
+
+    unchanged = figures.get("identity", {})
+    verdict = scale.verdict(gains.get(key))
+    tone = verdict.split()[0] if verdict.startswith(("better", "worse")) else "soft"
+    return Line(scale.name, text(figures), text(unchanged), text(figures.get("colour_map", {})), verdict, tone)
+
+
+def _faithful(scale: Scale, key: str, figures: Mapping[str, Any]) -> Line:
+    """A figure in which the unchanged input is perfect. Falling behind it by doing something is no fault."""
+    value, perfect = figures[key], scale.perfect
+    assert perfect is not None
+    return Line(scale.name, scale.text(value), scale.text(perfect))
+
+
+def _summary(figures: Mapping[str, Any], gains: Mapping[str, Gain]) -> str:
+    """One direction in a sentence or two."""
+    shown = {f"pair_{key}": scale for key, scale in SCALES.items() if scale.perfect is not None}
+    shown |= {"kid": SET_SCALES["kid"], "transfer_accuracy": ACCURACY}
+    verdicts = [
+        f"{scale.name} {verdict}" for key, scale in shown.items() if (verdict := scale.verdict(gains.get(key))) != "–"
+    ]
+    against = f"Against the unchanged input: {', '.join(verdicts)}." if verdicts else ""
+    if "pair_n" not in figures:
+        return f"No true pairs: look at the pictures as well as at the figures. {against}".strip()
+    pairs = f"{figures['pair_n']} true pair{'' if figures['pair_n'] == 1 else 's'}"
+    if "identity" not in figures:
+        return f"Measured on {pairs}. The channels differ, so that there is no unchanged input to compare with."
+    if not verdicts:
+        return f"Measured on {pairs}, too few for a standard error: no verdict."
+    return f"On {pairs}, {against[0].lower()}{against[1:]}"
+
+
+def _extremes(
+    translator: Translator, dataset: PackedDataset, evaluation: Evaluation, direction: Direction
+) -> tuple[list[Pair], list[Pair]]:
+    """The scored pairs of highest and of lowest PSNR, best and worst first; no pair is in both."""
+    source, target = DIRECTIONS[direction]
+    split = evaluation.metrics["protocol"]["split"]
+    table = evaluation.per_image
+    # The rows of the source domain lie in the order of the packed pictures.
+    table = table[(table["direction"] == direction) & (table["domain"] == source)].reset_index(drop=True)
+    ranked = table[table["scored"]].sort_values("pair_psnr", ascending=False)
+    count = min(EXTREMES, (len(ranked) + 1) // 2)
+    best, worst = ranked.head(count), ranked.iloc[count:].tail(count)[::-1]
+
+    pairs = dataset.pairs(split)
+    index, other = (pairs.index_A, pairs.index_B) if source == "A" else (pairs.index_B, pairs.index_A)
+    partners = dict(zip(index.tolist(), other.tolist(), strict=True))
+
+    def shown(rows: pd.DataFrame) -> list[Pair]:
+        if rows.empty:
+            return []
+        inputs = picked(dataset.images(source, split), rows.index.to_numpy())
+        truth = picked(dataset.images(target, split), np.array([partners[row] for row in rows.index]))
+        pictures = strips([inputs, each(translator.translate, inputs), truth])
+        baselines = rows["baseline_pair_psnr"] if "baseline_pair_psnr" in rows else [None] * len(rows)
+        columns = (rows["id"], rows["partner"], rows["pair_psnr"], rows["pair_ssim"], baselines, pictures)
+        return [Pair(*values) for values in zip(*columns, strict=True)]
+
+    return shown(best), shown(worst)
+
+
+def _png(image: np.ndarray | Figure) -> bytes:
+    buffer = io.BytesIO()
+    if isinstance(image, Figure):
+        image.savefig(buffer, format="png", dpi=160)
+    else:
+        Image.fromarray(image).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()

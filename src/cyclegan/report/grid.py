@@ -1,0 +1,137 @@
+"""Pictures side by side, for the eye. Everything here is for display; nothing is measured on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from cyclegan.data.loading.dataset import displayable
+
+GAP = 2
+"""White pixels between the pictures of a row; rows are twice as far apart."""
+READABLE = 128
+"""Smaller pictures are enlarged by the whole number that brings them nearest to this many pixels."""
+LARGEST = 256
+"""Pictures in a comparison are reduced to this many pixels on the longer side."""
+WHITE = 255
+
+Column = np.ndarray | Sequence[np.ndarray]
+"""Pictures of one size, `[N, H, W, C]`, or of different sizes, each `[H, W, C]`; uint8 or uint16."""
+
+
+def sample_grid(real: Column, translated: Column, back: Column, partner: Column | None = None) -> np.ndarray:
+    """One row for each picture: real, translated, translated back and, where pairs exist, the true partner.
+
+    Args:
+        real, translated, back, partner: their channels may differ.
+
+    Returns:
+        [height, width, 3], uint8, on white.
+    """
+    columns = [real, translated, back] if partner is None else [real, translated, back, partner]
+    return _table([_enlarged(column) for column in _uniform(columns)])
+
+
+def comparison_grid(blocks: Sequence[Sequence[tuple[str, Column]]]) -> np.ndarray:
+    """A table of pictures with a heading over each column.
+
+    Args:
+        blocks: groups of columns, set apart by a wider gap, usually one for each direction. A column is its heading
+            and its pictures; all columns hold equally many.
+
+    Returns:
+        [height, width, 3], uint8, on white.
+    """
+    tables = []
+    for block in blocks:
+        columns = [_enlarged(_reduced(column, LARGEST)) for column in _uniform([pictures for _, pictures in block])]
+        headings = [_heading(heading, column.shape[2]) for (heading, _), column in zip(block, columns, strict=True)]
+        tables.append(np.concatenate([_row(headings), _table(columns)]))
+    tallest = max(len(table) for table in tables)
+    return _row([_padded(table, tallest) for table in tables], gap=12 * GAP)
+
+
+def strips(columns: Sequence[Column]) -> np.ndarray:
+    """The rows of a table as pictures of their own, at about `READABLE` pixels for each picture.
+
+    Args:
+        columns: equally many pictures in each.
+
+    Returns:
+        [N, height, width, 3], uint8.
+    """
+    shown = [_enlarged(_reduced(column, READABLE)) for column in _uniform(columns)]
+    return np.stack([_row(pictures) for pictures in zip(*shown, strict=True)])
+
+
+def stacked(grids: Sequence[np.ndarray]) -> np.ndarray:
+    """Grids [H, W, 3] one above the other, on white: [height, width, 3], uint8."""
+    width = max(grid.shape[1] for grid in grids)
+    padded = [np.pad(g, [(0, 4 * GAP), (0, width - g.shape[1]), (0, 0)], constant_values=WHITE) for g in grids]
+    return np.concatenate(padded)
+
+
+def _uniform(columns: Sequence[Column]) -> list[np.ndarray]:
+    """Columns as 8-bit RGB; pictures of different sizes are reduced to `LARGEST` and set on white of one size."""
+    if all(isinstance(column, np.ndarray) for column in columns):
+        return [displayable(np.asarray(column)) for column in columns]
+    shown = [[_reduced(displayable(picture[None]), LARGEST)[0] for picture in column] for column in columns]
+    height, width = np.max([picture.shape[:2] for column in shown for picture in column], axis=0)
+    return [
+        np.stack(
+            [
+                np.pad(
+                    picture,
+                    [(0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0)],
+                    constant_values=WHITE,
+                )
+                for picture in column
+            ]
+        )
+        for column in shown
+    ]
+
+
+def _enlarged(images: np.ndarray) -> np.ndarray:
+    factor = max(1, round(READABLE / max(images.shape[1:3])))
+    return images.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def _reduced(images: np.ndarray, largest: int) -> np.ndarray:
+    height, width = images.shape[1:3]
+    scale = largest / max(height, width)
+    if scale >= 1:
+        return images
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)) for image in images])
+
+
+def _table(columns: Sequence[np.ndarray]) -> np.ndarray:
+    rows = [_row(pictures) for pictures in zip(*columns, strict=True)]
+    between = np.full((2 * GAP, rows[0].shape[1], 3), WHITE, np.uint8)
+    stacked = [part for row in rows for part in (between, row)]
+    return np.concatenate(stacked[1:])
+
+
+def _row(pictures: Sequence[np.ndarray], gap: int = GAP) -> np.ndarray:
+    between = np.full((len(pictures[0]), gap, 3), WHITE, np.uint8)
+    side_by_side = [part for picture in pictures for part in (between, picture)]
+    return np.concatenate(side_by_side[1:], axis=1)
+
+
+def _padded(table: np.ndarray, height: int) -> np.ndarray:
+    return np.pad(table, [(0, height - len(table)), (0, 0), (0, 0)], constant_values=WHITE)
+
+
+def _heading(text: str, width: int) -> np.ndarray:
+    """A white strip with `text` in its middle, in the largest type that fits."""
+    strip = Image.new("RGB", (width, 24), "white")
+    draw = ImageDraw.Draw(strip)
+    font = next(
+        (font for size in (14, 12, 10) if draw.textlength(text, font := ImageFont.load_default(size)) <= width - 4),
+        ImageFont.load_default(9),
+    )
+    draw.text((width / 2, 12), text, fill="black", font=font, anchor="mm")
+    return np.asarray(strip)

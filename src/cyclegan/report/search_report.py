@@ -1,0 +1,220 @@
+"""What stage `search` leaves: `best.yaml`, a table, figures, and one page for people."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import optuna
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+from optuna.trial import FrozenTrial, TrialState
+from ruamel.yaml import YAML
+
+from cyclegan.system.files import replacing, write_json, write_text
+from cyclegan.params.overrides import ORIGIN
+from cyclegan.system.html import page_template
+from cyclegan.search.shared_search import BAR, PAPER, SharedSearch, costs_of, pareto_front
+from cyclegan.search.space import overlay
+from cyclegan.search.study import reason_of
+from cyclegan.search.verdict import Verdict, decide
+
+
+@dataclass(frozen=True)
+class Result:
+    """A search that is done.
+
+    Attributes:
+        verdict: which setting goes into training.
+        best: content of `best.yaml`.
+        trials: one row for each trial and final that was asked for.
+        study: numbers for `study.json`.
+        figures: name → drawn figure.
+    """
+
+    verdict: Verdict
+    best: Mapping[str, Any]
+    trials: pd.DataFrame
+    study: Mapping[str, Any]
+    figures: Mapping[str, Figure]
+
+
+def conclude(search: SharedSearch, run_id: str) -> Result:
+    """Decide, and draw what there is to see.
+
+    Args:
+        search: all trials and finals of which have ended.
+        run_id: the MLflow run of the search.
+    """
+    objectives = search.options.compared
+    trials, finals = search.trials.counted(), search.finals().counted()
+    by_setting: dict[str, list[FrozenTrial]] = {}
+    for name, trial in finals.items():
+        by_setting.setdefault(name.rpartition("-")[0], []).append(trial)
+    verdict = decide(by_setting, objectives)
+    best: dict[str, Any] = {}
+    if verdict.winner is not None:
+        origin = {"study": search.name, "trial": int(verdict.winner), "run_id": run_id}
+        best = {ORIGIN: origin, **overlay(search.space, trials[verdict.winner].params)}
+    attempts = {"trial": search.trials.attempts(), "final": search.finals().attempts()}
+    table = pd.DataFrame(
+        [
+            _row(phase, name, trial, len(attempts[phase][name]), search)
+            for phase, found in (("trial", trials), ("final", finals))
+            for name, trial in found.items()
+        ]
+    )
+    study = {
+        "study": search.name,
+        "run_id": run_id,
+        "trials": len(trials),
+        "states": table[table["phase"] == "trial"]["state"].value_counts().to_dict(),
+        "finals": len(finals),
+        "lost_attempts": sum(len(all_of) - 1 for found in attempts.values() for all_of in found.values()),
+        "winner": None if verdict.winner is None else int(verdict.winner),
+        "reason": verdict.reason,
+        "paper": search.paper if isinstance(search.paper, str) else search.tries_paper,
+        "compared": {name: [asdict(entry) for entry in entries] for name, entries in verdict.compared.items()},
+    }
+    return Result(verdict, best, table, study, _figures(search, trials, by_setting))
+
+
+def write_result(folder: Path, result: Result, search: SharedSearch) -> None:
+    """Write `best.yaml`, `trials.csv`, `study.json`, one PNG for each figure, and `report.html`."""
+    for name, figure in result.figures.items():
+        with replacing(folder / f"{name}.png") as temporary:
+            temporary.write_bytes(_png(figure))
+    write_text(folder / "trials.csv", result.trials.to_csv(index=False))
+    write_json(folder / "study.json", result.study)
+    write_text(folder / "report.html", _page(result, search))
+    text = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.dump(dict(result.best), text)
+    write_text(folder / "best.yaml", text.getvalue())
+
+
+def _row(phase: str, name: str, trial: FrozenTrial, attempts: int, search: SharedSearch) -> dict[str, Any]:
+    attributes = trial.user_attrs
+    known = {
+        "phase": phase,
+        "slot": name,
+        "state": trial.state.name.lower(),
+        "attempts": attempts,
+        "reason": reason_of(trial) if trial.state == TrialState.FAIL else None,
+        "seed": attributes.get("seed"),
+        "seconds": attributes.get("seconds"),
+        "run_id": attributes.get("run_id"),
+    }
+    # A pruned trial's last value is that of an unfinished training.
+    values = trial.values if trial.state == TrialState.COMPLETE else [None] * len(search.options.compared)
+    named = dict(zip((objective.name for objective in search.options.compared), values, strict=True))
+    return known | named | trial.params | attributes.get("figures", {})
+
+
+def _figures(
+    search: SharedSearch, trials: Mapping[str, FrozenTrial], finals: Mapping[str, Sequence[FrozenTrial]]
+) -> dict[str, Figure]:
+    """Optuna's own figures of the trials that count, and the finals."""
+    matplotlib.use("Agg")
+    objectives = search.options.compared
+    study = optuna.create_study(directions=[objective.direction for objective in objectives])
+    study.add_trials(list(trials.values()))
+    complete = [trial for trial in trials.values() if trial.state == TrialState.COMPLETE]
+    known = {BAR, PAPER} if search.tries_paper else {BAR}
+    figures: dict[str, Figure] = {}
+    drawn = optuna.visualization.matplotlib
+    for index, objective in enumerate(objectives):
+        target: dict[str, Any] = {"target_name": objective.name}
+        if len(objectives) > 1:
+            target["target"] = lambda trial, index=index: trial.values[index]
+        suffix = "" if len(objectives) == 1 else f"-{index + 1}"
+        if complete:
+            history = drawn.plot_optimization_history(study, **target)
+            for name, label, style in ((BAR, "params.yaml", "--"), (PAPER, "paper", ":")):
+                trial = trials[name] if name in known else None
+                if trial is not None and trial.state == TrialState.COMPLETE:
+                    history.axhline(trial.values[index], color="0.35", linestyle=style, label=label)
+            history.legend(bbox_to_anchor=(1.02, 1), loc="upper left")
+            figures[f"history{suffix}"] = _figure(history)
+            figures[f"slice{suffix}"] = _figure(drawn.plot_slice(study, **target))
+        if _differ(complete, index):
+            figures[f"importance{suffix}"] = _figure(drawn.plot_param_importances(study, **target))
+    if len(objectives) == 1 and any(trial.intermediate_values for trial in trials.values()):
+        figures["intermediate"] = _figure(drawn.plot_intermediate_values(study))
+    if len(objectives) == 2 and complete:
+        names = [objective.name for objective in objectives]
+        figures["pareto"] = _figure(drawn.plot_pareto_front(study, target_names=names))
+    if finals:
+        figures["finals"] = _finals(search, finals)
+    return figures
+
+
+def _differ(trials: Sequence[FrozenTrial], index: int) -> bool:
+    """Whether there are enough different values to tell what they depend on."""
+    return len({trial.values[index] for trial in trials}) >= 4
+
+
+def _figure(axes: Any) -> Figure:
+    figure: Figure = np.ravel(np.array(axes, dtype=object))[0].get_figure()
+    for axis in figure.axes:
+        if axis.get_xscale() == "log":
+            # Matplotlib's own labels between powers of ten lie over each other on so short an axis.
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+            axis.xaxis.set_minor_formatter(NullFormatter())
+    width = 3.2 * max(1, len(figure.axes)) if len(figure.axes) > 2 else 7
+    figure.set_size_inches(max(7, width), 4.2)
+    return figure
+
+
+def _finals(search: SharedSearch, finals: Mapping[str, Sequence[FrozenTrial]]) -> Figure:
+    """Every seed of every finalist, with the mean, beside the bar."""
+    objectives = search.options.compared
+    figure = Figure(figsize=(7, 3.4 * len(objectives)), layout="constrained")
+    for index, (axis, objective) in enumerate(
+        zip(figure.subplots(len(objectives), squeeze=False)[:, 0], objectives, strict=True)
+    ):
+        for position, trials in enumerate(finals.values()):
+            values = [trial.values[index] for trial in trials if trial.state == TrialState.COMPLETE]
+            axis.plot([position] * len(values), values, "o", color="tab:blue", alpha=0.6)
+            if values:
+                axis.plot([position - 0.2, position + 0.2], [np.mean(values)] * 2, color="tab:red")
+        names = ["params.yaml" if name == BAR else f"trial {name}" for name in finals]
+        axis.set_xticks(range(len(finals)), names)
+        axis.set_xlim(-0.5, len(finals) - 0.5)
+        axis.set_ylabel(f"{objective.name} ({objective.direction})")
+        axis.set_title(f"Finals: {search.options.repeats} seeds each, red: mean", fontsize=10)
+        axis.grid(axis="y", alpha=0.25)
+    return figure
+
+
+def _page(result: Result, search: SharedSearch) -> str:
+    objectives = search.options.compared
+    trials = search.trials.counted()
+    complete = {name: trial for name, trial in trials.items() if trial.state == TrialState.COMPLETE}
+    front = pareto_front({name: costs_of(trial.values, objectives) for name, trial in complete.items()})
+    names = {BAR: "params.yaml"} | ({PAPER: "paper"} if search.tries_paper else {})
+    table = result.trials[result.trials["phase"] == "trial"]
+    return page_template("cyclegan.search", "report.html.j2", _png).render(
+        search=search,
+        result=result,
+        objectives=objectives,
+        dimensions=[dimension.name for dimension in search.space],
+        rows=[
+            {"cells": row, "label": names.get(row["slot"], ""), "best": row["slot"] in front}
+            for row in table.replace({np.nan: None}).to_dict("records")
+        ],
+    )
+
+
+def _png(figure: Figure) -> bytes:
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=110, bbox_inches="tight")
+    return data.getvalue()

@@ -1,0 +1,1 @@
+"""Errors, files, locks, processes and signals: nothing of machine learning."""

@@ -1,0 +1,74 @@
+"""The settings of Keras that this package relies on, whatever other projects have left in the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from cyclegan.system.errors import UserError
+
+BACKEND = "tensorflow"
+SETTINGS = {
+    "floatx": "float32",
+    "epsilon": 1e-7,
+    "image_data_format": "channels_last",
+    # They would cut a training, or the evaluation, short.
+    "max_epochs": None,
+    "max_steps_per_epoch": None,
+}
+
+# What is not printed yet.
+_overridden: list[str] = []
+
+
+def choose_backend() -> None:
+    """Have Keras use TensorFlow, which it decides when it is imported.
+
+    Raises:
+        UserError: Keras has been imported with another backend.
+    """
+    if "keras" in sys.modules:
+        backend = sys.modules["keras"].config.backend()
+        if backend != BACKEND:
+            raise UserError(
+                f"keras: runs on {backend!r}, cyclegan needs {BACKEND!r}; restart Python, import cyclegan before keras"
+            )
+        return
+    backend = os.environ.get("KERAS_BACKEND") or _backend_in_file()
+    if backend != BACKEND:
+        _overridden.append(f"backend {backend} -> {BACKEND}")
+    os.environ["KERAS_BACKEND"] = BACKEND
+
+
+def pin_settings() -> None:
+    """Set everything else that networks and figures depend on, and print what that has overridden, in one line."""
+    import keras
+
+    for name, wanted in SETTINGS.items():
+        found = getattr(keras.config, name)()
+        if found != wanted:
+            getattr(keras.config, f"set_{name}")(wanted)
+            _overridden.append(f"{name} {found} -> {wanted}")
+            if name == "floatx":
+                # Layers take their type from a policy that Keras derives from it only once.
+                keras.config.set_dtype_policy(wanted)
+    if _overridden:
+        print(
+            f"cyclegan overrides settings of Keras: {', '.join(_overridden)} (from KERAS_* variables or {_file()})",
+            file=sys.stderr,
+        )
+        _overridden.clear()
+
+
+def _file() -> Path:
+    return Path(os.environ.get("KERAS_HOME") or "~/.keras", "keras.json")
+
+
+def _backend_in_file() -> str:
+    try:
+        return str(json.loads(_file().expanduser().read_bytes()).get("backend", BACKEND))
+    except (OSError, ValueError, AttributeError):
+        # Keras goes on with its defaults as well.
+        return BACKEND

@@ -1,0 +1,50 @@
+"""Lock files that the kernel releases with their process, however it dies; a process id could be in use again."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cyclegan.system.errors import UserError
+
+# Of a file system that has no locks: NFS without its lock service, Lustre mounted without them, some others.
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+@contextmanager
+def held(path: Path, wait: float = 0) -> Iterator[bool]:
+    """Hold the lock file `path`, created where it is missing; yields False if another process still has it.
+
+    Args:
+        wait: seconds to wait for the other process.
+
+    Raises:
+        UserError: the file system has no locks.
+    """
+    deadline = time.monotonic() + wait
+    while True:
+        with path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    yield False
+                    return
+                time.sleep(0.05)
+                continue
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                raise UserError(
+                    f"{path} lies on a file system without locks ({error.strerror}): mount it with locks (Lustre: -o "
+                    "flock; NFS: with its lock service), or move the project to another file system"
+                ) from error
+            # Its holder may have removed the file while this waited: such a lock keeps nobody else out.
+            if os.fstat(file.fileno()).st_nlink:
+                yield True
+                return

@@ -1,0 +1,245 @@
+"""`cyclegan registry …` and `cyclegan runs`, as a person types them, on a real store."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow.models import Model
+
+from cyclegan.cli import main
+from cyclegan.models.generator import build_generator
+from cyclegan.params import load
+from cyclegan.project import Project
+from cyclegan.registry.champion import champion_of
+from cyclegan.registry.measurements import Measured
+from cyclegan.registry.versions import Candidate, register
+from cyclegan.tracking.run import TrackedRun
+from cyclegan.tracking.store import Store, open_store
+
+Command = Callable[..., str]
+ROOT = Path(__file__).parents[2]
+PSNR = {1: 20.0, 2: 22.0, 3: 21.0}
+
+
+def measured(psnr: float) -> Measured:
+    table = pd.DataFrame({"direction": "AtoB", "domain": "A", "id": ["x", "y"], "scored": True})
+    table = table.assign(pair_psnr=[psnr - 0.01, psnr + 0.01], baseline_pair_psnr=19.0)
+    return Measured({"pair_psnr": psnr}, {"pair_psnr": 19.0}, {"version": 1, "split": "test", "md5": "aa"}, table)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A project with three trainings and their versions; the third is no better than the second."""
+    root = tmp_path_factory.mktemp("project")
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, root)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
+            patch.delenv(name, raising=False)
+        store = open_store(Project(root=root, home=root), load(root / "params.yaml").tracking)
+    for number, psnr in PSNR.items():
+        file = root / f"{number}.keras"
+        build_generator(3, 3, base_filters=2, blocks=1, seed=number).save(file)
+        with TrackedRun.start(
+            store,
+            experiment="fluent-emoji",
+            name=f"run-{number}",
+            params={"train.epochs": 10 * number, "train.batch_size": 1},
+            tags={"git.commit": f"{number}abcdef0" * 5, "git.dirty": "true" if number == 3 else "false"},
+        ) as run:
+            run.log_metrics(1, {"test_AtoB/pair_psnr": psnr, "val_AtoB/pair_psnr": psnr})
+        register(store, run.id, "fluent-emoji", [Candidate("AtoB", file, 3, 3, measured(psnr), "pair_psnr")], tags={})
+    return store
+
+
+@pytest.fixture
+def project(store: Store, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project's folder, as the working directory; nobody is at the keyboard."""
+    root = store.locks.parents[1]
+    monkeypatch.chdir(root)
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    return root
+
+
+@pytest.fixture
+def cyclegan(project: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+    """What a command prints: on standard output, or, where it fails, on standard error."""
+
+    def run(*arguments: str, code: int = 0) -> str:
+        try:
+            main(arguments)
+            ended: object = 0
+        except SystemExit as end:
+            ended = end.code
+        shown = capsys.readouterr()
+        assert ended == code, shown.err
+        return shown.err if code else shown.out
+
+    return run
+
+
+def test_list_and_show(cyclegan: Command) -> None:
+    head, line = cyclegan("registry", "list").splitlines()
+    assert head.split()[:4] == ["model", "versions", "champion", "challenger"]
+    assert line.split()[:6] == ["fluent-emoji-AtoB", "3", "2", "3", "pair_psnr", "22"]
+
+    versions = cyclegan("registry", "show", "fluent-emoji-AtoB")
+    assert "pair_psnr 21 is worse than 22 of the champion, version 2" in versions
+    assert "none -> 1  by register: " in versions
+    assert "1 -> 2  by register: " in versions
+
+    one = cyclegan("registry", "show", "models:/fluent-emoji-AtoB@champion")
+    assert one.startswith("fluent-emoji-AtoB version 2, registered ")
+    assert "aliases: champion\n" in one
+    assert "| pair_psnr | 22 | 19 |" in one
+    assert "metric.pair_psnr = 22" in one
+    assert cyclegan("registry", "show", "fluent-emoji-AtoB/2") == one
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("show", "emoji"), "no registered model 'emoji' in sqlite:///"),
+        (("show", "fluent-emoji-AtoB@best"), "'best'; there are: challenger (version 3), champion (version 2)"),
+        (("show", "fluent-emoji-AtoB/7"), "has no version '7'; there are: 1, 2, 3"),
+        (("promote", "fluent-emoji-AtoB", "7", "--yes"), "has no version '7'; there are: 1, 2, 3"),
+        (("promote", "emoji", "1", "--yes"), "there are: fluent-emoji-AtoB"),
+        (("rollback", "emoji", "--yes"), "there are: fluent-emoji-AtoB"),
+    ],
+)  # fmt: skip
+def test_what_does_not_exist(cyclegan: Command, arguments: tuple[str, ...], told: str) -> None:
+    assert told in cyclegan("registry", *arguments, code=2)
+
+
+def test_nothing_changes_where_nobody_can_be_asked(cyclegan: Command, store: Store) -> None:
+    for arguments in (("promote", "fluent-emoji-AtoB", "3"), ("rollback", "fluent-emoji-AtoB")):
+        assert "add --yes" in cyclegan("registry", *arguments, code=2)
+        assert champion_of(store, "fluent-emoji-AtoB") == "2"
+
+
+def test_a_person_is_asked(project: Path, store: Store) -> None:
+    """On a terminal: what will change is shown before the question."""
+    command = [sys.executable, "-m", "cyclegan", "registry", "promote", "fluent-emoji-AtoB", "3"]
+    for answer, code, after in (("n", 1, "2"), ("y", 0, "3")):
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(command, cwd=project, stdin=theirs, stdout=theirs, stderr=theirs) as asked:
+            os.close(theirs)
+            text = b""
+            while not text.endswith(b"[y/N] "):
+                text += os.read(ours, 1000)
+            os.write(ours, answer.encode() + b"\n")
+            assert asked.wait(120) == code
+        os.close(ours)
+        shown = text.decode().replace("\r\n", "\n")
+        assert "pair_psnr 21 is worse than 22 of the champion, version 2 (-1 ± 0" in shown
+        assert "champion of fluent-emoji-AtoB: version 2 -> version 3\n" in shown
+        assert champion_of(store, "fluent-emoji-AtoB") == after
+    store.client.set_registered_model_alias("fluent-emoji-AtoB", "champion", "2")
+
+
+def test_promote_and_roll_back(cyclegan: Command, store: Store) -> None:
+    name = "fluent-emoji-AtoB"
+    assert "is champion already" in cyclegan("registry", "promote", name, "2", "--yes")
+    done = cyclegan("registry", "promote", name, "1", "--yes")
+    assert "champion of fluent-emoji-AtoB: version 2 -> version 1\n" in done
+    assert champion_of(store, name) == "1"
+    assert "version 1 -> version 2" in cyclegan("registry", "rollback", name, "--yes")
+    assert champion_of(store, name) == "2"
+    assert "1 -> 2  by rollback: by hand" in cyclegan("registry", "show", name)
+
+
+def test_an_evaluation_that_cannot_be_read_now_is_told(cyclegan: Command, store: Store, tmp_path: Path) -> None:
+    source = store.client.get_model_version("fluent-emoji-AtoB", "3").source.removeprefix("models:/")
+    folder = Path(store.client.get_logged_model(source).artifact_location.removeprefix("file://"))
+    figures = (folder / "evaluation" / "figures.json").rename(tmp_path / "figures.json")
+    os.mkfifo(folder / "evaluation" / "figures.json")
+    told = cyclegan("registry", "promote", "fluent-emoji-AtoB", "3", "--yes", code=2)
+    figures.rename(folder / "evaluation" / "figures.json")
+    assert "mlflow.db went away or refuses" in told
+    assert champion_of(store, "fluent-emoji-AtoB") == "2"
+
+
+def test_models_of_others_are_not_translated_with(cyclegan: Command, store: Store, tmp_path: Path) -> None:
+    store.client.create_registered_model("foreign")
+    (tmp_path / "0").mkdir()
+    versions = [store.client.create_model_version("foreign", (tmp_path / "0").as_uri())]
+    # Of another kind, without our settings, without a generator.
+    for flavors in ({}, {"python_function": {}}, {"python_function": {"config": {"bit_depth": 8}}}):
+        folder = tmp_path / str(len(versions))
+        folder.mkdir()
+        Model(artifact_path=folder.name, flavors=flavors).save(folder / "MLmodel")
+        versions.append(store.client.create_model_version("foreign", folder.as_uri()))
+    for version in versions:
+        uri = f"models:/foreign/{version.version}"
+        told = cyclegan("translate", uri, "params.yaml", "--output", str(tmp_path / "out"), code=2)
+        assert f"{uri} is no generator of this project" in told
+    store.client.delete_registered_model("foreign")
+
+
+def test_runs_shows_what_differs_and_the_figures(cyclegan: Command) -> None:
+    head, *lines = cyclegan("runs").splitlines()
+    assert head.split() == ["id", "status", "start", "seconds", "commit", "train.epochs", "test_AtoB/pair_psnr"]
+    assert [line.split()[0] for line in lines] == ["run-3", "run-2", "run-1"]
+    assert lines[0].split()[-3:] == ["3abcdef0+", "30", "21"]
+    assert "FINISHED" in lines[0]
+
+
+def test_runs_sorted_filtered_and_by_column(cyclegan: Command) -> None:
+    def names(*arguments: str) -> list[str]:
+        return [line.split()[0] for line in cyclegan("runs", *arguments).splitlines()[1:]]
+
+    assert names("--sort", "test_AtoB/pair_psnr") == ["run-2", "run-3", "run-1"]
+    assert names("--sort", "train.epochs") == ["run-1", "run-2", "run-3"]
+    assert names("--sort", "train.epochs", "--reverse") == ["run-3", "run-2", "run-1"]
+    assert names("--filter", "metrics.`test_AtoB/pair_psnr` > 20.5 AND params.`train.epochs` = '30'") == ["run-3"]
+    assert cyclegan("runs", "--filter", "params.`train.epochs` = '7'") == "no runs\n"
+    table = cyclegan("runs", "--columns", "train.batch_size,tags.git.dirty")
+    assert table.splitlines()[0].split() == ["train.batch_size", "tags.git.dirty"]
+    assert table.splitlines()[1].split() == ["run-3", "1", "true"]
+
+
+def test_runs_as_csv(cyclegan: Command, tmp_path: Path) -> None:
+    text = cyclegan("runs", "--csv", "-")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [float(row["test_AtoB/pair_psnr"]) for row in rows] == [21.0, 22.0, 20.0]
+    assert {len(row["id"]) for row in rows} == {32}
+    file = tmp_path / "runs.csv"
+    assert "3 runs" in cyclegan("runs", "--csv", str(file))
+    assert file.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--experiment", "emoji"), "has no such experiment; there are: fluent-emoji"),
+        (("--sort", "train.epoch"), "no run has a column 'train.epoch'; did you mean train.epochs"),
+        (("--columns", "nothing-like-it"), "'--csv -' shows what a run has"),
+        (("--filter", "epochs is 3"), "--filter epochs is 3: "),
+    ],
+)
+def test_runs_that_cannot_be_shown(cyclegan: Command, arguments: tuple[str, ...], told: str) -> None:
+    assert told in cyclegan("runs", *arguments, code=2)
+
+
+def test_neither_needs_tensorflow(project: Path) -> None:
+    code = (
+        "import sys\n"
+        "from cyclegan.cli import main\n"
+        "main(['runs'])\n"
+        "main(['registry', 'show', 'fluent-emoji-AtoB@champion'])\n"
+        "print('TensorFlow:', 'tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("TensorFlow: False\n")

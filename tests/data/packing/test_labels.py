@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cyclegan import params
+from cyclegan.data.loading.dataset import PackedDataset
+from cyclegan.data.packing.pack import split
+from cyclegan.system.errors import UserError
+from cyclegan.project import Project
+
+Build = Callable[..., params.Data]
+Paint = Callable[..., Path]
+
+
+def paint_apart(project: Project, paint: Paint, **folders: int) -> None:
+    """Different pictures in each folder."""
+    seed = 0
+    for folder, count in folders.items():
+        for n in range(count):
+            seed += 1
+            paint(project.raw / folder / f"{n}.png", seed)
+
+
+def test_each_picture_has_its_folders_class(project: Project, data: Build, paint: Paint) -> None:
+    paint_apart(project, paint, **{"trainA/7": 5, "trainA/0/old": 3, "trainA/0": 4, "trainB/0": 6, "trainB/7": 5})
+    split(data(labels="folders"), project)
+    dataset = PackedDataset.open(project.split)
+    assert set(dataset.manifest["label"]) == {"0", "7"}
+    for domain in ("A", "B"):
+        for part in ("train", "val", "test"):
+            files = dict(zip(dataset.manifest["id"], dataset.manifest["file"], strict=True))
+            expected = [files[name].split("/")[1] for name in dataset.ids(domain, part)]
+            assert dataset.labels(domain, part) == expected
+    summary = json.loads((project.reports / "split.json").read_text())
+    assert [summary[domain]["classes"] for domain in "AB"] == [{"0": 7, "7": 5}, {"0": 6, "7": 5}]
+
+
+def test_one_class_in_two_forms_of_unicode(project: Project, data: Build, paint: Paint) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "bäume") for form in ("NFC", "NFD"))
+    folders = {"trainA/x": 5, f"trainA/{composed}": 5, "trainB/x": 5, f"trainB/{decomposed}": 5}
+    paint_apart(project, paint, **folders)
+    split(data(labels="folders"), project)
+    assert set(PackedDataset.open(project.split).manifest["label"]) == {"x", composed}
+
+
+def test_folders_mean_nothing_unless_asked(project: Project, data: Build, paint: Paint) -> None:
+    paint_apart(project, paint, **{"trainA/7": 5, "trainA": 3, "trainB/0": 6})
+    split(data(), project)
+    dataset = PackedDataset.open(project.split)
+    assert dataset.labels("A", "train") is None
+    assert "classes" not in json.loads((project.reports / "split.json").read_text())["A"]
+
+
+def test_both_halves_of_a_pair_have_one_class(project: Project, data: Build, paint: Paint) -> None:
+    for n in range(12):
+        paint(project.raw / "train" / "ab"[n % 2] / f"{n}.png", n, width=40, height=20)
+    split(data(labels="folders"), project)
+    dataset = PackedDataset.open(project.split)
+    assert dataset.labels("A", "train") == dataset.labels("B", "train")
+    assert set(dataset.labels("A", "train") or []) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (
+            {"trainA/x": 5, "trainA": 2, "trainB/x": 6},
+            "data.labels: folders, but 2 of 13 pictures lie in no class's folder, as trainA/CLASS/picture.png does: "
+            "trainA/0.png, trainA/1.png; move them into one, or set data.labels: none",
+        ),
+        (
+            {"trainA/x": 5, "trainA/y": 5, "trainB/x": 6},
+            "data.labels: folders, but domain B lacks 1 of the 2 classes of domain A: y; give both domains the same "
+            "ones, or set data.labels: none",
+        ),
+        (
+            {"trainA/x": 5, **{f"trainB/{name}": 1 for name in "abcdefx"}},
+            "data.labels: folders, but domain A lacks 6 of the 7 classes of domain B: a, b, c, d, e, …; give both "
+            "domains the same ones, or set data.labels: none",
+        ),
+        (
+            {"trainA/x": 5, "trainB/x": 6},
+            "data.labels: folders, but all pictures are of one class, x; a classifier needs two, or set "
+            "data.labels: none",
+        ),
+    ],
+)
+def test_what_is_no_label(project: Project, data: Build, paint: Paint, folders: dict[str, int], message: str) -> None:
+    paint_apart(project, paint, **folders)
+    with pytest.raises(UserError) as refused:
+        split(data(labels="folders"), project)
+    assert str(refused.value) == message
+    assert not project.split.exists()

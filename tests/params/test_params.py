@@ -1,0 +1,494 @@
+"""params.yaml: what is accepted, and what each mistake is told."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cyclegan.system.errors import UserError
+from cyclegan.params import Params, flatten, load, read, validate
+from cyclegan.params.derived import residual_blocks
+
+ROOT = Path(__file__).parents[1]
+GOOD = read(ROOT / "params.yaml")
+# What the cases below start from, whatever the committed quick start has.
+START = {
+    "data": {"load_size": 64},
+    "model": {"generator": "resnet", "blocks": 4, "skip": "add", "padding": "reflect", "upsample": "resize"}
+    | {"norm": "instance", "discriminator": "patch", "patch_layers": 3},
+    "train": {"crop_size": 64, "update_order": "joint", "adversarial_loss": "least_squares", "lr_policy": "linear"}
+    | {"lr_decay_start": 0.5, "plateau": None, "diff_augment": [], "deterministic": True, "jit_compile": "auto"}
+    | {"loss_weights": dict.fromkeys(("adversarial", "identity", "forward_cycle", "backward_cycle"), 1.0)},
+}
+
+
+def changed(**values: Any) -> dict[str, Any]:
+    """Good parameters with some keys set, `train__epochs=3` for train.epochs."""
+    tree = copy.deepcopy(GOOD)
+    for section, start in copy.deepcopy(START).items():
+        tree[section] |= start
+    for path, value in values.items():
+        *parents, last = path.split("__")
+        section = tree
+        for parent in parents:
+            section = section[parent]
+        section[last] = copy.deepcopy(value)
+    return tree
+
+
+def test_committed_file_and_presets_are_valid() -> None:
+    assert load(ROOT / "params.yaml").train.epochs >= 1
+    presets = sorted((ROOT / "presets").glob("*.yaml"))
+    assert len(presets) >= 3
+    for preset in presets:
+        load(preset)
+    assert read(ROOT / "presets" / "quickstart.yaml") == GOOD
+
+
+def test_every_key_has_a_comment_above_it_or_beside_it() -> None:
+    lines = (ROOT / "params.yaml").read_text().splitlines()
+    # DVC drops comments in a list and right below it.
+    first = lines.index("  objectives:") + 1
+    last = next(n for n in range(first, len(lines)) if lines[n].startswith("  pruner: "))
+    assert all(f"{key}: " in "\n".join(lines[first - 4 : first]) for key in ("name", "direction", "terms"))
+    for before, line in itertools.pairwise(lines[:first] + lines[last:]):
+        if line.startswith("  ") and not line.strip().startswith("#"):
+            assert before.strip().startswith("#") or " # " in line, line
+
+
+def test_an_experiment_changes_the_line_of_its_parameter_only(tmp_path: Path) -> None:
+    """DVC writes the whole file anew: the committed files have the form in which it leaves them."""
+    files = ["params.yaml", *(f"presets/{file.name}" for file in sorted((ROOT / "presets").glob("*.yaml")))]
+    (tmp_path / "presets").mkdir()
+    for file in files:
+        shutil.copy(ROOT / file, tmp_path / file)
+    (tmp_path / "dvc.yaml").write_text("stages: {nothing: {cmd: 'true'}}\n")
+
+    def run(*command: str) -> str:
+        identity = {"GIT_CONFIG_COUNT": "2", "GIT_CONFIG_KEY_0": "user.name", "GIT_CONFIG_VALUE_0": "Test"}
+        identity |= {"GIT_CONFIG_KEY_1": "user.email", "GIT_CONFIG_VALUE_1": "test@example.org"}
+        environment = {**os.environ, **identity, "DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1"}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("git", "init", "--quiet")
+    run("dvc", "init", "--quiet")
+    run("git", "add", "--all")
+    run("git", "commit", "--quiet", "--message", "start")
+    run("dvc", "exp", "run", *(argument for file in files for argument in ("-S", f"{file}:train.epochs=77")))
+    for file in files:
+        changed = [line for line in run("git", "diff", "--unified=0", "--", file).splitlines() if line[:1] in "+-"]
+        assert changed[2:] == [f"-  epochs: {read(ROOT / file)['train']['epochs']}", "+  epochs: 77"], file
+
+
+def test_every_key_is_a_field_and_frozen() -> None:
+    params = validate(copy.deepcopy(GOOD))
+    assert {key for key, _ in flatten(GOOD)} <= {
+        key for known, _ in flatten(params.model_dump()) for key in (known, known.rpartition(".")[0])
+    }
+    with pytest.raises(ValueError, match="frozen"):
+        params.train.epochs = 3  # type: ignore[misc]
+
+
+def test_one_number_means_both_directions_and_both_sides() -> None:
+    params = validate(changed(train__loss_weights__identity=2.5, train__crop_size=32))
+    assert params.train.loss_weights.identity.model_dump() == {"AtoB": 2.5, "BtoA": 2.5}
+    assert params.train.crop_size == (32, 32)
+    weights = changed(train__update_order="sequential", train__loss_weights__forward_cycle={"AtoB": 3, "BtoA": 4})
+    assert validate(weights).train.loss_weights.forward_cycle.BtoA == 4
+    assert validate(changed(train__crop_size=[32, 64])).train.crop_size == (32, 64)
+
+
+@pytest.mark.parametrize(
+    ("size", "blocks"), [(64, 6), (252, 6), (256, 9), ([256, 128], 6)], ids=["64", "252", "256", "not square"]
+)
+def test_automatic_blocks(size: Any, blocks: int) -> None:
+    params = validate(changed(data__load_size=size, train__crop_size=size, model__blocks="auto"))
+    assert residual_blocks(params.model.blocks, params.training_size) == blocks
+
+
+@pytest.mark.parametrize(
+    ("source", "extra", "name"),
+    [
+        ("fluent-emoji", {}, "fluent-emoji"),
+        ("horse2zebra", {}, "horse2zebra"),
+        ("file:///data/My%20Set.tar.gz", {"data__sha256": "0" * 64}, "My-Set"),
+        ("file:set.zip", {"data__sha256": "0" * 64}, "set"),
+        ("folders", {"data__folder_A": "/x/summer", "data__folder_B": "/y/winter"}, "summer2winter"),
+        ("folders", {"data__folder_A": "a", "data__folder_B": "b", "data__name": "mine"}, "mine"),
+        ("folders", {"data__folder_A": "/d/cats/trainA", "data__folder_B": "/d/cats/trainB"}, "cats"),
+        ("folders", {"data__folder_A": "/d/cats/A", "data__folder_B": "/d/dogs/B"}, "A2B"),
+        ("folders", {"data__folder_A": "trainA", "data__folder_B": "trainB"}, "trainA2trainB"),
+    ],
+)
+def test_name_of_the_data_set(source: str, extra: dict[str, Any], name: str) -> None:
+    assert validate(changed(data__source=source, **extra)).data.dataset == name
+
+
+PLATEAU = {
+    "train__lr_policy": "plateau",
+    "train__lr_decay_start": None,
+    "train__plateau": {"metric": "val_AtoB/pair_psnr", "patience": 3, "factor": 0.5},
+}
+
+OBJECTIVE = {"name": "quality", "direction": "maximize", "terms": {"val_AtoB/pair_psnr": 1.0}}
+LOSS = "G_AtoB/total is a loss of the training: it falls and rises with the other network's skill and does not tell"
+
+
+def objectives(*changes: dict[str, Any]) -> dict[str, Any]:
+    return {"search__objectives": [OBJECTIVE | change for change in changes]}
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"train__epoch": 3}, "train.epoch: unknown key; did you mean train.epochs?"),
+    ({"trane": {}}, "trane: unknown key; did you mean train?"),
+    ({"train": {7: 1}}, "train.7: unknown key; known keys: seed, epochs"),
+    ({"train__zzz": 1}, "train.zzz: unknown key; known keys: seed, epochs"),
+    ({"train__epochs": "3"}, "train.epochs = '3': must be a valid integer"),
+    ({"train__epochs": True}, "train.epochs = True: must be a valid integer"),
+    ({"train__epochs": 2.5}, "train.epochs = 2.5: must be a valid integer"),
+    ({"train__epochs": None}, "train.epochs = None: must be a valid integer"),
+    ({"train__epochs": 0}, "train.epochs = 0: must be at least 1"),
+    ({"train__epochs": [1]}, "train.epochs = [1]: must be a valid integer"),
+    ({"train": None}, "train = None: must be a mapping of keys"),
+    ({"train": []}, "train = []: must be a mapping of keys"),
+    ({"train__flip": "yes"}, "train.flip = 'yes': must be a valid boolean"),
+    ({"train__learning_rate": float("nan")}, "train.learning_rate = nan: must be a finite number"),
+    ({"train__learning_rate": float("inf")}, "train.learning_rate = inf: must be a finite number"),
+    ({"train__learning_rate": -1.0}, "train.learning_rate = -1.0: must be greater than 0"),
+    ({"train__learning_rate": "2e-4"}, "train.learning_rate = '2e-4': must be a valid number"),
+    ({"train__beta_1": 1.0}, "train.beta_1 = 1.0: must be less than 1"),
+    ({"train__steps_per_epoch": "many"}, "train.steps_per_epoch = 'many': must be 'auto', or a valid integer"),
+    ({"train__steps_per_epoch": 0}, "train.steps_per_epoch = 0: must be 'auto', or at least 1"),
+    ({"train__jit_compile": 1}, "train.jit_compile = 1: must be 'auto', or a valid boolean"),
+    ({"train__update_order": "both"}, "train.update_order = 'both': must be 'joint' or 'sequential'"),
+    ({"train__crop_size": 63}, "train.crop_size [63, 63]: each side must be a multiple of 4"),
+    ({"train__crop_size": 128}, "train.crop_size [128, 128] is larger than data.load_size [64, 64]; lower it"),
+    ({"train__crop_size": [64]}, "train.crop_size = [64]: must be one number of pixels, [height, width], or 'whole'"),
+    ({"train__crop_size": "64"}, "train.crop_size = '64': must be one number of pixels, [height, width], or 'whole'"),
+    (
+        {"train__crop_size": "original"},
+        "train.crop_size = 'original': must be one number of pixels, [height, width], or",
+    ),
+    ({"data__load_size": "whole"}, "data.load_size = 'whole': must be one number of pixels, [height, width], or 'orig"),
+    (
+        {"data__load_size": 66, "train__crop_size": "whole"},
+        "data.load_size [66, 66]: each side must be a multiple of 4 for model.generator: resnet; use [64, 64]",
+    ),
+    ({"data__load_size": "original", "train__crop_size": 66}, "train.crop_size [66, 66]: each side must be a multiple"),
+    ({"data__labels": "names"}, "data.labels = 'names': must be 'none' or 'folders'"),
+    ({"data__labels": "folders", "data__load_size": "original"}, "data.labels: folders is for a classifier, which"),
+    ({"evaluate__classifier_steps": 0}, "evaluate.classifier_steps = 0: must be at least 1"),
+    ({"data__load_size": 0}, "data.load_size = 0: must be between 1 and 8192 pixels a side"),
+    ({"data__load_size": 100_000}, "data.load_size = 100000: must be between 1 and 8192 pixels a side"),
+    ({"model__blocks": "nine"}, "model.blocks = 'nine': must be 'auto', or a valid integer"),
+    ({"model__blocks": -1}, "model.blocks = -1: must be 'auto', or at least 0"),
+    ({"model__generator": "unet"}, "model.blocks has no effect with model.generator: unet; set it to 'auto'"),
+    ({"model__norm": "none", "model__output_norm": True}, "model.output_norm needs a normalisation"),
+    ({"train__gradient_checkpointing": True, "model__dropout": 0.5}, "train.gradient_checkpointing computes"),
+    ({"train__gradient_checkpointing": True, "model__blocks": 0}, "it needs model.generator: resnet with model.blocks"),
+    (
+        {"model__discriminator": "tutorial", "model__patch_layers": 3, "train__crop_size": 16},
+        "too small for model.discriminator: tutorial, which halves it four times; use at least 17",
+    ),
+    ({"model__discriminator": "pixel", "model__patch_layers": 2}, "model.patch_layers is only read with"),
+    (
+        {"model__discriminator": "pixel", "model__patch_layers": 3, "train__crop_size": 4},
+        "train.crop_size [4, 4] is too small for model.generator: resnet, which works at a quarter of it; use",
+    ),
+    ({"model__patch_layers": 5}, "too small for model.discriminator: patch with 5 layers; use at least 96"),
+    ({"data__channels_A": 1}, "train.loss_weights.identity compares a generator's output with its input"),
+    ({"data__channels_A": 17}, "data.channels_A = 17: must be less than or equal to 16"),
+    ({"data__channels_A": 0}, "data.channels_A = 0: must be at least 1"),
+    ({"data__bit_depth": 12}, "data.bit_depth = 12: must be 8 or 16"),
+    ({"data__source": "http://x/y.zip"}, "plain http is refused; use https: or file:"),
+    ({"data__source": "https://host:80a/x.zip"}, "data.source is no https address: check its host and port"),
+    ({"data__source": "https://[::1/x.zip"}, "data.source is no https address: check its host and port"),
+    ({"data__source": "https://host/bücher.zip"}, "write other characters than ASCII percent-encoded"),
+    ({"data__source": "file:x.zip"}, "data.sha256 is empty: an archive needs its SHA-256 sum"),
+    ({"data__sha256": "abc"}, "data.sha256 = 'abc': must be 64 hexadecimal digits"),
+    (
+        {"data__folder_A": None},
+        "data.folder_A = None: must be a path, because DVC watches it; write data/fluent-emoji/t",
+    ),
+    (
+        {"data__folder_B": ""},
+        "data.folder_B = '': must be a path, because DVC watches it; write data/fluent-emoji/trainB",
+    ),
+    ({"data__folder_A": "~/x"}, f"data.folder_A = '~/x': DVC expands neither ~ nor variables; write {Path.home()}/x"),
+    (
+        {"data__folder_A": "$HOME/x"},
+        f"data.folder_A = '$HOME/x': DVC expands neither ~ nor variables; write {os.environ['HOME']}/x",
+    ),
+    (
+        {"data__folder_B": "file:///x%20y/z"},
+        "data.folder_B = 'file:///x%20y/z': must be a path, not an address; write /x y/z",
+    ),
+    (
+        {"data__source": "folders", "data__folder_A": "写真", "data__folder_B": "paintings"},
+        "data.name: no name of letters A to Z and digits follows from '写真' and 'paintings'",
+    ),
+    ({"data__source": "file:写真.zip", "data__sha256": "0" * 64}, "data.name: no name of letters A to Z"),
+    ({"data__name": "a b"}, "data.name = 'a b': must be 1 to 64 letters"),
+    ({"data__name": "../x"}, "data.name = '../x': must be 1 to 64 letters"),
+    ({"data__val_fraction": 0.5, "data__test_fraction": 0.5}, "leave under a tenth for training; lower them"),
+    ({"data__on_bad_image": "ignore"}, "data.on_bad_image = 'ignore': must be 'fail' or 'skip'"),
+    ({"train__loss_weights__identity": "x"}, "must be a number, or {AtoB: number, BtoA: number}"),
+    ({"train__loss_weights__identity": {"AtoB": 1}}, "train.loss_weights.identity.BtoA: missing; add it"),
+    ({"train__loss_weights__identity": -1}, "train.loss_weights.identity.AtoB = -1: must be at least 0"),
+    (
+        {"train__loss_weights": dict.fromkeys(("adversarial", "identity", "forward_cycle", "backward_cycle"), 0.0)},
+        "train.loss_weights are all 0 for AtoB, whose generator learns nothing; raise one above 0",
+    ),
+    ({"train__loss_weights__forward_cycle": 3}, "make them equal or use update_order: sequential"),
+    ({"train__adversarial_loss": "wgan"}, "must be 'least_squares', 'vanilla', 'hinge' or 'wasserstein'"),
+    ({"train__adversarial_loss": "wasserstein"}, "without its Lipschitz constraint; set it to 10"),
+    ({"train__gradient_penalty": 10.0}, "train.gradient_penalty = 10.0 belongs to train.adversarial_loss: wasserstein"),
+    ({"train__adversarial_loss": "hinge", "train__label_smoothing": 0.1}, "has no labels to smooth"),
+    ({"train__discriminator_batch": 2, "train__batch_size": 2}, "adds no picture to train.batch_size = 2; raise it"),
+    ({"train__discriminator_batch": 2, "train__pool_size": 0}, "train.pool_size = 0 keeps none; set train.discrimin"),
+    ({"train__gradient_clip_norm": 0.0}, "train.gradient_clip_norm = 0.0: must be greater than 0"),
+    ({"train__lr_policy": "constant"}, "train.lr_decay_start has no effect with train.lr_policy: constant; set it to"),
+    ({"train__lr_decay_start": None}, "train.lr_decay_start is null: train.lr_policy: linear needs it; set it to 0.5"),
+    (PLATEAU | {"train__plateau": None}, "train.plateau is null: train.lr_policy: plateau needs it; set it to {metric"),
+    ({"train__plateau": PLATEAU["train__plateau"]}, "train.plateau is only read with train.lr_policy: plateau, not"),
+    (PLATEAU | {"train__plateau__metric": "val_AtoB/psn"}, "must be a validation figure: kid, or one that ends in"),
+    (
+        {"train__select": "cycle_l1"},
+        "train.select = 'cycle_l1': must be auto, last, kid, pair_psnr or pair_ssim, or one of",
+    ),
+    (
+        {"train__select": "val_AtoC/kid"},
+        "train.select = 'val_AtoC/kid': must be auto, last, kid, pair_psnr or pair_ssim",
+    ),
+    ({"train__select": "last", "train__early_stop": 3}, "train.early_stop needs a figure to watch, but train.select"),
+    (
+        {"evaluate__features": "resnet50"},
+        "evaluate.features = 'resnet50': must be data/features/efficientnet-lite0.npz, or the path of an .h5 file",
+    ),
+    (
+        {"evaluate__features": "~/x.h5"},
+        f"'~/x.h5': DVC expands neither ~ nor variables; write {Path.home()}/x.h5",
+    ),
+    ({"evaluate__features_size": 16}, "evaluate.features_size = 16: must be at least 32"),
+    (PLATEAU | {"train__plateau__factor": 1.0}, "train.plateau.factor = 1.0: must be less than 1"),
+    (PLATEAU | {"train__plateau__patiense": 1}, "train.plateau.patiense: unknown key; did you mean train.plateau.pat"),
+    ({"train__diff_augment": ["colour"]}, "train.diff_augment = 'colour': must be 'color', 'translation' or 'cutout'"),
+    ({"train__diff_augment": "color"}, "train.diff_augment = 'color': must be a valid list"),
+    ({"train__diff_augment": ["color", "color"]}, "names a transform twice; name each once"),
+    ({"train__jit_compile": True}, "train.jit_compile: true has no effect with train.deterministic: true, where"),
+    ({"search__trials": -1}, "search.trials = -1: must be at least 0"),
+    ({"search__workers": 0}, "search.workers = 0: must be at least 1"),
+    ({"search__study": "a b"}, "search.study = 'a b': "),
+    ({"search__space__cycle": {"low": 2.0, "high": 1.0, "scale": "log"}}, "low = 2.0 must be below high = 1.0"),
+    ({"search__space__cycle": {"low": 0.0, "high": 1.0, "scale": "log"}}, "scale: log cannot reach low = 0"),
+    ({"search__space__cycle__scale": "ln"}, "search.space.cycle.scale = 'ln': must be 'linear' or 'log'"),
+    ({"search__space__blocks": {"low": 9, "high": 6}}, "low = 9 must be below high = 6"),
+    ({"search__space__norm": ["instance"]}, "search.space.norm = ['instance']: "),
+    ({"search__space__norm": ["batch", "batch"]}, "names a value twice; name each once"),
+    ({"search__space__norms": None}, "search.space.norms: unknown key; did you mean search.space.norm?"),
+    ({"search__pruner": "best"}, "search.pruner = 'best': must be 'none', 'median' or 'hyperband'"),
+    ({"search__fidelity__epochs": 0}, "search.fidelity.epochs = 0: must be at least 1"),
+    (
+        {"search__fidelity__base_filters": 8, "search__space__base_filters": [8, 16]},
+        "search.fidelity.base_filters fixes what search.space.base_filters searches; set one of them to null",
+    ),
+    ({"search__repeats": 1}, "search.repeats = 1: must be at least 2"),
+    (objectives(), "search.objectives = []: "),
+    ({"search__objectives": "automatic"}, "search.objectives = 'automatic': must be 'auto'"),
+    (objectives({}, {}), "search.objectives both have the name 'quality'; give each its own"),
+    (objectives({"direction": "up"}), "must be 'maximize' or 'minimize'"),
+    (objectives({"terms": {}}), "terms = a mapping: "),
+    (objectives({"terms": {"G_AtoB/total": 1.0}}), LOSS),
+    (objectives({"terms": {"D_A/output_fake": 1.0}}), "D_A/output_fake is a loss of the training"),
+    (objectives({"terms": {"test_AtoB/pair_psnr": 1.0}}), "must be a validation figure, such as val_AtoB/pair_psnr"),
+    (objectives({"terms": {"val_AtoB/pair_psnr": 0.0}}), "val_AtoB/pair_psnr has weight 0; remove it"),
+    (objectives({"terms": {"val_AtoB/cycle_l1": 1.0}}), "in which a generator that changes nothing is perfect; add"),
+    (
+        objectives({}, {"name": "other"}) | {"search__pruner": "median"},
+        "search.pruner: median needs one objective, but search.objectives has 2; set it to none",
+    ),
+    ({"train__checkpoint_every": 0}, "train.checkpoint_every = 0: must be greater than 0"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), BAD, ids=[" ".join(values) for values, _ in BAD])
+def test_mistakes_are_told_in_one_line(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        validate(changed(**values))
+    (line,) = [line for line in str(caught.value).splitlines() if message in line]
+    assert line.startswith("params.yaml: ")
+
+
+@pytest.mark.parametrize(
+    ("values", "keys"),
+    [
+        ({"data__source": "horse2zebra", "data__folder_A": "mine"}, ["data.folder_A"]),
+        ({"data__folder_A": "mine", "data__folder_B": "yours"}, ["data.folder_A", "data.folder_B"]),
+        ({"data__sha256": "0" * 64}, ["data.sha256"]),
+        (
+            {"data__source": "folders", "data__folder_A": "a", "data__folder_B": "b", "data__sha256": "0" * 64},
+            ["data.sha256"],
+        ),
+        ({"data__source": "horse2zebra", "data__sha256": "0" * 64}, []),
+        ({"data__source": "folders", "data__folder_A": "a", "data__folder_B": "b"}, []),
+        ({}, []),
+    ],
+)
+def test_keys_that_are_set_but_not_read(values: dict[str, Any], keys: list[str]) -> None:
+    lines = validate(changed(**values)).data.without_effect
+    assert [re.split("[: ]", line)[0] for line in lines] == keys
+    assert all("has no effect with data.source" in line and "set it to" in line for line in lines)
+
+
+def test_a_plateau_is_accepted_whole() -> None:
+    assert validate(changed(**PLATEAU)).train.plateau.patience == 3
+
+
+def test_the_reference_ways_to_prepare_pictures() -> None:
+    ways = {
+        "resize_and_crop": (72, 64, (64, 64)),
+        "resize": ([64, 32], "whole", (64, 32)),
+        "crop": ("original", 64, (64, 64)),
+        "none": ("original", "whole", None),
+    }
+    for way, (load_size, crop_size, expected) in ways.items():
+        params = validate(changed(data__load_size=load_size, train__crop_size=crop_size))
+        assert params.training_size == expected, way
+
+
+def test_missing_key() -> None:
+    tree = copy.deepcopy(GOOD)
+    del tree["train"]["epochs"]
+    with pytest.raises(UserError, match=r"train\.epochs: missing; add it"):
+        validate(tree)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "does not exist; 'cyclegan preset quickstart' writes one"),
+        (b"", "must hold the sections data, model, search, train"),
+        (b"- 1\n", "must hold the sections data, model, search, train"),
+        (b"train: [", "is not valid YAML"),
+        (b"train: {}\ntrain: {}\n", "is not valid YAML"),
+        (b"\xff\xfe", "is not UTF-8 text"),
+        (b"train: !!python/object/apply:os.system ['true']\n", "is not valid YAML"),
+    ],
+    ids=["no file", "empty", "a list", "broken", "key twice", "binary", "code"],
+)
+def test_files_that_are_no_parameters(tmp_path: Path, text: bytes | None, message: str) -> None:
+    file = tmp_path / "params.yaml"
+    if text is not None:
+        file.write_bytes(text)
+    with pytest.raises(UserError) as caught:
+        load(file)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_params_type_lists_all_sections() -> None:
+    assert list(Params.model_fields) == list(GOOD)
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.dates()
+    | st.datetimes()
+    | st.binary(max_size=8)
+    | st.sampled_from(["auto", "whole", "original", "linear", "unet", "folders", "https://x/y.zip", "file:", "0" * 64])
+)
+KEYS = st.text(max_size=8) | st.integers() | st.none() | st.sampled_from(["AtoB", "BtoA", "epochs", "metric"])
+TREES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3))
+
+
+def sections(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value in nested mappings."""
+    found = []
+    for key, value in tree.items():
+        found.append((*path, key))
+        if isinstance(value, dict):
+            found += sections(value, (*path, key))
+    return found
+
+
+def accepted_or_told(tree: Any) -> None:
+    try:
+        params = validate(tree)
+    except UserError as error:
+        assert str(error)  # noqa: PT017 (either outcome is right)
+        for line in str(error).splitlines():
+            assert line.startswith("params.yaml")
+            assert len(line) < 1000
+    else:
+        assert validate(params.model_dump()) == params
+        assert params.data.dataset
+        list(flatten(params.model_dump()))
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(sections(changed())), TREES), min_size=1, max_size=3))
+def test_other_values_are_accepted_or_told(changes: list[tuple[tuple[Any, ...], Any]]) -> None:
+    tree = changed()
+    for (*parents, last), value in changes:
+        section = tree
+        for parent in parents:
+            section = section.get(parent) if isinstance(section, dict) else None
+        if isinstance(section, dict):
+            section[last] = value
+    accepted_or_told(tree)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(sections(changed())), st.booleans(), KEYS)
+def test_missing_and_other_keys_are_accepted_or_told(path: tuple[Any, ...], remove: bool, key: Any) -> None:
+    tree = changed()
+    section = tree
+    for parent in path[:-1]:
+        section = section[parent]
+    value = section.pop(path[-1]) if remove else section[path[-1]]
+    section[key] = value
+    accepted_or_told(tree)
+
+
+@settings(max_examples=200, deadline=None)
+@given(TREES)
+def test_any_tree_is_accepted_or_told(tree: Any) -> None:
+    accepted_or_told(tree)
+
+
+TEXT = (ROOT / "params.yaml").read_bytes()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    changes=st.lists(st.tuples(st.integers(0, len(TEXT) - 1), st.binary(max_size=3)), max_size=5),
+    cut=st.integers(0, len(TEXT)) | st.none(),
+)
+def test_any_damage_to_the_file_is_told(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, bytes]], cut: int | None
+) -> None:
+    raw = bytearray(TEXT)
+    for where, content in changes:
+        raw[where : where + len(content)] = content
+    file = tmp_path_factory.mktemp("damage") / "params.yaml"
+    file.write_bytes(raw[:cut])
+    try:
+        load(file)
+    except UserError as error:
+        assert "params.yaml" in str(error)  # noqa: PT017 (either outcome is right)

@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from browser import CHROMIUM, NO_BROWSER, content_width
+from cyclegan.data.loading.dataset import PackedDataset
+from cyclegan.evaluation.color_map import fit_colour_map
+from cyclegan.evaluation.features import FeatureNetwork
+from cyclegan.evaluation.gain import Gain
+from cyclegan.evaluation.protocol import RealPictures, evaluate
+from cyclegan.report.evaluation_report import SCALES, draw, write_reports
+from cyclegan.inference.translator import Translator
+
+Pack = Callable[..., PackedDataset]
+Linear = Callable[..., keras.Model]
+HOSTILE = '<script>alert("x")</script>&'
+VOID = {"meta", "link", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Tags, text and attributes of a page; fails on tags that do not match."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+        self.attributes: list[tuple[str, str, str]] = []
+        self.open: list[str] = []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+        self.text += " "
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text += data
+
+    def words(self) -> str:
+        return " ".join(self.text.split())
+
+
+def dataset_and_translators(pack: Pack, linear: Linear) -> tuple[PackedDataset, dict[str, Translator]]:
+    """Twelve pairs; b is a, darker. G_AtoB darkens as it should, G_BtoA darkens again, which is wrong."""
+    a = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+    b = (a // 2).astype(np.uint8)
+    ids = {"A": [f"{HOSTILE}{n}" for n in range(12)], "B": [f"b{n}" for n in range(12)]}
+    dataset = pack(a, b, ids=ids, pairs=[(n, n, n < 5) for n in range(12)])
+    darker = {direction: Translator(linear(np.eye(3) / 2, offset=-0.5)) for direction in ("AtoB", "BtoA")}
+    return dataset, darker
+
+
+@pytest.fixture
+def folder(pack: Pack, linear: Linear, network: FeatureNetwork, tmp_path: Path) -> Path:
+    """A complete set of reports with hostile names everywhere."""
+    dataset, translators = dataset_and_translators(pack, linear)
+    colour_map = fit_colour_map(dataset, "test", "AtoB")
+    evaluation = evaluate(translators, dataset, "test", RealPictures(dataset, "test", network), {"AtoB": colour_map})
+    evaluation.metrics["checkpoint"] = {"select": "kid", "step": 20, "epoch": 2.0, "value": 0.0123}
+    history = pd.DataFrame(
+        {
+            "step": [10, 20, 30],
+            "epoch": [1.0, 2.0, 3.0],
+            "G_AtoB/total": [3.0, 2.0, 1.0],
+            "D_A/output_real": [0.5, 0.6, 0.97],
+            "D_A/output_fake": [0.5, 0.4, 0.03],
+            "D_B/output_real": [0.5, 0.6, 0.7],
+            "D_B/output_fake": [0.5, 0.4, 0.3],
+            "val_AtoB/pair_psnr": [np.nan, 20.0, 21.0],
+            "val_AtoB/identity/pair_psnr": [np.nan, 19.0, 19.0],
+        }
+    )
+    run = {"Run": HOSTILE, "Commit": "0123abcd", "Device": None}
+    pictures = draw(translators, dataset, evaluation, 3)
+    over_time = np.full((8, 12, 3), 7, np.uint8)
+    write_reports(tmp_path / "out", evaluation, pictures, title=HOSTILE, run=run, history=history, over_time=over_time)
+    return tmp_path / "out"
+
+
+def test_all_files_are_there_and_agree(folder: Path) -> None:
+    assert {path.name for path in folder.iterdir()} == {"metrics.json", "per_image.csv", "grid.png", "report.html"}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    table = pd.read_csv(folder / "per_image.csv")
+    assert len(table) == 48
+    for direction in ("AtoB", "BtoA"):
+        rows = table[table["direction"] == direction]
+        assert rows["cycle_l1"].mean() == pytest.approx(metrics[direction]["cycle_l1"], rel=1e-4)
+        scored = rows[rows["scored"].astype(str) == "True"]
+        assert len(scored) == metrics[direction]["pair_n"] == 5
+        assert scored["pair_psnr"].mean() == pytest.approx(metrics[direction]["pair_psnr"], rel=1e-4)
+    assert Image.open(folder / "grid.png").size == (8 * 128 + 6 * 2 + 24, 24 + 3 * 128 + 2 * 4)
+
+
+def test_page_needs_no_network_and_runs_nothing(folder: Path) -> None:
+    html = (folder / "report.html").read_text()
+    assert not re.search(r"https?://|@import", html, re.IGNORECASE)
+    page = Page(html)
+    assert not {"script", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+    loaded = [value for _, name, value in page.attributes if name in ("src", "href", "srcset")]
+    assert loaded
+    assert all(value.startswith("data:") for value in loaded)
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    assert ("meta", "content") in {(tag, name) for tag, name, value in page.attributes if "default-src 'none'" in value}
+
+
+def test_hostile_names_are_text(folder: Path) -> None:
+    html = (folder / "report.html").read_text()
+    assert "<script" not in html.lower()
+    words = Page(html).words()
+    assert f"Run {HOSTILE}" in words
+    assert f"{HOSTILE}0 → b0" in words
+
+
+def test_page_tells_better_from_worse(folder: Path) -> None:
+    words = Page((folder / "report.html").read_text()).words()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    better, worse = words.split("B → A On 5 true pairs")
+    assert re.search(r"On 5 true pairs, against the unchanged input: PSNR better by .*, L1 better by", better)
+    assert re.match(r", against the unchanged input: PSNR worse by .*, L1 worse by", worse)
+    figures = metrics["BtoA"]
+    psnr, unchanged = round(figures["pair_psnr"], 2), round(figures["identity"]["pair_psnr"], 2)
+    table = pd.read_csv(folder / "per_image.csv")
+    scored = table[(table["direction"] == "BtoA") & (table["scored"].astype(str) == "True")]
+    differences = scored["pair_psnr"] - scored["baseline_pair_psnr"]
+    error = differences.std() / np.sqrt(5)
+    row = re.search(rf"PSNR {psnr:.2f} dB {unchanged:.2f} dB worse by (\S+) dB ± (\S+) dB", worse)
+    assert row
+    assert [float(value) for value in row.groups()] == pytest.approx([-differences.mean(), error], abs=5e-5)
+    # The colour map is fitted to the pairs of this direction only, where it is all that there is to do.
+    figures = metrics["AtoB"]
+    row = f"KID {figures['kid']:.4f} ± {figures['kid_se']:.4f} {figures['identity']['kid']:.4f} ± "
+    assert row in better
+    assert f"{figures['colour_map']['kid']:.4f} ± {figures['colour_map']['kid_se']:.4f}" in better
+    assert "Colour map" in better.split("All A → B against all real B")[0]
+
+
+def test_a_verdict_needs_a_standard_error_below_the_difference(folder: Path) -> None:
+    """The Fréchet distance, precision and recall have no error; cycle and identity are compared with perfection."""
+    html = (folder / "report.html").read_text()
+    rows = re.findall(r"<tr>\s*<td>(.*?)</td>(.*?)</tr>", html, re.DOTALL)
+    verdicts = [(name, *re.findall(r'<td class="(\w+)">([^<]*)</td>\s*$', rest)) for name, rest in rows]
+    assert {name for name, *_ in verdicts} >= {"Fréchet distance", "Precision", "Recall", "KID", "PSNR", "L1", "SSIM"}
+    for name, (tone, verdict) in verdicts:
+        if name in ("Fréchet distance", "Precision", "Recall", "Diversity (real: 1)"):
+            assert (tone, verdict) == ("soft", "–"), name
+        elif tone in ("better", "worse"):
+            by, error = re.fullmatch(rf"{tone} by (\S+)(?: dB)? ± (\S+)(?: dB)?", verdict).groups()  # type: ignore[union-attr]
+            assert float(by) >= float(error), name
+        else:
+            assert verdict == "–" or verdict.startswith("equal"), name
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "verdict"),
+    [
+        (0.5, 0.1, "better by 0.50 dB ± 0.10 dB"),
+        (-0.5, 0.1, "worse by 0.50 dB ± 0.10 dB"),
+        (0.09, 0.1, "equal within 0.10 dB"),
+        (-0.09, 0.1, "equal within 0.10 dB"),
+        (0.002, 0.001, "better by 0.002 dB ± 0.001 dB"),
+        (0.0, 0.0, "equal"),
+        (0.5, float("nan"), "–"),
+    ],
+)
+def test_verdicts(mean: float, error: float, verdict: str) -> None:
+    assert SCALES["psnr"].verdict(Gain(mean, error)) == verdict
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_one_image_gets_no_verdict(
+    paired: bool, pack: Pack, linear: Linear, network: FeatureNetwork, tmp_path: Path
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3), dtype=np.uint8)
+    dataset = pack(image, image // 2, pairs=[(0, 0, True)] if paired else [])
+    translators = {direction: Translator(linear(np.eye(3) / 2, offset=-0.5)) for direction in ("AtoB", "BtoA")}
+    evaluation = evaluate(translators, dataset, "test", RealPictures(dataset, "test", network))
+    assert "kid" not in evaluation.metrics["AtoB"]
+    write_reports(tmp_path / "out", evaluation, draw(translators, dataset, evaluation, 2), title="one", run={})
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert not re.search(r'<td class="(better|worse)">', html)
+    words = Page(html).words()
+    assert ("Measured on 1 true pair, too few for a standard error: no verdict." in words) == paired
+    assert " nan " not in words.lower()
+    assert "KID" not in words.split("How this was measured")[0]
+
+
+def test_every_table_scrolls_by_itself(folder: Path) -> None:
+    html = (folder / "report.html").read_text()
+    assert html.count("<table>") == html.count('<div class="scroll"><table>') == 2
+    assert ".scroll { overflow-x: auto; }" in html
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
+def test_the_page_fits_a_phone(folder: Path, tmp_path: Path) -> None:
+    html = (folder / "report.html").read_text()
+    assert content_width(html.replace("0123abcd", 64 * "a"), 390, tmp_path) <= 390
+
+
+def test_page_says_what_was_looked_for(folder: Path) -> None:
+    words = Page((folder / "report.html").read_text()).words()
+    assert "No sign: does nothing. Output and input differ by" in words
+    assert "Warning: D_A won. D_A has won and its generator learns little from it" in words
+    assert "No sign: D_B. Over the last 10% of the training D_B gave real pictures 0.70 and translations 0.30" in words
+
+
+def test_page_names_features_and_checkpoint_and_never_says_fid(folder: Path) -> None:
+    words = Page((folder / "report.html").read_text()).words()
+    assert "Features: nine means pixels, 9 numbers for each picture" in words
+    assert "that of step 20 (epoch 2), the best on the validation split by kid (0.0123)" in words
+    assert "There are fewer pictures than dimensions" not in words
+    assert words.lower().count("fid") == words.count("none of them is the published FID or KID") == 1
+
+
+def test_page_shows_the_run_and_the_protocol(folder: Path) -> None:
+    words = Page((folder / "report.html").read_text()).words()
+    assert "Commit 0123abcd" in words
+    assert "Device" not in words
+    assert "12 pictures of A and 12 of B, 8×8 pixels, 8 bits" in words
+    assert "Of its 12 true pairs 5 are scored" in words
+
+
+def test_best_and_worst_are_ranked_and_apart(folder: Path) -> None:
+    html = (folder / "report.html").read_text()
+    section = html[html.index("A → B: best and worst pairs") : html.index("B → A: best and worst pairs")]
+    best, worst = section.split("<h3>Worst 2</h3>")
+    assert "<h3>Best 3</h3>" in best
+    values = [[float(value) for value in re.findall(r"<b>(\S+) dB</b>", part)] for part in (best, worst)]
+    table = pd.read_csv(folder / "per_image.csv")
+    own = table[(table["direction"] == "AtoB") & (table["domain"] == "A") & (table["scored"].astype(str) == "True")]
+    ranked = [round(value, 2) for value in sorted(own["pair_psnr"], reverse=True)]
+    assert values[0] + values[1][::-1] == pytest.approx(ranked, abs=0.011)
+
+
+def test_a_strip_shows_input_translation_and_partner(pack: Pack, linear: Linear) -> None:
+    dataset, translators = dataset_and_translators(pack, linear)
+    pictures = draw(translators, dataset, evaluate(translators, dataset, "test"), 3)
+    pair = pictures.best["AtoB"][0]
+    row = dataset.ids("A", "test").index(pair.name)
+    one = dataset.images("A", "test")[[row]]
+    shown = [one, translators["AtoB"].translate(one), dataset.images("B", "test")[[row]]]
+    for left, expected in zip((0, 130, 260), shown, strict=True):
+        np.testing.assert_array_equal(pair.strip[::16, left : left + 128 : 16], expected[0])
+
+
+def test_no_pairs_no_history(pack: Pack, unchanged: dict[str, Translator], tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    dataset = pack(images, images[:2])
+    evaluation = evaluate(unchanged, dataset, "test")
+    write_reports(tmp_path / "out", evaluation, draw(unchanged, dataset, evaluation, 8), title="plain", run={})
+    page = Page((tmp_path / "out" / "report.html").read_text())
+    words = page.words()
+    assert "No true pairs" in words
+    assert "best and worst" not in words
+    assert "Training" not in words
+    assert page.tags.count("img") == 1
+
+
+def test_unequal_channels(pack: Pack, linear: Linear, tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), dtype=np.uint8)
+    dataset = pack(grey, np.repeat(grey, 3, axis=-1), pairs=[(0, 1, True)])
+    translators = {"AtoB": Translator(linear(np.ones((1, 3)))), "BtoA": Translator(linear(np.full((3, 1), 1 / 3)))}
+    evaluation = evaluate(translators, dataset, "test")
+    write_reports(tmp_path / "out", evaluation, draw(translators, dataset, evaluation, 8), title="grey", run={})
+    words = Page((tmp_path / "out" / "report.html").read_text()).words()
+    assert "Measured on 1 true pair. The channels differ" in words
+
+
+def test_curves_are_in_the_page(folder: Path) -> None:
+    html = (folder / "report.html").read_text()
+    alternative = "Losses and validation figures over the epochs"
+    encoded = re.search(rf'src="data:image/png;base64,([^"]+)" alt="{alternative}"', html)
+    assert encoded
+    image = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded[1]))).convert("RGB"))
+    # Three panels, each with a line in the first colour of the palette.
+    panels = np.array_split(image, 3, axis=1)
+    assert all((np.abs(panel.astype(int) - [31, 119, 180]).sum(axis=-1) < 10).any() for panel in panels)
+
+
+def test_a_report_on_pictures_of_their_own_sizes(pack: Pack, linear: Linear, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    a = [random.integers(0, 256, (8 + n, 20 - n, 3), dtype=np.uint8) for n in range(6)]
+    dataset = pack(a, [image // 2 for image in a], pairs=[(n, n, True) for n in range(6)])
+    translators = {direction: Translator(linear(np.eye(3) * 0.9)) for direction in ("AtoB", "BtoA")}
+    evaluation = evaluate(translators, dataset, "test")
+    pictures = draw(translators, dataset, evaluation, 4)
+    assert pictures.grid.ndim == 3
+    assert len(pictures.best["AtoB"]) == len(pictures.worst["BtoA"]) == 3
+    write_reports(tmp_path / "out", evaluation, pictures, title="own sizes", run={})
+    words = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8")).words()
+    assert "pictures at their own sizes, 15…20 by 8…13 pixels, 8 bits a channel" in words

@@ -1,0 +1,48 @@
+"""A search as one of its processes sees it, on a real journal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cyclegan.params.overrides import nested, overlaid
+from cyclegan.params import read, validate
+from cyclegan.project import Project
+from cyclegan.search.shared_search import SharedSearch
+from cyclegan.search.study import Phase, living
+
+PSNR = {"name": "PSNR", "direction": "maximize", "terms": {"val_AtoB/pair_psnr": 1.0}}
+GOOD = read(Path(__file__).parents[2] / "params.yaml")
+
+
+def opened(folder: Path) -> SharedSearch:
+    changes = {"search.trials": 3, "search.finalists": 1, "search.repeats": 2, "search.objectives": [PSNR]}
+    params = validate(overlaid(GOOD, nested(changes)))
+    return SharedSearch(Project(root=folder, home=folder), params, "0123456789", None, create=True)
+
+
+def end_one(search: SharedSearch, phase: Phase, owner: Path) -> None:
+    """Run the next trial, which is the better the later it comes."""
+    trial = phase.claim(owner)
+    assert trial is not None
+    for dimension in search.space:
+        dimension.suggest(trial)
+    phase.study.tell(trial, float(trial.number))
+
+
+def test_looking_on_writes_nothing(tmp_path: Path) -> None:
+    search = opened(tmp_path)
+    journal = tmp_path / ".search" / "journal.log"
+    with living(tmp_path / "workers") as owner:
+        for _ in range(3):
+            end_one(search, search.trials, owner)
+        finals = search.phase()
+        assert finals is not None
+        assert list(finals.slots) == ["0-0", "0-1", "2-0", "2-1"]
+        before = journal.read_bytes()
+        assert search.phase() is search.finals() is finals
+        # Nor do the other processes that take part.
+        assert list(opened(tmp_path).finals().slots) == list(finals.slots)
+        assert journal.read_bytes() == before
+        for _ in finals.slots:
+            end_one(search, finals, owner)
+    assert search.phase() is None
