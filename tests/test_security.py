@@ -25,8 +25,8 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from cyclegan import build_generator, cli
-from cyclegan.params import read, validate
 from cyclegan.experiment.session import recorded_params
+from cyclegan.params import read, validate
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))

@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cyclegan.system.signals import signals_raise, stop_was_asked
-from cyclegan.system.stopping import Stopped, stopping
+from cyclegan.system.signals import Stopped, signals_raise, stop_was_asked, stopping
 
 # systemd; a closed terminal, whose shell signals its jobs as well; `timeout` and `make`.
 SEVERAL = [

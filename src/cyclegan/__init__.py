@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from cyclegan.system.keras_settings import choose_backend
 
 if TYPE_CHECKING:
-    from cyclegan.inference.translator import Translator, load_generator
     from cyclegan.models.composite import build_composite
     from cyclegan.models.discriminator import build_discriminator
     from cyclegan.models.generator import build_generator
+    from cyclegan.models.translator import Translator, load_generator
     from cyclegan.training.cyclegan import CycleGAN
     from cyclegan.training.losses import LossWeights
     from cyclegan.training.schedule import DecaySchedule
@@ -36,11 +36,11 @@ _HOMES = {
     "CycleGAN": "cyclegan.training.cyclegan",
     "DecaySchedule": "cyclegan.training.schedule",
     "LossWeights": "cyclegan.training.losses",
-    "Translator": "cyclegan.inference.translator",
+    "Translator": "cyclegan.models.translator",
     "build_composite": "cyclegan.models.composite",
     "build_discriminator": "cyclegan.models.discriminator",
     "build_generator": "cyclegan.models.generator",
-    "load_generator": "cyclegan.inference.translator",
+    "load_generator": "cyclegan.models.translator",
 }
 
 __all__ = [

@@ -190,8 +190,8 @@ def _search_worker(options: argparse.Namespace) -> None:
 
 
 def _search_trial(_options: argparse.Namespace) -> None:
-    from cyclegan.project import Project
     from cyclegan.experiment.trial import run
+    from cyclegan.project import Project
 
     run(Project.find())
 
@@ -226,7 +226,7 @@ def _checked(project: Project) -> Params:
 def _params(_options: argparse.Namespace) -> None:
     from cyclegan.params import flatten
     from cyclegan.project import Project
-    from cyclegan.tracking.credentials import shown_parameter
+    from cyclegan.system.credentials import shown_parameter
 
     project = Project.find()
     params = _checked(project)
@@ -249,9 +249,9 @@ def _preset(options: argparse.Namespace) -> None:
 
 
 def _summary(options: argparse.Namespace) -> None:
+    from cyclegan.experiment.networks import build_cyclegan
     from cyclegan.params.overrides import effective
     from cyclegan.project import Project
-    from cyclegan.experiment.networks import build_cyclegan
 
     params = effective(Project.find()).params
     from cyclegan.models.summary import draw, summary_text
@@ -301,8 +301,8 @@ def _import_legacy(options: argparse.Namespace) -> None:
         raise UserError(f"--output {options.output}: must end in .keras")
     if options.output.exists():
         raise UserError(f"--output {options.output} exists; name a new file")
-    from cyclegan.system.files import replacing
     from cyclegan.models.legacy.keras_contrib import load_legacy_generator
+    from cyclegan.system.files import replacing
 
     generator = load_legacy_generator(options.file)
     with replacing(options.output) as temporary:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.data.fetching.raw_folder import fetch
 from cyclegan.data.images import decode
+from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.data.packing.pack import split
 from cyclegan.params import load, read, validate
 from cyclegan.project import Project

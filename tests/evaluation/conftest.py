@@ -15,7 +15,7 @@ from PIL import Image
 
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.evaluation.features import FeatureNetwork
-from cyclegan.inference.translator import Translator
+from cyclegan.models.translator import Translator
 
 EMOJI = Path(__file__).parents[2] / "data" / "fluent-emoji"
 

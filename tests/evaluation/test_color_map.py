@@ -5,9 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from cyclegan.data.loading.dataset import PackedDataset, to_float, to_integer
+from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.evaluation.color_map import fit_colour_map
 from cyclegan.evaluation.metrics import psnr
+from cyclegan.models.pixels import to_float, to_integer
 
 Pack = Callable[..., PackedDataset]
 

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import pytest
 
-from cyclegan.system.errors import UserError
 from cyclegan.evaluation.features import FeatureNetwork, load_features
+from cyclegan.system.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 EFFICIENTNET = ROOT / "data" / "features" / "efficientnet-lite0.npz"

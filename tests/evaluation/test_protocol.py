@@ -7,15 +7,16 @@ import keras
 import numpy as np
 import pytest
 
-from cyclegan.data.loading.dataset import PackedDataset, to_float, to_integer
-from cyclegan.system.errors import UserError
+from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.evaluation.color_map import ColourMap
 from cyclegan.evaluation.distributions import cosine_distance, frechet_distance, kid, mean_distance, precision_recall
 from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.evaluation.metrics import l1, psnr, ssim
 from cyclegan.evaluation.protocol import VERSION, RealPictures, evaluate, evenly
 from cyclegan.evaluation.retrieval import ranks
-from cyclegan.inference.translator import Translator
+from cyclegan.models.pixels import to_float, to_integer
+from cyclegan.models.translator import Translator
+from cyclegan.system.errors import UserError
 
 Pack = Callable[..., PackedDataset]
 Linear = Callable[..., keras.Model]

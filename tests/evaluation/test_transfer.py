@@ -16,13 +16,13 @@ from PIL import Image
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.data.packing.pack import split
 from cyclegan.domains import Direction
-from cyclegan.evaluation.classifier import Classifier
+from cyclegan.evaluation.labels.classifier import Classifier
+from cyclegan.evaluation.labels.transfer import Labelled, accuracies, add_accuracies, binomial_error
 from cyclegan.evaluation.protocol import Evaluation, evaluate
-from cyclegan.report.evaluation_report import draw, write_reports
-from cyclegan.evaluation.transfer import Labelled, accuracies, add_accuracies, binomial_error
-from cyclegan.inference.translator import Translator
+from cyclegan.models.translator import Translator
 from cyclegan.params import read, validate
 from cyclegan.project import Project
+from cyclegan.report.evaluation_report import draw, write_reports
 from cyclegan.stages.evaluate import headlines
 from cyclegan.training.device import prepare_device
 

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.experiment.earlier_trainings import LINES, differences, relatives, remember, shorter_finished
+from cyclegan.training.checkpoint import CheckpointFolder
 
 STEPS_PER_EPOCH = 10
 

@@ -13,13 +13,13 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from ruamel.yaml import YAML
-from tiny import paint
 
-from cyclegan.system.errors import UserError
-from cyclegan.inference.translator import load_generator
+from cyclegan.models.translator import load_generator
 from cyclegan.params import read
 from cyclegan.project import Project
 from cyclegan.stages import split, train
+from cyclegan.system.errors import UserError
+from tiny import paint
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = read(ROOT / "params.yaml")

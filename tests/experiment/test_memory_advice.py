@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cyclegan.system.errors import UserError
-from cyclegan.params import Params, Size, read, validate
 from cyclegan.experiment.memory_advice import memory_advice, pools, smaller
+from cyclegan.params import Params, Size, read, validate
+from cyclegan.system.errors import UserError
 
 COMMITTED = read(Path(__file__).parents[2] / "params.yaml")
 

@@ -19,11 +19,11 @@ from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.data.loading.pipeline import ResidentBatches
 from cyclegan.data.packing.pack import split
 from cyclegan.evaluation.features import FeatureNetwork
+from cyclegan.experiment.networks import build_cyclegan, compile_cyclegan
+from cyclegan.experiment.run_key import training_shape
+from cyclegan.experiment.session import batches, training_plan, training_size
 from cyclegan.params import SHAPE_NOTHING, Params, flatten, read, validate
 from cyclegan.project import Project
-from cyclegan.experiment.networks import build_cyclegan, compile_cyclegan
-from cyclegan.experiment.session import batches, training_plan, training_size
-from cyclegan.stages.train import shapes_the_run
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = read(ROOT / "params.yaml")
@@ -271,10 +271,10 @@ def test_the_cases_cover_every_key() -> None:
 def test_a_checkpoint_belongs_to_all_that_shapes_the_weights() -> None:
     """Every key of section `train` changes a run's identity, but for those that only decide what is kept."""
     features = FeatureNetwork("efficientnet-lite0 at 128×128", 1280, "sum", lambda images: images)
-    base = shapes_the_run(make({}), "digest", features)
+    base = training_shape(make({}), "digest", features)
     for key, value, needed in OF_NETWORKS + OF_STEP + OF_PLAN + OF_BATCHES:
-        other = shapes_the_run(make(needed | {key: value}), "digest", features)
+        other = training_shape(make(needed | {key: value}), "digest", features)
         assert (other != base) == (key.partition(".")[2] not in SHAPE_NOTHING), key
-    assert shapes_the_run(make({}), "other", features) != base
-    assert shapes_the_run(make({}), "digest", replace(features, name="efficientnet-lite0 at 224×224")) != base
-    assert shapes_the_run(make({}), "digest", replace(features, sha256="other")) != base
+    assert training_shape(make({}), "other", features) != base
+    assert training_shape(make({}), "digest", replace(features, name="efficientnet-lite0 at 224×224")) != base
+    assert training_shape(make({}), "digest", replace(features, sha256="other")) != base

@@ -10,14 +10,14 @@ import signal
 from pathlib import Path
 
 import pytest
-from tiny import packed, tiny
 
-from cyclegan.system.errors import UserError
 from cyclegan.evaluation.features import load_features
 from cyclegan.experiment.session import Session
 from cyclegan.experiment.trial import Answers, Telling, _train, measured, of_the_setting, of_the_surroundings
+from cyclegan.system.errors import UserError
 from cyclegan.tracking.run import TrackedRun
 from cyclegan.training.checkpoint import CheckpointFolder
+from tiny import packed, tiny
 
 FULL = OSError(errno.ENOSPC, "No space left on device", "/data")
 

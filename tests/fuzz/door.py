@@ -19,8 +19,8 @@ from pathlib import Path
 
 SEEDS = Path(__file__).with_name("seeds")
 INSTRUMENTED = [
-    "bz2", "gzip", "lzma", "tarfile", "zipfile", "PIL", "tifffile", "cyclegan.data.fetching.archives", "cyclegan.data.images.image",
-    "cyclegan.data.images.tiff", "cyclegan.data.images.decode",
+    "bz2", "gzip", "lzma", "tarfile", "zipfile", "PIL", "tifffile", "cyclegan.data.fetching.archives",
+    "cyclegan.data.images.image", "cyclegan.data.images.tiff", "cyclegan.data.images.decode",
 ]  # fmt: skip
 MAX_LENGTH = 4096
 

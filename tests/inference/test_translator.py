@@ -13,12 +13,13 @@ import tifffile
 from PIL import Image, ImageCms
 
 from cyclegan import cli
-from cyclegan.data.loading.dataset import to_float, to_integer
 from cyclegan.data.images import decode
-from cyclegan.system.errors import UserError
 from cyclegan.inference import translator as inference
-from cyclegan.inference.translator import Translator, load_generator, translate_files
+from cyclegan.inference.image_files import translate_files
 from cyclegan.models.generator import build_generator
+from cyclegan.models.pixels import to_float, to_integer
+from cyclegan.models.translator import Translator, load_generator
+from cyclegan.system.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cyclegan.system.errors import UserError
 from cyclegan.models import load_legacy_generator, size_multiple
 from cyclegan.models.normalization import ContribInstanceNormalization
+from cyclegan.system.errors import UserError
 
 Config = dict[str, Any]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cyclegan.system.errors import UserError
 from cyclegan.models import build_generator, draw, summary_text
+from cyclegan.system.errors import UserError
 
 needs_graphviz = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
 

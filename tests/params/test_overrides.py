@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from cyclegan.system.errors import UserError
-from cyclegan.params.overrides import effective
 from cyclegan.params import load
+from cyclegan.params.overrides import effective
 from cyclegan.project import Project
+from cyclegan.system.errors import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BEST = """
 origin: {study: emoji-main, trial: 7, run_id: abc}
 train:

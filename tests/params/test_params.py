@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cyclegan.system.errors import UserError
 from cyclegan.params import Params, flatten, load, read, validate
 from cyclegan.params.derived import residual_blocks
+from cyclegan.system.errors import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GOOD = read(ROOT / "params.yaml")
 # What the cases below start from, whatever the committed quick start has.
 START = {

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from sandbox import Sandbox
 
-from cyclegan.inference.translator import Translator, load_generator
+from cyclegan.models.translator import Translator, load_generator
 
 pytestmark = pytest.mark.slow
 NAMES = ("fluent-emoji-AtoB", "fluent-emoji-BtoA")

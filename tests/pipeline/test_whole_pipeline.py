@@ -18,8 +18,8 @@ import pytest
 from mlflow.entities import Run
 from sandbox import Sandbox
 
+from cyclegan.models.translator import load_generator
 from cyclegan.system.digests import folder_digest
-from cyclegan.inference.translator import load_generator
 
 MakeSandbox = Callable[[], Sandbox]
 STEPS = [4, 6, 8, 12]

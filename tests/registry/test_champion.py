@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 import pytest
 
-from cyclegan.system.errors import UserError
-from cyclegan.registry.listing import listed
 from cyclegan.registry.champion import (
     champion_of,
     changing,
@@ -19,6 +17,8 @@ from cyclegan.registry.champion import (
     previous,
     rolled_back,
 )
+from cyclegan.registry.listing import listed
+from cyclegan.system.errors import UserError
 from cyclegan.tracking.store import Store
 
 NUMBER = itertools.count()

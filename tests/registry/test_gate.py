@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cyclegan.system.errors import UserError
-from cyclegan.evaluation.metric_names import headline, higher_is_better
+from cyclegan.evaluation.comparison.metric_names import headline, higher_is_better
 from cyclegan.registry.gate import choose, decide
 from cyclegan.registry.measurements import Measured
+from cyclegan.system.errors import UserError
 
 PROTOCOL = {"version": 1, "split": "test", "md5": "aa"}
 

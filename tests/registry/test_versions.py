@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from PIL import Image
 
+from cyclegan.commands.translate import open_translator
 from cyclegan.models.generator import build_generator
 from cyclegan.params import Tracking
 from cyclegan.project import Project
@@ -25,7 +26,6 @@ from cyclegan.registry import versions as module
 from cyclegan.registry.champion import changing, move, moves
 from cyclegan.registry.measurements import Measured
 from cyclegan.registry.versions import Candidate, RegisteredVersion, recorded, register
-from cyclegan.commands.translate import open_translator
 from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import Store, open_store
 from mlflow_server import Server
@@ -249,7 +249,7 @@ for name, wrong in {"float": images.astype("float32"), "channels": images[..., :
         model.predict(wrong)
     except Exception as error:
         refused[name] = str(error)
-import cyclegan.inference.translator as used
+import cyclegan.models.translator as used
 print(json.dumps({"code": used.__file__, "refused": refused}))
 """
 
@@ -257,7 +257,7 @@ print(json.dumps({"code": used.__file__, "refused": refused}))
 def test_loads_by_alias_in_a_process_without_this_package(
     store: Store, versions: list[RegisteredVersion], files: dict[str, Path], tmp_path: Path
 ) -> None:
-    from cyclegan.inference.translator import Translator, load_generator
+    from cyclegan.models.translator import Translator, load_generator
 
     images = np.random.default_rng(0).integers(0, 256, (2, 37, 53, 3), np.uint8)
     np.save(tmp_path / "images.npy", images)

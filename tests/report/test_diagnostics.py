@@ -12,10 +12,10 @@ import pytest
 
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.evaluation.checkerboard import StrideSpectrum, luminance_correlation
-from cyclegan.report.diagnostics import diagnose, diagnose_discriminators
 from cyclegan.evaluation.features import FeatureNetwork, load_features
 from cyclegan.evaluation.protocol import RealPictures, evaluate
-from cyclegan.inference.translator import Translator
+from cyclegan.models.translator import Translator
+from cyclegan.report.diagnostics import diagnose, diagnose_discriminators
 
 Linear = Callable[..., keras.Model]
 ROOT = Path(__file__).parents[2]

@@ -17,11 +17,11 @@ from PIL import Image
 from browser import CHROMIUM, NO_BROWSER, content_width
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.evaluation.color_map import fit_colour_map
+from cyclegan.evaluation.comparison.gain import Gain
 from cyclegan.evaluation.features import FeatureNetwork
-from cyclegan.evaluation.gain import Gain
 from cyclegan.evaluation.protocol import RealPictures, evaluate
+from cyclegan.models.translator import Translator
 from cyclegan.report.evaluation_report import SCALES, draw, write_reports
-from cyclegan.inference.translator import Translator
 
 Pack = Callable[..., PackedDataset]
 Linear = Callable[..., keras.Model]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cyclegan.data.loading.dataset import displayable
+from cyclegan.models.pixels import displayable
 from cyclegan.report.grid import GAP, comparison_grid, sample_grid, strips
 
 

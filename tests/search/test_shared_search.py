@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cyclegan.params.overrides import nested, overlaid
 from cyclegan.params import read, validate
+from cyclegan.params.overrides import nested, overlaid
 from cyclegan.project import Project
 from cyclegan.search.shared_search import SharedSearch
 from cyclegan.search.study import Phase, living

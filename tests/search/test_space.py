@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from optuna.distributions import FloatDistribution
 
-from cyclegan.system.errors import UserError
-from cyclegan.params.overrides import nested, overlaid
 from cyclegan.params import Params, flatten, read, validate
+from cyclegan.params.overrides import nested, overlaid
 from cyclegan.search.space import current, dimensions, overlay, paper, variant
+from cyclegan.system.errors import UserError
 
 GOOD = read(Path(__file__).parents[2] / "params.yaml")
 NOTHING = dict.fromkeys(GOOD["search"]["space"]) | {"per_direction": False}

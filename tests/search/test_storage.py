@@ -12,8 +12,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from cyclegan.system.errors import UserError, system_fault
 from cyclegan.search.storage import AWAY, needing_storage, open_storage
+from cyclegan.system.errors import UserError, system_fault
 from postgresql import PostgreSQL
 
 

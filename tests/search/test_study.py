@@ -16,12 +16,12 @@ import optuna
 import pytest
 from optuna.trial import Trial, TrialState
 
-from cyclegan.system.errors import UserError
-from cyclegan.params.overrides import nested, overlaid
 from cyclegan.params import Search, read, validate
+from cyclegan.params.overrides import nested, overlaid
 from cyclegan.search.storage import AWAY, open_storage
 from cyclegan.search.study import ATTEMPTS, OWNER, REASON, SLOT, Phase, Slot, definition, living, open_study
 from cyclegan.search.worker import threads_for
+from cyclegan.system.errors import UserError
 from cyclegan.training.selection import Selection
 from postgresql import PostgreSQL
 

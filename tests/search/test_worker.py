@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from cyclegan.system.errors import UserError
-from cyclegan.params.overrides import nested, overlaid
 from cyclegan.params import read, validate
+from cyclegan.params.overrides import nested, overlaid
 from cyclegan.project import Project
 from cyclegan.search.shared_search import SharedSearch
 from cyclegan.search.study import REASON
 from cyclegan.search.worker import work
+from cyclegan.system.errors import UserError
 
 KID = {"name": "KID", "direction": "minimize", "terms": {"val_AtoB/kid": 1.0}}
 GOOD = read(Path(__file__).parents[2] / "params.yaml")

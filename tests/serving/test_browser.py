@@ -14,7 +14,7 @@ from PIL import Image
 from running import Served
 
 from browser import CHROMIUM, NO_BROWSER, content_width
-from cyclegan.inference.translator import Translator, load_generator
+from cyclegan.models.translator import Translator, load_generator
 
 pytestmark = pytest.mark.slow
 

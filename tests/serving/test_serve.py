@@ -24,7 +24,7 @@ from PIL import Image, ImageCms
 from running import Served, serving
 from starlette.exceptions import HTTPException
 
-from cyclegan.inference.translator import Translator, load_generator
+from cyclegan.models.translator import Translator, load_generator
 from cyclegan.serving.app import translated_png
 
 Answer = tuple[int, dict[str, str], bytes]

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import paint, tiny
 
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.data.packing.pack import split
-from cyclegan.system.errors import UserError
+from cyclegan.experiment.naming import data_tags, refuse_other_images
 from cyclegan.params import Params
 from cyclegan.project import Project
-from cyclegan.experiment.naming import data_tags, refuse_other_images
+from cyclegan.system.errors import UserError
 from cyclegan.tracking.store import Store, open_store
+from tiny import paint, tiny
 
 FOLDERS = {"source": "folders", "folder_A": "cats/trainA", "folder_B": "cats/trainB"}
 CONSTANT = {"lr_policy": "constant"}

@@ -14,12 +14,12 @@ import pytest
 from ruamel.yaml import YAML
 
 from cyclegan.data.loading.dataset import PackedDataset
-from cyclegan.system.errors import UserError
+from cyclegan.experiment.networks import build_cyclegan
+from cyclegan.experiment.session import training_size
 from cyclegan.params import read, validate
 from cyclegan.project import Project
 from cyclegan.stages import evaluate, split, train
-from cyclegan.experiment.networks import build_cyclegan
-from cyclegan.experiment.session import training_size
+from cyclegan.system.errors import UserError
 
 COMMITTED = read(Path(__file__).parents[2] / "params.yaml")
 TINY: dict[str, dict[str, Any]] = {

@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from tiny import packed, paint, tiny
 
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.data.packing.pack import split
-from cyclegan.system.errors import UserError
 from cyclegan.evaluation.features import FeatureNetwork, load_features
 from cyclegan.evaluation.protocol import RealPictures
-from cyclegan.inference.translator import Translator
-from cyclegan.params import read
-from cyclegan.project import Project
+from cyclegan.evaluation.validation_series import validation_series
 from cyclegan.experiment.networks import build_cyclegan
 from cyclegan.experiment.samples import samples
-from cyclegan.evaluation.validation_series import validation_series
 from cyclegan.experiment.session import Session, training_plan, validation_figures, with_possible_selection
+from cyclegan.models.translator import Translator
+from cyclegan.params import read
+from cyclegan.project import Project
+from cyclegan.system.errors import UserError
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.selection import Selection
+from tiny import packed, paint, tiny
 
 ROOT = Path(__file__).parents[2]
 

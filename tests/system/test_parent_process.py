@@ -14,7 +14,7 @@ import pytest
 
 STAGE = """
 import os, sys, time
-from cyclegan.system.parent_process import ends_with_dvc
+from cyclegan.system.processes import ends_with_dvc
 try:
     with ends_with_dvc(interval=0.05):
         print(os.getpid(), flush=True)
@@ -25,8 +25,8 @@ finally:
 # A training that needs longer to save its state than the watcher between two looks.
 SAVING = """
 import os, signal, sys, threading, time
-from cyclegan.system.parent_process import ends_with_dvc
-from cyclegan.system.stopping import stopping
+from cyclegan.system.processes import ends_with_dvc
+from cyclegan.system.signals import stopping
 received = []
 with ends_with_dvc(interval=0.05), stopping() as stop:
     handler = signal.getsignal(signal.SIGTERM)

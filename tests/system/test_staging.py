@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cyclegan.system.staging import replacing_folder
+from cyclegan.system.files import replacing_folder
 
 
 def test_success_replaces_the_folder_as_a_whole(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_killed_process_leaves_nothing_under_the_name(tmp_path: Path) -> None:
     target = tmp_path / "out"
     code = f"""
 import time, pathlib
-from cyclegan.system.staging import replacing_folder
+from cyclegan.system.files import replacing_folder
 with replacing_folder(pathlib.Path({str(target)!r})) as new:
     (new / "half").touch()
     print("ready", flush=True)

@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 import requests
 
-from cyclegan.system.errors import UserError
-from cyclegan.project import Project
 from cyclegan.commands.sync import run as sync
+from cyclegan.project import Project
+from cyclegan.system.errors import UserError
 from cyclegan.tracking.journal import Journal, journals
-from cyclegan.tracking.recovery import close_stale_runs, deliver_waiting
 from cyclegan.tracking.opening import REPLACES_TAG, DatasetInput, away_is_an_error
+from cyclegan.tracking.recovery import close_stale_runs, deliver_waiting
 from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import Store, local_path, waiting
 from mlflow_server import Server

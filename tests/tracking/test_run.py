@@ -15,8 +15,8 @@ from mlflow.entities import Run
 from PIL import Image
 
 from cyclegan.system.errors import UserError
-from cyclegan.tracking.recovery import _close_if_stale, close_stale_runs
 from cyclegan.tracking.opening import DatasetInput
+from cyclegan.tracking.recovery import _close_if_stale, close_stale_runs
 from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import LOCK_TAG, Store
 

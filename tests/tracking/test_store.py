@@ -21,11 +21,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from cyclegan.system.errors import UserError
-from cyclegan.system.locks import held
 from cyclegan.params import Tracking
 from cyclegan.project import Project
-from cyclegan.tracking.credentials import refuse_unescaped, shown_address, without_credentials
+from cyclegan.system.credentials import refuse_unescaped, shown_address, without_credentials
+from cyclegan.system.errors import UserError
+from cyclegan.system.locks import held
 from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import Store, open_store
 from proxy import Proxy

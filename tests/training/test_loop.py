@@ -21,12 +21,12 @@ import pytest
 import tensorflow as tf
 
 from cyclegan.data.loading.pipeline import training_batches
+from cyclegan.experiment.trainer_lock import only_trainer
 from cyclegan.system.errors import UserError
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.device import prepare_device
 from cyclegan.training.divergence import Retries
-from cyclegan.experiment.trainer_lock import only_trainer
 from cyclegan.training.loop import train
 from cyclegan.training.progress import Plan, Progress
 from cyclegan.training.schedule import DecaySchedule

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from cyclegan.system.errors import UserError
-from cyclegan.inference.translator import Translator, load_generator
-from cyclegan.params import Params, read, validate
 from cyclegan.experiment.networks import build_cyclegan, compile_cyclegan, inference_copy
+from cyclegan.models.translator import Translator, load_generator
+from cyclegan.params import Params, read, validate
+from cyclegan.system.errors import UserError
 from cyclegan.training.device import prepare_device
 
 BASE = read(Path(__file__).parents[2] / "params.yaml")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from cyclegan.system.errors import UserError
 from cyclegan.params import load
 from cyclegan.project import Project
-from cyclegan.registry.listing import listed, shown
 from cyclegan.registry.champion import Action, champion_of, changing, find_model, find_version, move, previous
+from cyclegan.registry.listing import listed, shown
 from cyclegan.registry.versions import compared
+from cyclegan.system.errors import UserError
 from cyclegan.tracking.opening import away_is_an_error
 from cyclegan.tracking.store import Store, open_store
 

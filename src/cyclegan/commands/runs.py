@@ -14,11 +14,11 @@ import pandas as pd
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from cyclegan.system.errors import UserError, one_line
-from cyclegan.evaluation.metric_names import higher_is_better
-from cyclegan.system.files import write_text
+from cyclegan.evaluation.comparison.metric_names import higher_is_better
 from cyclegan.params import load
 from cyclegan.project import Project
+from cyclegan.system.errors import UserError, one_line
+from cyclegan.system.files import write_text
 from cyclegan.tracking.store import Store, all_found, open_store
 
 ALWAYS = ("run", "id", "status", "start", "seconds", "commit")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from cyclegan.system.errors import UserError
+from cyclegan.commands.translate import open_translator
 from cyclegan.serving.app import Limits, application
 from cyclegan.serving.server import serve
-from cyclegan.commands.translate import open_translator
+from cyclegan.system.errors import UserError
 
 
 def run(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cyclegan.system.errors import UserError
 from cyclegan.params import load
 from cyclegan.project import Project
+from cyclegan.system.errors import UserError
 from cyclegan.tracking.recovery import deliver_waiting
 from cyclegan.tracking.store import open_store
 

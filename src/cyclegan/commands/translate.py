@@ -11,8 +11,9 @@ from ruamel.yaml.error import YAMLError
 from tqdm import tqdm
 
 from cyclegan.data.images.layout import endings, shown, walk
+from cyclegan.inference.image_files import translate_files
+from cyclegan.models.translator import Translator, load_generator
 from cyclegan.system.errors import UserError
-from cyclegan.inference.translator import Translator, load_generator, translate_files
 
 ENDINGS_SHOWN = 8
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cyclegan.data.loading.dataset import displayable
+from cyclegan.models.pixels import displayable
 
 STRIDE_FREQUENCIES = [(u, v) for u in (0, 1, 2) for v in (0, 1, 2) if (u, v) != (0, 0)]
 """In quarters of the sampling frequency: where two and four pixels repeat, as strides of 2 leave them."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cyclegan.data.loading.dataset import PackedDataset, to_float, to_integer
+from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.domains import DIRECTIONS, Direction, Split
+from cyclegan.models.pixels import to_float, to_integer
 
 
 @dataclass(frozen=True)

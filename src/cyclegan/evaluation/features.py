@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cyclegan.data.loading.dataset import displayable
+from cyclegan.models.pixels import displayable
 from cyclegan.system.digests import file_digest
 from cyclegan.system.errors import UserError, one_line
 

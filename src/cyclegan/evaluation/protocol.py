@@ -24,9 +24,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from cyclegan.data.loading.dataset import PackedDataset, Pictures, equal_batches, sizes_of, to_float, to_integer
+from cyclegan.data.loading.dataset import PackedDataset, Pictures, equal_batches, sizes_of
 from cyclegan.domains import DIRECTIONS, DOMAINS, OPPOSITE, Direction, Domain
-from cyclegan.system.errors import UserError
 from cyclegan.evaluation.checkerboard import StrideSpectrum, luminance_correlation
 from cyclegan.evaluation.color_map import ColourMap
 from cyclegan.evaluation.distributions import (
@@ -41,7 +40,9 @@ from cyclegan.evaluation.distributions import (
 from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.evaluation.metrics import l1, psnr, ssim
 from cyclegan.evaluation.retrieval import nearest, ranks
-from cyclegan.inference.translator import Translator
+from cyclegan.models.pixels import to_float, to_integer
+from cyclegan.models.translator import Translator
+from cyclegan.system.errors import UserError
 
 EvaluatedSplit = Literal["val", "test"]
 VERSION = 1

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cyclegan.experiment.earlier_trainings import Relative, differences, relatives
 from cyclegan.params import Params
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.progress import Progress, logged_losses
-from cyclegan.experiment.earlier_trainings import Relative, differences, relatives
 
 
 def tell_differences(root: Path, own: Path, shapes: Mapping[str, Any]) -> None:

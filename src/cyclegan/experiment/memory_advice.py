@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cyclegan.system.errors import UserError
-from cyclegan.system.memory import is_out_of_memory
 from cyclegan.params import Params, Size
+from cyclegan.system.errors import UserError, is_out_of_memory
 
 HALF_AREA = 0.5**0.5
 

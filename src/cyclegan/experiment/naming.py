@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cyclegan.data.loading.dataset import PackedDataset
-from cyclegan.system.errors import UserError
 from cyclegan.params import Params
+from cyclegan.system.errors import UserError
 from cyclegan.tracking.opening import away_is_an_error
 from cyclegan.tracking.store import Store, all_found
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import keras
 
-from cyclegan.system.errors import UserError
 from cyclegan.models.discriminator import build_discriminator
 from cyclegan.models.generator import build_generator
 from cyclegan.params import Params, Size
 from cyclegan.params.derived import residual_blocks, unet_depth
+from cyclegan.system.errors import UserError
 from cyclegan.training.adam import FusedAdam
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.losses import LossWeights

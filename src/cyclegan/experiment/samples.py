@@ -9,9 +9,9 @@ import numpy as np
 
 from cyclegan.data.loading.dataset import PackedDataset, picked
 from cyclegan.domains import DIRECTIONS, OPPOSITE, Direction
-from cyclegan.report.grid import Column, sample_grid
 from cyclegan.evaluation.protocol import evenly
-from cyclegan.inference.translator import Translator, each
+from cyclegan.models.translator import Translator, each
+from cyclegan.report.grid import Column, sample_grid
 
 
 @dataclass(frozen=True)

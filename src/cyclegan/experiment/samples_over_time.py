@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cyclegan.data.loading.dataset import displayable
 from cyclegan.domains import DIRECTIONS, Direction
-from cyclegan.report.grid import Column, comparison_grid, stacked
 from cyclegan.evaluation.protocol import evenly
+from cyclegan.models.pixels import displayable
+from cyclegan.report.grid import Column, comparison_grid, stacked
 from cyclegan.system.files import replacing
 
 SHOWN = 4

@@ -13,17 +13,17 @@ import tensorflow as tf
 from cyclegan.data.loading.dataset import PackedDataset, sizes_of
 from cyclegan.data.loading.pipeline import ResidentBatches, fit_on_device, steps_per_epoch, training_batches
 from cyclegan.domains import DIRECTIONS, DOMAINS, Direction
-from cyclegan.system.errors import UserError
 from cyclegan.evaluation.distributions import lack_for_kid
 from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.evaluation.protocol import RealPictures, evaluate
-from cyclegan.system.files import write_text
-from cyclegan.inference.translator import Translator
-from cyclegan.params import Params, Size, flatten
-from cyclegan.experiment.networks import build_cyclegan, compile_cyclegan
-from cyclegan.experiment.samples_over_time import SamplesOverTime
-from cyclegan.experiment.samples import samples
 from cyclegan.evaluation.validation_series import VALIDATION_FIGURES, validation_series
+from cyclegan.experiment.networks import build_cyclegan, compile_cyclegan
+from cyclegan.experiment.samples import samples
+from cyclegan.experiment.samples_over_time import SamplesOverTime
+from cyclegan.models.translator import Translator
+from cyclegan.params import Params, Size, flatten
+from cyclegan.system.errors import UserError
+from cyclegan.system.files import write_text
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.dispatch import Batch

@@ -13,11 +13,11 @@ import pandas as pd
 from PIL import Image
 
 from cyclegan.domains import DIRECTIONS, Direction
-from cyclegan.system.errors import UserError, one_line
 from cyclegan.params import Tracking
 from cyclegan.project import Project
-from cyclegan.tracking.recovery import deliver_waiting
+from cyclegan.system.errors import UserError, one_line
 from cyclegan.tracking.opening import away_is_an_error
+from cyclegan.tracking.recovery import deliver_waiting
 from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import Store, open_store, waiting
 

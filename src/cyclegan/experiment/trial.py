@@ -17,20 +17,20 @@ from typing import IO, Any
 import numpy as np
 
 from cyclegan.data.loading.dataset import PackedDataset
+from cyclegan.evaluation.features import load_features
+from cyclegan.experiment.run_key import data_digest, study_key
+from cyclegan.experiment.session import Session, recorded_params
+from cyclegan.params import Params, load
+from cyclegan.project import Project
+from cyclegan.search.shared_search import study_name, with_objectives, work_folder
+from cyclegan.search.space import variant
+from cyclegan.search.study import definition
 from cyclegan.system.digests import run_key
 from cyclegan.system.errors import UserError, system_fault
 from cyclegan.system.locks import held
-from cyclegan.params import Params, load
-from cyclegan.project import Project
-from cyclegan.search.shared_search import study_name, work_folder
-from cyclegan.search.space import variant
-from cyclegan.search.study import definition
-from cyclegan.experiment.feature_network import feature_network
-from cyclegan.stages.search import data_digest, study_key, with_objectives
-from cyclegan.experiment.session import Session, recorded_params
-from cyclegan.tracking.recovery import close_stale_runs
 from cyclegan.tracking.opening import DatasetInput
 from cyclegan.tracking.provenance import tags
+from cyclegan.tracking.recovery import close_stale_runs
 from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import open_store
 from cyclegan.training.checkpoint import CheckpointFolder
@@ -170,7 +170,7 @@ def _run(project: Project, request: Mapping[str, Any], answers: Answers, told: I
         if not free:
             raise UserError(f"another process runs this trial (lock: {work / 'lock'})")
         close_stale_runs(store, request["experiment"])
-        features = feature_network(params, project)
+        features = load_features(project.root / params.evaluate.features, params.evaluate.features_size)
         with of_the_setting():
             session = Session.prepare(params, dataset, checkpoints, features)
         parent = {"mlflow.parentRunId": request["parent"]} if request["parent"] else {}

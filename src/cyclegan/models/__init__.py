@@ -5,13 +5,13 @@ Importing this package registers the layers, so that `keras.saving.load_model` f
 
 from __future__ import annotations
 
-from cyclegan.system.keras_settings import pin_settings
 from cyclegan.models.discriminator import build_discriminator
 from cyclegan.models.generator import build_generator
 from cyclegan.models.legacy.keras_contrib import load_legacy_generator
 from cyclegan.models.normalization import batches_are_independent
-from cyclegan.models.sizes import size_multiple
 from cyclegan.models.summary import draw, summary_text
+from cyclegan.models.translator import size_multiple
+from cyclegan.system.keras_settings import pin_settings
 
 pin_settings()
 

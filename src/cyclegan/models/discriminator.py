@@ -10,8 +10,7 @@ from keras import layers as keras_layers
 
 from cyclegan.models.initializers import SeededInitializers
 from cyclegan.models.layers import LeakyReLU, SpectralConv2D
-from cyclegan.models.normalization import normalization
-from cyclegan.models.precision import output_dtype
+from cyclegan.models.normalization import normalization, output_dtype
 
 
 def build_discriminator(

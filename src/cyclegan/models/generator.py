@@ -17,8 +17,7 @@ from cyclegan.models.layers import (
     LeakyReLU,
     ReflectionPadding2D,
 )
-from cyclegan.models.normalization import normalization
-from cyclegan.models.precision import output_dtype
+from cyclegan.models.normalization import normalization, output_dtype
 
 # With `residual_output` the last layer starts this much smaller than the others, so that the untrained generator
 # changes little; not 0, which would leave all other layers without a gradient in the first step.

@@ -8,8 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from cyclegan.models.normalization import Shape, register
-from cyclegan.models.precision import statistics_dtype
+from cyclegan.models.normalization import Shape, register, statistics_dtype
 
 
 @register

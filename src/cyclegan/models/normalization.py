@@ -8,8 +8,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from cyclegan.models.precision import statistics_dtype
-
 Shape = tuple[int | None, ...]
 
 register = keras.saving.register_keras_serializable(package="cyclegan")
@@ -272,3 +270,13 @@ class ContribInstanceNormalization(keras.layers.Layer):
             "beta_constraint": keras.constraints.serialize(self.beta_constraint),
             "gamma_constraint": keras.constraints.serialize(self.gamma_constraint),
         }
+
+
+def output_dtype() -> str:
+    """Type of a network's output under the current policy: never half precision, which is too coarse for a loss."""
+    return str(keras.config.dtype_policy().variable_dtype)
+
+
+def statistics_dtype(layer: keras.layers.Layer) -> str:
+    """Half precision has too few digits for sums over an image; float64 is kept."""
+    return "float64" if layer.compute_dtype == "float64" else "float32"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from cyclegan.params.data import FOLDER_A, FOLDER_B, Data
 from cyclegan.params.loading import flatten, load, read, validate
+from cyclegan.params.schema import SHAPE_NOTHING, Params, Tracking
 from cyclegan.params.search import Objective, Range, Search
 from cyclegan.params.section import Size
-from cyclegan.params.schema import SHAPE_NOTHING, Params, Tracking
 
 __all__ = [
     "FOLDER_A",

@@ -14,10 +14,10 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from cyclegan.system.errors import UserError, one_line
-from cyclegan.params.section import Section
 from cyclegan.params.schema import Params
-from cyclegan.tracking.credentials import without_credentials
+from cyclegan.params.section import Section
+from cyclegan.system.credentials import without_credentials
+from cyclegan.system.errors import UserError, one_line
 
 
 def load(path: Path) -> Params:

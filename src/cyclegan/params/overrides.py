@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cyclegan.system.errors import UserError
 from cyclegan.params import Params, flatten, read, validate
 from cyclegan.project import Project
+from cyclegan.system.errors import UserError
 
 SECTIONS = ("model", "train")
 ORIGIN = "origin"

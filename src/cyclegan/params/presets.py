@@ -6,11 +6,11 @@ import difflib
 import os
 from pathlib import Path
 
-from cyclegan.system.errors import UserError
-from cyclegan.system.files import write_text
 from cyclegan.params import flatten, read, validate
 from cyclegan.project import Project
-from cyclegan.tracking.credentials import shown_parameter
+from cyclegan.system.credentials import shown_parameter
+from cyclegan.system.errors import UserError
+from cyclegan.system.files import write_text
 
 
 def preset_names(project: Project) -> list[str]:

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from cyclegan.domains import DIRECTIONS
-from cyclegan.system.errors import UserError
 from cyclegan.params.section import (
     AdversarialLoss,
     Count,
@@ -22,6 +21,7 @@ from cyclegan.params.section import (
     impossible,
     parse_size,
 )
+from cyclegan.system.errors import UserError
 
 
 class _Bounds(Section):

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cyclegan.domains import DOMAINS
-from cyclegan.system.errors import UserError
+from cyclegan.evaluation.comparison.gain import Gain, combined_gain, paired_gain
+from cyclegan.evaluation.comparison.metric_names import headline, higher_is_better
 from cyclegan.evaluation.distributions import FEWEST, lack_for_kid
-from cyclegan.evaluation.metric_names import headline, higher_is_better
-from cyclegan.evaluation.gain import Gain, combined_gain, paired_gain
 from cyclegan.registry.measurements import Measured
+from cyclegan.system.errors import UserError
 
 NOTHING = 1e-3
 """Share of the figure: a generator that beats doing nothing by less does nothing, too, however certain the gain."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
 
-from cyclegan.system.errors import UserError
 from cyclegan.registry.champion import all_models, find_alias, find_model, find_version, moves
+from cyclegan.system.errors import UserError
 from cyclegan.tracking.store import Store
 
 

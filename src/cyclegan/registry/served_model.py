@@ -20,7 +20,7 @@ class ServedGenerator(PythonModel):
     def load_context(self, context: Any) -> None:
         """Load the generator, refusing files that would run code on loading."""
         # Not at the top: MLflow also runs this file when the model is saved, where TensorFlow is not needed.
-        from cyclegan.inference.translator import Translator, load_generator
+        from cyclegan.models.translator import Translator, load_generator
 
         config = context.model_config
         self._translator = Translator(

@@ -14,16 +14,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cyclegan.data.loading.dataset import PackedDataset, picked, to_float, to_integer
+from cyclegan.data.loading.dataset import PackedDataset, picked
 from cyclegan.domains import DIRECTIONS, DOMAINS, OPPOSITE, Direction
-from cyclegan.report.curves import curves
-from cyclegan.report.diagnostics import diagnose, diagnose_discriminators
-from cyclegan.evaluation.gain import Gain, combined_gain, paired_gain
-from cyclegan.report.grid import comparison_grid, strips
+from cyclegan.evaluation.comparison.gain import Gain, combined_gain, paired_gain
 from cyclegan.evaluation.metrics import PSNR_CAP
 from cyclegan.evaluation.protocol import Evaluation, evenly
+from cyclegan.models.pixels import to_float, to_integer
+from cyclegan.models.translator import Translator, each
+from cyclegan.report.curves import curves
+from cyclegan.report.diagnostics import diagnose, diagnose_discriminators
+from cyclegan.report.grid import comparison_grid, strips
 from cyclegan.system.files import replacing, write_json, write_text
-from cyclegan.inference.translator import Translator, each
 from cyclegan.system.html import page_template
 
 EXTREMES = 10

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cyclegan.data.loading.dataset import displayable
+from cyclegan.models.pixels import displayable
 
 GAP = 2
 """White pixels between the pictures of a row; rows are twice as far apart."""

@@ -17,13 +17,13 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from optuna.trial import FrozenTrial, TrialState
 from ruamel.yaml import YAML
 
-from cyclegan.system.files import replacing, write_json, write_text
 from cyclegan.params.overrides import ORIGIN
-from cyclegan.system.html import page_template
 from cyclegan.search.shared_search import BAR, PAPER, SharedSearch, costs_of, pareto_front
 from cyclegan.search.space import overlay
 from cyclegan.search.study import reason_of
 from cyclegan.search.verdict import Verdict, decide
+from cyclegan.system.files import replacing, write_json, write_text
+from cyclegan.system.html import page_template
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from cyclegan.data.loading.dataset import PackedDataset
+from cyclegan.evaluation.validation_series import validation_series
 from cyclegan.params import Objective, Params
 from cyclegan.project import Project
 from cyclegan.search.space import current, dimensions, paper
@@ -198,3 +200,12 @@ def work_folder(folder: Path, slot: str, *, final: bool) -> Path:
 
 def _named(slot: str, final: bool) -> str:
     return f"{'final' if final else 'trial'}-{slot}"
+
+
+def with_objectives(params: Params, dataset: PackedDataset) -> Params:
+    """The parameters with the objectives that this data gives `search.objectives: auto`.
+
+    Raises:
+        UserError: the data does not allow an objective.
+    """
+    return params.model_copy(update={"search": params.search.resolved(validation_series(dataset))})

@@ -15,11 +15,11 @@ from optuna.distributions import (
 )
 from optuna.trial import Trial
 
-from cyclegan.system.errors import UserError
-from cyclegan.params.overrides import nested, overlaid
 from cyclegan.params import Params, Range, flatten, validate
 from cyclegan.params.derived import residual_blocks
+from cyclegan.params.overrides import nested, overlaid
 from cyclegan.search.no_search import COLUMNS
+from cyclegan.system.errors import UserError
 
 Setting = dict[str, Any]
 """The value of each dimension: `{"cycle": 3.2, "identity": 0.7}`."""

@@ -15,9 +15,9 @@ import sqlalchemy
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
+from cyclegan.system.credentials import reason, refuse_unescaped, shown_address
 from cyclegan.system.errors import UserError, database_fault
 from cyclegan.system.locks import held
-from cyclegan.tracking.credentials import reason, refuse_unescaped, shown_address
 from cyclegan.tracking.database import connect_arguments
 
 HEARTBEAT_SECONDS = 5

@@ -25,10 +25,10 @@ from optuna.storages import BaseStorage, fail_stale_trials
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from cyclegan.system.errors import UserError, system_fault
-from cyclegan.system.locks import held
 from cyclegan.params import Search, flatten
 from cyclegan.search.storage import AWAY, GRACE_SECONDS, HEARTBEAT_SECONDS, claiming
+from cyclegan.system.errors import UserError, system_fault
+from cyclegan.system.locks import held
 
 ATTEMPTS = 3
 """A slot that lost its worker so often is not tried again: its setting may be what kills the machine."""

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
-from cyclegan.system.errors import UserError
-from cyclegan.system.processes import wait_or_kill
 from cyclegan.search.shared_search import SharedSearch
 from cyclegan.search.study import Phase, reason_of
+from cyclegan.system.errors import UserError
+from cyclegan.system.processes import wait_or_kill
 
 POLL_SECONDS = 0.5
 SECONDS_TO_END = 30.0

@@ -35,14 +35,14 @@ from typing import IO, Any
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
-from cyclegan.system.digests import run_key
-from cyclegan.system.errors import UserError
 from cyclegan.params import Params
 from cyclegan.project import Project
-from cyclegan.system.processes import wait_or_kill
 from cyclegan.search.shared_search import PARENT, SharedSearch, log_file, objective_values, work_folder
 from cyclegan.search.space import overlay
 from cyclegan.search.study import REASON, SLOT, Phase, definition, living
+from cyclegan.system.digests import run_key
+from cyclegan.system.errors import UserError
+from cyclegan.system.processes import wait_or_kill
 from cyclegan.system.signals import signals_raise
 
 POLL_SECONDS = 0.5

@@ -23,9 +23,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cyclegan.data.images.decode import FORMATS, BadImageError, decode, size
-from cyclegan.system.errors import UserError
-from cyclegan.system.memory import is_out_of_memory
-from cyclegan.inference.translator import Translator
+from cyclegan.models.translator import Translator
+from cyclegan.system.errors import UserError, is_out_of_memory
 from cyclegan.system.html import page_template
 
 HEADERS = {

@@ -9,17 +9,12 @@ import pandas as pd
 
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.domains import DIRECTIONS, Direction
-from cyclegan.system.errors import UserError
 from cyclegan.evaluation.color_map import fit_colour_map
+from cyclegan.evaluation.comparison.metric_names import headline
 from cyclegan.evaluation.distributions import lack_for_kid
-from cyclegan.evaluation.metric_names import headline
+from cyclegan.evaluation.features import load_features
+from cyclegan.evaluation.labels.transfer import FIGURES, add_accuracies
 from cyclegan.evaluation.protocol import Evaluation, RealPictures, evaluate
-from cyclegan.report.evaluation_report import draw, write_reports
-from cyclegan.evaluation.transfer import FIGURES, add_accuracies
-from cyclegan.inference.translator import Translator, load_generator
-from cyclegan.params import Params, load
-from cyclegan.project import Project
-from cyclegan.experiment.feature_network import feature_network
 from cyclegan.experiment.stage_outputs import (
     attached,
     generator_files,
@@ -28,6 +23,11 @@ from cyclegan.experiment.stage_outputs import (
     training_pictures,
     training_run,
 )
+from cyclegan.models.translator import Translator, load_generator
+from cyclegan.params import Params, load
+from cyclegan.project import Project
+from cyclegan.report.evaluation_report import draw, write_reports
+from cyclegan.system.errors import UserError
 from cyclegan.tracking.provenance import tags
 
 
@@ -56,7 +56,12 @@ def measure(project: Project, params: Params, training: Mapping[str, Any]) -> Ev
         for direction, path in generator_files(project).items()
     }
     _refuse_other_channels(translators, dataset, project)
-    real = RealPictures(dataset, "test", feature_network(params, project), params.evaluate.batch_size)
+    real = RealPictures(
+        dataset,
+        "test",
+        load_features(project.root / params.evaluate.features, params.evaluate.features_size),
+        params.evaluate.batch_size,
+    )
     maps = {direction: fit_colour_map(dataset, "val", direction) for direction in DIRECTIONS}
     colour_maps = {direction: fitted for direction, fitted in maps.items() if fitted is not None}
     evaluation = evaluate(translators, dataset, "test", real, colour_maps)

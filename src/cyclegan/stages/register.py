@@ -9,13 +9,6 @@ from urllib.parse import unquote
 import pandas as pd
 
 from cyclegan.domains import DIRECTIONS
-from cyclegan.system.errors import UserError, one_line
-from cyclegan.system.files import write_json
-from cyclegan.params import load
-from cyclegan.project import Project
-from cyclegan.registry.gate import choose
-from cyclegan.registry.measurements import Measured, read_per_image
-from cyclegan.registry.versions import Candidate, register
 from cyclegan.experiment.stage_outputs import (
     attach,
     generator_files,
@@ -24,6 +17,13 @@ from cyclegan.experiment.stage_outputs import (
     test_figures,
     training_run,
 )
+from cyclegan.params import load
+from cyclegan.project import Project
+from cyclegan.registry.gate import choose
+from cyclegan.registry.measurements import Measured, read_per_image
+from cyclegan.registry.versions import Candidate, register
+from cyclegan.system.errors import UserError, one_line
+from cyclegan.system.files import write_json
 from cyclegan.tracking.opening import away_is_an_error
 from cyclegan.tracking.provenance import tags
 

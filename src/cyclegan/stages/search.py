@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import cyclegan
-from cyclegan.system.digests import TRAINING_CODE, code_digest, file_digest, folder_digest, run_key
-from cyclegan.system.errors import UserError
+from cyclegan.experiment.run_key import data_digest, study_key
 from cyclegan.params import Params, flatten, load
 from cyclegan.project import Project
-
-if TYPE_CHECKING:
-    from cyclegan.data.loading.dataset import PackedDataset
-
-CODE = (*TRAINING_CODE, "search/space.py")
-"""What a trial's value depends on."""
+from cyclegan.system.errors import UserError
 
 
 def run(project: Project, workers: int | None = None, storage: str | None = None) -> None:
@@ -41,10 +33,10 @@ def run(project: Project, workers: int | None = None, storage: str | None = None
 
 def _search(project: Project, params: Params, folder: Path, workers: int, storage: str | None) -> None:
     from cyclegan.data.loading.dataset import PackedDataset
-    from cyclegan.system.locks import held
-    from cyclegan.search.shared_search import BAR, PARENT, SharedSearch
+    from cyclegan.search.shared_search import BAR, PARENT, SharedSearch, with_objectives
     from cyclegan.search.supervisor import supervise
     from cyclegan.search.worker import experiment, threads_for, trial_command
+    from cyclegan.system.locks import held
 
     if params.tracking.offline:
         raise UserError(
@@ -59,10 +51,10 @@ def _search(project: Project, params: Params, folder: Path, workers: int, storag
         if not free:
             raise UserError(f"another process runs the search {search.name} here; wait for it or end it")
         # Not before all that may be refused, since they take seconds to load.
-        from cyclegan.report.search_report import conclude, write_result
         from cyclegan.experiment.naming import refuse_other_images
-        from cyclegan.tracking.recovery import close_stale_runs
+        from cyclegan.report.search_report import conclude, write_result
         from cyclegan.tracking.provenance import tags
+        from cyclegan.tracking.recovery import close_stale_runs
         from cyclegan.tracking.run import TrackedRun
         from cyclegan.tracking.store import open_store
 
@@ -107,7 +99,7 @@ def work(project: Project, storage: str | None, threads: int | None, supervised:
         supervised: end when standard input closes.
     """
     from cyclegan.data.loading.dataset import PackedDataset
-    from cyclegan.search.shared_search import SharedSearch
+    from cyclegan.search.shared_search import SharedSearch, with_objectives
     from cyclegan.search.storage import needing_storage
     from cyclegan.search.worker import end_with_standard_input
     from cyclegan.search.worker import work as take_trials
@@ -125,45 +117,3 @@ def work(project: Project, storage: str | None, threads: int | None, supervised:
         done = take_trials(project, search, threads)
     if not supervised:
         print(f"the search is done; {done} trials ran here")
-
-
-def data_digest(project: Project) -> str:
-    """Digest of the packed data.
-
-    Raises:
-        UserError: there is none yet, or it is damaged.
-    """
-    from cyclegan.data.loading.dataset import PackedDataset
-
-    PackedDataset.open(project.split)
-    return folder_digest(project.split)
-
-
-def study_key(project: Project, params: Params, data: str) -> str:
-    """Short digest of all that a trial's value depends on beside its setting and `search.*`.
-
-    Args:
-        data: see `data_digest`, which reads all of it.
-    """
-    features = file_digest(project.root / params.evaluate.features)
-    package = Path(cyclegan.__file__).parent
-    return run_key(
-        {
-            "data": data,
-            **params.shaping,
-            # By whose figures trials are compared, or their generators chosen.
-            "features": [features, params.evaluate.features_size],
-            "code": code_digest(*(package / part for part in CODE)),
-        }
-    )
-
-
-def with_objectives(params: Params, dataset: PackedDataset) -> Params:
-    """The parameters with the objectives that this data gives `search.objectives: auto`.
-
-    Raises:
-        UserError: the data does not allow an objective.
-    """
-    from cyclegan.evaluation.validation_series import validation_series
-
-    return params.model_copy(update={"search": params.search.resolved(validation_series(dataset))})

@@ -8,44 +8,38 @@ import re
 import zipfile
 from dataclasses import asdict, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import keras
 import pandas as pd
-import tensorflow as tf
 from PIL import Image
 
-import cyclegan
 from cyclegan.data.loading.dataset import PackedDataset
-from cyclegan.system.staging import remove_leftovers
-from cyclegan.system.digests import TRAINING_CODE, code_digest, folder_digest, run_key
-from cyclegan.evaluation.features import FeatureNetwork
-from cyclegan.report.grid import stacked
-from cyclegan.system.files import replacing, write_json, write_text
-from cyclegan.params.overrides import effective
-from cyclegan.params import Params
-from cyclegan.project import Project
-from cyclegan.experiment.feature_network import feature_network
+from cyclegan.evaluation.features import load_features
+from cyclegan.experiment.earlier_trainings import remember, shorter_finished
 from cyclegan.experiment.lineage import extended, history, lineage, tell_differences
 from cyclegan.experiment.memory_advice import memory_advice
 from cyclegan.experiment.naming import data_tags, refuse_other_images
 from cyclegan.experiment.networks import inference_copy
-from cyclegan.system.parent_process import ends_with_dvc
-from cyclegan.experiment.stage_outputs import opened_store
+from cyclegan.experiment.run_key import training_shape
 from cyclegan.experiment.samples import samples
 from cyclegan.experiment.session import Session, recorded_params, training_size, translators_of
-from cyclegan.tracking.recovery import close_stale_runs
+from cyclegan.experiment.stage_outputs import opened_store
+from cyclegan.experiment.trainer_lock import only_trainer
+from cyclegan.params import Params
+from cyclegan.params.overrides import effective
+from cyclegan.project import Project
+from cyclegan.report.grid import stacked
+from cyclegan.system.digests import folder_digest, run_key
+from cyclegan.system.files import remove_leftovers, replacing, write_json, write_text
+from cyclegan.system.processes import ends_with_dvc
 from cyclegan.tracking.opening import DatasetInput
 from cyclegan.tracking.provenance import data_digest, tags
+from cyclegan.tracking.recovery import close_stale_runs
 from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import waiting
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.device import prepare_device
-from cyclegan.experiment.trainer_lock import only_trainer
-from cyclegan.experiment.earlier_trainings import remember, shorter_finished
 
 
 def run(project: Project) -> None:
@@ -64,11 +58,11 @@ def run(project: Project) -> None:
     # Outside DVC nothing says that dvc.lock describes the files that are there.
     recorded = data_digest(project, "data/split") if "DVC_STAGE" in os.environ else None
     digest = recorded or folder_digest(project.split)
-    features = feature_network(params, project)
+    features = load_features(project.root / params.evaluate.features, params.evaluate.features_size)
     for name, both in found.replaced.items():
         print(f"{name} = {both['best.yaml']} from reports/search/best.yaml; params.yaml has {both['params.yaml']}")
 
-    shapes = shapes_the_run(params, digest, features)
+    shapes = training_shape(params, digest, features)
     key = run_key(shapes)
     checkpoints = CheckpointFolder(project.checkpoints / key, keep=params.train.keep_checkpoints)
     advised = memory_advice(params, training_size(params, dataset), device)
@@ -129,21 +123,6 @@ def run(project: Project) -> None:
             "search": {"origin": dict(found.origin), "replaced": dict(found.replaced)},
         },
     )
-
-
-def shapes_the_run(params: Params, digest: str, features: FeatureNetwork) -> dict[str, Any]:
-    """Everything on which the trained weights depend; a checkpoint made with anything else is not resumed."""
-    package = Path(cyclegan.__file__).parent
-    return {
-        "data": digest,
-        **params.shaping,
-        # By whose figures the generators are chosen.
-        "features": [features.name, features.sha256],
-        "code": {part: code_digest(package / part) for part in TRAINING_CODE},
-        "keras": keras.__version__,
-        "tensorflow": tf.__version__,
-        "numpy": version("numpy"),
-    }
 
 
 def write_models(folder: Path, model: CycleGAN, params: Params) -> None:

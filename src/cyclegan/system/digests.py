@@ -10,49 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# The code on which trained weights depend, and the choice among evaluations: files and folders of the package.
-# What parameters say is in the run key by value; code that only reads, reports or records is left out.
-TRAINING_CODE = (
-    "data/dataset.py",
-    "data/pipeline.py",
-    "domains.py",
-    "evaluation/distributions.py",
-    "evaluation/features.py",
-    "evaluation/metrics.py",
-    "evaluation/protocol.py",
-    "inference/translate.py",
-    "models/discriminator.py",
-    "models/generator.py",
-    "models/initializers.py",
-    "models/layers.py",
-    "models/normalization.py",
-    "models/precision.py",
-    "models/sizes.py",
-    "params/derived.py",
-    "stages/networks.py",
-    "stages/series.py",
-    "stages/session.py",
-    "training/adam.py",
-    "training/averages.py",
-    "training/checkpoint.py",
-    "training/cyclegan.py",
-    "training/device.py",
-    "training/diff_augment.py",
-    "training/dispatch.py",
-    "training/divergence.py",
-    "training/draws.py",
-    "training/loop.py",
-    "training/losses.py",
-    "training/plateau.py",
-    "training/pool.py",
-    "training/progress.py",
-    "training/recompute.py",
-    "training/running_means.py",
-    "training/schedule.py",
-    "training/selection.py",
-    "training/tensor_cores.py",
-)
-
 
 def run_key(shapes_the_run: Mapping[str, Any]) -> str:
     """A short name for everything that shapes a run: 16 hexadecimal digits of the SHA-256 of its JSON form."""
@@ -61,13 +18,13 @@ def run_key(shapes_the_run: Mapping[str, Any]) -> str:
 
 
 def code_digest(*sources: Path) -> str:
-    """SHA-256 over some Python files and those in some folders: the version of the code that shapes a run.
+    """SHA-256 over some Python files and those directly in some folders: the version of the code that shapes a run.
 
     Comments, docstrings and layout do not count, nor does the version of Python.
     """
     digest = hashlib.sha256()
     for source in sources:
-        for file in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
+        for file in sorted(source.glob("*.py")) if source.is_dir() else [source]:
             digest.update(os.fsencode(file.relative_to(source.parent)))
             digest.update(_syntax(ast.parse(file.read_bytes())).encode())
     return digest.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 
@@ -100,3 +101,13 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether TensorFlow, CUDA or Python found no room, on the device or in the machine."""
+    # Only here: the command line must start without waiting for TensorFlow.
+    import tensorflow as tf
+
+    if isinstance(error, tf.errors.InternalError):
+        return re.search("out of memory|OUT_OF_MEMORY", str(error)) is not None
+    return isinstance(error, (tf.errors.ResourceExhaustedError, MemoryError))

@@ -17,10 +17,10 @@ from typing import Any
 from mlflow import entities
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
+from cyclegan.system.credentials import reason, without_credentials
 from cyclegan.system.errors import UserError, system_fault
-from cyclegan.tracking.credentials import reason, without_credentials
-from cyclegan.tracking.outbox import Delivery, batches, is_hopeless
 from cyclegan.tracking.journal import ABOUT, Journal
+from cyclegan.tracking.outbox import Delivery, batches, is_hopeless
 from cyclegan.tracking.store import LOCK_TAG, Store, access_remedy
 from cyclegan.tracking.uploads import lasting_refusal, refused_files
 

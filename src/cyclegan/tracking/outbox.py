@@ -19,7 +19,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH, MAX_PARAMS_TAGS_PER_BATCH
 from PIL import Image
 
-from cyclegan.tracking.credentials import reason
+from cyclegan.system.credentials import reason
 from cyclegan.tracking.journal import Entry, Journal, read_picture
 from cyclegan.tracking.store import Store
 from cyclegan.tracking.uploads import lasting_refusal, refused_files

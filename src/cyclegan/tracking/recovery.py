@@ -9,11 +9,11 @@ from pathlib import Path
 from mlflow import entities
 from mlflow.exceptions import MlflowException
 
+from cyclegan.system.credentials import reason
 from cyclegan.system.locks import held
-from cyclegan.tracking.credentials import reason
-from cyclegan.tracking.outbox import Delivery, Past, deliver_all, is_hopeless
 from cyclegan.tracking.journal import ABOUT, ENTRIES, Journal, journals, only_user
 from cyclegan.tracking.opening import away_is_an_error, find_run, open_run
+from cyclegan.tracking.outbox import Delivery, Past, deliver_all, is_hopeless
 from cyclegan.tracking.store import LOCK_TAG, ExperimentError, Store, all_found
 from cyclegan.tracking.uploads import refused_files
 

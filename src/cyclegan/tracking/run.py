@@ -16,12 +16,10 @@ import numpy as np
 from mlflow import entities
 from mlflow.exceptions import MlflowException
 
+from cyclegan.system.credentials import without_credentials
 from cyclegan.system.errors import UserError
 from cyclegan.system.locks import held
 from cyclegan.system.signals import signals_raise, undisturbed
-from cyclegan.tracking.credentials import without_credentials
-from cyclegan.tracking.outbox import Delivery, Past, Sender, deliver_all
-from cyclegan.tracking.system_metrics import PREFIX, host_figures
 from cyclegan.tracking.journal import Entry, Journal, only_user, stamped, write_picture
 from cyclegan.tracking.opening import (
     REPLACES_TAG,
@@ -32,7 +30,9 @@ from cyclegan.tracking.opening import (
     merged,
     open_run,
 )
+from cyclegan.tracking.outbox import Delivery, Past, Sender, deliver_all
 from cyclegan.tracking.store import LOCK_TAG, Store, impatient
+from cyclegan.tracking.system_metrics import PREFIX, host_figures
 
 # A server that needs longer than this is away for now.
 PATIENCE_SECONDS = 10

@@ -26,12 +26,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+from cyclegan.params import Tracking
+from cyclegan.project import Project
+from cyclegan.system.credentials import reason, refuse_unescaped, shown_address
 from cyclegan.system.errors import UserError, causes, database_fault
 from cyclegan.system.files import replacing
 from cyclegan.system.locks import held
-from cyclegan.params import Tracking
-from cyclegan.project import Project
-from cyclegan.tracking.credentials import reason, refuse_unescaped, shown_address
 from cyclegan.tracking.database import connect_arguments
 
 Found = TypeVar("Found")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cyclegan.system.credentials import reason
 from cyclegan.system.errors import MENDABLE, causes
-from cyclegan.tracking.credentials import reason
 from cyclegan.tracking.store import Store, local_path
 
 

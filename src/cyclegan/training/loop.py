@@ -20,12 +20,12 @@ import numpy as np
 from tqdm import tqdm
 
 from cyclegan.system.errors import UserError
+from cyclegan.system.signals import Stopped, StopRequest, stopping
 from cyclegan.training.checkpoint import CheckpointFolder, NotFiniteError, refuse_not_finite
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.dispatch import Batch, Dispatcher
 from cyclegan.training.divergence import DivergedError, refuse_divergence
 from cyclegan.training.progress import Plan, Progress, Row, good_states, logged_losses
-from cyclegan.system.stopping import Stopped, StopRequest, stopping
 
 DIVERGED_TAG = "cyclegan.diverged"
 

@@ -21,8 +21,8 @@ from cyclegan.data.fetching import download as downloading
 from cyclegan.data.fetching import sources
 from cyclegan.data.fetching.download import download, without_secrets
 from cyclegan.data.fetching.raw_folder import fetch
-from cyclegan.system.errors import UserError
 from cyclegan.project import Project
+from cyclegan.system.errors import UserError
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 SUM = hashlib.sha256(CONTENT).hexdigest()

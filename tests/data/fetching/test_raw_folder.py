@@ -16,10 +16,10 @@ import pytest
 from cyclegan import params
 from cyclegan.data.fetching import sources
 from cyclegan.data.fetching.raw_folder import fetch, file_path
-from cyclegan.system.errors import UserError
 from cyclegan.project import Project
+from cyclegan.system.errors import UserError
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 Build = Callable[..., params.Data]
 
 

@@ -14,21 +14,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cyclegan import params
-from cyclegan.data.loading.dataset import (
-    PackedDataset,
-    RaggedImages,
-    equal_batches,
-    picked,
-    sizes_of,
-    to_float,
-    to_integer,
-)
+from cyclegan.data.loading.dataset import PackedDataset, RaggedImages, equal_batches, picked, sizes_of
 from cyclegan.data.packing.pack import split
-from cyclegan.system.errors import UserError
+from cyclegan.models.pixels import to_float, to_integer
 from cyclegan.params import read
 from cyclegan.project import Project
+from cyclegan.system.errors import UserError
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -128,7 +121,9 @@ def test_floats_out_of_range_are_clipped(value: float) -> None:
 
 
 def test_reading_needs_no_heavy_package() -> None:
-    code = "import sys, cyclegan.data.loading.dataset; print({'tensorflow', 'keras', 'mlflow', 'PIL'} & set(sys.modules))"
+    code = (
+        "import sys, cyclegan.data.loading.dataset; print({'tensorflow', 'keras', 'mlflow', 'PIL'} & set(sys.modules))"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
 

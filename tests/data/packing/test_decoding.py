@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 from cyclegan import params
-from cyclegan.data.packing import decoding as decoded
 from cyclegan.data.images import decode as images
-from cyclegan.data.images.layout import list_images
 from cyclegan.data.images.image import Picture
+from cyclegan.data.images.layout import list_images
+from cyclegan.data.packing import decoding as decoded
 from cyclegan.project import Project
 
 Build = Callable[..., params.Data]

@@ -10,8 +10,8 @@ import pytest
 from cyclegan import params
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.data.packing.pack import split
-from cyclegan.system.errors import UserError
 from cyclegan.project import Project
+from cyclegan.system.errors import UserError
 
 Build = Callable[..., params.Data]
 Paint = Callable[..., Path]

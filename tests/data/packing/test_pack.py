@@ -15,13 +15,13 @@ import tifffile
 from PIL import Image
 
 from cyclegan import params
-from cyclegan.data.loading.dataset import PackedDataset, RaggedImages
 from cyclegan.data.images import decode
+from cyclegan.data.loading.dataset import PackedDataset, RaggedImages
 from cyclegan.data.packing.pack import split
-from cyclegan.system.errors import UserError
 from cyclegan.project import Project
+from cyclegan.system.errors import UserError
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 Build = Callable[..., params.Data]
 Paint = Callable[..., Path]
 

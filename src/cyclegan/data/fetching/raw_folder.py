@@ -18,16 +18,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from cyclegan import params
-from cyclegan.system import files
-from cyclegan.data.fetching import archives
-from cyclegan.data.fetching import download
-from cyclegan.data.fetching import sources
+from cyclegan.data.fetching import archives, download, sources
 from cyclegan.data.images.decode import FORMATS
 from cyclegan.data.images.layout import ACCEPTED, Found, endings, find_layout, list_images, shown, walk
-from cyclegan.system.staging import replacing_folder
 from cyclegan.domains import DOMAINS, Domain
-from cyclegan.system.errors import UserError
 from cyclegan.project import Project
+from cyclegan.system import files
+from cyclegan.system.errors import UserError
+from cyclegan.system.files import replacing_folder
 
 SHOW_PROGRESS_FROM = 2000
 CARRIED = ("pairs.csv", "NOTICE", "LICENSE")

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from cyclegan import params
 from cyclegan.data.images import decode as decoding
-from cyclegan.data.images.layout import SourceImage, shown
 from cyclegan.data.images.image import ProfileUse
+from cyclegan.data.images.layout import SourceImage, shown
 from cyclegan.data.packing.scratch import Scratch
 from cyclegan.domains import DOMAINS, Domain
 

@@ -16,17 +16,17 @@ from typing import Any
 import pandas as pd
 
 from cyclegan import params
-from cyclegan.system import files
+from cyclegan.data.images.layout import list_images, shown
 from cyclegan.data.packing.assignment import Key, assign, drop_duplicates
 from cyclegan.data.packing.decoding import Decoded, LeftOut, decode_all
 from cyclegan.data.packing.labels import folder_labels
-from cyclegan.data.images.layout import list_images, shown
 from cyclegan.data.packing.pairs import index_pairs, read_pairs, refuse_unequal_pairs
 from cyclegan.data.packing.scratch import Scratch, scratch_for
-from cyclegan.system.staging import remove_leftovers, replacing_folder
 from cyclegan.domains import DOMAINS, SPLITS, Domain, Split
-from cyclegan.system.errors import UserError
 from cyclegan.project import Project
+from cyclegan.system import files
+from cyclegan.system.errors import UserError
+from cyclegan.system.files import remove_leftovers, replacing_folder
 
 NAMES_IN_SUMMARY = 20
 NAMES_IN_MESSAGE = 50

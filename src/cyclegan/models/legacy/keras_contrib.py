@@ -13,8 +13,8 @@ import h5py
 import keras
 import numpy as np
 
-from cyclegan.system.errors import UserError, one_line
 from cyclegan.models.normalization import ContribInstanceNormalization
+from cyclegan.system.errors import UserError, one_line
 
 Weights = dict[str, list[np.ndarray]]
 

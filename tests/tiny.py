@@ -14,7 +14,7 @@ from cyclegan.data.packing.pack import split
 from cyclegan.params import Params, read, validate
 from cyclegan.project import Project
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 TINY = {
     "data": {"load_size": 16},
     "model": {"generator": "resnet", "base_filters": 2, "blocks": 0, "padding": "same", "upsample": "resize"}

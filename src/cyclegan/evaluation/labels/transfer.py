@@ -22,8 +22,8 @@ import numpy as np
 
 from cyclegan.data.loading.dataset import Images, PackedDataset
 from cyclegan.domains import DIRECTIONS, DOMAINS, Direction, Domain, Split
-from cyclegan.evaluation.classifier import DESCRIPTION, Classifier
-from cyclegan.inference.translator import Translator
+from cyclegan.evaluation.labels.classifier import DESCRIPTION, Classifier
+from cyclegan.models.translator import Translator
 
 FIGURES = ("transfer_accuracy", "content_accuracy")
 

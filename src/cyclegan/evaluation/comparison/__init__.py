@@ -1,0 +1,1 @@
+"""Which of two metrics is better, and by how much."""

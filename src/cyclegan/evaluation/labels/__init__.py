@@ -1,0 +1,1 @@
+"""Whether translations keep the classes of labeled images."""
