@@ -25,7 +25,7 @@ def extended(origin: Relative, model: CycleGAN, params: Params) -> Progress:
     """Take over the state and the record of a finished, shorter training, and say how it goes on."""
     progress = Progress.restore(origin.checkpoints, model)
     # The new run is told the whole history.
-    progress.run_id, progress.untold = None, []
+    progress.run_id, progress.unlogged = None, []
     assert model.schedule is not None
     rate = float(model.schedule(progress.step) * model.learning_rate_factor.value)
     options, last = params.train, progress.losses[-1]["learning_rate"]

@@ -28,7 +28,8 @@ from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.dispatch import Batch
 from cyclegan.training.divergence import Retries
-from cyclegan.training.loop import Listener, train
+from cyclegan.training.listener import Listener
+from cyclegan.training.loop import train
 from cyclegan.training.plateau import Plateau
 from cyclegan.training.progress import Plan, Progress
 from cyclegan.training.selection import Selection

@@ -212,8 +212,8 @@ def _refuse_changes(project: Project, params: Params, digest: str, request: Mapp
 
 def told_before(progress: Progress) -> list[Row]:
     """The evaluations that earlier attempts have told of; the training itself tells those that it still holds back."""
-    untold = {step for step, row in progress.untold if measured(row)}
-    return [row for row in progress.validation if row["step"] not in untold]
+    unlogged = {step for step, row in progress.unlogged if measured(row)}
+    return [row for row in progress.validation if row["step"] not in unlogged]
 
 
 def _train(session: Session, tracked: TrackedRun, telling: Telling) -> None:

@@ -23,6 +23,9 @@ class Dispatcher:
 
     Args:
         model: compiled.
+
+    Attributes:
+        is_built: whether the graph of a step is built, which the first call does.
     """
 
     def __init__(self, model: CycleGAN) -> None:
@@ -40,6 +43,7 @@ class Dispatcher:
 
         self._run = run
         self._seconds_per_step = float("inf")
+        self.is_built = False
 
     def advance(self, batches: Iterator[Batch], most: int, within: float = SECONDS_IN_A_CALL) -> tuple[int, float]:
         """Make training steps, and wait for their end.
@@ -61,4 +65,5 @@ class Dispatcher:
         self._run(batches, tf.constant(count)).numpy()
         seconds = time.monotonic() - start
         self._seconds_per_step = seconds / count
+        self.is_built = True
         return count, seconds

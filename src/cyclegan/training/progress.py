@@ -68,7 +68,7 @@ class Progress:
         window_seconds: how long those took.
         losses: one row for each window: `step`, `epoch`, every loss, `learning_rate`.
         validation: one row for each evaluation: `step`, `epoch`, every validation figure.
-        untold: `[step, metrics]` that the listener has not been told yet; see `train`.
+        unlogged: `[step, metrics]` that the listener has not heard of yet; see `rewind`.
         rollbacks: for each time that the training went back after diverging: `why`, and `to` which step.
         seconds: time spent training, over all resumptions.
         run_id: the tracker's name for the run, so that a resumed training continues it.
@@ -79,7 +79,7 @@ class Progress:
     window_seconds: float = 0.0
     losses: list[Row] = field(default_factory=list)
     validation: list[Row] = field(default_factory=list)
-    untold: list[tuple[int, Row]] = field(default_factory=list)
+    unlogged: list[tuple[int, Row]] = field(default_factory=list)
     rollbacks: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     run_id: str | None = None

@@ -1,0 +1,99 @@
+"""Going back after a divergence: to the state of the last evaluation, with a lower learning rate.
+
+Without `plan.on_divergence.retries` a divergence ends the training, and nothing here costs anything.
+"""
+
+from __future__ import annotations
+
+from cyclegan.system.errors import UserError
+from cyclegan.training.divergence import DivergedError
+from cyclegan.training.listener import DeferredListener, Listener
+from cyclegan.training.progress import Progress, good_states
+from cyclegan.training.state import TrainingState
+
+DIVERGED_TAG = "cyclegan.diverged"
+
+
+class Rewinder:
+    """Keeps the states of the last evaluations, and goes back to them.
+
+    The listener hears of a step only once the training can no longer go back behind it: at the evaluation after the
+    next one. So no series ever holds a point of what was rewound.
+
+    Args:
+        state: what is trained.
+        listener: who hears of the training.
+
+    Raises:
+        ValueError: the rate of a model without a schedule is to be lowered.
+    """
+
+    def __init__(self, state: TrainingState, listener: Listener) -> None:
+        self._state, self._allowed = state, state.plan.on_divergence
+        self._good = good_states(state.checkpoints)
+        if self._allowed.retries and state.model.schedule is None:
+            raise ValueError("on_divergence lowers the rate of a schedule: compile the model with one")
+        self._deferred = DeferredListener(listener, state.progress) if self._allowed.retries else None
+        self.listener: Listener = self._deferred or listener
+        if self._allowed.retries and not self._good.steps():
+            self._save_good()
+
+    def after_evaluation(self) -> None:
+        """Keep this state to go back to, and let the listener hear of all steps up to the evaluation before."""
+        if self._deferred is None:
+            return
+        before = self._state.progress.validation[-2:-1]
+        self._deferred.release(until=before[0]["step"] if before else 0)
+        self._save_good()
+
+    def end(self) -> None:
+        """Let the listener hear of all that is left."""
+        if self._deferred is not None:
+            self._deferred.release()
+
+    def rewind(self, error: DivergedError) -> str:
+        """Restore the state of the last evaluation, lower the learning rate, and save; returns what was done.
+
+        If the training diverges again before the next evaluation, that state was bad already: it goes back to the one
+        before.
+
+        Raises:
+            UserError: no retry is left.
+        """
+        state, progress, allowed = self._state, self._state.progress, self._allowed
+        if len(progress.rollbacks) >= allowed.retries:
+            self.end()
+            self.listener.set_tags({DIVERGED_TAG: str(error)})
+            again = f", {allowed.retries} times again with a lower learning rate" if allowed.retries else ""
+            raise UserError(
+                f"training diverged: {error}{again}; the last checkpoint is kept. Lower train.learning_rate, set "
+                f"train.gradient_clip_norm, or {'raise' if again else 'set'} train.on_divergence.retries, which "
+                "starts a new training"
+            )
+        restored = self._restore_good()
+        text = f"{error}: back to step {restored.step}, learning rate times {allowed.factor}"
+        restored.rollbacks = [*progress.rollbacks, {"to": restored.step, "why": text}]
+        restored.run_id = progress.run_id
+        # What the listener has heard since, the restored record may hold as unlogged.
+        first = progress.unlogged[0][0] if progress.unlogged else 0
+        restored.unlogged = [(step, row) for step, row in restored.unlogged if step >= first]
+        state.replace_progress(restored)
+        state.checkpoints.forget_from(progress.step + 1)
+        state.set_learning_rate_factor()
+        self.listener.set_tags({f"{DIVERGED_TAG}.{len(progress.rollbacks)}": text})
+        state.save()
+        return text
+
+    def _restore_good(self) -> Progress:
+        state, last = self._state, self._good.steps()[0]
+        rollbacks = state.progress.rollbacks
+        if rollbacks and rollbacks[-1]["to"] == last and len(self._good.steps()) > 1:
+            self._good.forget_from(last)
+        saved = self._good.restore(state.model.state())
+        assert saved is not None, "the state at the start is good"
+        return Progress(**saved)
+
+    def _save_good(self) -> None:
+        self._good.forget_from(self._state.progress.step)
+        self._state.save_to(self._good)
+        self._state.save()
