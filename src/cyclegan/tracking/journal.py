@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -166,8 +167,11 @@ def write_picture(path: Path, image: np.ndarray) -> None:
 
     As it is: a PNG of a grid takes forty times as long, and is made by the thread that delivers, beside the training.
     """
+    # Not by NumPy into the file, which forgets why the system takes no more.
+    content = io.BytesIO()
+    np.save(content, image, allow_pickle=False)
     with path.open("wb") as file:
-        np.save(file, image, allow_pickle=False)
+        file.write(content.getbuffer())
         file.flush()
         os.fsync(file.fileno())
     sync_folder(path.parent)
