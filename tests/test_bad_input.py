@@ -28,7 +28,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from cyclegan import build_generator, cli
-from cyclegan.params import Data, Params, read
+from cyclegan.params import Params, read
 from cyclegan.params.train import Train
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +38,6 @@ ACCEPTED = (
     "pictures twice as wide as high, A left and B right"
 )
 SKIP = "mend or remove them, or set data.on_bad_image: skip"
-MISSING = "missing; add it ('cyclegan preset quickstart' writes a complete file)"
 KNOWN = (
     "fluent-emoji, folders, ae_photos, apple2orange, cezanne2photo, facades, horse2zebra, iphone2dslr_flower, maps, "
     "monet2photo, summer2winter_yosemite, ukiyoe2photo, vangogh2photo, edges2handbags, edges2shoes, night2day"
@@ -337,15 +336,6 @@ RUN = {
     **{"steps": 2, "epochs": 1, "seconds": 1.0, "device": "CPU", "adversarial_loss": "least_squares"},
     "kept": {"select": "last", "step": 2, "epoch": 1.0, "value": None},
 }
-
-
-ALL_OTHERS_MISSING = "\n".join(
-    f"params.yaml: {key}: {MISSING}"
-    for key in (
-        *(f"data.{name}" for name in Data.model_fields if name != "source"),
-        *(name for name in Params.model_fields if name != "data"),
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -889,7 +879,7 @@ CASES = {
     "params that contain themselves": Case(
         "params",
         whole("data: &x\n  source: *x\n"),
-        "params.yaml: data.source = a mapping: must be a valid string\n" + ALL_OTHERS_MISSING,
+        "params.yaml: data.source = a mapping: must be a valid string",
     ),
     "params a folder": Case(
         "params",
@@ -901,7 +891,6 @@ CASES = {
         lambda root: (root / "params.yaml").open("a").write("\ntrian:\n  epochs: 1\n"),
         "params.yaml: trian: unknown key; did you mean train?",
     ),
-    "section missing": Case("params", whole("data:\n  source: folders\n"), ALL_OTHERS_MISSING),
     "section a number": Case(
         "params",
         lambda root: spoil_tree(root, lambda tree: tree.update(train=3)),
@@ -915,12 +904,7 @@ CASES = {
     "key unknown": Case(
         "params",
         lambda root: spoil_tree(root, lambda tree: tree["train"].update(epoch=tree["train"].pop("epochs"))),
-        f"params.yaml: train.epochs: {MISSING}\nparams.yaml: train.epoch: unknown key; did you mean train.epochs?",
-    ),
-    "key missing": Case(
-        "params",
-        lambda root: spoil_tree(root, lambda tree: tree["train"].pop("seed")),
-        f"params.yaml: train.seed: {MISSING}",
+        "params.yaml: train.epoch: unknown key; did you mean train.epochs?",
     ),
     "text for a number": Case(
         "params",

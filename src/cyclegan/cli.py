@@ -234,8 +234,6 @@ def _params(_options: argparse.Namespace) -> None:
         from cyclegan.data.fetching.raw_folder import picture_folders
 
         picture_folders(params.data, project)
-    for warning in params.data.without_effect:
-        print(f"cyclegan: {warning}", file=sys.stderr)
     for key, value in flatten(params.model_dump()):
         print(f"{key} = {shown_parameter(key, value)}")
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cyclegan.data.fetching.raw_folder import fetch
-from cyclegan.data.images import decode
+from cyclegan.data.images.decode import decode
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.data.packing.pack import split
 from cyclegan.params import load, read, validate

@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image, ImageCms
 
 from cyclegan import cli
-from cyclegan.data.images import decode
+from cyclegan.data.images.decode import decode
 from cyclegan.inference import translator as inference
 from cyclegan.inference.image_files import translate_files
 from cyclegan.models.generator import build_generator

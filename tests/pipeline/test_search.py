@@ -29,7 +29,8 @@ from PIL import Image
 from sandbox import Sandbox
 
 from browser import CHROMIUM, content_width
-from cyclegan.params import read
+from cyclegan.params import Params, read
+from cyclegan.params.section import plain
 from postgresql import PostgreSQL
 
 MakeSandbox = Callable[[], Sandbox]
@@ -57,7 +58,7 @@ def planted(sandbox: Sandbox, study: str, *arguments: str, **search: Any) -> Non
     command = " ".join([sys.executable, "planted.py", *arguments])
     start = {"trials": 8, "seed": 0, "workers": 2, "storage": None, "pruner": "none", "finalists": 1, "repeats": 2}
     start["objectives"] = [objective("quality", "maximize", "pair_psnr")]
-    start["space"] = {**read(sandbox.root / "presets" / "quickstart.yaml")["search"]["space"], **SPACE}
+    start["space"] = {**plain(Params().search.space), **SPACE}
     sandbox.configure(search={**start, **search, "study": study, "command": command}, train={"loss_weights": FAR})
 
 

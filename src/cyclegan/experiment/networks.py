@@ -110,7 +110,8 @@ def _generator(params: Params, name: str, size: Size) -> keras.Model:
         architecture=model.generator,
         base_filters=model.base_filters,
         blocks=residual_blocks(model.blocks, size),
-        skip=model.skip,
+        # A U-Net has no residual blocks.
+        skip=model.skip if model.generator == "resnet" else "add",
         padding=model.padding,
         upsample=model.upsample,
         norm=model.norm,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -24,22 +24,61 @@ FOLDER_B = "data/fluent-emoji/trainB"
 
 
 class Data(Section):
-    """Stages `fetch` and `split`."""
+    """Stages fetch and split: the images."""
 
-    source: Annotated[str, Field(min_length=1)]
-    sha256: str | None
-    folder_A: Annotated[str, Field(min_length=1)]
-    folder_B: Annotated[str, Field(min_length=1)]
-    name: str | None
-    load_size: Literal["original"] | Size
-    channels_A: Channels
-    channels_B: Channels
-    bit_depth: Literal[8, 16]
-    val_fraction: Fraction
-    test_fraction: Fraction
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
-    on_bad_image: Literal["fail", "skip"]
-    labels: Literal["none", "folders"]
+    source: str = Field(
+        default="fluent-emoji",
+        min_length=1,
+        description="Where the images come from: fluent-emoji (comes with the project), folders, the address of an "
+        "archive (file:… or https:…), or the name of a public data set such as horse2zebra.",
+    )
+    sha256: str | None = Field(
+        default=None,
+        description="SHA-256 checksum of the archive, 64 hexadecimal digits. Needed with file: and https:.",
+    )
+    folder_A: str = Field(
+        default=FOLDER_A,
+        min_length=1,
+        description="Folder of domain A for source: folders, absolute or relative to the project. DVC watches it.",
+    )
+    folder_B: str = Field(default=FOLDER_B, min_length=1, description="Folder of domain B, as folder_A.")
+    name: str | None = Field(
+        default=None,
+        description="Name of the MLflow experiment and of the registered models; null: the source's own name.",
+    )
+    load_size: Literal["original"] | Size = Field(
+        default=(286, 286),
+        description="Size in pixels to which images are resized, one number or [height, width]. original: each image "
+        "keeps its size. With train.crop_size this gives the reference's ways to prepare images: resize_and_crop "
+        "(larger than crop_size), resize (equal), crop (original and a number), none (original and whole).",
+    )
+    channels_A: Channels = Field(
+        default=3,
+        description="Channels into which images of domain A are converted: 1 gray, 3 RGB, 4 RGBA; 2 or 5…16 for TIFF "
+        "files that have exactly this many.",
+    )
+    channels_B: Channels = Field(
+        default=3, description="Channels of domain B, as channels_A. If they differ, the identity loss must be off."
+    )
+    bit_depth: Literal[8, 16] = Field(default=8, description="Bits of each channel: 8 or 16.")
+    val_fraction: Fraction = Field(
+        default=0.1,
+        description="Share of the training images used for validation, 0…1; unused if the source has its own.",
+    )
+    test_fraction: Fraction = Field(
+        default=0.1,
+        description="Share of the images used for the test, 0…1; unused if the source has its own test split.",
+    )
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the split.")
+    on_bad_image: Literal["fail", "skip"] = Field(
+        default="fail",
+        description="Unreadable images: fail lists them and stops, skip leaves them out and counts them.",
+    )
+    labels: Literal["none", "folders"] = Field(
+        default="none",
+        description="Classes of the images: none, or folders (the first folder inside a domain's own, such as "
+        "trainA/CLASS/image.png). Stage evaluate measures whether a translation keeps them; no training sees them.",
+    )
 
     @field_validator("load_size", mode="before")
     @classmethod

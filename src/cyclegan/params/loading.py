@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import math
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,9 +17,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from cyclegan.params.schema import Params
-from cyclegan.params.section import Section
+from cyclegan.params.section import Section, plain
 from cyclegan.system.credentials import without_credentials
 from cyclegan.system.errors import UserError, one_line
+
+# Missing keys that a warning names at most.
+MISSING_SHOWN = 3
+
+logger = logging.getLogger(__name__)
 
 
 def load(path: Path) -> Params:
@@ -27,7 +34,32 @@ def load(path: Path) -> Params:
         UserError: the file is missing, is not YAML, or a key is unknown, missing, of the wrong type, out of range
             or at odds with another. One line per finding.
     """
-    return validate(read(path), path.name)
+    tree = read(path)
+    params = validate(tree, path.name)
+    for line in (*_missing(tree, params, path.name), *params.without_effect):
+        _warn(line)
+    return params
+
+
+@cache
+def _warn(line: str) -> None:
+    """Log a line, once in a process."""
+    logger.warning(line)
+
+
+def _missing(tree: dict[str, Any], params: Params, name: str) -> list[str]:
+    """One line that names the keys that a file leaves out, with their defaults; none where it is complete."""
+    given = {key for key, _ in flatten(tree)}
+    defaults = [
+        f"{key} = {value}"
+        for key, value in flatten(plain(params))
+        if not any(key == other or key.startswith(f"{other}.") or other.startswith(f"{key}.") for other in given)
+    ]
+    if not defaults:
+        return []
+    listed = ", ".join(defaults[:MISSING_SHOWN]) + (", …" if len(defaults) > MISSING_SHOWN else "")
+    keys = "1 key is" if len(defaults) == 1 else f"{len(defaults)} keys are"
+    return [f"{name}: {keys} missing, using the default: {listed}; 'cyclegan params --write' adds them"]
 
 
 def read(path: Path) -> Any:
@@ -122,9 +154,17 @@ def _is_branch_label(part: Any) -> bool:
 
 
 def _known_keys(path: list[str]) -> list[str]:
+    """The keys of the section at a path, of `params.yaml` where the path names no section."""
     section: Any = Params
     for part in path:
-        annotation = section.model_fields[part].annotation
-        # A section that may be null is a union.
-        section = next((kind for kind in get_args(annotation) if kind is not type(None)), annotation)
+        field = section.model_fields.get(part)
+        # A section that may be null, or one of a list, stands inside the annotation.
+        kinds = [] if field is None else [field.annotation, *_arguments(field.annotation)]
+        section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), Section)
     return list(section.model_fields)
+
+
+def _arguments(annotation: Any) -> Iterator[Any]:
+    for argument in get_args(annotation):
+        yield argument
+        yield from _arguments(argument)

@@ -1,4 +1,4 @@
-"""Presets: complete, tried parameter files under `presets/`."""
+"""Presets: tried parameters under `presets/`, each file with only what differs from the defaults."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import difflib
 import os
 from pathlib import Path
 
-from cyclegan.params import flatten, read, validate
+from cyclegan.params import Params, flatten, read, validate
+from cyclegan.params.section import plain
+from cyclegan.params.yaml_text import header_of, yaml_text
 from cyclegan.project import Project
 from cyclegan.system.credentials import shown_parameter
 from cyclegan.system.errors import UserError
@@ -19,7 +21,7 @@ def preset_names(project: Project) -> list[str]:
 
 
 def apply_preset(project: Project, name: str) -> list[str]:
-    """Write a preset over `params.yaml`.
+    """Write `params.yaml` with the defaults and, over them, a preset.
 
     Returns:
         One line for each value that changes, with the old value, from which the old file can be told.
@@ -33,14 +35,11 @@ def apply_preset(project: Project, name: str) -> list[str]:
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
         raise UserError(f"preset {name!r} does not exist; {hint}")
     file = project.presets / f"{name}.yaml"
-    new = read(file)
-    validate(new, file.name)
+    params = validate(read(file), file.name)
     old = read(project.params) if project.params.exists() else {}
     before = dict(flatten(old)) if isinstance(old, dict) else {}
-    after = dict(flatten(new))
-    # A link stays one: the file behind it is what the user keeps. DVC puts links into its cache in the place of outputs
-    # only, and those are written with `files.replacing` as they are named.
-    write_text(Path(os.path.realpath(project.params)), file.read_text(encoding="utf-8"))
+    after = dict(flatten(plain(params)))
+    write_params(project.params, params, header_of(file.read_text(encoding="utf-8")))
     missing = "(none)"
     changes = [
         f"{key}: {shown_parameter(key, before.get(key, missing))} -> {shown_parameter(key, after.get(key, missing))}"
@@ -48,3 +47,10 @@ def apply_preset(project: Project, name: str) -> list[str]:
         if before.get(key, missing) != after.get(key, missing)
     ]
     return changes or [f"params.yaml already holds the values of preset {name}"]
+
+
+def write_params(path: Path, params: Params, header: str) -> None:
+    """Write a complete parameter file with the description of every key."""
+    # A link stays one: the file behind it is what the user keeps. DVC puts links into its cache in the place of outputs
+    # only, and those are written with `files.replacing` as they are named.
+    write_text(Path(os.path.realpath(path)), yaml_text(params, header))

@@ -27,13 +27,30 @@ SHAPE_NOTHING = ("checkpoint_every", "keep_checkpoints", "sample_images")
 
 
 class Evaluate(Section):
-    """Stage `evaluate`."""
+    """Stage evaluate."""
 
-    batch_size: Annotated[int, Field(ge=1, le=1024)]
-    features: str
-    features_size: Annotated[int, Field(ge=32, le=1024)]
-    grid_images: Annotated[int, Field(ge=1, le=64)]
-    classifier_steps: Count
+    batch_size: int = Field(
+        default=16,
+        ge=1,
+        le=1024,
+        description="Images in one call of a generator. It bounds the memory and changes no result.",
+    )
+    features: str = Field(
+        default=FEATURES,
+        description="Network for KID and all that is measured on features, in training too; DVC watches the file. The "
+        "project's own, FILE.h5 (Inception-v3, Keras' ImageNet weights, notop), or FILE.keras (a model from "
+        "[N, S, S, 3] in -1…1 to [N, D]).",
+    )
+    features_size: int = Field(
+        default=128,
+        ge=32,
+        le=1024,
+        description="Side in pixels at which that network sees every image; smaller is faster.",
+    )
+    grid_images: int = Field(default=8, ge=1, le=64, description="Test images in the grid, for each direction.")
+    classifier_steps: Count = Field(
+        default=2000, description="With labels: training steps of each of the four classifiers, of 64 images each."
+    )
 
     @field_validator("features")
     @classmethod
@@ -55,9 +72,14 @@ class Gates(Section):
 
 
 class Registry(Section):
-    """Stage `register`."""
+    """Stage register."""
 
-    gate: Gates
+    gate: Gates = Field(
+        default=Gates(AtoB="auto", BtoA="auto"),
+        description="The test metric that a new version must better, by more than its standard error, to become "
+        "champion: auto (pair_psnr, or kid where there are no true pairs), a metric of "
+        "reports/evaluate/metrics.json, or {AtoB: …, BtoA: …}.",
+    )
 
     @field_validator("gate", mode="before")
     @classmethod
@@ -71,23 +93,27 @@ class Registry(Section):
 
 
 class Tracking(Section):
-    """Where MLflow runs are kept. Shapes no result, so no stage depends on it."""
+    """Where MLflow keeps the runs; shapes no result."""
 
-    uri: str | None
-    experiment: str | None
-    offline: bool
+    uri: str | None = Field(
+        default=None, description="MLflow's tracking URI. null: $MLFLOW_TRACKING_URI if set, else mlruns/mlflow.db."
+    )
+    experiment: str | None = Field(default=None, description="MLflow experiment. null: the data set's name.")
+    offline: bool = Field(
+        default=False, description="Record into mlruns/waiting only; cyclegan sync, or the next training, delivers it."
+    )
 
 
 class Params(Section):
     """The whole of `params.yaml`."""
 
-    data: Data
-    model: Model
-    search: Search
-    train: Train
-    evaluate: Evaluate
-    registry: Registry
-    tracking: Tracking
+    data: Data = Data()
+    model: Model = Model()
+    search: Search = Search()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    registry: Registry = Registry()
+    tracking: Tracking = Tracking()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -122,6 +148,11 @@ class Params(Section):
                 name = "data.load_size" if crop == "whole" else "train.crop_size"
                 raise impossible(f"{name} {list(self.training_size)}{reason}")
         return self
+
+    @property
+    def without_effect(self) -> list[str]:
+        """A line for each key that is set but not read."""
+        return [*self.data.without_effect, *self.model.without_effect, *self.train.without_effect]
 
     @property
     def shaping(self) -> dict[str, Any]:

@@ -70,16 +70,36 @@ def choices(kind: Any) -> Any:
 class SearchSpace(Section):
     """What trials may change; null leaves a key as it is set in its own section."""
 
-    cycle: Range | None
-    identity: Range | None
-    adversarial: Range | None
-    per_direction: bool
-    blocks: WholeRange | None
-    learning_rate: Range | None
-    base_filters: choices(Annotated[int, Field(ge=1, le=1024)]) | None  # type: ignore[valid-type]
-    norm: choices(Norm) | None  # type: ignore[valid-type]
-    upsample: choices(Upsample) | None  # type: ignore[valid-type]
-    adversarial_loss: choices(AdversarialLoss) | None  # type: ignore[valid-type]
+    cycle: Range | None = Field(
+        default=Range(low=0.5, high=20.0, scale="log"),
+        description="train.loss_weights.forward_cycle and backward_cycle, as one value.",
+    )
+    identity: Range | None = Field(
+        default=Range(low=0.0, high=5.0, scale="linear"), description="train.loss_weights.identity."
+    )
+    adversarial: Range | None = Field(
+        default=None,
+        description="train.loss_weights.adversarial. Adam hardly sees a factor that all weights share.",
+    )
+    per_direction: bool = Field(
+        default=False, description="Search each weight for each direction; for the cycles, one weight for each cycle."
+    )
+    blocks: WholeRange | None = Field(default=None, description="model.blocks, such as {low: 3, high: 9}.")
+    learning_rate: Range | None = Field(
+        default=None, description="train.learning_rate, such as {low: 0.0001, high: 0.001, scale: log}."
+    )
+    base_filters: choices(Annotated[int, Field(ge=1, le=1024)]) | None = Field(  # type: ignore[valid-type]
+        default=None, description="model.base_filters, such as [16, 32, 64]."
+    )
+    norm: choices(Norm) | None = Field(  # type: ignore[valid-type]
+        default=None, description="model.norm, such as [instance, batch]."
+    )
+    upsample: choices(Upsample) | None = Field(  # type: ignore[valid-type]
+        default=None, description="model.upsample, such as [resize, transpose]."
+    )
+    adversarial_loss: choices(AdversarialLoss) | None = Field(  # type: ignore[valid-type]
+        default=None, description="train.adversarial_loss, such as [least_squares, hinge]."
+    )
 
 
 class Objective(Section):
@@ -118,12 +138,14 @@ AUTOMATIC = (_mean_of_both("pair PSNR", "maximize", "pair_psnr"), _mean_of_both(
 class Fidelity(Section):
     """How trials are made cheaper than the final training; null leaves a key as it is set in its own section."""
 
-    epochs: Count | None
-    steps_per_epoch: Count | None
-    evaluate_every: Count | None
-    crop_size: Size | None
-    base_filters: Annotated[int, Field(ge=1, le=1024)] | None
-    discriminator_filters: Annotated[int, Field(ge=1, le=1024)] | None
+    epochs: Count | None = Field(default=None, description="train.epochs.")
+    steps_per_epoch: Count | None = Field(default=None, description="train.steps_per_epoch.")
+    evaluate_every: Count | None = Field(default=None, description="train.evaluate_every.")
+    crop_size: Size | None = Field(default=None, description="train.crop_size.")
+    base_filters: Annotated[int, Field(ge=1, le=1024)] | None = Field(default=None, description="model.base_filters.")
+    discriminator_filters: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        default=None, description="model.discriminator_filters."
+    )
 
     @field_validator("crop_size", mode="before")
     @classmethod
@@ -132,20 +154,61 @@ class Fidelity(Section):
 
 
 class Search(Section):
-    """Stage `search`."""
+    """Stage search: Optuna chooses loss weights and networks for stage train."""
 
-    trials: Annotated[int, Field(ge=0, le=100_000)]
-    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$")]
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
-    workers: Annotated[int, Field(ge=1, le=256)]
-    storage: Annotated[str, Field(min_length=1)] | None
-    command: Annotated[str, Field(min_length=1)] | None
-    space: SearchSpace
-    objectives: Literal["auto"] | Annotated[list[Objective], Field(min_length=1, max_length=2)]
-    pruner: Literal["none", "median", "hyperband"]
-    fidelity: Fidelity
-    finalists: Annotated[int, Field(ge=1, le=20)]
-    repeats: Annotated[int, Field(ge=2, le=20)]
+    trials: int = Field(
+        default=0,
+        ge=0,
+        le=100_000,
+        description="Hyperparameter settings to try. 0: no search; train uses this file as it is.",
+    )
+    study: str = Field(
+        default="main",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$",
+        description="Name of the Optuna study. The same name continues a study, another one starts another.",
+    )
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the choices and of the trials.")
+    workers: int = Field(
+        default=1, ge=1, le=256, description="Processes that run trials at once on this machine; they share its cores."
+    )
+    storage: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="Where the study lives. null: a journal file in .search/; or a database that workers on other "
+        "machines reach too, such as postgresql://HOST/NAME.",
+    )
+    command: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="A command that runs one trial elsewhere, such as srun --gpus 1 cyclegan search trial "
+        "(docs/search.md). null: train here.",
+    )
+    space: SearchSpace = Field(
+        default=SearchSpace(),
+        description="What trials may change: a range or a list of choices for each key. null: not searched.",
+    )
+    objectives: Literal["auto"] | Annotated[list[Objective], Field(min_length=1, max_length=2)] = Field(
+        default="auto",
+        description="What trials are compared by. auto: pair_psnr, or kid where there are no true pairs, as "
+        "train.select. Or one or two objectives, such as [{name: KID, direction: minimize, terms: {val_AtoB/kid: 0.5, "
+        "val_BtoA/kid: 0.5}}]: weighted sums of columns of reports/train/validation.csv. With two, the report shows "
+        "the Pareto front.",
+    )
+    pruner: Literal["none", "median", "hyperband"] = Field(
+        default="none",
+        description="none, median (stops a trial that is worse than the median at the same point), or hyperband; for "
+        "one objective.",
+    )
+    fidelity: Fidelity = Field(
+        default=Fidelity(), description="Cheaper trials: values that override the key of the same name. null: as there."
+    )
+    finalists: int = Field(
+        default=2, ge=1, le=20, description="How many of the best settings are trained again, without fidelity."
+    )
+    repeats: int = Field(
+        default=3,
+        ge=2,
+        le=20,
+        description="Trainings of each finalist, with other seeds. A setting must win by more than their spread.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

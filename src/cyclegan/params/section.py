@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -24,6 +25,21 @@ class Section(BaseModel):
     """Frozen, no unknown keys, no silent conversion (`"3"` is not 3)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    def unread(self, section: str, keys: Iterable[str], because: str) -> list[str]:
+        """A line for each of these keys that is set, that is, differs from its default, though it is not read.
+
+        Args:
+            section: name of this section.
+            keys: that are not read.
+            because: the key and value that make it so.
+        """
+        defaults = {key: type(self).model_fields[key].get_default() for key in keys}
+        return [
+            f"{section}.{key} = {getattr(self, key)}: has no effect with {because}; its default is {default}"
+            for key, default in defaults.items()
+            if getattr(self, key) not in (default, None)
+        ]
 
 
 def impossible(message: str) -> PydanticCustomError:
@@ -51,3 +67,13 @@ def parse_size(value: Any, word: str) -> Any:
             raise impossible("must be between 1 and 8192 pixels a side")
         return tuple(value)
     raise impossible(f"must be one number of pixels, [height, width], or {word!r}")
+
+
+def plain(value: Any) -> Any:
+    """A value as a person writes it: `64` for `(64, 64)`, `5.0` for `{AtoB: 5.0, BtoA: 5.0}`."""
+    if isinstance(value, Section):
+        tree = {name: plain(getattr(value, name)) for name in type(value).model_fields}
+        return tree["AtoB"] if set(tree) == {"AtoB", "BtoA"} and tree["AtoB"] == tree["BtoA"] else tree
+    if isinstance(value, tuple):
+        return value[0] if len(set(value)) == 1 else list(value)
+    return [plain(item) for item in value] if isinstance(value, list) else value

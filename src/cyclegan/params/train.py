@@ -30,10 +30,21 @@ class Directions(Section):
 class LossWeights(Section):
     """Weights of the four terms of a generator's loss, as one number or as `{AtoB: …, BtoA: …}`."""
 
-    adversarial: Directions
-    identity: Directions
-    forward_cycle: Directions
-    backward_cycle: Directions
+    adversarial: Directions = Field(
+        default=Directions(AtoB=1.0, BtoA=1.0),
+        description="The discriminator takes the translation for real. Paper: 1.",
+    )
+    identity: Directions = Field(
+        default=Directions(AtoB=5.0, BtoA=5.0),
+        description="An image of the target domain stays as it is. Paper: 5, or 0.",
+    )
+    forward_cycle: Directions = Field(
+        default=Directions(AtoB=10.0, BtoA=10.0),
+        description="There and back, from the generator's own domain. Paper: 10.",
+    )
+    backward_cycle: Directions = Field(
+        default=Directions(AtoB=10.0, BtoA=10.0), description="There and back, from the other domain. Paper: 10."
+    )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -66,49 +77,121 @@ class Plateau(Section):
 class OnDivergence(Section):
     """What to do when a loss or a weight becomes NaN or infinite."""
 
-    retries: Annotated[int, Field(ge=0, le=100)]
-    factor: Annotated[float, Field(gt=0, lt=1)]
+    retries: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="How often to return to the state of the last evaluation with a lower learning rate; 0: stop. "
+        "Above 0, MLflow gets the points of a series one evaluation late.",
+    )
+    factor: float = Field(default=0.5, gt=0, lt=1, description="Factor on the learning rate each time, 0…1.")
 
 
 class Train(Section):
-    """Stage `train`."""
+    """Stage train."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
-    epochs: Count
-    extend: bool
-    steps_per_epoch: Literal["auto"] | Count
-    batch_size: Annotated[int, Field(ge=1, le=1024)]
-    crop_size: Literal["whole"] | Size
-    flip: bool
-    update_order: Literal["joint", "sequential"]
-    adversarial_loss: AdversarialLoss
-    loss_weights: LossWeights
-    gradient_penalty: NotNegative
-    r1_penalty: NotNegative
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
-    pool_size: Annotated[int, Field(ge=0, le=100_000)]
-    discriminator_batch: Annotated[int, Field(ge=2, le=1024)] | None
-    learning_rate: Positive
-    beta_1: Fraction
-    beta_2: Fraction
-    gradient_clip_norm: Positive | None
-    lr_policy: Literal["constant", "linear", "cosine", "step", "plateau"]
-    lr_decay_start: Annotated[float, Field(ge=0, le=1)] | None
-    plateau: Plateau | None
-    on_divergence: OnDivergence
-    diff_augment: list[Literal["color", "translation", "cutout"]]
-    ema_decay: Fraction
-    mixed_precision: bool
-    gradient_checkpointing: bool
-    deterministic: bool
-    jit_compile: Literal["auto"] | bool
-    log_every: Count
-    evaluate_every: Count
-    select: str
-    early_stop: Count | None
-    checkpoint_every: Positive
-    keep_checkpoints: Count
-    sample_images: Annotated[int, Field(ge=1, le=64)]
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of weights, order, augmentation and image pools.")
+    epochs: Count = Field(default=200, description="Passes over the larger domain. Paper: 200.")
+    extend: bool = Field(
+        default=True,
+        description="Continue a finished training that differs only in fewer epochs. The learning rate then follows "
+        "the new length. false: start a new training.",
+    )
+    steps_per_epoch: Literal["auto"] | Count = Field(
+        default="auto", description="Steps in an epoch. auto: as many batches as the larger domain has."
+    )
+    batch_size: int = Field(default=1, ge=1, le=1024, description="Images of each domain in a step.")
+    crop_size: Literal["whole"] | Size = Field(
+        default=(256, 256),
+        description="Random crop in pixels, one number or [height, width], at most data.load_size. whole: no crop, for "
+        "images of one size.",
+    )
+    flip: bool = Field(
+        default=True, description="Mirror images at random. Not for lettering, or for light that comes from one side."
+    )
+    update_order: Literal["joint", "sequential"] = Field(
+        default="joint",
+        description="joint (reference implementation) or sequential (tutorial and original Torch code).",
+    )
+    adversarial_loss: AdversarialLoss = Field(
+        default="least_squares", description="least_squares (paper), vanilla, hinge or wasserstein."
+    )
+    loss_weights: LossWeights = Field(
+        default=LossWeights(),
+        description="Weights of the terms of a generator's loss, each a number or {AtoB: …, BtoA: …}.",
+    )
+    gradient_penalty: NotNegative = Field(
+        default=0.0, description="Weight of WGAN-GP's gradient penalty, for wasserstein; usually 10."
+    )
+    r1_penalty: NotNegative = Field(default=0.0, description="Weight of the R1 penalty on real images.")
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=0.5, description="The discriminators' target for real images is 1 minus this, 0…0.5."
+    )
+    pool_size: int = Field(
+        default=50, ge=0, le=100_000, description="Earlier translations kept for each discriminator. Paper: 50."
+    )
+    discriminator_batch: Annotated[int, Field(ge=2, le=1024)] | None = Field(
+        default=None,
+        description="Real images, and translations, that a discriminator sees in a step; those beyond batch_size come "
+        "from the image pools. More teaches the discriminators faster. null: batch_size (paper).",
+    )
+    learning_rate: Positive = Field(default=0.0002, description="Learning rate of Adam. Paper: 0.0002.")
+    beta_1: Fraction = Field(default=0.5, description="Decay of Adam's mean. Paper: 0.5.")
+    beta_2: Fraction = Field(default=0.999, description="Decay of Adam's mean of squares.")
+    gradient_clip_norm: Positive | None = Field(
+        default=None, description="Largest norm of a network group's gradient; null: no limit."
+    )
+    lr_policy: Literal["constant", "linear", "cosine", "step", "plateau"] = Field(
+        default="linear",
+        description="How the learning rate falls: constant, linear (paper), cosine, step, or plateau (when a "
+        "validation metric stops improving).",
+    )
+    lr_decay_start: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=0.5, description="Share of the training after which the learning rate falls. Paper: 0.5."
+    )
+    plateau: Plateau | None = Field(
+        default=None,
+        description="For lr_policy: plateau, such as {metric: val_AtoB/kid, patience: 5, factor: 0.2}: multiply the "
+        "learning rate by factor after patience evaluations without a new best. A metric is a column of "
+        "reports/train/validation.csv.",
+    )
+    on_divergence: OnDivergence = Field(
+        default=OnDivergence(), description="What to do when a loss or a weight becomes NaN or infinite."
+    )
+    diff_augment: list[Literal["color", "translation", "cutout"]] = Field(
+        default=[],
+        description="Differentiable augmentation of all that the discriminators see (Zhao et al. 2020), for a few "
+        "hundred images or fewer: any of color, translation and cutout.",
+    )
+    ema_decay: Fraction = Field(
+        default=0.0,
+        description="Decay of the moving average of the generators' weights, which is then evaluated; 0: none.",
+    )
+    mixed_precision: bool = Field(default=False, description="bfloat16 arithmetic with float32 weights; for GPUs.")
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="Compute the insides of residual blocks again for the gradient: less memory, slower steps. For "
+        "resnet without dropout and batch normalization.",
+    )
+    deterministic: bool = Field(
+        default=False, description="The same numbers in every run on one machine. Some GPU operations become slower."
+    )
+    jit_compile: Literal["auto"] | bool = Field(
+        default="auto", description="Compile with XLA. auto: on a GPU, unless deterministic."
+    )
+    log_every: Count = Field(default=100, description="Steps between two points of a series; each evaluation adds one.")
+    evaluate_every: Count = Field(default=1, description="Epochs between two evaluations on the validation split.")
+    select: str = Field(
+        default="auto",
+        description="Which evaluation's generators are kept: the best by kid, pair_psnr or pair_ssim (mean of both "
+        "directions; val_AtoB/kid: of one), by auto (pair_psnr, or kid where there are no true pairs), or last.",
+    )
+    early_stop: Count | None = Field(
+        default=None, description="Stop after this many evaluations without a new best by select; null: never."
+    )
+    checkpoint_every: Positive = Field(default=5.0, description="Minutes between two checkpoints.")
+    keep_checkpoints: Count = Field(default=2, description="Checkpoints kept.")
+    sample_images: int = Field(default=6, ge=1, le=64, description="Validation images in the sample grids.")
 
     @field_validator("crop_size", mode="before")
     @classmethod
@@ -163,32 +246,28 @@ class Train(Section):
                 "train.gradient_penalty = 0 leaves train.adversarial_loss: wasserstein without its Lipschitz "
                 "constraint; set it to 10 (Gulrajani et al. 2017)"
             )
-        if self.label_smoothing > 0 and self.adversarial_loss not in ("least_squares", "vanilla"):
-            raise impossible(
-                f"train.label_smoothing = {self.label_smoothing} has no labels to smooth with "
-                f"train.adversarial_loss: {self.adversarial_loss}; set it to 0"
-            )
-        if self.jit_compile is True and self.deterministic:
-            raise impossible(
-                "train.jit_compile: true has no effect with train.deterministic: true, where Keras compiles nothing; "
-                "set one of them to false"
-            )
         decays = self.lr_policy in ("linear", "cosine", "step")
         if decays and self.lr_decay_start is None:
             raise impossible(f"train.lr_decay_start is null: train.lr_policy: {self.lr_policy} needs it; set it to 0.5")
-        if not decays and self.lr_decay_start is not None:
-            raise impossible(
-                f"train.lr_decay_start has no effect with train.lr_policy: {self.lr_policy}; set it to null"
-            )
         if self.lr_policy == "plateau" and self.plateau is None:
             raise impossible(
                 "train.plateau is null: train.lr_policy: plateau needs it; "
                 "set it to {metric: val_AtoB/cycle_l1, patience: 5, factor: 0.2}"
             )
-        if self.lr_policy != "plateau" and self.plateau is not None:
-            raise impossible(
-                f"train.plateau is only read with train.lr_policy: plateau, not {self.lr_policy!r}; set it to null"
-            )
         if len(set(self.diff_augment)) < len(self.diff_augment):
             raise impossible(f"train.diff_augment = {self.diff_augment} names a transform twice; name each once")
         return self
+
+    @property
+    def without_effect(self) -> list[str]:
+        """A line for each key that is set but not read."""
+        lines = []
+        if self.adversarial_loss not in ("least_squares", "vanilla"):
+            lines += self.unread("train", ("label_smoothing",), f"train.adversarial_loss: {self.adversarial_loss}")
+        if self.jit_compile is True and self.deterministic:
+            lines += self.unread("train", ("jit_compile",), "train.deterministic: true, which compiles nothing")
+        if self.lr_policy in ("constant", "plateau"):
+            lines += self.unread("train", ("lr_decay_start",), f"train.lr_policy: {self.lr_policy}")
+        if self.lr_policy != "plateau":
+            lines += self.unread("train", ("plateau",), f"train.lr_policy: {self.lr_policy}")
+        return lines

@@ -1,6 +1,5 @@
 """Stage `fetch`."""
 
-import sys
 from pathlib import Path
 
 from cyclegan.data.fetching.raw_folder import fetch
@@ -13,8 +12,6 @@ from cyclegan.tracking.provenance import is_versioned
 def run(project: Project) -> None:
     """Bring the pictures of `data.source` into `data/raw`."""
     data = load(project.params).data
-    for warning in data.without_effect:
-        print(f"cyclegan: {warning}", file=sys.stderr)
     fetch(data, project)
     _warn_unversioned(data, project)
 

@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image
 
 from cyclegan import params
-from cyclegan.data.images import decode
+from cyclegan.data.images.decode import decode
 from cyclegan.data.loading.dataset import PackedDataset, RaggedImages
 from cyclegan.data.packing.pack import split
 from cyclegan.project import Project

@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image, ImageCms
 
 from cyclegan import params
-from cyclegan.data.images import decode, read
+from cyclegan.data.images.decode import decode, read
 from cyclegan.data.packing.pack import split
 from cyclegan.project import Project
 
