@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 
 from cyclegan import cli
 from cyclegan.data.images.decode import decode
-from cyclegan.inference import translator as inference
+from cyclegan.inference import image_files as inference
 from cyclegan.inference.image_files import translate_files
 from cyclegan.models.generator import build_generator
 from cyclegan.models.pixels import to_float, to_integer
