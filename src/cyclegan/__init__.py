@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cyclegan.models.generator import build_generator
     from cyclegan.models.translator import Translator, load_generator
     from cyclegan.training.cyclegan import CycleGAN
-    from cyclegan.training.losses import LossWeights
+    from cyclegan.training.losses import LossWeights, Objective
     from cyclegan.training.schedule import DecaySchedule
 
 try:
@@ -36,6 +36,7 @@ _HOMES = {
     "CycleGAN": "cyclegan.training.cyclegan",
     "DecaySchedule": "cyclegan.training.schedule",
     "LossWeights": "cyclegan.training.losses",
+    "Objective": "cyclegan.training.losses",
     "Translator": "cyclegan.models.translator",
     "build_composite": "cyclegan.models.composite",
     "build_discriminator": "cyclegan.models.discriminator",
@@ -47,6 +48,7 @@ __all__ = [
     "CycleGAN",
     "DecaySchedule",
     "LossWeights",
+    "Objective",
     "Translator",
     "__version__",
     "build_composite",

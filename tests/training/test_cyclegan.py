@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cyclegan.models.composite import build_composite
-from cyclegan.training.cyclegan import NETWORKS, CycleGAN
-from cyclegan.training.losses import GENERATOR_TERMS, LossWeights
+from cyclegan.training.base_model import NETWORKS
+from cyclegan.training.cyclegan import CycleGAN
+from cyclegan.training.losses import GENERATOR_TERMS, LossWeights, Objective
 from cyclegan.training.schedule import DecaySchedule
 
 Make = Callable[..., CycleGAN]
@@ -78,7 +78,7 @@ def test_joint_step_descends_the_summed_objective(
     """Against the objective written out with one pass per term, and plain gradient descent."""
     weights = LossWeights(adversarial=1.5, identity=2.0, forward_cycle=7.0, backward_cycle=7.0)
     model = make_model()
-    model.compile(keras.optimizers.SGD(0.1), loss_weights=weights)
+    model.compile(keras.optimizers.SGD(0.1), Objective(weights))
     real_A, real_B = pictures(2), pictures(2, seed=1)
     generators = model.G_AtoB.trainable_variables + model.G_BtoA.trainable_variables
     with tf.GradientTape() as tape:
@@ -108,24 +108,36 @@ def test_joint_step_descends_the_summed_objective(
         within("joint step against the summed objective, one pass for each term: weights", deviation, 2e-6)
 
 
-def test_reported_losses_are_those_of_the_composite_models(make_model: Make, pictures: Pictures) -> None:
+@pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
+def test_reported_losses_are_those_of_the_composite_models(
+    make_model: Make, pictures: Pictures, direction: str
+) -> None:
     model = make_model()
     model.compile()
     real_A, real_B = pictures(1), pictures(1, seed=1)
-    composite = build_composite(model.G_AtoB, model.D_B, model.G_BtoA)
-    outputs = {name: value.numpy() for name, value in composite([real_A, real_B]).items()}
+    source, target = (real_A, real_B) if direction == "AtoB" else (real_B, real_A)
+    outputs = {name: value.numpy() for name, value in model.composites[direction]([source, target]).items()}
     expected = {
         "adversarial": np.mean((outputs["adversarial"] - 1) ** 2),
-        "identity": np.mean(np.abs(outputs["identity"] - real_B)),
-        "forward_cycle": np.mean(np.abs(outputs["forward_cycle"] - real_A)),
-        "backward_cycle": np.mean(np.abs(outputs["backward_cycle"] - real_B)),
+        "identity": np.mean(np.abs(outputs["identity"] - target)),
+        "forward_cycle": np.mean(np.abs(outputs["forward_cycle"] - source)),
+        "backward_cycle": np.mean(np.abs(outputs["backward_cycle"] - target)),
     }
     logs = one_step(model, real_A, real_B)
     for term, value in expected.items():
-        np.testing.assert_allclose(logs[f"G_AtoB/{term}"], value, rtol=1e-4, err_msg=term)
+        np.testing.assert_allclose(logs[f"G_{direction}/{term}"], value, rtol=1e-4, err_msg=term)
     total = expected["adversarial"] + 5 * expected["identity"]
     total += 10 * (expected["forward_cycle"] + expected["backward_cycle"])
-    np.testing.assert_allclose(logs["G_AtoB/total"], total, rtol=1e-4)
+    np.testing.assert_allclose(logs[f"G_{direction}/total"], total, rtol=1e-4)
+
+
+def test_composites_share_the_weights_of_the_trained_networks(make_model: Make) -> None:
+    model = make_model(ema_decay=0.9)
+    networks = {"AtoB": (model.G_AtoB, model.D_B, model.G_BtoA), "BtoA": (model.G_BtoA, model.D_A, model.G_AtoB)}
+    for direction, composite in model.composites.items():
+        assert composite.name == f"composite_G_{direction}"
+        shared = {id(v) for network in networks[direction] for v in network.variables}
+        assert {id(v) for v in composite.variables} == shared
 
 
 def test_separate_passes_where_a_batch_is_not_independent(make_model: Make, pictures: Pictures) -> None:
@@ -141,17 +153,17 @@ def test_separate_passes_where_a_batch_is_not_independent(make_model: Make, pict
 @pytest.mark.parametrize(
     "options",
     [
-        {"adversarial": "vanilla", "label_smoothing": 0.1},
-        {"adversarial": "hinge", "r1_weight": 1.0},
-        {"adversarial": "wasserstein", "gradient_penalty_weight": 10.0},
+        {"adversarial_loss": "vanilla", "label_smoothing": 0.1},
+        {"adversarial_loss": "hinge", "r1_penalty": 1.0},
+        {"adversarial_loss": "wasserstein", "gradient_penalty": 10.0},
     ],
-    ids=lambda options: options["adversarial"],
+    ids=lambda options: options["adversarial_loss"],
 )
 def test_other_losses_and_penalties_train(
     make_model: Make, pictures: Pictures, order: str, options: dict[str, Any]
 ) -> None:
     model = make_model(update_order=order)
-    model.compile(**options)
+    model.compile(objective=Objective(**options))
     before = snapshot(model)
     logs = one_step(model, pictures(2), pictures(2, seed=1))
     assert all(np.isfinite(value) for value in logs.values())
@@ -191,7 +203,7 @@ def test_a_term_of_weight_zero_is_not_computed(
         return call(inputs, *args, **options)
 
     model = make_model(update_order=order)
-    model.compile(loss_weights=LossWeights(**dict.fromkeys(without, 0.0)))
+    model.compile(objective=Objective(LossWeights(**dict.fromkeys(without, 0.0))))
     seen = dict.fromkeys(NETWORKS, 0)
     for name in NETWORKS:
         network = getattr(model, name)
@@ -200,22 +212,23 @@ def test_a_term_of_weight_zero_is_not_computed(
     assert seen == {name: count - fewer.get(name, 0) for name, count in ALL_TERMS[order].items()}
     # Reported all the same, so that every training has the same columns.
     terms = [f"{generator}/{term}" for generator in ("G_AtoB", "G_BtoA") for term in GENERATOR_TERMS]
-    assert [term for term in terms if logs[term] == 0] == [term for term in terms if term.split("/")[1] in without]
+    off = {name for name in GENERATOR_TERMS if getattr(LossWeights(), name) == 0} | set(without)
+    assert [term for term in terms if logs[term] == 0] == [term for term in terms if term.split("/")[1] in off]
 
 
 def test_unequal_channels_train_without_identity_loss(make_model: Make, pictures: Pictures) -> None:
     model = make_model(channels_A=1, channels_B=3)
     with pytest.raises(ValueError, match="equal channels"):
         model.compile()
-    model.compile(loss_weights=LossWeights(identity=0))
+    model.compile(objective=Objective(LossWeights(identity=0)))
     logs = one_step(model, pictures(1, channels=1), pictures(1, channels=3))
     assert logs["G_AtoB/identity"] == 0
 
 
 def test_contradictory_cycle_weights_are_refused(make_model: Make) -> None:
     with pytest.raises(ValueError, match="each cycle once"):
-        make_model().compile(loss_weights=LossWeights(forward_cycle=5))
-    make_model(update_order="sequential").compile(loss_weights=LossWeights(forward_cycle=5))
+        make_model().compile(objective=Objective(LossWeights(forward_cycle=5)))
+    make_model(update_order="sequential").compile(objective=Objective(LossWeights(forward_cycle=5)))
 
 
 def test_schedule_counts_training_steps_in_every_optimizer(make_model: Make, pictures: Pictures) -> None:
@@ -288,13 +301,13 @@ def test_whole_model_round_trips_and_trains_on_identically(
 
 STEP_OF_EACH_KIND = """
 import numpy as np
-from cyclegan import CycleGAN, build_discriminator, build_generator
+from cyclegan import CycleGAN, Objective, build_discriminator, build_generator
 
 # A U-Net's skips and a discriminator's first layer have nothing between a convolution and its leaky ReLU.
 networks = [build_generator(architecture="unet", depth=3, base_filters=2) for _ in "AB"]
 networks += [build_discriminator(base_filters=2, layers=1) for _ in "AB"]
 model = CycleGAN(*networks, image_size=(16, 16))
-model.compile(r1_weight=1.0)
+model.compile(objective=Objective(r1_penalty=1.0))
 images = np.zeros((1, 16, 16, 3), np.float32)
 model.train_on_batch(images, images)
 model.generators["AtoB"].predict(images, verbose=0)
@@ -332,7 +345,7 @@ def test_fit_validates_evaluate_measures_and_predict_translates(
     make_model: Make, pictures: Pictures, tmp_path: Path
 ) -> None:
     model = make_model(ema_decay=0.9, discriminator={"spectral_norm": True})
-    model.compile("adam", r1_weight=1.0)
+    model.compile("adam", Objective(r1_penalty=1.0))
     assert {type(optimizer) for optimizer in model.optimizers.values()} == {keras.optimizers.Adam}
     val_A, val_B = pictures(3, seed=2), pictures(3, seed=3)
     val = tf.data.Dataset.from_tensor_slices((val_A, val_B)).batch(3)

@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.diff_augment import TRANSFORMS, diff_augment, draws_for
-from cyclegan.training.draws import PURPOSES
-from cyclegan.training.losses import LossWeights
+from cyclegan.training.draws import PURPOSES, Draws
+from cyclegan.training.losses import LossWeights, Objective
 
 Make = Callable[..., CycleGAN]
 Pictures = Callable[..., np.ndarray]
@@ -138,7 +138,7 @@ def test_only_what_the_discriminators_see_changes(make_model: Make, pictures: Pi
     logs = {}
     for transforms in ((), ALL):
         model = make_model(update_order=order)
-        model.compile(keras.optimizers.SGD(0.0), diff_augment=transforms)
+        model.compile(keras.optimizers.SGD(0.0), Objective(diff_augment=transforms))
         logs[transforms] = one_step(model, *real)
     for name in logs[()]:
         seen_by_discriminator = name.startswith("D_") or name.endswith(("/adversarial", "/total"))
@@ -150,7 +150,7 @@ def test_generators_learn_from_the_adversarial_term_alone(make_model: Make, pict
     """No other term holds a gradient here, so that all that moves the generators has come through the transforms."""
     model = make_model(update_order=order)
     weights = LossWeights(adversarial=1, identity=0, forward_cycle=0, backward_cycle=0)
-    model.compile(keras.optimizers.SGD(1.0), loss_weights=weights, diff_augment=ALL)
+    model.compile(keras.optimizers.SGD(1.0), Objective(weights, diff_augment=ALL))
     before = {name: getattr(model, name).get_weights() for name in ("G_AtoB", "G_BtoA")}
     one_step(model, pictures(2), pictures(2, seed=1))
     for name, old in before.items():
@@ -162,11 +162,13 @@ def test_the_joint_step_descends_the_augmented_objective(make_model: Make, pictu
     """Against the objective written out with the model's own draws, for a generator and a discriminator."""
     model = make_model(seed=3)
     weights = LossWeights(adversarial=1, identity=0, forward_cycle=0, backward_cycle=0)
-    model.compile(keras.optimizers.SGD(0.1), loss_weights=weights, diff_augment=ALL)
+    model.compile(keras.optimizers.SGD(0.1), Objective(weights, diff_augment=ALL))
     real_A, real_B = pictures(2), pictures(2, seed=1)
 
+    draws = Draws(3, model.step)
+
     def seen(images: Any, purpose: str) -> tf.Tensor:
-        return diff_augment(tf.convert_to_tensor(images), model._uniform((2, draws_for(ALL)), purpose), ALL)
+        return diff_augment(tf.convert_to_tensor(images), draws.uniform((2, draws_for(ALL)), purpose), ALL)
 
     generator, discriminator = model.G_AtoB.trainable_variables, model.D_B.trainable_variables
     with tf.GradientTape(persistent=True) as tape:
@@ -185,9 +187,10 @@ def test_the_joint_step_descends_the_augmented_objective(make_model: Make, pictu
 
 def test_draws_differ_by_purpose_picture_and_step(make_model: Make) -> None:
     model = make_model(seed=7)
-    draws = {purpose: model._uniform((2, 7), purpose).numpy() for purpose in PURPOSES}
+    of_step = model.feed_A.draws
+    draws = {purpose: of_step.uniform((2, 7), purpose).numpy() for purpose in PURPOSES}
     model.step.assign(1)
-    draws |= {f"{purpose}, step 1": model._uniform((2, 7), purpose).numpy() for purpose in PURPOSES}
+    draws |= {f"{purpose}, step 1": of_step.uniform((2, 7), purpose).numpy() for purpose in PURPOSES}
     rows = np.concatenate(list(draws.values()))
     assert len(np.unique(rows, axis=0)) == len(rows)
     # Nor do they share a seed with the batches, whose seeds are 2 * seed and 2 * seed + 1.
@@ -202,7 +205,7 @@ def test_off_adds_nothing_to_the_step(make_model: Make, pictures: Pictures, orde
     kinds = {}
     for transforms in ((), ALL):
         model = make_model(update_order=order)
-        model.compile(diff_augment=transforms)
+        model.compile(objective=Objective(diff_augment=transforms))
         step = tf.function(lambda a, b, model=model: model.train_step((a, b)))
         graph = step.get_concrete_function(tf.constant(pictures(1)), tf.constant(pictures(1))).graph
         kinds[transforms] = sum(op.type == "StatelessRandomUniformV2" for op in graph.get_operations())
@@ -214,17 +217,17 @@ def test_off_adds_nothing_to_the_step(make_model: Make, pictures: Pictures, orde
 def test_xla_gives_the_same_losses(
     make_model: Make, pictures: Pictures, order: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fixed(self: CycleGAN, shape: Any, purpose: str, dtype: Any = tf.float32) -> tf.Tensor:
+    def fixed(self: Draws, shape: Any, purpose: str, dtype: Any = tf.float32) -> tf.Tensor:
         """XLA draws other numbers than TensorFlow does from one seed."""
         random = np.random.default_rng(PURPOSES.index(purpose))
         return tf.constant(random.uniform(0, 1, (2, 2 if purpose.startswith("pool") else draws_for(ALL))), dtype)
 
-    monkeypatch.setattr(CycleGAN, "_uniform", fixed)
+    monkeypatch.setattr(Draws, "uniform", fixed)
     real = pictures(2), pictures(2, seed=1)
     logs = []
     for compiled in (False, True):
         model = make_model(update_order=order)
-        model.compile(diff_augment=ALL)
+        model.compile(objective=Objective(diff_augment=ALL))
         step = tf.function(lambda a, b, model=model: model.train_step((a, b)), jit_compile=compiled)
         logs.append({name: float(value) for name, value in step(*map(tf.constant, real)).items()})
     assert logs[0].keys() == logs[1].keys()
@@ -235,10 +238,10 @@ def test_xla_gives_the_same_losses(
 @pytest.mark.usefixtures("deterministic")
 def test_round_trip(make_model: Make, pictures: Pictures, tmp_path: Path) -> None:
     model = make_model(channels_A=1, channels_B=1, pool_size=2)
-    model.compile(diff_augment=["translation", "color"])
+    model.compile(objective=Objective(diff_augment=("translation", "color")))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     real = pictures(1, channels=1), pictures(1, channels=1, seed=1)
     for _ in range(3):
         assert one_step(loaded, *real) == one_step(model, *real)
-    assert loaded.get_compile_config()["diff_augment"] == ["translation", "color"]
+    assert loaded.objective == Objective(diff_augment=("translation", "color"))

@@ -69,7 +69,7 @@ def test_half_of_the_queries_swap_and_all_slots_are_used(make_model: Callable[..
     swaps, slots = [], []
     for step in range(2000):
         model.step.assign(step)
-        swap, slot = model._pool_choices(tf.zeros((1, 16, 16, 3)), "pool_A")
+        swap, slot = model.feed_A.choose_slots(tf.zeros((1, 16, 16, 3)), "pool_A")
         swaps.append(bool(swap[0]))
         slots.append(int(slot[0]))
     # Four standard deviations of a binomial of 2,000 draws.
@@ -107,7 +107,7 @@ def test_discriminators_learn_from_the_pools_too(
             scores = discriminator(images).numpy().mean(axis=(1, 2, 3))
             # Which of them the 39 draws take is given by the step's own draws.
             model.step.assign(2)
-            draws = model._uniform((2, 39), f"more_{domain}").numpy()[0 if kind == "real" else 1]
+            draws = model.feed(domain).draws.uniform((2, 39), f"more_{domain}").numpy()[0 if kind == "real" else 1]
             taken = np.append(scores[2], scores[(draws * 3).astype(int)])
             assert len(np.unique(taken)) == 3
             np.testing.assert_allclose(float(logs[f"D_{domain}/output_{kind}"]), taken.mean(), rtol=1e-5)

@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from cyclegan.models.layers import SpectralConv2D
-from cyclegan.training.cyclegan import NETWORKS, CycleGAN
+from cyclegan.training.base_model import NETWORKS
+from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.tensor_cores import MULTIPLE, pad_channels
 
 Make = Callable[..., CycleGAN]

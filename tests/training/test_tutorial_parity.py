@@ -15,7 +15,8 @@ from cyclegan.models.discriminator import build_discriminator
 from cyclegan.models.generator import build_generator
 from cyclegan.training.adam import FusedAdam
 from cyclegan.training.cyclegan import CycleGAN
-from cyclegan.training.losses import LossWeights
+from cyclegan.training.discriminator_feed import DiscriminatorFeed
+from cyclegan.training.losses import LossWeights, Objective
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "parity" / "seed_loop.npz"
 Within = Callable[[str, float, float], None]
@@ -41,16 +42,15 @@ def float64() -> Iterator[None]:
     keras.config.set_dtype_policy(before[1])
 
 
-class Replayed(CycleGAN):
-    """Takes the recorded decisions of the image pools instead of drawing its own."""
+def replay_pool(feed: DiscriminatorFeed, recorded: dict[str, np.ndarray]) -> None:
+    """Let the image pool take the recorded decisions instead of drawing its own."""
 
-    recorded: Any = None
-
-    def _pool_choices(self, fakes: tf.Tensor, purpose: str) -> tuple[tf.Tensor, tf.Tensor]:
-        domain = purpose[-1]
-        kind = tf.gather(tf.constant(self.recorded[f"pool/{domain}/kind"]), self.step.value)
-        slot = tf.gather(tf.constant(self.recorded[f"pool/{domain}/slot"]), self.step.value)
+    def choose_slots(fakes: tf.Tensor, purpose: str) -> tuple[tf.Tensor, tf.Tensor]:
+        kind = tf.gather(tf.constant(recorded[f"pool/{feed.domain}/kind"]), feed.draws.step.value)
+        slot = tf.gather(tf.constant(recorded[f"pool/{feed.domain}/slot"]), feed.draws.step.value)
         return tf.equal(kind, 2)[None], tf.maximum(slot, 0)[None]
+
+    feed.choose_slots = choose_slots
 
 
 def tutorial_model(
@@ -59,7 +59,7 @@ def tutorial_model(
     norm: str = "instance_contrib",
     weights: LossWeights = TUTORIAL_WEIGHTS,
     beta_1: float = 0.5,
-) -> Replayed:
+) -> CycleGAN:
     generator = {
         "base_filters": 8,
         "blocks": 2,
@@ -73,10 +73,11 @@ def tutorial_model(
     networks |= {name: build_discriminator(name=name, **discriminator) for name in ("D_A", "D_B")}
     for name, key in NETWORKS.items():
         networks[name].set_weights(weights_of(recorded, f"init/{key}/"))
-    model = Replayed(**networks, image_size=(32, 32), update_order="sequential", pool_size=3)
-    model.recorded = recorded
+    model = CycleGAN(**networks, image_size=(32, 32), update_order="sequential", pool_size=3)
+    replay_pool(model.feed_A, recorded)
+    replay_pool(model.feed_B, recorded)
     optimizer = FusedAdam(2e-4, beta_1=beta_1, beta_2=0.999, epsilon=1e-7)
-    model.compile(optimizer, loss_weights=weights)
+    model.compile(optimizer, Objective(weights))
     return model
 
 
@@ -101,7 +102,7 @@ def expected_losses(recorded: dict[str, np.ndarray], prefix: str) -> dict[str, n
 
 
 def replay(
-    model: Replayed, recorded: dict[str, np.ndarray], steps: int, jit_compile: bool = False
+    model: CycleGAN, recorded: dict[str, np.ndarray], steps: int, jit_compile: bool = False
 ) -> dict[str, list[float]]:
     """Train on the recorded pictures; every loss of every step."""
 

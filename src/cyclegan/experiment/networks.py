@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from cyclegan.domains import Direction
 from cyclegan.models.discriminator import build_discriminator
 from cyclegan.models.generator import build_generator
 from cyclegan.params import Params, Size
@@ -15,7 +16,7 @@ from cyclegan.params.derived import residual_blocks, unet_depth
 from cyclegan.system.errors import UserError
 from cyclegan.training.adam import FusedAdam
 from cyclegan.training.cyclegan import CycleGAN
-from cyclegan.training.losses import LossWeights
+from cyclegan.training.losses import LossWeights, Objective
 from cyclegan.training.schedule import DecaySchedule, Policy
 
 
@@ -56,10 +57,6 @@ def build_cyclegan(params: Params, size: Size | None = None) -> CycleGAN:
 def compile_cyclegan(model: CycleGAN, params: Params, total_steps: int) -> None:
     """Compile with the optimizers, schedule and losses of section `train`."""
     train = params.train
-    weights = {
-        direction: LossWeights(**{term: both[direction] for term, both in train.loss_weights.model_dump().items()})
-        for direction in ("AtoB", "BtoA")
-    }
     model.compile(
         FusedAdam(
             train.learning_rate,
@@ -67,17 +64,24 @@ def compile_cyclegan(model: CycleGAN, params: Params, total_steps: int) -> None:
             beta_2=train.beta_2,
             global_clipnorm=train.gradient_clip_norm,
         ),
+        Objective(
+            loss_weights=_loss_weights(params, "AtoB"),
+            loss_weights_BtoA=_loss_weights(params, "BtoA"),
+            adversarial_loss=train.adversarial_loss,
+            label_smoothing=train.label_smoothing,
+            gradient_penalty=train.gradient_penalty,
+            r1_penalty=train.r1_penalty,
+            diff_augment=tuple(train.diff_augment),
+        ),
         schedule=_schedule(params, total_steps),
-        loss_weights=weights["AtoB"],
-        loss_weights_BtoA=weights["BtoA"],
-        adversarial=train.adversarial_loss,
-        label_smoothing=train.label_smoothing,
-        gradient_penalty_weight=train.gradient_penalty,
-        r1_weight=train.r1_penalty,
-        diff_augment=train.diff_augment,
         gradient_checkpointing=train.gradient_checkpointing,
         jit_compile=False if train.deterministic else train.jit_compile,
     )
+
+
+def _loss_weights(params: Params, direction: Direction) -> LossWeights:
+    weights = params.train.loss_weights.model_dump()
+    return LossWeights(**{term: of_directions[direction] for term, of_directions in weights.items()})
 
 
 def _schedule(params: Params, total_steps: int) -> DecaySchedule:

@@ -1,25 +1,32 @@
-"""Adversarial, cycle and identity losses, and the penalties on a discriminator's gradient.
+"""What the networks are trained on: the generators' terms, the discriminators' terms and penalties, and their weights.
 
 All losses are means over every element, in float32, as in the CycleGAN paper (Zhu et al. 2017, §3 and §4) and its
 reference implementation.
+
+To add a term to the generators' loss, write a function of `Passes`, enter it in `GENERATOR_TERMS`, and add its weight,
+with default 0, to `LossWeights` here and in `params/train.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
-AdversarialName = Literal["least_squares", "vanilla", "hinge", "wasserstein"]
-ScoreLoss = Callable[[tf.Tensor], tf.Tensor]
-Losses = dict[str, tf.Tensor]
-"""Scalars by name."""
+from cyclegan.domains import Direction
+from cyclegan.models.normalization import batches_are_independent
+from cyclegan.training.diff_augment import Transform
 
-GENERATOR_TERMS = ("adversarial", "identity", "forward_cycle", "backward_cycle")
-"""Of a generator's loss, as `LossWeights` names them."""
+AdversarialName = Literal["least_squares", "vanilla", "hinge", "wasserstein"]
+UpdateOrder = Literal["joint", "sequential"]
+ScoreLoss = Callable[[tf.Tensor], tf.Tensor]
+# Scalars by name.
+Losses = dict[str, tf.Tensor]
+# Halves the discriminators' loss, so that they learn more slowly than the generators (paper, §7.1).
+DISCRIMINATOR_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -35,26 +42,6 @@ class AdversarialLoss:
     fake: ScoreLoss
 
 
-@dataclass(frozen=True)
-class LossWeights:
-    """Weights of the four terms of one generator's loss. The defaults are the paper's: λ = 10, identity 0.5 · λ."""
-
-    adversarial: float = 1.0
-    identity: float = 5.0
-    forward_cycle: float = 10.0
-    backward_cycle: float = 10.0
-
-
-def weighted(terms: Losses, weights: LossWeights) -> tf.Tensor:
-    """The weighted sum of a generator's terms, without those of weight zero."""
-    parts = [
-        tf.cast(getattr(weights, name), terms[name].dtype) * terms[name]
-        for name in GENERATOR_TERMS
-        if getattr(weights, name)
-    ]
-    return tf.add_n(parts) if parts else tf.zeros_like(terms["adversarial"])
-
-
 def adversarial_loss(name: AdversarialName, label_smoothing: float = 0.0) -> AdversarialLoss:
     """Look an adversarial loss up by name.
 
@@ -63,7 +50,7 @@ def adversarial_loss(name: AdversarialName, label_smoothing: float = 0.0) -> Adv
     - `hinge`: Lim and Ye 2017, Miyato et al. 2018.
     - `wasserstein`: Arjovsky et al. 2017; needs a gradient penalty.
 
-    `label_smoothing` lowers the target for real pictures from 1 to `1 - label_smoothing` (Salimans et al. 2016,
+    `label_smoothing` lowers the target for real images from 1 to `1 - label_smoothing` (Salimans et al. 2016,
     one-sided); it is meaningful for the first two only.
     """
     real_target = 1.0 - label_smoothing
@@ -94,25 +81,243 @@ def adversarial_loss(name: AdversarialName, label_smoothing: float = 0.0) -> Adv
     raise ValueError(f"unknown adversarial loss {name!r}")
 
 
-def mean(values: tf.Tensor) -> tf.Tensor:
-    """Mean over all elements."""
-    return tf.reduce_mean(values)
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the terms of one generator's loss. The defaults are the paper's: λ = 10, identity 0.5 · λ."""
+
+    adversarial: float = 1.0
+    identity: float = 5.0
+    forward_cycle: float = 10.0
+    backward_cycle: float = 10.0
+
+    def need(self, output: str) -> bool:
+        """Whether a term with a weight needs this field of `Passes`."""
+        return any(getattr(self, name) and output in term.needs for name, term in GENERATOR_TERMS.items())
 
 
-def absolute_error(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
-    """Mean absolute difference of two batches of pictures `[N, H, W, C]` in [-1, 1]: cycle and identity losses."""
-    return mean(tf.abs(first - second))
+@keras.saving.register_keras_serializable(package="cyclegan")
+@dataclass(frozen=True)
+class Objective:
+    """What all four networks are trained on.
+
+    Attributes:
+        loss_weights: weights for G_AtoB, and for G_BtoA unless `loss_weights_BtoA` is given. `forward_cycle` of G_AtoB
+            is A→B→A and so is `backward_cycle` of G_BtoA. A term of weight 0 is not computed; it is reported as 0.
+        loss_weights_BtoA: weights for G_BtoA.
+        adversarial_loss, label_smoothing: see `adversarial_loss` in this module.
+        gradient_penalty, r1_penalty: weights of the penalties, which count once per discriminator and step.
+        diff_augment: transforms of `training.diff_augment`, by which every image that a discriminator sees is altered,
+            in the generators' updates too; the penalties are taken at the altered images.
+    """
+
+    loss_weights: LossWeights = LossWeights()
+    loss_weights_BtoA: LossWeights | None = None
+    adversarial_loss: AdversarialName = "least_squares"
+    label_smoothing: float = 0.0
+    gradient_penalty: float = 0.0
+    r1_penalty: float = 0.0
+    diff_augment: tuple[Transform, ...] = ()
+
+    @property
+    def weights(self) -> dict[Direction, LossWeights]:
+        """The weights of each generator's terms."""
+        return {"AtoB": self.loss_weights, "BtoA": self.loss_weights_BtoA or self.loss_weights}
+
+    @property
+    def score_loss(self) -> AdversarialLoss:
+        """The losses of a discriminator's scores."""
+        return adversarial_loss(self.adversarial_loss, self.label_smoothing)
+
+    @property
+    def has_penalty(self) -> bool:
+        """Whether the discriminators' loss holds a penalty."""
+        return self.gradient_penalty > 0 or self.r1_penalty > 0
+
+    def check(self, update_order: UpdateOrder, same_channels: bool) -> None:
+        """Refuse weights that cannot be honored.
+
+        Raises:
+            ValueError: a term that compares the domains where their channels differ, or, in `joint` order, two
+                different weights for the same cycle.
+        """
+        AtoB, BtoA = self.weights["AtoB"], self.weights["BtoA"]
+        for name, term in GENERATOR_TERMS.items():
+            if term.needs_equal_channels and not same_channels and (getattr(AtoB, name) or getattr(BtoA, name)):
+                raise ValueError(f"the {name} loss needs equal channels in A and B: set LossWeights({name}=0)")
+        if update_order == "joint" and (
+            AtoB.forward_cycle != BtoA.backward_cycle or BtoA.forward_cycle != AtoB.backward_cycle
+        ):
+            raise ValueError("update_order='joint' counts each cycle once: its two weights must be equal")
+
+    def get_config(self) -> dict[str, Any]:
+        return {**asdict(self), "diff_augment": list(self.diff_augment)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Objective:
+        weights = {
+            name: LossWeights(**config[name])
+            for name in ("loss_weights", "loss_weights_BtoA")
+            if config[name] is not None
+        }
+        return cls(**{**config, "diff_augment": tuple(config["diff_augment"]), **weights})
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What the networks made of a batch of each domain, as one generator's loss sees it.
+
+    All images are `[N, H, W, C]` in [-1, 1]. For G_AtoB the source is A and the target B. An output that no term with a
+    weight needs is None.
+
+    Attributes:
+        real_source, real_target: real images of both domains.
+        fake: the generator's translation of `real_source`.
+        same: the generator's output for `real_target`, which should stay the same.
+        rec_source: `real_source` translated and back again.
+        rec_target: `real_target` translated by the other generator and back again by this one.
+        score: the discriminator's scores of `fake`, `[N, h, w, 1]`.
+        score_loss: the adversarial loss in use.
+    """
+
+    real_source: tf.Tensor
+    real_target: tf.Tensor
+    fake: tf.Tensor
+    same: tf.Tensor | None = None
+    rec_source: tf.Tensor | None = None
+    rec_target: tf.Tensor | None = None
+    score: tf.Tensor | None = None
+    score_loss: AdversarialLoss = field(default_factory=lambda: adversarial_loss("least_squares"))
+
+
+@dataclass(frozen=True)
+class GeneratorTerm:
+    """One term of a generator's loss.
+
+    Attributes:
+        loss: the unweighted term, a scalar.
+        needs: the fields of `Passes` that it reads, beside the real images and `fake`, which are always there.
+        needs_equal_channels: whether it compares images of both domains.
+    """
+
+    loss: Callable[[Passes], tf.Tensor]
+    needs: tuple[str, ...] = ()
+    needs_equal_channels: bool = False
+
+
+# The terms of a generator's loss, by their names in `LossWeights` and in everything that is logged.
+GENERATOR_TERMS: Mapping[str, GeneratorTerm] = {
+    "adversarial": GeneratorTerm(lambda passes: passes.score_loss.generator(passes.score), needs=("score",)),
+    "identity": GeneratorTerm(
+        lambda passes: absolute_error(passes.same, passes.real_target), needs=("same",), needs_equal_channels=True
+    ),
+    "forward_cycle": GeneratorTerm(
+        lambda passes: absolute_error(passes.rec_source, passes.real_source), needs=("rec_source",)
+    ),
+    "backward_cycle": GeneratorTerm(
+        lambda passes: absolute_error(passes.rec_target, passes.real_target), needs=("rec_target",)
+    ),
+}
+
+
+def generator_terms(passes: Passes, weights: LossWeights) -> Losses:
+    """The unweighted terms of one generator's loss; 0 for those without a weight."""
+    zero = tf.zeros((), passes.real_target.dtype)
+    return {name: term.loss(passes) if getattr(weights, name) else zero for name, term in GENERATOR_TERMS.items()}
+
+
+def weighted(terms: Losses, weights: LossWeights) -> tf.Tensor:
+    """The weighted sum of a generator's terms, without those of weight zero."""
+    parts = [
+        tf.cast(getattr(weights, name), terms[name].dtype) * terms[name]
+        for name in GENERATOR_TERMS
+        if getattr(weights, name)
+    ]
+    return tf.add_n(parts) if parts else tf.zeros_like(terms["adversarial"])
+
+
+def joint_objective(terms: Mapping[Direction, Losses], objective: Objective) -> tf.Tensor:
+    """The sum of both generators' losses, in which each cycle counts once.
+
+    Each cycle is in both generators' terms: forward for one, backward for the other, of equal weight.
+    """
+    AtoB, BtoA = (
+        weighted(terms[direction], replace(objective.weights[direction], backward_cycle=0.0))
+        for direction in ("AtoB", "BtoA")
+    )
+    return AtoB + BtoA
+
+
+def discriminator_terms(
+    discriminator: keras.Model,
+    real: tf.Tensor,
+    fake: tf.Tensor,
+    mix: tf.Tensor | None,
+    objective: Objective,
+    training: bool = True,
+) -> Losses:
+    """A discriminator's loss on real images and translations together, its parts, and its mean scores.
+
+    Args:
+        discriminator: maps `[N, H, W, C]` to scores.
+        real, fake: images `[N, H, W, C]` in [-1, 1], as the discriminator shall see them.
+        mix: see `gradient_penalty`; None where it has no weight.
+        objective: which loss, and the weights of the penalties.
+        training: whether the discriminator's own state, if it has any, moves as in training.
+    """
+    if batches_are_independent(discriminator):
+        score_real, score_fake = tf.split(discriminator(tf.concat([real, fake], axis=0), training=training), 2)
+    else:
+        score_real, score_fake = discriminator(real, training=training), discriminator(fake, training=training)
+    terms = {
+        "real": objective.score_loss.real(score_real),
+        "fake": objective.score_loss.fake(score_fake),
+        "output_real": mean(score_real),
+        "output_fake": mean(score_fake),
+    }
+    total = DISCRIMINATOR_WEIGHT * (terms["real"] + terms["fake"])
+    if objective.has_penalty:
+        terms["penalty"] = penalty(discriminator, real, fake, mix, objective, training)
+        total += terms["penalty"]
+    return {**terms, "total": total}
+
+
+def penalty(
+    discriminator: keras.Model,
+    real: tf.Tensor,
+    fake: tf.Tensor,
+    mix: tf.Tensor | None,
+    objective: Objective,
+    training: bool = True,
+) -> tf.Tensor:
+    """The weighted sum of the gradient penalties; arguments as for `discriminator_terms`."""
+    total = tf.zeros((), real.dtype)
+    if mix is not None:
+        total += objective.gradient_penalty * gradient_penalty(discriminator, real, fake, mix, training)
+    if objective.r1_penalty:
+        total += objective.r1_penalty * r1_penalty(discriminator, real, training)
+    # Halved with the loss that it stands beside, so that its weight means what the literature's does.
+    return DISCRIMINATOR_WEIGHT * total
+
+
+def loss_names(objective: Objective) -> list[str]:
+    """The names of everything that a training step reports."""
+    of_discriminator = ["total", "real", "fake", "output_real", "output_fake"]
+    if objective.has_penalty:
+        of_discriminator.append("penalty")
+    return [f"{G}/{term}" for G in ("G_AtoB", "G_BtoA") for term in ("total", *GENERATOR_TERMS)] + [
+        f"{D}/{term}" for D in ("D_A", "D_B") for term in of_discriminator
+    ]
 
 
 def gradient_penalty(
     discriminator: keras.Model, real: tf.Tensor, fake: tf.Tensor, mix: tf.Tensor, training: bool = True
 ) -> tf.Tensor:
-    """WGAN-GP: mean of `(‖∇D(x̂)‖₂ - 1)²` over pictures x̂ between real and fake (Gulrajani et al. 2017, eq. 3).
+    """WGAN-GP: mean of `(‖∇D(x̂)‖₂ - 1)²` over images x̂ between real and fake (Gulrajani et al. 2017, eq. 3).
 
     Args:
         discriminator: maps `[N, H, W, C]` to scores.
-        real, fake: pictures `[N, H, W, C]` in [-1, 1].
-        mix: `[N, 1, 1, 1]` in [0, 1], the share of the real picture.
+        real, fake: images `[N, H, W, C]` in [-1, 1].
+        mix: `[N, 1, 1, 1]` in [0, 1], the share of the real image.
         training: whether the discriminator's own state, if it has any, moves as in training.
     """
     between = mix * real + (1.0 - mix) * fake
@@ -121,7 +326,7 @@ def gradient_penalty(
 
 
 def r1_penalty(discriminator: keras.Model, real: tf.Tensor, training: bool = True) -> tf.Tensor:
-    """R1: half the mean of `‖∇D(x)‖²` on real pictures `[N, H, W, C]` (Mescheder et al. 2018, eq. 9)."""
+    """R1: half the mean of `‖∇D(x)‖²` on real images `[N, H, W, C]` (Mescheder et al. 2018, eq. 9)."""
     return 0.5 * mean(_squared_gradient_norm(discriminator, real, training))
 
 
@@ -130,6 +335,16 @@ def _squared_gradient_norm(discriminator: keras.Model, images: tf.Tensor, traini
         tape.watch(images)
         score = tf.reduce_sum(tf.reduce_mean(discriminator(images, training=training), axis=[1, 2, 3]))
     return tf.reduce_sum(tf.square(tape.gradient(score, images)), axis=[1, 2, 3])
+
+
+def mean(values: tf.Tensor) -> tf.Tensor:
+    """Mean over all elements."""
+    return tf.reduce_mean(values)
+
+
+def absolute_error(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """Mean absolute difference of two batches of images `[N, H, W, C]` in [-1, 1]: cycle and identity losses."""
+    return mean(tf.abs(first - second))
 
 
 def _cross_entropy(score: tf.Tensor, target: float) -> tf.Tensor:
