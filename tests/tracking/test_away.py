@@ -23,11 +23,13 @@ import requests
 from cyclegan.commands.sync import run as sync
 from cyclegan.project import Project
 from cyclegan.system.errors import UserError
+from cyclegan.tracking.description import DatasetInput, RunDescription
 from cyclegan.tracking.journal import Journal, journals
-from cyclegan.tracking.opening import REPLACES_TAG, DatasetInput, away_is_an_error
+from cyclegan.tracking.opening import away_is_an_error
 from cyclegan.tracking.recovery import close_stale_runs, deliver_waiting
 from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import Store, local_path, waiting
+from cyclegan.tracking.tags import REPLACES_TAG
 from mlflow_server import Server
 from proxy import Proxy
 
@@ -159,9 +161,8 @@ def test_an_offline_run_whose_trainer_vanished_becomes_killed(project: Project, 
 
 def test_an_empty_journal_of_a_run_that_is_lost_opens_no_run(project: Project, opened: Opened) -> None:
     store = opened()
-    about = {"run_id": "0" * 32, "experiment": "e", "name": "n", "time": 1, "params": {}, "tags": {}, "inputs": []}
-    about["opened"] = True
-    Journal(store.journals / about["run_id"], about)
+    run_id = "0" * 32
+    Journal(store.journals / run_id, RunDescription(run_id, "e", "n", 1, {}, {}, opened=True))
     assert deliver_waiting(store).entries == {}
     assert store.client.search_runs([store.experiment("e")]) == []
     assert journals(store.journals) == []
@@ -205,6 +206,28 @@ def test_a_journal_that_cannot_be_delivered_is_told_and_keeps_nobody_waiting(
     assert len(deliver_waiting(store).entries) == 1
     sync(project)
     assert journals(store.journals) == []
+
+
+def test_a_journal_of_another_version_is_left_with_the_remedy_and_keeps_nobody_waiting(
+    project: Project, opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    def offline() -> str:
+        with TrackedRun.offline(waiting(project), experiment="e", name="n", params={}) as run:
+            record(run, 1)
+        return run.id
+
+    later, fine = offline(), offline()
+    with (waiting(project) / later / "entries.jsonl").open("a") as file:
+        file.write('{"id": "v", "time": 1, "kind": "video", "step": 1}\n')
+    store = opened()
+    done = deliver_waiting(store)
+    ((run_id, _),) = done.entries.items()
+    assert store.client.get_run(run_id).data.tags[REPLACES_TAG] == fine
+    assert [folder.name for folder in done.left] == [later]
+    fault = "cannot be delivered: entries.jsonl was written by another version"
+    assert f"{waiting(project) / later} {fault}" in caplog.text
+    assert "use that version to deliver, or delete that folder" in caplog.text
+    assert "video" in (waiting(project) / later / "entries.jsonl").read_text()
 
 
 def test_a_file_that_was_delivered_before_its_process_was_killed_is_not_missed(

@@ -15,10 +15,11 @@ from mlflow.entities import Run
 from PIL import Image
 
 from cyclegan.system.errors import UserError
-from cyclegan.tracking.opening import DatasetInput
+from cyclegan.tracking.description import DatasetInput
 from cyclegan.tracking.recovery import _close_if_stale, close_stale_runs
 from cyclegan.tracking.run import TrackedRun
-from cyclegan.tracking.store import LOCK_TAG, Store
+from cyclegan.tracking.store import Store
+from cyclegan.tracking.tags import LOCK_TAG
 
 TRAINING = """
 import sys, time

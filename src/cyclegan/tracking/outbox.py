@@ -20,7 +20,8 @@ from mlflow.utils.validation import MAX_METRICS_PER_BATCH, MAX_PARAMS_TAGS_PER_B
 from PIL import Image
 
 from cyclegan.system.credentials import reason
-from cyclegan.tracking.journal import Entry, Journal, read_picture
+from cyclegan.tracking.entries import ArtifactEntry, EndEntry, Entry, FileEntry, ImageEntry, MetricsEntry, TagsEntry
+from cyclegan.tracking.journal import Journal, read_image
 from cyclegan.tracking.store import Store
 from cyclegan.tracking.uploads import lasting_refusal, refused_files
 
@@ -98,24 +99,23 @@ class Delivery:
         """
         points: list[entities.Metric] = []
         for entry in entries:
-            if "file" in entry and not (folder / entry["file"]).exists():
+            if isinstance(entry, FileEntry) and not (folder / entry.file).exists():
                 # It was delivered, and its file removed, by a process that was killed before it emptied the journal.
                 continue
-            if entry["kind"] == "metrics":
+            if isinstance(entry, MetricsEntry):
                 points += self._new_points(entry, points)
                 continue
             self._log(points)
             points = []
-            if entry["kind"] == "tags":
-                self.set_tags(entry["tags"])
-            elif entry["kind"] == "image":
-                self._log_image(entry, folder / entry["file"])
-            elif entry["kind"] == "files":
-                self.log_files(folder / entry["file"], entry["folder"])
-            elif entry["kind"] == "end":
-                self._client.set_terminated(self.run_id, entry["status"], entry["time"])
-            else:
-                raise ValueError(f"unknown entry {entry['kind']!r} in {folder}")
+            match entry:
+                case TagsEntry():
+                    self.set_tags(entry.tags)
+                case ImageEntry():
+                    self._log_image(entry, folder / entry.file)
+                case ArtifactEntry():
+                    self.log_files(folder / entry.file, entry.folder)
+                case EndEntry():
+                    self._client.set_terminated(self.run_id, entry.status, entry.time)
         self._log(points)
 
     def run_is_gone(self) -> bool:
@@ -144,9 +144,9 @@ class Delivery:
         for batch in batches([entities.RunTag(key, str(value)) for key, value in tags.items()]):
             self._client.log_batch(self.run_id, tags=batch, synchronous=True)
 
-    def _new_points(self, entry: Entry, before: Sequence[entities.Metric]) -> list[entities.Metric]:
+    def _new_points(self, entry: MetricsEntry, before: Sequence[entities.Metric]) -> list[entities.Metric]:
         """The points of an entry that the run does not hold, nor will hold from what comes before it."""
-        points = [entities.Metric(key, value, entry["time"], entry["step"]) for key, value in entry["values"].items()]
+        points = [entities.Metric(key, value, entry.time, entry.step) for key, value in entry.values.items()]
         if self._past is None:
             return points
         coming = {(point.key, point.step) for point in before}
@@ -164,14 +164,14 @@ class Delivery:
                 for point in batch:
                     self._past.note(point)
 
-    def _log_image(self, entry: Entry, file: Path) -> None:
-        if self._past is not None and self._past.has_image(entry["key"], entry["step"]):
+    def _log_image(self, entry: ImageEntry, file: Path) -> None:
+        if self._past is not None and self._past.has_image(entry.key, entry.step):
             return
         # What MlflowClient.log_image does, but under names that are the same at a second attempt.
-        key = entry["key"].replace("/", "~")
-        name = f"{key}+step+{entry['step']}+timestamp+{entry['time']}+{entry['id']}"
-        picture = read_picture(file)
-        image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+        key = entry.key.replace("/", "~")
+        name = f"{key}+step+{entry.step}+timestamp+{entry.time}+{entry.id}"
+        pixels = read_image(file)
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
         with tempfile.TemporaryDirectory() as folder:
             full, small = Path(folder) / f"{name}.png", Path(folder) / f"{name}+compressed.webp"
             # Compression 1: Pillow's own takes twice the time for a file that is a few per cent smaller.
@@ -181,7 +181,7 @@ class Delivery:
                 self._client.log_artifact(self.run_id, str(written), "images")
         self._client.set_tag(self.run_id, MLFLOW_LOGGED_IMAGES, "True", synchronous=True)
         if self._past is not None:
-            self._past.note_image(entry["key"], entry["step"])
+            self._past.note_image(entry.key, entry.step)
 
 
 def deliver_all(journal: Journal, delivery: Delivery, upload: bool = True) -> Exception | None:
@@ -208,7 +208,7 @@ def deliver_next(journal: Journal, delivery: Delivery, upload: bool = True) -> E
         Why a file was refused.
     """
     entries = journal.oldest(AT_ONCE)
-    others = list(takewhile(lambda entry: "file" not in entry, entries))
+    others = list(takewhile(lambda entry: not isinstance(entry, FileEntry), entries))
     if others:
         delivery.apply(others, journal.folder)
         journal.drop(len(others))

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,14 @@ from cyclegan.system.credentials import without_credentials
 from cyclegan.system.errors import UserError
 from cyclegan.system.locks import held
 from cyclegan.system.signals import signals_raise, undisturbed
-from cyclegan.tracking.journal import Entry, Journal, only_user, stamped, write_picture
-from cyclegan.tracking.opening import (
-    REPLACES_TAG,
-    DatasetInput,
-    away_is_an_error,
-    description,
-    find_run,
-    merged,
-    open_run,
-)
+from cyclegan.tracking.description import DatasetInput, describe
+from cyclegan.tracking.entries import ArtifactEntry, EndEntry, Entry, ImageEntry, MetricsEntry, TagsEntry
+from cyclegan.tracking.journal import Journal, continued, only_user, write_image
+from cyclegan.tracking.opening import away_is_an_error, find_run, open_run
 from cyclegan.tracking.outbox import Delivery, Past, Sender, deliver_all
-from cyclegan.tracking.store import LOCK_TAG, Store, impatient
+from cyclegan.tracking.store import Store, impatient
 from cyclegan.tracking.system_metrics import PREFIX, host_figures
+from cyclegan.tracking.tags import LOCK_TAG, REPLACES_TAG
 
 # A server that needs longer than this is away for now.
 PATIENCE_SECONDS = 10
@@ -90,16 +86,16 @@ class TrackedRun:
         Raises:
             UserError: another live process writes to the run, the store went away, or see `Store.experiment`.
         """
-        about = description(resume, experiment, name, params, tags, inputs)
+        description = describe(resume, experiment, name, params, tags, inputs)
         with signals_raise(), impatient(PATIENCE_SECONDS):
             with away_is_an_error(store):
-                found = None if resume is None else find_run(store, resume, experiment)
+                found = find_run(store, resume, experiment)
             if resume is not None and found is None:
                 logger.warning("MLflow run %s is no longer in %s: a new run is opened", resume, store.shown)
             with _held_lock(store, found) as lock:
                 with away_is_an_error(store):
-                    about["tags"][LOCK_TAG] = str(lock)
-                    run_id = open_run(store, about, found)
+                    description.tags[LOCK_TAG] = str(lock)
+                    run_id = open_run(store, description, found)
                 with (
                     _status_if_not_begun(store, run_id, lock),
                     only_user(store.journals / run_id, wait=2) as free,
@@ -108,7 +104,7 @@ class TrackedRun:
                         raise UserError(f"{store.journals / run_id} is in use by another process: wait for it")
                     past = None if found is None else Past(store, run_id, keep="any")
                     delivery = Delivery(store, run_id, past)
-                    journal = Journal(store.journals / run_id, {**about, "run_id": run_id, "opened": True})
+                    journal = Journal(store.journals / run_id, replace(description, run_id=run_id, opened=True))
                     with away_is_an_error(store):
                         # Files can wait until the training runs: each may take as long as a server has to answer.
                         deliver_all(journal, delivery, upload=False)
@@ -145,11 +141,11 @@ class TrackedRun:
             UserError: another live process writes to the run.
         """
         run_id = resume or uuid.uuid4().hex
-        about = description(run_id, experiment, name, params, tags, inputs)
+        description = describe(run_id, experiment, name, params, tags, inputs)
         with signals_raise(), only_user(journals / run_id, wait=2) as free:
             if not free:
                 raise UserError(f"{journals / run_id} is being written by another process: wait for it, or end it")
-            journal = Journal(journals / run_id, merged(journals / run_id, about))
+            journal = continued(journals / run_id, description)
             run = cls(run_id, journal=journal)
             with _ended(run, journal), host_figures(run._log_host, _next_host_step(None, journal)):
                 yield run
@@ -186,8 +182,8 @@ class TrackedRun:
         with only_user(journals / run_id, wait=2) as free:
             if not free:
                 raise UserError(f"{journals / run_id} is being written by another process: wait for it, or end it")
-            about = merged(journals / run_id, description(run_id, experiment, name, {}, {}, ()))
-            yield cls(run_id, journal=Journal(journals / run_id, about))
+            description = describe(run_id, experiment, name, {}, {}, ())
+            yield cls(run_id, journal=continued(journals / run_id, description))
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record all metrics of a step. NaN is kept as NaN, infinity as the largest float.
@@ -205,7 +201,7 @@ class TrackedRun:
         """Record many steps, `(step, metrics)`, as `log_metrics` does."""
         self._record(
             *(
-                {"kind": "metrics", "step": step, "values": {key: float(value) for key, value in metrics.items()}}
+                MetricsEntry(step=step, values={key: float(value) for key, value in metrics.items()})
                 for step, metrics in rows
             )
         )
@@ -217,26 +213,25 @@ class TrackedRun:
         """
         if image.dtype != np.uint8 or image.ndim != 3:
             raise ValueError(f"expected a uint8 picture [H, W, C], not {image.dtype} {list(image.shape)}")
-        entry = {"kind": "image", "step": step, "key": key}
         if self._journal is not None:
-            self._record({**entry, "file": self._journal.keep_picture(image)})
+            self._record(ImageEntry(step=step, key=key, file=self._journal.keep_image(image)))
             return
         with tempfile.TemporaryDirectory() as folder:
-            write_picture(Path(folder) / "picture", image)
+            write_image(Path(folder) / "image", image)
             with self._delivering() as delivery:
-                delivery.apply([stamped({**entry, "file": "picture"})], Path(folder))
+                delivery.apply([ImageEntry(step=step, key=key, file="image")], Path(folder))
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Store a file, or the contents of a folder, under `folder` of the run's artifacts."""
         if self._journal is not None:
-            self._record({"kind": "files", "folder": folder, "file": self._journal.keep_files(path)})
+            self._record(ArtifactEntry(folder=folder, file=self._journal.keep_files(path)))
         else:
             with self._delivering() as delivery:
                 delivery.log_files(path, folder)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; what a tag held before is replaced."""
-        self._record({"kind": "tags", "tags": {key: without_credentials(str(value)) for key, value in tags.items()}})
+        self._record(TagsEntry(tags={key: without_credentials(str(value)) for key, value in tags.items()}))
 
     def delivered(self, patience: float = 20.0) -> bool:
         """Wait until the store has all that was recorded so far; False if it did not take it in so many seconds."""
@@ -248,7 +243,7 @@ class TrackedRun:
     def _record(self, *entries: Entry) -> None:
         if self._journal is None:
             with self._delivering() as delivery:
-                delivery.apply([stamped(entry) for entry in entries], Path())
+                delivery.apply(entries, Path())
             return
         if self._sender is not None and self._sender.failure is not None:
             raise self._sender.failure
@@ -268,7 +263,7 @@ class TrackedRun:
     def _end(self, status: str, patience: float, limit: float) -> None:
         """Note how the run ended, and deliver what is left as far as that is possible in so many seconds."""
         assert self._journal is not None
-        self._journal.append({"kind": "end", "status": status})
+        self._journal.append(EndEntry(status=status))
         if self._lock is not None:
             # From here on the journal knows how the run ended, whether or not the store does.
             self._lock.unlink(missing_ok=True)
@@ -286,9 +281,13 @@ class TrackedRun:
 
 def _next_host_step(run: entities.Run | None, journal: Journal) -> int:
     """Host figures have steps of their own, which a resumption goes on with."""
-    steps = [entry["step"] for entry in journal.all() if any(key.startswith(PREFIX) for key in entry.get("values", {}))]
+    steps = [
+        entry.step
+        for entry in journal.all()
+        if isinstance(entry, MetricsEntry) and any(key.startswith(PREFIX) for key in entry.values)
+    ]
     if run is not None:
-        steps += [metric.step for metric in run.data._metric_objs if metric.key.startswith(PREFIX)]
+        steps += [metric.step for metric in run.data.to_proto().metrics if metric.key.startswith(PREFIX)]
     return max(steps, default=-1) + 1
 
 

@@ -33,16 +33,13 @@ from cyclegan.system.errors import UserError, causes, database_fault
 from cyclegan.system.files import replacing
 from cyclegan.system.locks import held
 from cyclegan.tracking.database import connect_arguments
+from cyclegan.tracking.tags import ARTIFACTS_TAG, LOCK_TAG
 
 Found = TypeVar("Found")
 
 SQL = ("postgresql", "mysql", "mssql")
 FIRST_ANSWER_SECONDS = 5
 OPENING_SECONDS = 120
-# On an experiment: where this package put its artifacts, hence whether the project's folder has moved since.
-ARTIFACTS_TAG = "cyclegan.artifacts"
-# On a run: the file that its process holds locked while it lives (see `runs`).
-LOCK_TAG = "cyclegan.lock"
 # Every place in MLflow's tables that holds an absolute path of ours, and which of its rows.
 PATH_COLUMNS = (
     ("experiments", "artifact_location", "TRUE"),
