@@ -25,10 +25,10 @@ from cyclegan.project import Project
 from cyclegan.system.errors import UserError
 from cyclegan.tracking.description import DatasetInput, RunDescription
 from cyclegan.tracking.journal import Journal, journals
-from cyclegan.tracking.opening import away_is_an_error
 from cyclegan.tracking.recovery import close_stale_runs, deliver_waiting
 from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import Store, local_path, waiting
+from cyclegan.tracking.store_errors import require_store
 from cyclegan.tracking.tags import REPLACES_TAG
 from mlflow_server import Server
 from proxy import Proxy
@@ -258,9 +258,9 @@ def test_a_journal_is_written_by_one_process(project: Project) -> None:
 
 
 def test_a_refused_file_is_told_and_a_full_disk_tells_itself(store: Store) -> None:
-    with pytest.raises(UserError, match=r"refuses to be written.*403"), away_is_an_error(store):
+    with pytest.raises(UserError, match=r"refuses to be written.*403"), require_store(store):
         raise requests.HTTPError("403 Client Error: FORBIDDEN")
-    with pytest.raises(OSError, match="No space left"), away_is_an_error(store):
+    with pytest.raises(OSError, match="No space left"), require_store(store):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -455,7 +455,7 @@ def register_a_model(store: Store, run_id: str, folder: Path) -> None:
     """What stage `register` does with a generator's files."""
     (folder / "model.txt").write_text("weights")
     experiment = store.client.get_run(run_id).info.experiment_id
-    with away_is_an_error(store):
+    with require_store(store):
         model = store.client.create_logged_model(experiment, name="G_AtoB", source_run_id=run_id)
         store.client.log_model_artifacts(model.model_id, str(folder))
 

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 from mlflow import MlflowClient, entities
-from mlflow.exceptions import MlflowException
 from mlflow.tracking.multimedia import compress_image_size
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH, MAX_PARAMS_TAGS_PER_BATCH
@@ -23,16 +22,13 @@ from cyclegan.system.credentials import reason
 from cyclegan.tracking.entries import ArtifactEntry, EndEntry, Entry, FileEntry, ImageEntry, MetricsEntry, TagsEntry
 from cyclegan.tracking.journal import Journal, read_image
 from cyclegan.tracking.store import Store
-from cyclegan.tracking.uploads import lasting_refusal, refused_files
+from cyclegan.tracking.store_errors import is_hopeless, lasting_refusal, refused_files
 
 AT_ONCE = 200
 """Entries delivered between two looks at the rest of the journal."""
 
 LONGEST_PAUSE = 15.0
 """Seconds between two attempts to reach a store that is away; the first pauses are shorter."""
-
-# What no later attempt can mend.
-HOPELESS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"}
 
 Obstacle = Literal["away", "deleted"]
 """Of the store, or of the run."""
@@ -346,10 +342,3 @@ def batches(items: list[Any], size: int = MAX_PARAMS_TAGS_PER_BATCH) -> Iterator
     """As many at once as MLflow takes."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def is_hopeless(error: Exception) -> bool:
-    """Whether trying again later is in vain, because the request itself, or this program, is wrong."""
-    if isinstance(error, MlflowException):
-        return error.error_code in HOPELESS
-    return not isinstance(error, OSError)

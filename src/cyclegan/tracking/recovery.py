@@ -12,11 +12,11 @@ from mlflow.exceptions import MlflowException
 from cyclegan.system.credentials import reason
 from cyclegan.system.locks import held
 from cyclegan.tracking.journal import ABOUT, ENTRIES, Journal, JournalError, journals, only_user
-from cyclegan.tracking.opening import away_is_an_error, find_run, open_run
-from cyclegan.tracking.outbox import Delivery, Past, deliver_all, is_hopeless
+from cyclegan.tracking.mlflow_run import find_run, open_run
+from cyclegan.tracking.outbox import Delivery, Past, deliver_all
 from cyclegan.tracking.store import ExperimentError, Store, all_found
+from cyclegan.tracking.store_errors import is_hopeless, refused_files, require_store
 from cyclegan.tracking.tags import LOCK_TAG
-from cyclegan.tracking.uploads import refused_files
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def deliver_waiting(store: Store) -> Delivered:
     """
     entries, left = dict[str, int](), list[Path]()
     for folder in journals(store.journals):
-        with only_user(folder) as free, away_is_an_error(store):
+        with only_user(folder) as free, require_store(store):
             # It may have been delivered by another process since it was listed.
             if not free or not (folder / ABOUT).is_file():
                 continue
@@ -97,7 +97,7 @@ def close_stale_runs(store: Store, experiment: str) -> list[str]:
 
     MLflow leaves the run of a killed process RUNNING for ever. Runs of other machines are left alone.
     """
-    with away_is_an_error(store):
+    with require_store(store):
         experiment_id, running = store.experiment(experiment), "attributes.status = 'RUNNING'"
         found = all_found(store.client.search_runs, [experiment_id], running)
         return [run.info.run_id for run in found if _close_if_stale(store, run)]

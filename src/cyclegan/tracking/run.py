@@ -24,9 +24,11 @@ from cyclegan.system.signals import signals_raise, undisturbed
 from cyclegan.tracking.description import DatasetInput, describe
 from cyclegan.tracking.entries import ArtifactEntry, EndEntry, Entry, ImageEntry, MetricsEntry, TagsEntry
 from cyclegan.tracking.journal import Journal, continued, only_user, write_image
-from cyclegan.tracking.opening import away_is_an_error, find_run, open_run
+from cyclegan.tracking.mlflow_run import find_run, open_run
 from cyclegan.tracking.outbox import Delivery, Past, Sender, deliver_all
-from cyclegan.tracking.store import Store, impatient
+from cyclegan.tracking.server_store import impatient
+from cyclegan.tracking.store import Store
+from cyclegan.tracking.store_errors import require_store
 from cyclegan.tracking.system_metrics import PREFIX, host_figures
 from cyclegan.tracking.tags import LOCK_TAG, REPLACES_TAG
 
@@ -88,12 +90,12 @@ class TrackedRun:
         """
         description = describe(resume, experiment, name, params, tags, inputs)
         with signals_raise(), impatient(PATIENCE_SECONDS):
-            with away_is_an_error(store):
+            with require_store(store):
                 found = find_run(store, resume, experiment)
             if resume is not None and found is None:
                 logger.warning("MLflow run %s is no longer in %s: a new run is opened", resume, store.shown)
             with _held_lock(store, found) as lock:
-                with away_is_an_error(store):
+                with require_store(store):
                     description.tags[LOCK_TAG] = str(lock)
                     run_id = open_run(store, description, found)
                 with (
@@ -105,7 +107,7 @@ class TrackedRun:
                     past = None if found is None else Past(store, run_id, keep="any")
                     delivery = Delivery(store, run_id, past)
                     journal = Journal(store.journals / run_id, replace(description, run_id=run_id, opened=True))
-                    with away_is_an_error(store):
+                    with require_store(store):
                         # Files can wait until the training runs: each may take as long as a server has to answer.
                         deliver_all(journal, delivery, upload=False)
                         # A finished training that is run again has nothing left to do: killed now, it stays finished.
@@ -254,7 +256,7 @@ class TrackedRun:
         """The way into the store, of a run that has no journal."""
         assert self._direct is not None
         store, delivery = self._direct
-        with away_is_an_error(store):
+        with require_store(store):
             yield delivery
 
     def _log_host(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 from mlflow import entities
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
-from cyclegan.system.credentials import reason
-from cyclegan.system.errors import UserError, system_fault
 from cyclegan.tracking.description import DatasetInput, RunDescription, tags_of_resumption
-from cyclegan.tracking.outbox import Delivery, batches, is_hopeless
-from cyclegan.tracking.store import Store, access_remedy
+from cyclegan.tracking.outbox import Delivery, batches
+from cyclegan.tracking.store import Store
 from cyclegan.tracking.tags import LOCK_TAG, PROCESS_TAGS, REPLACES_TAG
-from cyclegan.tracking.uploads import lasting_refusal, refused_files
 
 logger = logging.getLogger(__name__)
 
@@ -58,26 +54,6 @@ def find_run(store: Store, run_id: str | None, experiment: str) -> entities.Run 
         [store.experiment(experiment)], f"tags.`{REPLACES_TAG}` = '{run_id}'", max_results=1
     )
     return ours[0] if ours else None
-
-
-@contextmanager
-def away_is_an_error(store: Store) -> Iterator[None]:
-    """For what cannot go on without the store: one line that says what can be done."""
-    try:
-        yield
-    except Exception as error:
-        if lasting_refusal(error, store):
-            raise UserError(refused_files(error, store)) from error
-        # A server's refusal of a file is an OSError of requests', without a number; those of this machine tell
-        # themselves.
-        if is_hopeless(error) or (isinstance(error, OSError) and system_fault(error)):
-            raise
-        remedy = access_remedy(error, store.uri) or (
-            "bring it back, or set tracking.offline: true to do without it and deliver later"
-        )
-        raise UserError(
-            f"MLflow at {store.shown} went away or refuses to be written: {remedy} ({reason(error)})"
-        ) from error
 
 
 def _not_written_before(params: Mapping[str, str], run: entities.Run) -> dict[str, str]:
