@@ -25,6 +25,7 @@ from cyclegan.project import Project
 from cyclegan.system.errors import UserError
 from cyclegan.tracking.description import DatasetInput, RunDescription
 from cyclegan.tracking.journal import Journal, journals
+from cyclegan.tracking.outbox import Outbox
 from cyclegan.tracking.recovery import close_stale_runs, deliver_waiting
 from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import Store, local_path, waiting
@@ -671,8 +672,8 @@ def test_what_was_sent_twice_is_there_once(server: Server, opened: Opened, caplo
     caplog.set_level(logging.WARNING)
     store = opened(server.uri)
     with TrackedRun.start(store, experiment="e", name="n", params={}) as run:
-        journal = run._journal
-        assert journal is not None
+        assert isinstance(run._sink, Outbox)
+        journal = run._sink._journal
         folder = journal.folder
         record(run, 1, 2, 3)
         kept = {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "lock"}

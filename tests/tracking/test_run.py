@@ -264,7 +264,7 @@ def test_files_and_folders_become_artifacts(store: Store, experiment: str, tmp_p
     assert files == ["a.txt", "evaluate", "evaluate/b.txt"]
 
 
-def test_host_figures_are_sampled_in_few_series(store: Store, experiment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_metrics_are_sampled_in_few_series(store: Store, experiment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
 
     def sampled(run: TrackedRun) -> int:

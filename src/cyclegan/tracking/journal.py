@@ -21,7 +21,7 @@ from cyclegan.system.errors import UserError
 from cyclegan.system.files import sync_folder, write_json, write_text
 from cyclegan.system.locks import held
 from cyclegan.tracking.description import RunDescription
-from cyclegan.tracking.entries import Entry, FileEntry, from_line, to_line
+from cyclegan.tracking.entries import EndEntry, Entry, FileEntry, from_line, to_line
 
 ABOUT, ENTRIES, LOCK = "about.json", "entries.jsonl", "lock"
 
@@ -192,6 +192,34 @@ def only_user(folder: Path, wait: float = 0) -> Iterator[bool]:
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder / LOCK, wait) as free:
         yield free
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Take the journal in `folder` for this process.
+
+    Raises:
+        UserError: another live process has it.
+    """
+    with only_user(folder, wait=2) as free:
+        if not free:
+            raise UserError(f"{folder} is being written by another process: wait for it, or end it")
+        yield
+
+
+def end_offline(journal: Journal, status: str) -> None:
+    """Record how a run ended whose entries a later process delivers."""
+    journal.append(EndEntry(status=status))
+    warn_of_rest(journal)
+
+
+def warn_of_rest(journal: Journal) -> None:
+    """Warn of what a run leaves undelivered, with the command that delivers it."""
+    if len(journal):
+        logger.warning(
+            "%d %s for MLflow run %s wait in %s: 'cyclegan sync', or the next training, delivers them",
+            len(journal), "entries" if journal.pending else "files", journal.folder.name, journal.folder,
+        )  # fmt: skip
 
 
 def journals(root: Path) -> list[Path]:

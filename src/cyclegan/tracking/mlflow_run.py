@@ -1,4 +1,4 @@
-"""Opening an MLflow run, from what is known of it now or was written down when MLflow was away."""
+"""The run in MLflow's store: found, created from its description, or brought up to date."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from mlflow import entities
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
+from cyclegan.tracking.delivery import Delivery, batches
 from cyclegan.tracking.description import DatasetInput, RunDescription, tags_of_resumption
-from cyclegan.tracking.outbox import Delivery, batches
 from cyclegan.tracking.store import Store
 from cyclegan.tracking.tags import LOCK_TAG, PROCESS_TAGS, REPLACES_TAG
 
@@ -54,6 +54,15 @@ def find_run(store: Store, run_id: str | None, experiment: str) -> entities.Run 
         [store.experiment(experiment)], f"tags.`{REPLACES_TAG}` = '{run_id}'", max_results=1
     )
     return ours[0] if ours else None
+
+
+def replace_run(store: Store, lost: str, experiment: str, name: str) -> str:
+    """Create a finished run in place of one that the store does not have, with a warning; return its id."""
+    experiment_id = store.experiment(experiment)
+    logger.warning("MLflow run %s is not in %s: a run is opened in its place", lost, store.shown)
+    run_id = store.client.create_run(experiment_id, tags={REPLACES_TAG: lost}, run_name=name).info.run_id
+    store.client.set_terminated(run_id, "FINISHED")
+    return run_id
 
 
 def _not_written_before(params: Mapping[str, str], run: entities.Run) -> dict[str, str]:

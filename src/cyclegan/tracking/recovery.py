@@ -11,9 +11,9 @@ from mlflow.exceptions import MlflowException
 
 from cyclegan.system.credentials import reason
 from cyclegan.system.locks import held
+from cyclegan.tracking.delivery import Delivery, Past, deliver_all
 from cyclegan.tracking.journal import ABOUT, ENTRIES, Journal, JournalError, journals, only_user
 from cyclegan.tracking.mlflow_run import find_run, open_run
-from cyclegan.tracking.outbox import Delivery, Past, deliver_all
 from cyclegan.tracking.store import ExperimentError, Store, all_found
 from cyclegan.tracking.store_errors import is_hopeless, refused_files, require_store
 from cyclegan.tracking.tags import LOCK_TAG
