@@ -23,11 +23,14 @@ import requests
 from cyclegan.commands.sync import run as sync
 from cyclegan.project import Project
 from cyclegan.system.errors import UserError
+from cyclegan.tracking.description import DatasetInput, RunDescription
 from cyclegan.tracking.journal import Journal, journals
-from cyclegan.tracking.opening import REPLACES_TAG, DatasetInput, away_is_an_error
+from cyclegan.tracking.outbox import Outbox
 from cyclegan.tracking.recovery import close_stale_runs, deliver_waiting
 from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import Store, local_path, waiting
+from cyclegan.tracking.store_errors import require_store
+from cyclegan.tracking.tags import REPLACES_TAG
 from mlflow_server import Server
 from proxy import Proxy
 
@@ -159,9 +162,8 @@ def test_an_offline_run_whose_trainer_vanished_becomes_killed(project: Project, 
 
 def test_an_empty_journal_of_a_run_that_is_lost_opens_no_run(project: Project, opened: Opened) -> None:
     store = opened()
-    about = {"run_id": "0" * 32, "experiment": "e", "name": "n", "time": 1, "params": {}, "tags": {}, "inputs": []}
-    about["opened"] = True
-    Journal(store.journals / about["run_id"], about)
+    run_id = "0" * 32
+    Journal(store.journals / run_id, RunDescription(run_id, "e", "n", 1, {}, {}, opened=True))
     assert deliver_waiting(store).entries == {}
     assert store.client.search_runs([store.experiment("e")]) == []
     assert journals(store.journals) == []
@@ -207,6 +209,28 @@ def test_a_journal_that_cannot_be_delivered_is_told_and_keeps_nobody_waiting(
     assert journals(store.journals) == []
 
 
+def test_a_journal_of_another_version_is_left_with_the_remedy_and_keeps_nobody_waiting(
+    project: Project, opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    def offline() -> str:
+        with TrackedRun.offline(waiting(project), experiment="e", name="n", params={}) as run:
+            record(run, 1)
+        return run.id
+
+    later, fine = offline(), offline()
+    with (waiting(project) / later / "entries.jsonl").open("a") as file:
+        file.write('{"id": "v", "time": 1, "kind": "video", "step": 1}\n')
+    store = opened()
+    done = deliver_waiting(store)
+    ((run_id, _),) = done.entries.items()
+    assert store.client.get_run(run_id).data.tags[REPLACES_TAG] == fine
+    assert [folder.name for folder in done.left] == [later]
+    fault = "cannot be delivered: entries.jsonl was written by another version"
+    assert f"{waiting(project) / later} {fault}" in caplog.text
+    assert "use that version to deliver, or delete that folder" in caplog.text
+    assert "video" in (waiting(project) / later / "entries.jsonl").read_text()
+
+
 def test_a_file_that_was_delivered_before_its_process_was_killed_is_not_missed(
     project: Project, opened: Opened
 ) -> None:
@@ -235,9 +259,9 @@ def test_a_journal_is_written_by_one_process(project: Project) -> None:
 
 
 def test_a_refused_file_is_told_and_a_full_disk_tells_itself(store: Store) -> None:
-    with pytest.raises(UserError, match=r"refuses to be written.*403"), away_is_an_error(store):
+    with pytest.raises(UserError, match=r"refuses to be written.*403"), require_store(store):
         raise requests.HTTPError("403 Client Error: FORBIDDEN")
-    with pytest.raises(OSError, match="No space left"), away_is_an_error(store):
+    with pytest.raises(OSError, match="No space left"), require_store(store):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -432,7 +456,7 @@ def register_a_model(store: Store, run_id: str, folder: Path) -> None:
     """What stage `register` does with a generator's files."""
     (folder / "model.txt").write_text("weights")
     experiment = store.client.get_run(run_id).info.experiment_id
-    with away_is_an_error(store):
+    with require_store(store):
         model = store.client.create_logged_model(experiment, name="G_AtoB", source_run_id=run_id)
         store.client.log_model_artifacts(model.model_id, str(folder))
 
@@ -648,8 +672,8 @@ def test_what_was_sent_twice_is_there_once(server: Server, opened: Opened, caplo
     caplog.set_level(logging.WARNING)
     store = opened(server.uri)
     with TrackedRun.start(store, experiment="e", name="n", params={}) as run:
-        journal = run._journal
-        assert journal is not None
+        assert isinstance(run._sink, Outbox)
+        journal = run._sink._journal
         folder = journal.folder
         record(run, 1, 2, 3)
         kept = {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "lock"}

@@ -9,58 +9,70 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cyclegan.tracking.journal import ENTRIES, Journal, journals, only_user, read_picture
+from cyclegan.tracking.description import RunDescription
+from cyclegan.tracking.entries import ArtifactEntry, EndEntry, Entry, ImageEntry, MetricsEntry, TagsEntry, to_line
+from cyclegan.tracking.journal import ENTRIES, Journal, JournalError, journals, only_user, read_image
 
 WRITER = """
 import sys
 from pathlib import Path
+from cyclegan.tracking.description import RunDescription
+from cyclegan.tracking.entries import MetricsEntry
 from cyclegan.tracking.journal import Journal
-journal = Journal(Path(sys.argv[1]), {"run_id": "r"})
+journal = Journal(Path(sys.argv[1]), RunDescription("r", "e", "n", 1, {}, {}))
 for step in range(10**9):
-    journal.append({"kind": "metrics", "step": step, "values": {"x": 1 / (step + 1)}})
+    journal.append(MetricsEntry(step=step, values={"x": 1 / (step + 1)}))
     print(step, flush=True)
 """
 
 
-def metrics(step: int, value: float = 1.0) -> dict[str, object]:
-    return {"kind": "metrics", "step": step, "values": {"loss": value}}
+RUN = RunDescription("r", "e", "n", 1, {}, {})
+
+
+def metrics(step: int, value: float = 1.0) -> MetricsEntry:
+    return MetricsEntry(step=step, values={"loss": value})
+
+
+def steps_of(entries: Iterable[Entry]) -> list[int]:
+    return [entry.step for entry in entries if isinstance(entry, MetricsEntry)]
 
 
 def steps(journal: Journal) -> list[int]:
-    return [entry["step"] for entry in journal.all()]
+    return steps_of(journal.all())
 
 
 def test_entries_outlive_the_object_in_their_order_with_their_stamps(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "r", {"run_id": "r"})
+    journal = Journal(tmp_path / "r", RUN)
     journal.append(metrics(1), metrics(2, math.nan))
     journal.append(metrics(3, math.inf))
     again = Journal(tmp_path / "r")
-    assert again.about == {"run_id": "r"}
+    assert again.description == RUN
     assert [*map(repr, again.all())] == [*map(repr, journal.all())]
-    assert math.isnan([*again.all()][1]["values"]["loss"])
-    assert len({entry["id"] for entry in again.all()}) == 3
+    second = [*again.all()][1]
+    assert isinstance(second, MetricsEntry)
+    assert math.isnan(second.values["loss"])
+    assert len({entry.id for entry in again.all()}) == 3
     assert journals(tmp_path) == [tmp_path / "r"]
 
 
 def test_what_was_delivered_is_gone_once_all_is(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "r", {})
+    journal = Journal(tmp_path / "r", RUN)
     journal.append(*(metrics(step) for step in range(5)))
-    picture = journal.keep_picture(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
-    journal.append({"kind": "image", "file": picture})
+    picture = journal.keep_image(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
+    journal.append(ImageEntry(step=1, key="k", file=picture))
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "a.txt").write_text("a")
     files = journal.keep_files(tmp_path / "report")
-    journal.append({"kind": "files", "file": files})
+    journal.append(ArtifactEntry(folder=None, file=files))
     assert (journal.folder / files / "a.txt").read_text() == "a"
-    np.testing.assert_array_equal(
-        read_picture(journal.folder / picture), np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    )
-    assert [entry["step"] for entry in journal.oldest(3)] == [0, 1, 2]
+    np.testing.assert_array_equal(read_image(journal.folder / picture), np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
+    assert steps_of(journal.oldest(3)) == [0, 1, 2]
     journal.drop(3)
     # Delivered again by a process that starts here, which MLflow takes for the same points.
     assert len(Journal(journal.folder)) == 7
@@ -77,7 +89,7 @@ def test_what_was_delivered_is_gone_once_all_is(tmp_path: Path) -> None:
 
 
 def test_what_is_set_aside_waits_apart_and_alone_stays_on_disk(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "r", {})
+    journal = Journal(tmp_path / "r", RUN)
     journal.append(*(metrics(step) for step in range(5)))
     journal.set_aside()
     journal.set_aside(for_good=True)
@@ -90,7 +102,7 @@ def test_what_is_set_aside_waits_apart_and_alone_stays_on_disk(tmp_path: Path) -
     journal.append(metrics(5))
     assert sorted(steps(Journal(journal.folder))) == [0, 1, 5]
     journal.take_back()
-    assert [entry["step"] for entry in journal.oldest(9)] == [0, 5]
+    assert steps_of(journal.oldest(9)) == [0, 5]
     journal.drop(2)
     assert steps(Journal(journal.folder)) == [1]
     again = Journal(journal.folder)
@@ -101,7 +113,7 @@ def test_what_is_set_aside_waits_apart_and_alone_stays_on_disk(tmp_path: Path) -
 
 @pytest.mark.parametrize("tail", [b'{"kind": "metrics", "st', b"\x00\x00\x00", b"{"])
 def test_a_line_that_was_not_finished_is_cut_off(tmp_path: Path, tail: bytes) -> None:
-    journal = Journal(tmp_path / "r", {})
+    journal = Journal(tmp_path / "r", RUN)
     journal.append(metrics(1), metrics(2))
     with (journal.folder / ENTRIES).open("ab") as file:
         file.write(tail)
@@ -111,12 +123,51 @@ def test_a_line_that_was_not_finished_is_cut_off(tmp_path: Path, tail: bytes) ->
 
 
 def test_a_line_that_is_damaged_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    journal = Journal(tmp_path / "r", {})
+    journal = Journal(tmp_path / "r", RUN)
     journal.append(metrics(1), metrics(2), metrics(3))
     lines = (journal.folder / ENTRIES).read_text().splitlines()
     (journal.folder / ENTRIES).write_text("\n".join([lines[0], "x" + lines[1], lines[2]]) + "\n")
     assert steps(Journal(journal.folder)) == [1, 3]
     assert "was passed over" in caplog.text
+
+
+# As version 0.1.0 wrote them.
+EARLIER = (
+    ('{"id": "a", "time": 1, "kind": "metrics", "step": 3, "values": {"loss": NaN}}', MetricsEntry),
+    ('{"id": "b", "time": 2, "kind": "tags", "tags": {"note": "x"}}', TagsEntry),
+    ('{"id": "c", "time": 3, "kind": "image", "step": 4, "key": "samples/AtoB", "file": "f.npy"}', ImageEntry),
+    ('{"id": "d", "time": 4, "kind": "files", "folder": null, "file": "f/a.html"}', ArtifactEntry),
+    ('{"id": "e", "time": 5, "kind": "end", "status": "FINISHED"}', EndEntry),
+)
+
+
+def test_a_journal_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    about = (
+        '{"run_id": "r", "experiment": "e", "name": "n", "time": 1, "params": {"lr": "1"}, "tags": {"t": "x"}, '
+        '"inputs": [{"name": "d", "digest": "0", "source": "s", "context": "training"}]}'
+    )
+    (tmp_path / "about.json").write_text(about)
+    (tmp_path / ENTRIES).write_text("".join(line + "\n" for line, _ in EARLIER))
+    journal = Journal(tmp_path)
+    assert journal.description.inputs[0].source == "s"
+    assert not journal.description.opened
+    for entry, (line, kind) in zip(journal.all(), EARLIER, strict=True):
+        assert type(entry) is kind
+        assert repr(sorted(json.loads(to_line(entry)).items())) == repr(sorted(json.loads(line).items()))
+
+
+@pytest.mark.parametrize("line", ['{"kind": "video", "id": "a", "time": 1}', '{"kind": "end"}', "3", '{"id": "a"}'])
+def test_an_entry_that_this_version_does_not_know_is_refused_and_kept(tmp_path: Path, line: str) -> None:
+    (tmp_path / ENTRIES).write_text(line + "\n")
+    with pytest.raises(JournalError, match=r"entries.jsonl was written by another version.*or delete that folder"):
+        Journal(tmp_path)
+    assert (tmp_path / ENTRIES).read_text() == line + "\n"
+
+
+def test_a_description_that_this_version_does_not_know_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "about.json").write_text('{"run_id": "r", "color": "red"}')
+    with pytest.raises(JournalError, match=r"about.json was written by another version.*color"):
+        _ = Journal(tmp_path).description
 
 
 def test_a_killed_writer_loses_nothing_that_append_had_returned_from(tmp_path: Path) -> None:
@@ -133,7 +184,7 @@ def test_a_killed_writer_loses_nothing_that_append_had_returned_from(tmp_path: P
 
 
 def test_threads_may_append_while_one_takes_off(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "r", {})
+    journal = Journal(tmp_path / "r", RUN)
     taken: list[int] = []
 
     def write(first: int) -> None:
@@ -146,7 +197,7 @@ def test_threads_may_append_while_one_takes_off(tmp_path: Path) -> None:
     while len(taken) < 100:
         assert journal.waiting(10)
         batch = journal.oldest(7)
-        taken += [entry["step"] for entry in batch]
+        taken += steps_of(batch)
         journal.drop(len(batch))
     for writer in writers:
         writer.join()
@@ -171,7 +222,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 
 def test_entries_are_json_lines(tmp_path: Path) -> None:
     """For a person who wants to look."""
-    journal = Journal(tmp_path / "r", {})
+    journal = Journal(tmp_path / "r", RUN)
     journal.append(metrics(1))
     (line,) = (journal.folder / ENTRIES).read_text().splitlines()
     assert json.loads(line)["values"] == {"loss": 1.0}

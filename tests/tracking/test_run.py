@@ -15,10 +15,11 @@ from mlflow.entities import Run
 from PIL import Image
 
 from cyclegan.system.errors import UserError
-from cyclegan.tracking.opening import DatasetInput
+from cyclegan.tracking.description import DatasetInput
 from cyclegan.tracking.recovery import _close_if_stale, close_stale_runs
 from cyclegan.tracking.run import TrackedRun
-from cyclegan.tracking.store import LOCK_TAG, Store
+from cyclegan.tracking.store import Store
+from cyclegan.tracking.tags import LOCK_TAG
 
 TRAINING = """
 import sys, time
@@ -263,7 +264,7 @@ def test_files_and_folders_become_artifacts(store: Store, experiment: str, tmp_p
     assert files == ["a.txt", "evaluate", "evaluate/b.txt"]
 
 
-def test_host_figures_are_sampled_in_few_series(store: Store, experiment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_metrics_are_sampled_in_few_series(store: Store, experiment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
 
     def sampled(run: TrackedRun) -> int:

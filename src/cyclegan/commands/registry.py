@@ -10,8 +10,8 @@ from cyclegan.registry.champion import Action, champion_of, changing, find_model
 from cyclegan.registry.listing import listed, shown
 from cyclegan.registry.versions import compared
 from cyclegan.system.errors import UserError
-from cyclegan.tracking.opening import away_is_an_error
 from cyclegan.tracking.store import Store, open_store
+from cyclegan.tracking.store_errors import require_store
 
 
 def show(model: str | None) -> None:
@@ -36,7 +36,7 @@ def promote(name: str, version: str, yes: bool) -> None:
     if before == version:
         print(f"{name}: version {version} is champion already")
         return
-    with away_is_an_error(store):
+    with require_store(store):
         print(f"{name}: {compared(store, name, version)}")
     _change(store, name, before, version, "promote", "by hand", yes)
 

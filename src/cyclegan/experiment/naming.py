@@ -5,8 +5,8 @@ from __future__ import annotations
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.params import Params
 from cyclegan.system.errors import UserError
-from cyclegan.tracking.opening import away_is_an_error
 from cyclegan.tracking.store import Store, all_found
+from cyclegan.tracking.store_errors import require_store
 
 
 def data_tags(params: Params, dataset: PackedDataset) -> dict[str, str]:
@@ -23,7 +23,7 @@ def refuse_other_images(store: Store, params: Params, dataset: PackedDataset) ->
     data = params.data
     if data.name is not None or not (data.source == "folders" or data.source.startswith(("file:", "https:"))):
         return
-    with away_is_an_error(store):
+    with require_store(store):
         experiments = [found.experiment_id for found in all_found(store.client.search_experiments)]
         named = f"tags.`data.name` = '{data.dataset}'"
         other = store.client.search_runs(experiments, f"{named} AND tags.`data.images` != ''", max_results=1)

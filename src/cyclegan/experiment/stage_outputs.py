@@ -16,10 +16,10 @@ from cyclegan.domains import DIRECTIONS, Direction
 from cyclegan.params import Tracking
 from cyclegan.project import Project
 from cyclegan.system.errors import UserError, one_line
-from cyclegan.tracking.opening import away_is_an_error
 from cyclegan.tracking.recovery import deliver_waiting
 from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import Store, open_store, waiting
+from cyclegan.tracking.store_errors import require_store
 
 
 def training_run(project: Project) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def attach(store: Store, training: dict[str, Any]) -> TrackedRun:
     Raises:
         UserError: the store went away.
     """
-    with away_is_an_error(store):
+    with require_store(store):
         return TrackedRun.attach(store, **_known(training))
 
 

@@ -28,7 +28,7 @@ from cyclegan.search.study import definition
 from cyclegan.system.digests import run_key
 from cyclegan.system.errors import UserError, system_fault
 from cyclegan.system.locks import held
-from cyclegan.tracking.opening import DatasetInput
+from cyclegan.tracking.description import DatasetInput
 from cyclegan.tracking.provenance import tags
 from cyclegan.tracking.recovery import close_stale_runs
 from cyclegan.tracking.run import TrackedRun

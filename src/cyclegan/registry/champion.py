@@ -17,7 +17,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from cyclegan.system.errors import UserError
-from cyclegan.system.locks import held
+from cyclegan.system.locks import claimed
 from cyclegan.tracking.store import Store, all_found
 
 CHAMPION = "champion"
@@ -48,10 +48,7 @@ def changing(store: Store) -> Iterator[None]:
     Raises:
         UserError: another process does not let go of it.
     """
-    path = store.locks.parent / "registry.lock"
-    with held(path, wait=WAIT_SECONDS) as free:
-        if not free:
-            raise UserError(f"{path} is held by another process for over {WAIT_SECONDS} seconds: end that process")
+    with claimed(store.locks.parent / "registry.lock", WAIT_SECONDS):
         yield
 
 

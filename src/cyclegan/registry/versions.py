@@ -25,9 +25,9 @@ from cyclegan.registry.champion import champion_of, changing, move, rolled_back
 from cyclegan.registry.gate import Decision, decide
 from cyclegan.registry.measurements import Measured
 from cyclegan.registry.version_page import Page
-from cyclegan.tracking.outbox import is_hopeless
 from cyclegan.tracking.provenance import installed
 from cyclegan.tracking.store import Store
+from cyclegan.tracking.store_errors import is_hopeless
 
 CHALLENGER = "challenger"
 EVALUATION = "evaluation"

@@ -24,8 +24,8 @@ from cyclegan.registry.measurements import Measured, read_per_image
 from cyclegan.registry.versions import Candidate, register
 from cyclegan.system.errors import UserError, one_line
 from cyclegan.system.files import write_json
-from cyclegan.tracking.opening import away_is_an_error
 from cyclegan.tracking.provenance import tags
+from cyclegan.tracking.store_errors import require_store
 
 
 def run(project: Project) -> None:
@@ -61,7 +61,7 @@ def run(project: Project) -> None:
         )
     # Only now: a gate that cannot work is told before anything is opened.
     store = opened_store(project, params.tracking)
-    with away_is_an_error(store):
+    with require_store(store):
         tracked = attach(store, training)
         versions = register(
             store,

@@ -32,7 +32,7 @@ from cyclegan.report.grid import stacked
 from cyclegan.system.digests import folder_digest, run_key
 from cyclegan.system.files import remove_leftovers, replacing, write_json, write_text
 from cyclegan.system.processes import ends_with_dvc
-from cyclegan.tracking.opening import DatasetInput
+from cyclegan.tracking.description import DatasetInput
 from cyclegan.tracking.provenance import data_digest, tags
 from cyclegan.tracking.recovery import close_stale_runs
 from cyclegan.tracking.run import TrackedRun

@@ -48,3 +48,24 @@ def held(path: Path, wait: float = 0) -> Iterator[bool]:
             if os.fstat(file.fileno()).st_nlink:
                 yield True
                 return
+
+
+@contextmanager
+def claimed(path: Path, seconds: float) -> Iterator[None]:
+    """Hold a lock file that other processes hold for moments only.
+
+    Raises:
+        UserError: one of them keeps it for so many seconds.
+    """
+    with held(path, wait=seconds) as free:
+        if not free:
+            raise UserError(f"{path} is held by another process for over {seconds} seconds: end that process")
+        yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether a live process holds the lock file."""
+    if not path.exists():
+        return False
+    with held(path) as free:
+        return not free

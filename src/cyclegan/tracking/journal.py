@@ -1,4 +1,4 @@
-"""What is to be recorded, on disk until it has been: a trainer may be killed, a tracking server may be away."""
+"""The journal: entries wait on disk until the store has them. A trainer may be killed, a server unavailable."""
 
 from __future__ import annotations
 
@@ -8,25 +8,37 @@ import logging
 import os
 import shutil
 import threading
-import time
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from cyclegan.system.errors import UserError
 from cyclegan.system.files import sync_folder, write_json, write_text
 from cyclegan.system.locks import held
-
-Entry = dict[str, Any]
+from cyclegan.tracking.description import RunDescription
+from cyclegan.tracking.entries import EndEntry, Entry, FileEntry, from_line, to_line
 
 ABOUT, ENTRIES, LOCK = "about.json", "entries.jsonl", "lock"
 
 logger = logging.getLogger(__name__)
+
+
+class JournalError(UserError):
+    """A journal that this version cannot read.
+
+    Attributes:
+        fault: why not, and the remedy where its entries are to be delivered.
+    """
+
+    def __init__(self, file: Path, found: str) -> None:
+        self.fault = f"{file.name} was written by another version or is corrupt ({found}): use that version to deliver"
+        super().__init__(f"{file.parent}: {self.fault}, or delete that folder")
 
 
 class Journal:
@@ -40,14 +52,17 @@ class Journal:
 
     Args:
         folder: of this run; created where it is missing.
-        about: what a later process must know to deliver the entries; None: it was written down before.
+        description: of the run, for the process that delivers the entries; None: it was written down before.
+
+    Raises:
+        JournalError: the folder holds entries that this version cannot read.
     """
 
-    def __init__(self, folder: Path, about: dict[str, Any] | None = None) -> None:
+    def __init__(self, folder: Path, description: RunDescription | None = None) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        if about is not None:
-            write_json(folder / ABOUT, about)
+        if description is not None:
+            write_json(folder / ABOUT, asdict(description))
         self._file = folder / ENTRIES
         self._changed = threading.Condition()
         self._entries: deque[Entry] = deque(_read(self._file))
@@ -68,28 +83,27 @@ class Journal:
         return len(self._aside)
 
     @property
-    def about(self) -> dict[str, Any]:
-        return json.loads((self.folder / ABOUT).read_text(encoding="utf-8"))
+    def description(self) -> RunDescription:
+        return read_description(self.folder)
 
     def append(self, *entries: Entry) -> None:
-        """Add entries, stamped."""
-        complete = [stamped(entry) for entry in entries]
+        """Add entries."""
         with self._changed:
             with self._file.open("a", encoding="utf-8") as file:
-                file.write(_lines(complete))
+                file.write(_lines(entries))
                 file.flush()
                 os.fsync(file.fileno())
-            self._entries += complete
+            self._entries += entries
             self._changed.notify_all()
 
-    def keep_picture(self, image: np.ndarray) -> str:
-        """Store a picture [H, W, C] beside the entries; return the name by which one of them can refer to it."""
+    def keep_image(self, image: np.ndarray) -> str:
+        """Store an image [H, W, C] beside the entries; return the name by which one of them can refer to it."""
         name = f"{uuid.uuid4().hex}.npy"
-        write_picture(self.folder / name, image)
+        write_image(self.folder / name, image)
         return name
 
     def keep_files(self, path: Path) -> str:
-        """Copy a file or folder, as `keep_picture` does."""
+        """Copy a file or folder, as `keep_image` does."""
         name = uuid.uuid4().hex
         (self.folder / name).mkdir()
         target = self.folder / name / path.name
@@ -113,8 +127,8 @@ class Journal:
             gone = [self._entries.popleft() for _ in range(count)]
             self._forget_delivered()
         for entry in gone:
-            if name := entry.get("file"):
-                kept = self.folder / name.split("/")[0]
+            if isinstance(entry, FileEntry):
+                kept = self.folder / entry.file.split("/")[0]
                 if kept.is_dir():
                     shutil.rmtree(kept, ignore_errors=True)
                 else:
@@ -157,13 +171,8 @@ class Journal:
             shutil.rmtree(self.folder)
 
 
-def stamped(entry: Entry) -> Entry:
-    """The entry with an `id` and the `time`, in milliseconds."""
-    return {"id": uuid.uuid4().hex, "time": time.time_ns() // 1_000_000, **entry}
-
-
-def write_picture(path: Path, image: np.ndarray) -> None:
-    """Write a picture [H, W, C] durably, for `read_picture`.
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write an image [H, W, C] durably, for `read_image`.
 
     As it is: a PNG of a grid takes forty times as long, and is made by the thread that delivers, beside the training.
     """
@@ -177,7 +186,7 @@ def write_picture(path: Path, image: np.ndarray) -> None:
     sync_folder(path.parent)
 
 
-def read_picture(path: Path) -> np.ndarray:
+def read_image(path: Path) -> np.ndarray:
     return np.load(path, allow_pickle=False)
 
 
@@ -189,17 +198,69 @@ def only_user(folder: Path, wait: float = 0) -> Iterator[bool]:
         yield free
 
 
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Take the journal in `folder` for this process.
+
+    Raises:
+        UserError: another live process has it.
+    """
+    with only_user(folder, wait=2) as free:
+        if not free:
+            raise UserError(f"{folder} is being written by another process: wait for it, or end it")
+        yield
+
+
+def end_offline(journal: Journal, status: str) -> None:
+    """Record how a run ended whose entries a later process delivers."""
+    journal.append(EndEntry(status=status))
+    warn_of_rest(journal)
+
+
+def warn_of_rest(journal: Journal) -> None:
+    """Warn of what a run leaves undelivered, with the command that delivers it."""
+    if len(journal):
+        logger.warning(
+            "%d %s for MLflow run %s wait in %s: 'cyclegan sync', or the next training, delivers them",
+            len(journal), "entries" if journal.pending else "files", journal.folder.name, journal.folder,
+        )  # fmt: skip
+
+
 def journals(root: Path) -> list[Path]:
     """The folders of all journals under `root`, the oldest first."""
     return sorted((file.parent for file in root.glob(f"*/{ABOUT}")), key=lambda folder: folder.stat().st_mtime)
 
 
+def continued(folder: Path, description: RunDescription) -> Journal:
+    """The journal of a run that an earlier process may have begun there; what that one described stays."""
+    if (folder / ABOUT).is_file():
+        description = description.after(read_description(folder))
+    return Journal(folder, description)
+
+
+def read_description(folder: Path) -> RunDescription:
+    """The description of the run whose journal lies in `folder`.
+
+    Raises:
+        JournalError: this version cannot read it.
+    """
+    file = folder / ABOUT
+    try:
+        return RunDescription.from_json(json.loads(file.read_text(encoding="utf-8")))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise JournalError(file, str(error)) from error
+
+
 def _lines(entries: Iterable[Entry]) -> str:
-    return "".join(json.dumps(entry) + "\n" for entry in entries)
+    return "".join(map(to_line, entries))
 
 
 def _read(file: Path) -> Iterable[Entry]:
-    """The complete lines; the rest of one that a killed process did not finish is cut off."""
+    """The complete lines; the rest of one that a killed process did not finish is cut off.
+
+    Raises:
+        JournalError: a line holds something else than an entry of this version.
+    """
     if not file.is_file():
         return []
     content = file.read_bytes()
@@ -209,7 +270,9 @@ def _read(file: Path) -> Iterable[Entry]:
     entries = []
     for line in whole.splitlines():
         try:
-            entries.append(json.loads(line))
-        except ValueError:
-            logger.warning("%s: a line that is no JSON was passed over", file)
+            entries.append(from_line(line))
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            logger.warning("%s: a line that is not JSON was passed over", file)
+        except ValueError as error:
+            raise JournalError(file, str(error)) from error
     return entries

@@ -1,250 +1,91 @@
-"""From a journal into MLflow: each entry as often as need be, with the result of once."""
+"""The outbox: a thread that delivers a run's journal to MLflow while the training writes it."""
 
 from __future__ import annotations
 
 import logging
-import tempfile
+import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from itertools import takewhile
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from mlflow import MlflowClient, entities
-from mlflow.exceptions import MlflowException
-from mlflow.tracking.multimedia import compress_image_size
-from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
-from mlflow.utils.validation import MAX_METRICS_PER_BATCH, MAX_PARAMS_TAGS_PER_BATCH
-from PIL import Image
 
 from cyclegan.system.credentials import reason
-from cyclegan.tracking.journal import Entry, Journal, read_picture
+from cyclegan.tracking.delivery import Delivery, deliver_next
+from cyclegan.tracking.entries import EndEntry, Entry
+from cyclegan.tracking.journal import Journal, warn_of_rest
 from cyclegan.tracking.store import Store
-from cyclegan.tracking.uploads import lasting_refusal, refused_files
+from cyclegan.tracking.store_errors import is_hopeless, refused_files
 
-AT_ONCE = 200
-"""Entries delivered between two looks at the rest of the journal."""
+FIRST_PAUSE_SECONDS = 0.5
+# Between two attempts to reach a store that is unavailable.
+LONGEST_PAUSE_SECONDS = 15.0
+# How long the end of a run waits: seconds without a delivered entry, and seconds in all.
+PATIENCE_SECONDS = {"FINISHED": (10.0, float("inf")), "FAILED": (5.0, 30.0), "KILLED": (2.0, 3.0)}
 
-LONGEST_PAUSE = 15.0
-"""Seconds between two attempts to reach a store that is away; the first pauses are shorter."""
-
-# What no later attempt can mend.
-HOPELESS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"}
-
-Obstacle = Literal["away", "deleted"]
-"""Of the store, or of the run."""
+# What keeps entries from being delivered: the store is unavailable, or the run was deleted.
+Obstacle = Literal["unavailable", "deleted"]
 
 logger = logging.getLogger(__name__)
 
 
-class Past:
-    """What a reopened run already holds, read when it is first asked for.
+class Outbox:
+    """The sink of a live run: entries are durable on disk at once, and a thread brings them to the store.
+
+    The thread goes on trying while the store is unavailable, and while the run is deleted, for which somebody may
+    bring it back. Files that alone are refused do not hold up the rest; one of them is tried again from time to time.
 
     Args:
-        keep: `any` point of the same step, or only an `equal` one (then a changed figure is added).
+        lock: the run's lock file, whose time is that of the latest entry: should the process be killed, the run's end.
     """
 
-    def __init__(self, store: Store, run_id: str, keep: str) -> None:
-        self._client: MlflowClient = store.client
-        self._run_id = run_id
-        self._keep = keep
-        self._points: dict[str, dict[int, float]] = {}
-        self._images: set[tuple[str, str]] | None = None
-
-    def has_point(self, key: str, step: int, value: float) -> bool:
-        if key not in self._points:
-            history = self._client.get_metric_history(self._run_id, key)
-            self._points[key] = {point.step: point.value for point in history}
-        points = self._points[key]
-        return step in points and (self._keep == "any" or np.array_equal(points[step], value, equal_nan=True))
-
-    def note(self, metric: entities.Metric) -> None:
-        """A point that the run holds from now on."""
-        self._points[metric.key][metric.step] = metric.value
-
-    def has_image(self, key: str, step: int) -> bool:
-        if self._images is None:
-            # MLflow's naming, see Delivery: the compressed picture comes last.
-            names = [file.path.removeprefix("images/") for file in self._client.list_artifacts(self._run_id, "images")]
-            complete = [name.split("+") for name in names if name.endswith("+compressed.webp")]
-            self._images = {(part[0], part[2]) for part in complete if len(part) > 2}
-        return (key.replace("/", "~"), str(step)) in self._images
-
-    def note_image(self, key: str, step: int) -> None:
-        """A picture that the run holds from now on."""
-        if self._images is not None:
-            self._images.add((key.replace("/", "~"), str(step)))
-
-
-class Delivery:
-    """Brings entries into one run.
-
-    Args:
-        past: what the run holds of what may come again; None: it is new.
-    """
-
-    def __init__(self, store: Store, run_id: str, past: Past | None = None) -> None:
-        self._store, self._client = store, store.client
-        self.run_id = run_id
-        self._past = past
-
-    def apply(self, entries: Sequence[Entry], folder: Path) -> None:
-        """Bring entries into the run, in their order.
-
-        Args:
-            folder: where the files lie that they name.
-        """
-        points: list[entities.Metric] = []
-        for entry in entries:
-            if "file" in entry and not (folder / entry["file"]).exists():
-                # It was delivered, and its file removed, by a process that was killed before it emptied the journal.
-                continue
-            if entry["kind"] == "metrics":
-                points += self._new_points(entry, points)
-                continue
-            self._log(points)
-            points = []
-            if entry["kind"] == "tags":
-                self.set_tags(entry["tags"])
-            elif entry["kind"] == "image":
-                self._log_image(entry, folder / entry["file"])
-            elif entry["kind"] == "files":
-                self.log_files(folder / entry["file"], entry["folder"])
-            elif entry["kind"] == "end":
-                self._client.set_terminated(self.run_id, entry["status"], entry["time"])
-            else:
-                raise ValueError(f"unknown entry {entry['kind']!r} in {folder}")
-        self._log(points)
-
-    def run_is_gone(self) -> bool:
-        """Whether somebody has deleted the run."""
-        return self._store.run(self.run_id) is None
-
-    def run_answers(self) -> bool:
-        """Whether the store can be reached and has the run."""
-        try:
-            return not self.run_is_gone()
-        except Exception:
-            return False
-
-    def lasting_refusal(self, error: Exception) -> str | None:
-        """Why the store takes no files, if that cannot pass by itself."""
-        return lasting_refusal(error, self._store)
-
-    def log_files(self, path: Path, folder: str | None) -> None:
-        if path.is_dir():
-            self._client.log_artifacts(self.run_id, str(path), folder)
-        else:
-            self._client.log_artifact(self.run_id, str(path), folder)
-
-    def set_tags(self, tags: dict[str, str]) -> None:
-        """Set tags; what a tag held before is replaced."""
-        for batch in batches([entities.RunTag(key, str(value)) for key, value in tags.items()]):
-            self._client.log_batch(self.run_id, tags=batch, synchronous=True)
-
-    def _new_points(self, entry: Entry, before: Sequence[entities.Metric]) -> list[entities.Metric]:
-        """The points of an entry that the run does not hold, nor will hold from what comes before it."""
-        points = [entities.Metric(key, value, entry["time"], entry["step"]) for key, value in entry["values"].items()]
-        if self._past is None:
-            return points
-        coming = {(point.key, point.step) for point in before}
-        return [
-            point
-            for point in points
-            if (point.key, point.step) not in coming and not self._past.has_point(point.key, point.step, point.value)
-        ]
-
-    def _log(self, points: list[entities.Metric]) -> None:
-        for batch in batches(points, MAX_METRICS_PER_BATCH):
-            # MLflow takes a point of equal step, value and time for the same one.
-            self._client.log_batch(self.run_id, metrics=batch, synchronous=True)
-            if self._past is not None:
-                for point in batch:
-                    self._past.note(point)
-
-    def _log_image(self, entry: Entry, file: Path) -> None:
-        if self._past is not None and self._past.has_image(entry["key"], entry["step"]):
-            return
-        # What MlflowClient.log_image does, but under names that are the same at a second attempt.
-        key = entry["key"].replace("/", "~")
-        name = f"{key}+step+{entry['step']}+timestamp+{entry['time']}+{entry['id']}"
-        picture = read_picture(file)
-        image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
-        with tempfile.TemporaryDirectory() as folder:
-            full, small = Path(folder) / f"{name}.png", Path(folder) / f"{name}+compressed.webp"
-            # Compression 1: Pillow's own takes twice the time for a file that is a few per cent smaller.
-            image.save(full, compress_level=1)
-            compress_image_size(image).save(small)
-            for written in (full, small):
-                self._client.log_artifact(self.run_id, str(written), "images")
-        self._client.set_tag(self.run_id, MLFLOW_LOGGED_IMAGES, "True", synchronous=True)
-        if self._past is not None:
-            self._past.note_image(entry["key"], entry["step"])
-
-
-def deliver_all(journal: Journal, delivery: Delivery, upload: bool = True) -> Exception | None:
-    """Bring all of a journal that nobody writes to into its run; return why files were refused, which then wait.
-
-    Args:
-        upload: False: all files wait, too.
-    """
-    refused: Exception | None = None
-    while journal.pending:
-        refused = deliver_next(journal, delivery, upload) or refused
-    return refused
-
-
-def deliver_next(journal: Journal, delivery: Delivery, upload: bool = True) -> Exception | None:
-    """Bring the oldest entries of a journal into its run; set a file aside that alone is refused.
-
-    Files need not lie where metrics and tags do: their store may be out of reach, or a proxy may refuse their size.
-
-    Args:
-        upload: False: set a file aside without a try.
-
-    Returns:
-        Why a file was refused.
-    """
-    entries = journal.oldest(AT_ONCE)
-    others = list(takewhile(lambda entry: "file" not in entry, entries))
-    if others:
-        delivery.apply(others, journal.folder)
-        journal.drop(len(others))
-        return None
-    if not upload:
-        journal.set_aside()
-        return None
-    try:
-        delivery.apply(entries[:1], journal.folder)
-    except Exception as error:
-        if not delivery.run_answers():
-            raise
-        journal.set_aside(for_good=delivery.lasting_refusal(error) is not None)
-        return error
-    journal.drop(1)
-    return None
-
-
-class Sender:
-    """A thread that delivers a journal while it is being written.
-
-    It goes on trying while the store is away, and while the run is deleted, for which somebody may bring it back. Files
-    that alone are refused do not hold up the rest; one of them is tried again from time to time.
-    """
-
-    def __init__(self, journal: Journal, delivery: Delivery, store: Store) -> None:
-        self._journal, self._delivery, self._store, self._shown = journal, delivery, store, store.shown
+    def __init__(self, journal: Journal, delivery: Delivery, store: Store, lock: Path) -> None:
+        self._journal, self._delivery, self._store, self._lock = journal, delivery, store, lock
         self._over, self._hurry, self._again = threading.Event(), threading.Event(), threading.Event()
         self._obstacle: Obstacle | None = None
         self._refusals: set[str] = set()
+        self._pause = self._upload_pause = FIRST_PAUSE_SECONDS
         self._next_upload = 0.0
         self._last_success = time.monotonic()
-        self.failure: Exception | None = None
-        # It must not keep a process alive whose store never answers.
+        self._failure: Exception | None = None
+        # A daemon: it must not keep a process alive whose store never answers.
         self._thread = threading.Thread(target=self._run, name="MLflow", daemon=True)
         self._thread.start()
+
+    def __len__(self) -> int:
+        return len(self._journal)
+
+    def append(self, *entries: Entry) -> None:
+        """Add entries.
+
+        Raises:
+            Exception: the one that has ended the thread, for an entry before these.
+        """
+        if self._failure is not None:
+            raise self._failure
+        self._journal.append(*entries)
+        with suppress(FileNotFoundError):
+            # Not the file system's own clock, which is coarser and may lie before the entries' time.
+            os.utime(self._lock, ns=(time.time_ns(), time.time_ns()))
+
+    def keep_image(self, image: np.ndarray) -> str:
+        return self._journal.keep_image(image)
+
+    def keep_files(self, path: Path) -> str:
+        return self._journal.keep_files(path)
+
+    def end(self, status: str) -> None:
+        """Record how the run ended, and deliver what is left as far as the status leaves time for it."""
+        self._journal.append(EndEntry(status=status))
+        # From here on the journal knows how the run ended, whether or not the store does.
+        self._lock.unlink(missing_ok=True)
+        if self.finish(*PATIENCE_SECONDS[status]):
+            self._journal.remove()
+        elif self._failure is not None:
+            raise self._failure
+        warn_of_rest(self._journal)
 
     def finish(self, patience: float, limit: float = float("inf")) -> bool:
         """Deliver the rest and end the thread; False if something is left.
@@ -254,12 +95,12 @@ class Sender:
             limit: seconds in all.
         """
         start = self._last_success = time.monotonic()
-        # Once more, before they are left to others.
+        # Try the files that were refused once more, before they are left to others.
         self._again.set()
         self._hurry.set()
         while (
             (self._journal.pending or self._again.is_set())
-            and self.failure is None
+            and self._failure is None
             and time.monotonic() - start < limit
         ):
             if time.monotonic() - self._last_success > patience:
@@ -271,12 +112,9 @@ class Sender:
         return not len(self._journal)
 
     def _run(self) -> None:
-        pause = upload_pause = 0.5
+        """What the thread does."""
         while not self._over.is_set():
-            if self._again.is_set() or (self._may_upload() and not self._hurry.is_set()):
-                self._next_upload = 0.0
-                self._journal.take_back()
-                self._again.clear()
+            self._retry_files_if_due()
             if not self._journal.waiting(0.2):
                 continue
             try:
@@ -284,47 +122,60 @@ class Sender:
             except Exception as error:
                 obstacle = self._obstacle_behind(error)
                 if obstacle is None:
-                    self.failure = error
+                    self._failure = error
                     return
-                self._tell(obstacle, error)
-                if self._hurry.wait(pause):
-                    self._over.wait(0.5)
-                pause = min(2 * pause, LONGEST_PAUSE)
-                continue
-            self._last_success = time.monotonic()
-            if refused is not None:
-                self._tell_refused(refused)
-                if self._journal.aside:
-                    self._next_upload = self._last_success + upload_pause
-                    upload_pause = min(2 * upload_pause, LONGEST_PAUSE)
-            elif not self._journal.aside:
-                upload_pause = 0.5
-            if self._obstacle is not None:
-                back = f"run {self._delivery.run_id}" if self._obstacle == "deleted" else f"at {self._shown}"
-                logger.warning("MLflow %s is back: what had waited is being delivered", back)
-            pause, self._obstacle = 0.5, None
+                self._wait_for_store(obstacle, error)
+            else:
+                self._note_success(refused)
+
+    def _retry_files_if_due(self) -> None:
+        if self._again.is_set() or (self._may_upload() and not self._hurry.is_set()):
+            self._next_upload = 0.0
+            self._journal.take_back()
+            self._again.clear()
 
     def _may_upload(self) -> bool:
         return time.monotonic() >= self._next_upload
 
-    def _tell_refused(self, error: Exception) -> None:
-        """Say once why files are refused."""
+    def _obstacle_behind(self, error: Exception) -> Obstacle | None:
+        """What may pass; None if trying again is in vain."""
+        if not is_hopeless(error):
+            return "unavailable"
+        try:
+            return "deleted" if self._delivery.run_is_gone() else None
+        except Exception as second:
+            return None if is_hopeless(second) else "unavailable"
+
+    def _wait_for_store(self, obstacle: Obstacle, error: Exception) -> None:
+        self._report_obstacle(obstacle, error)
+        if self._hurry.wait(self._pause):
+            self._over.wait(FIRST_PAUSE_SECONDS)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+
+    def _note_success(self, refused: Exception | None) -> None:
+        """Go back to short pauses, except for files that are refused."""
+        self._last_success = time.monotonic()
+        if refused is not None:
+            self._report_refused(refused)
+            if self._journal.aside:
+                self._next_upload = self._last_success + self._upload_pause
+                self._upload_pause = min(2 * self._upload_pause, LONGEST_PAUSE_SECONDS)
+        elif not self._journal.aside:
+            self._upload_pause = FIRST_PAUSE_SECONDS
+        if self._obstacle is not None:
+            back = f"run {self._delivery.run_id}" if self._obstacle == "deleted" else f"at {self._store.shown}"
+            logger.warning("MLflow %s is back: what had waited is being delivered", back)
+        self._pause, self._obstacle = FIRST_PAUSE_SECONDS, None
+
+    def _report_refused(self, error: Exception) -> None:
+        """Report once why files are refused."""
         text = refused_files(error, self._store)
         if text not in self._refusals:
             self._refusals.add(text)
             logger.warning("%s; files wait in %s", text, self._journal.folder)
 
-    def _obstacle_behind(self, error: Exception) -> Obstacle | None:
-        """What may pass; None if trying again is in vain."""
-        if not is_hopeless(error):
-            return "away"
-        try:
-            return "deleted" if self._delivery.run_is_gone() else None
-        except Exception as second:
-            return None if is_hopeless(second) else "away"
-
-    def _tell(self, obstacle: Obstacle, error: Exception) -> None:
-        """Say once what is in the way."""
+    def _report_obstacle(self, obstacle: Obstacle, error: Exception) -> None:
+        """Report once what is in the way."""
         if obstacle == self._obstacle:
             return
         self._obstacle, run_id, folder = obstacle, self._delivery.run_id, self._journal.folder
@@ -338,18 +189,5 @@ class Sender:
         else:
             logger.warning(
                 "MLflow at %s cannot be written (%s): the training goes on, and what it records waits in %s",
-                self._shown, reason(error), folder,
+                self._store.shown, reason(error), folder,
             )  # fmt: skip
-
-
-def batches(items: list[Any], size: int = MAX_PARAMS_TAGS_PER_BATCH) -> Iterator[list[Any]]:
-    """As many at once as MLflow takes."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
-def is_hopeless(error: Exception) -> bool:
-    """Whether trying again later is in vain, because the request itself, or this program, is wrong."""
-    if isinstance(error, MlflowException):
-        return error.error_code in HOPELESS
-    return not isinstance(error, OSError)

@@ -11,11 +11,12 @@ from mlflow.exceptions import MlflowException
 
 from cyclegan.system.credentials import reason
 from cyclegan.system.locks import held
-from cyclegan.tracking.journal import ABOUT, ENTRIES, Journal, journals, only_user
-from cyclegan.tracking.opening import away_is_an_error, find_run, open_run
-from cyclegan.tracking.outbox import Delivery, Past, deliver_all, is_hopeless
-from cyclegan.tracking.store import LOCK_TAG, ExperimentError, Store, all_found
-from cyclegan.tracking.uploads import refused_files
+from cyclegan.tracking.delivery import Delivery, Past, deliver_all
+from cyclegan.tracking.journal import ABOUT, ENTRIES, Journal, JournalError, journals, only_user
+from cyclegan.tracking.mlflow_run import find_run, open_run
+from cyclegan.tracking.store import ExperimentError, Store, all_found
+from cyclegan.tracking.store_errors import is_hopeless, refused_files, require_store
+from cyclegan.tracking.tags import LOCK_TAG
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def deliver_waiting(store: Store) -> Delivered:
     """
     entries, left = dict[str, int](), list[Path]()
     for folder in journals(store.journals):
-        with only_user(folder) as free, away_is_an_error(store):
+        with only_user(folder) as free, require_store(store):
             # It may have been delivered by another process since it was listed.
             if not free or not (folder / ABOUT).is_file():
                 continue
@@ -53,7 +54,7 @@ def deliver_waiting(store: Store) -> Delivered:
                 if refused is not None:
                     logger.warning("%s; %s waits", refused_files(refused, store), folder)
                     left.append(folder)
-            except ExperimentError as error:
+            except (ExperimentError, JournalError) as error:
                 logger.warning("%s cannot be delivered: %s, or delete that folder", folder, error.fault)
                 left.append(folder)
             except MlflowException as error:
@@ -75,17 +76,17 @@ def _deliver(store: Store, folder: Path) -> tuple[str, int, Exception | None]:
         the run, the number of entries that were delivered, and why files were refused.
     """
     journal = Journal(folder)
-    about, count, last = journal.about, len(journal), [*journal.all()][-1:]
-    found = find_run(store, about["run_id"], about["experiment"])
-    if found is None and not count and about.get("opened"):
-        # Of a run that was opened, and that the store has lost since: nothing to tell.
+    description, count, last = journal.description, len(journal), [*journal.all()][-1:]
+    found = find_run(store, description.run_id, description.experiment)
+    if found is None and not count and description.opened:
+        # The store has lost the run, and there is nothing to deliver.
         journal.remove()
-        return about["run_id"], 0, None
-    run_id = open_run(store, about, found)
+        return folder.name, 0, None
+    run_id = open_run(store, description, found)
     refused = deliver_all(journal, Delivery(store, run_id, Past(store, run_id, keep="any")))
     run = store.client.get_run(run_id)
     if run.info.status == "RUNNING" and LOCK_TAG not in run.data.tags:
-        end = last[0]["time"] if last else about["time"]
+        end = last[0].time if last else description.time
         store.client.set_terminated(run_id, "KILLED", end)
     journal.remove()
     return run_id, count - len(journal), refused
@@ -96,7 +97,7 @@ def close_stale_runs(store: Store, experiment: str) -> list[str]:
 
     MLflow leaves the run of a killed process RUNNING for ever. Runs of other machines are left alone.
     """
-    with away_is_an_error(store):
+    with require_store(store):
         experiment_id, running = store.experiment(experiment), "attributes.status = 'RUNNING'"
         found = all_found(store.client.search_runs, [experiment_id], running)
         return [run.info.run_id for run in found if _close_if_stale(store, run)]

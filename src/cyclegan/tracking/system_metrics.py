@@ -1,4 +1,4 @@
-"""Processor, memory and GPU figures of the machine, as series of a run."""
+"""Processor, memory and GPU metrics of the host, as series of a run."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from mlflow import entities
 from mlflow.environment_variables import MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL
 from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
 from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+
+from cyclegan.tracking.entries import MetricsEntry
+from cyclegan.tracking.journal import Journal
 
 PREFIX = "system/"
 SECONDS = 10.0
@@ -19,14 +23,14 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def host_figures(record: Callable[[int, Mapping[str, float]], None], first: int) -> Iterator[None]:
+def host_metrics(record: Callable[[int, Mapping[str, float]], None], first: int) -> Iterator[None]:
     """Record a point of each series every ten seconds, unless MLflow's own setting names another interval.
 
     MLflow's monitors measure; its thread around them would ask the store at each point whether the run still exists.
     Disk and network are left out: they say nothing about a training and would double the number of series.
 
     Args:
-        record: is given step and figures.
+        record: is given step and metrics.
         first: the step of the first point.
     """
     monitors, over = _monitors(), threading.Event()
@@ -39,19 +43,19 @@ def host_figures(record: Callable[[int, Mapping[str, float]], None], first: int)
                 monitor.collect_metrics()  # type: ignore[no-untyped-call]
             if over.wait(interval):
                 return
-            figures: dict[str, float] = {}
+            metrics: dict[str, float] = {}
             for monitor in monitors:
-                figures |= monitor.aggregate_metrics()  # type: ignore[no-untyped-call]
+                metrics |= monitor.aggregate_metrics()  # type: ignore[no-untyped-call]
                 monitor.clear_metrics()  # type: ignore[no-untyped-call]
             try:
-                record(step, {PREFIX + name: value for name, value in figures.items()})
+                record(step, {PREFIX + name: value for name, value in metrics.items()})
             except OSError as error:
                 # The training meets the same full disk, and says so.
-                logger.warning("no more host figures: %s", error.strerror)
+                logger.warning("no more host metrics: %s", error.strerror)
                 return
             step += 1
 
-    watcher = threading.Thread(target=watch, name="host figures", daemon=True)
+    watcher = threading.Thread(target=watch, name="host metrics", daemon=True)
     watcher.start()
     try:
         yield
@@ -60,10 +64,22 @@ def host_figures(record: Callable[[int, Mapping[str, float]], None], first: int)
         watcher.join()
 
 
+def next_host_step(run: entities.Run | None, journal: Journal) -> int:
+    """The step of the next point: host metrics have steps of their own, which a resumption continues."""
+    steps = [
+        entry.step
+        for entry in journal.all()
+        if isinstance(entry, MetricsEntry) and any(key.startswith(PREFIX) for key in entry.values)
+    ]
+    if run is not None:
+        steps += [metric.step for metric in run.data.to_proto().metrics if metric.key.startswith(PREFIX)]
+    return max(steps, default=-1) + 1
+
+
 def _monitors() -> list[BaseMetricsMonitor]:
     monitors: list[BaseMetricsMonitor] = [CPUMonitor()]  # type: ignore[no-untyped-call]
     try:
         monitors.append(GPUMonitor())  # type: ignore[no-untyped-call]
     except (ImportError, RuntimeError) as error:
-        logger.debug("no GPU figures: %s", error)
+        logger.debug("no GPU metrics: %s", error)
     return monitors

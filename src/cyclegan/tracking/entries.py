@@ -1,0 +1,107 @@
+"""The entries of a journal, and how each stands in its line of JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from dataclasses import asdict, dataclass, field
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One thing to record in a run.
+
+    Attributes:
+        id: distinguishes it from all other entries, so that delivering it twice does not record it twice.
+        time: when it was made, in milliseconds since 1970.
+    """
+
+    id: str = field(default_factory=_new_id)
+    time: int = field(default_factory=_now)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsEntry(Entry):
+    """All metrics of one step."""
+
+    step: int
+    values: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagsEntry(Entry):
+    """Tags to set."""
+
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndEntry(Entry):
+    """How the run ended: FINISHED, FAILED or KILLED, at the entry's time."""
+
+    status: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry(Entry):
+    """An entry whose content lies in a file or folder beside the journal.
+
+    Attributes:
+        file: its path, relative to the journal's folder.
+    """
+
+    file: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageEntry(FileEntry):
+    """An image of the series `key`, stored by `journal.write_image`."""
+
+    step: int
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactEntry(FileEntry):
+    """A file, or the contents of a folder, for `folder` of the run's artifacts; None: their root."""
+
+    folder: str | None
+
+
+# The value of "kind" in a line. Journals of earlier versions wait on users' disks: a name here is never changed.
+KINDS: dict[str, type[Entry]] = {
+    "metrics": MetricsEntry,
+    "tags": TagsEntry,
+    "image": ImageEntry,
+    "files": ArtifactEntry,
+    "end": EndEntry,
+}
+_KIND_OF = {kind: name for name, kind in KINDS.items()}
+
+
+def to_line(entry: Entry) -> str:
+    """The entry as one line of JSON, its newline included."""
+    return json.dumps({"kind": _KIND_OF[type(entry)], **asdict(entry)}) + "\n"
+
+
+def from_line(line: bytes) -> Entry:
+    """The entry that a line holds.
+
+    Raises:
+        json.JSONDecodeError: the line is not JSON.
+        ValueError: it is, but not an entry of this version.
+    """
+    content = json.loads(line)
+    try:
+        return KINDS[content.pop("kind")](**content)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"no entry of this version: {line[:80].decode(errors='replace')}") from error

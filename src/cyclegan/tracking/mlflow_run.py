@@ -1,0 +1,90 @@
+"""The run in MLflow's store: found, created from its description, or brought up to date."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+
+from mlflow import entities
+from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
+
+from cyclegan.tracking.delivery import Delivery, batches
+from cyclegan.tracking.description import DatasetInput, RunDescription, tags_of_resumption
+from cyclegan.tracking.store import Store
+from cyclegan.tracking.tags import LOCK_TAG, PROCESS_TAGS, REPLACES_TAG
+
+logger = logging.getLogger(__name__)
+
+
+def open_run(store: Store, description: RunDescription, found: entities.Run | None) -> str:
+    """Create the run, or bring one up to date; return its id.
+
+    Values over MLflow's limit are cut.
+    """
+    if found is None:
+        experiment_id = store.experiment(description.experiment)
+        tags = {key: description.tags[key] for key in (*PROCESS_TAGS, LOCK_TAG) if key in description.tags}
+        if description.run_id is not None:
+            tags[REPLACES_TAG] = description.run_id
+        run_id = store.client.create_run(experiment_id, description.time, tags, description.name).info.run_id
+        new = description.tags
+    else:
+        run_id, before = found.info.run_id, found.data.tags
+        new = {key: value for key, value in description.tags.items() if key not in before}
+        new |= tags_of_resumption(before, description.tags)
+    # An existing run gets them too: its process may have been killed between creating it and this.
+    Delivery(store, run_id).set_tags(new)
+    params = {key: _fit(value) for key, value in description.params.items()}
+    if found is not None:
+        params = _not_written_before(params, found)
+    for batch in batches([entities.Param(key, value) for key, value in params.items()]):
+        store.client.log_batch(run_id, params=batch, synchronous=True)
+    _log_inputs(store, run_id, description.inputs)
+    return run_id
+
+
+def find_run(store: Store, run_id: str | None, experiment: str) -> entities.Run | None:
+    """The run of this id, or the one that was opened in its place; None if there is neither."""
+    if run_id is None:
+        return None
+    if found := store.run(run_id):
+        return found
+    ours = store.client.search_runs(
+        [store.experiment(experiment)], f"tags.`{REPLACES_TAG}` = '{run_id}'", max_results=1
+    )
+    return ours[0] if ours else None
+
+
+def replace_run(store: Store, lost: str, experiment: str, name: str) -> str:
+    """Create a finished run in place of one that the store does not have, with a warning; return its id."""
+    experiment_id = store.experiment(experiment)
+    logger.warning("MLflow run %s is not in %s: a run is opened in its place", lost, store.shown)
+    run_id = store.client.create_run(experiment_id, tags={REPLACES_TAG: lost}, run_name=name).info.run_id
+    store.client.set_terminated(run_id, "FINISHED")
+    return run_id
+
+
+def _not_written_before(params: Mapping[str, str], run: entities.Run) -> dict[str, str]:
+    """MLflow writes a parameter once: those that have another value now keep the first one, with a warning."""
+    stored = run.data.params
+    differing = sorted(key for key, value in params.items() if key in stored and stored[key] != value)
+    if differing:
+        logger.warning("MLflow run %s keeps its first values of %s", run.info.run_id, ", ".join(differing))
+    return {key: value for key, value in params.items() if key not in stored}
+
+
+def _fit(text: str) -> str:
+    return text if len(text) <= MAX_PARAM_VAL_LENGTH else text[: MAX_PARAM_VAL_LENGTH - 1] + "…"
+
+
+def _log_inputs(store: Store, run_id: str, inputs: Sequence[DatasetInput]) -> None:
+    datasets = [
+        entities.DatasetInput(
+            entities.Dataset(item.name, item.digest, "local", json.dumps({"uri": item.source})),
+            [entities.InputTag("mlflow.data.context", item.context)],
+        )
+        for item in inputs
+    ]
+    if datasets:
+        store.client.log_inputs(run_id, datasets)

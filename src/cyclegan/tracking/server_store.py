@@ -1,0 +1,72 @@
+"""MLflow's store behind a tracking server."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.request import getproxies
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from cyclegan.system.credentials import reason, shown_address
+from cyclegan.system.errors import UserError, causes
+
+FIRST_ANSWER_SECONDS = 5
+
+
+def open_server(uri: str, origin: str) -> MlflowClient:
+    """Connect to a server that answers; the client's `tracking_uri` holds no credentials.
+
+    Args:
+        origin: who asked for the URI.
+
+    Raises:
+        UserError: it does not answer as an MLflow server does.
+    """
+    parts = urlsplit(uri)
+    if parts.username:
+        # MLflow prints URIs in its errors; it also reads the credentials from here.
+        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password or "")
+        uri = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    try:
+        with impatient():
+            client.search_experiments(max_results=1)
+    except MlflowException as error:
+        remedy = access_remedy(error, uri) or (
+            "start it, correct the address, leave it empty to use the project's own store, or set tracking.offline: "
+            "true to train without it and deliver later"
+        )
+        raise UserError(
+            f"{origin} = {uri}: the MLflow server does not answer as one should; {remedy} ({reason(error)})"
+        ) from error
+    return client
+
+
+@contextmanager
+def impatient(seconds: int = FIRST_ANSWER_SECONDS) -> Iterator[None]:
+    """Within this context a server that does not answer is given up after seconds, not minutes."""
+    limits = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    ours = {name: value for name, value in limits.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+def access_remedy(error: BaseException, uri: str) -> str | None:
+    """What to do about a server that a proxy or a missing password keeps out of reach; None for other errors."""
+    text, parts = " ".join(map(str, causes(error))), urlsplit(uri)
+    if "ProxyError" in text:
+        proxy = shown_address(getproxies().get(parts.scheme, ""))
+        return f"{parts.scheme}_proxy = {proxy} fails; correct it, or set NO_PROXY={parts.hostname}"
+    if re.search(r"\b401\b", text):
+        return "it asks for a login (HTTP 401); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    return None
