@@ -38,7 +38,8 @@ ALLOWED: dict[str, set[str]] = {
         *("params", "registry", "report", "search", "tracking", "training"),
     },
     "commands": {
-        *("data.images", "evaluation", "inference", "models", "params", "registry", "serving", "tracking"),
+        *("data.fetching", "data.images", "data.loading", "evaluation", "experiment", "inference", "models"),
+        *("params", "registry", "search", "serving", "tracking"),
     },
 }
 # Libraries that parts must do without: what a notebook or a GPU machine without them uses.

@@ -28,7 +28,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from cyclegan.params import Search, flatten
 from cyclegan.search.storage import AWAY, GRACE_SECONDS, HEARTBEAT_SECONDS, claiming
 from cyclegan.system.errors import UserError, system_fault
-from cyclegan.system.locks import held
+from cyclegan.system.locks import held, is_held
 
 ATTEMPTS = 3
 """A slot that lost its worker so often is not tried again: its setting may be what kills the machine."""
@@ -250,7 +250,7 @@ class Phase:
                 started = trial.datetime_start or datetime.now()
                 lost = owner is None and datetime.now() - started > timedelta(seconds=GRACE_SECONDS)
             else:
-                lost = owner is None or not _is_held(Path(owner))
+                lost = owner is None or not is_held(Path(owner), remove_free=True)
             if lost or given_back:
                 self._fail(trial.number, trial._trial_id, given_back)
         fail_stale_trials(self.study)
@@ -288,15 +288,6 @@ def living(folder: Path) -> Iterator[Path]:
             yield path
         finally:
             path.unlink(missing_ok=True)
-
-
-def _is_held(path: Path) -> bool:
-    if not path.exists():
-        return False
-    with held(path) as free:
-        if free:
-            path.unlink(missing_ok=True)
-        return not free
 
 
 def _beat(storage: BaseHeartbeat, trial_id: int, stop: threading.Event) -> None:

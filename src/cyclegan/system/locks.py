@@ -48,3 +48,37 @@ def held(path: Path, wait: float = 0) -> Iterator[bool]:
             if os.fstat(file.fileno()).st_nlink:
                 yield True
                 return
+
+
+def is_held(path: Path, *, remove_free: bool = False) -> bool:
+    """Whether a process holds the lock file `path`.
+
+    Args:
+        remove_free: remove a file that nobody holds.
+    """
+    if not path.exists():
+        return False
+    with held(path) as free:
+        if free and remove_free:
+            path.unlink(missing_ok=True)
+        return not free
+
+
+@contextmanager
+def only_process(path: Path, does: str, wait: float = 0) -> Iterator[None]:
+    """Hold the lock file `path`, created with its folder where it is missing; it names this process.
+
+    Args:
+        does: what only one process may do at a time, such as `trains this run`.
+        wait: seconds to wait for another process, which may be about to stop.
+
+    Raises:
+        UserError: another process does it, and continues to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with held(path, wait) as free:
+        if not free:
+            process = path.read_text(encoding="utf-8").strip() or "(unknown)"
+            raise UserError(f"process {process} {does} (lock: {path}); wait for it or end it")
+        path.write_text(str(os.getpid()), encoding="utf-8")
+        yield
