@@ -1,6 +1,6 @@
 """Stage `fetch`."""
 
-import sys
+import logging
 from pathlib import Path
 
 from cyclegan.data.fetching.raw_folder import fetch
@@ -9,12 +9,14 @@ from cyclegan.params import Data, load
 from cyclegan.project import Project
 from cyclegan.tracking.provenance import is_versioned
 
+logger = logging.getLogger(__name__)
+
 
 def run(project: Project) -> None:
     """Bring the pictures of `data.source` into `data/raw`."""
     data = load(project.params).data
     for warning in data.without_effect:
-        print(f"cyclegan: {warning}", file=sys.stderr)
+        logger.warning("%s", warning)
     fetch(data, project)
     _warn_unversioned(data, project)
 
