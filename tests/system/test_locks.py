@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cyclegan.system.errors import UserError
-from cyclegan.system.locks import held, is_held, only_process
+from cyclegan.system.locks import claimed, held, is_held, only_process
 
 
 def refusing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
@@ -42,6 +42,23 @@ def test_other_errors_of_the_system_stay_what_they_are(tmp_path: Path, monkeypat
         pass
 
 
+def test_a_lock_is_held_as_long_as_its_holder_keeps_it_and_stays_on_disk(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    assert not is_held(lock)
+    assert not lock.exists(), "to look at a lock creates none"
+    with held(lock):
+        assert is_held(lock)
+        with (
+            pytest.raises(UserError, match=rf"{lock} is held by another process for over 0.1 s.*end"),
+            claimed(lock, 0.1),
+        ):
+            pass
+    assert not is_held(lock)
+    assert lock.exists(), "its time tells when a killed process last lived"
+    with claimed(lock, 0.1):
+        assert is_held(lock)
+
+
 def test_only_one_process_trains_a_run(tmp_path: Path) -> None:
     hold = (
         "import sys, time; from pathlib import Path; from cyclegan.system.locks import only_process\n"
@@ -61,6 +78,3 @@ def test_only_one_process_trains_a_run(tmp_path: Path) -> None:
     with only_process(lock, "trains this run"):
         assert lock.read_text() == str(os.getpid())
     assert not is_held(lock)
-    assert lock.exists()
-    assert not is_held(lock, remove_free=True)
-    assert not lock.exists()

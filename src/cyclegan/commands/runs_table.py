@@ -13,7 +13,7 @@ import pandas as pd
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from cyclegan.evaluation.comparison.metric_names import higher_is_better
+from cyclegan.metric_names import higher_is_better
 from cyclegan.system.errors import UserError, one_line
 from cyclegan.tracking.store import Store, all_found
 
@@ -76,7 +76,7 @@ def sorted_by(table: pd.DataFrame, column: str) -> pd.DataFrame:
         UserError: there is no such column.
     """
     _known(table, [column])
-    best_first = higher_is_better(column.rpartition("/")[2]) if "/" in column else None
+    best_first = higher_is_better(column) if "/" in column else None
     return table.sort_values(column, ascending=not best_first, kind="stable", na_position="last")
 
 

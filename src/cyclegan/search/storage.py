@@ -17,7 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from cyclegan.system.credentials import reason, refuse_unescaped, shown_address
 from cyclegan.system.errors import UserError, database_fault
-from cyclegan.system.locks import held
+from cyclegan.system.locks import claimed
 from cyclegan.tracking.database import connect_arguments
 
 logger = logging.getLogger(__name__)
@@ -113,9 +113,7 @@ def claiming(lock: Path) -> Iterator[None]:
         UserError: one of them keeps it.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with held(lock, wait=CLAIM_SECONDS) as free:
-        if not free:
-            raise UserError(f"{lock} is held by another process for over {CLAIM_SECONDS} seconds: end that process")
+    with claimed(lock, CLAIM_SECONDS):
         yield
 
 

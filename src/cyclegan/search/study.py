@@ -250,7 +250,9 @@ class Phase:
                 started = trial.datetime_start or datetime.now()
                 lost = owner is None and datetime.now() - started > timedelta(seconds=GRACE_SECONDS)
             else:
-                lost = owner is None or not is_held(Path(owner), remove_free=True)
+                lost = owner is None or not is_held(Path(owner))
+                if lost and owner is not None:
+                    Path(owner).unlink(missing_ok=True)
             if lost or given_back:
                 self._fail(trial.number, trial._trial_id, given_back)
         fail_stale_trials(self.study)

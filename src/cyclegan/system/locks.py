@@ -50,17 +50,24 @@ def held(path: Path, wait: float = 0) -> Iterator[bool]:
                 return
 
 
-def is_held(path: Path, *, remove_free: bool = False) -> bool:
-    """Whether a process holds the lock file `path`.
+@contextmanager
+def claimed(path: Path, seconds: float) -> Iterator[None]:
+    """Hold a lock file that other processes hold for moments only.
 
-    Args:
-        remove_free: remove a file that nobody holds.
+    Raises:
+        UserError: one of them keeps it for so many seconds.
     """
+    with held(path, wait=seconds) as free:
+        if not free:
+            raise UserError(f"{path} is held by another process for over {seconds} seconds: end that process")
+        yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether a live process holds the lock file."""
     if not path.exists():
         return False
     with held(path) as free:
-        if free and remove_free:
-            path.unlink(missing_ok=True)
         return not free
 
 
