@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import shutil
@@ -14,6 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from cyclegan.cli import COMMANDS, main
+from cyclegan.system.messages import shown_messages
 
 ROOT = Path(__file__).parents[1]
 FIXTURES = ROOT / "tests" / "fixtures" / "parity"
@@ -53,28 +57,40 @@ def test_any_encoding_will_do_for_what_is_printed(encoding: str, shown: str) -> 
 
 
 def test_help_loads_nothing_heavy() -> None:
-    heavy = {"tensorflow", "keras", "mlflow", "pandas", "numpy", "pydantic", "dvc"}
+    heavy = {"tensorflow", "keras", "mlflow", "optuna", "pandas", "numpy", "pydantic", "dvc", "ruamel"}
     code = (
         "import sys, cyclegan.cli\n"
-        "try: cyclegan.cli.main(['--help'])\n"
-        "except SystemExit: pass\n"
-        f"print('LOADED', sorted({heavy!r} & set(sys.modules)))"
+        f"for command in {['', *COMMANDS]!r}:\n"
+        "    print('===', command)\n"
+        "    try: cyclegan.cli.main([*command.split(), '--help'])\n"
+        "    except SystemExit: pass\n"
+        f"    print('LOADED', sorted({heavy!r} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "LOADED []" in done.stdout
-    for command in (
-        "fetch",
-        "split",
-        "train",
-        "evaluate",
-        "register",
-        "preset",
-        "translate",
-        "serve",
-        "registry",
-        "runs",
-    ):
-        assert command in done.stdout
+    assert done.stderr == ""
+    _, *texts = done.stdout.split("=== ")
+    for command, text in zip(("", *COMMANDS), texts, strict=True):
+        assert text.startswith(f"{command}\nusage: cyclegan")
+        assert text.endswith("LOADED []\n")
+        below = [name.removeprefix(command).strip() for name in COMMANDS if name.rpartition(" ")[0] == command]
+        assert [name for name in below if f"\n    {name}" not in text] == []
+
+
+def test_every_command_has_its_module(capfd: pytest.CaptureFixture[str]) -> None:
+    for command in COMMANDS.values():
+        assert (ROOT / "src/cyclegan" / command.module.replace(".", "/")).with_suffix(".py").is_file()
+    with pytest.raises(SystemExit) as end:
+        main(["trian"])
+    assert end.value.code == 2
+    assert "invalid choice: 'trian'" in capfd.readouterr().err
+
+
+def test_messages_go_to_stderr_in_one_format(capfd: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("cyclegan.anything")
+    with shown_messages():
+        logger.info("50 %% of %s", "it")
+    logger.info("not shown outside the command line")
+    assert capfd.readouterr() == ("", "cyclegan: 50 % of it\n")
 
 
 def test_outside_a_project(tmp_path: Path) -> None:
@@ -91,7 +107,7 @@ def test_params_prints_every_value(project: Path) -> None:
 def test_no_command_prints_the_password_of_an_address(project: Path) -> None:
     text = (project / "params.yaml").read_text()
     for key, address in (("uri", "http://ann:s3c/re t@host/p"), ("storage", "postgresql:/ann:s3cret@db/x")):
-        text = re.sub(rf"(?m)^(  {key}:) null", rf"\1 {address}", text)
+        text = re.sub(rf"(?m)^(  {key}:)( null)?$", rf"\1 {address}", text)
     (project / "params.yaml").write_text(text)
     printed = cyclegan("params", cwd=project).stdout
     assert "tracking.uri = http://host/p\n" in printed
@@ -266,11 +282,11 @@ def test_debug_shows_the_traceback_of_every_error(
 
 FAILING = """
 import errno, os, sys
-import cyclegan.cli
+import cyclegan.cli, cyclegan.commands.params
 number, place = int(sys.argv[1]), sys.argv[2] or None
 def fail(options):
     raise RuntimeError("wrapped") from OSError(number, os.strerror(number), place)
-cyclegan.cli._params = fail
+cyclegan.commands.params.run = fail
 cyclegan.cli.main(sys.argv[3:])
 """
 

@@ -12,7 +12,7 @@ import cyclegan
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(cyclegan.__file__).parent
-BASE = {"domains", "project", "system"}
+BASE = {"domains", "metric_names", "project", "system"}
 # What each part may import of the others, beside the base and itself.
 ALLOWED: dict[str, set[str]] = {
     "system": set(),
@@ -38,7 +38,8 @@ ALLOWED: dict[str, set[str]] = {
         *("params", "registry", "report", "search", "tracking", "training"),
     },
     "commands": {
-        *("data.images", "evaluation", "inference", "models", "params", "registry", "serving", "tracking"),
+        *("data.fetching", "data.images", "data.loading", "evaluation", "experiment", "inference", "models"),
+        *("params", "registry", "search", "serving", "tracking"),
     },
 }
 # Libraries that parts must do without: what a notebook or a GPU machine without them uses.

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 
 from cyclegan import cli
 from cyclegan.data.images.decode import decode
-from cyclegan.inference import image_files as inference
+from cyclegan.inference import image_files
 from cyclegan.inference.image_files import translate_files
 from cyclegan.models.generator import build_generator
 from cyclegan.models.pixels import to_float, to_integer
@@ -306,7 +306,7 @@ def test_memory_that_does_not_suffice_is_told_with_the_pictures(
             translate_files(translator, inputs, tmp_path / "out")
     with pytest.raises(tf.errors.InternalError):
         translate_files(translator, inputs, tmp_path / "out")
-    monkeypatch.setattr(inference, "decode", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    monkeypatch.setattr(image_files, "decode", lambda *_: (_ for _ in ()).throw(MemoryError()))
     with pytest.raises(UserError, match=r"does not suffice for .*0\.png: make it smaller"):
         translate_files(translator, inputs, tmp_path / "out")
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cyclegan.evaluation.comparison.metric_names import headline, higher_is_better
+from cyclegan.metric_names import headline, higher_is_better
 from cyclegan.registry.gate import choose, decide
 from cyclegan.registry.measurements import Measured
 from cyclegan.system.errors import UserError

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from PIL import Image
 
-from cyclegan.commands.translate import open_translator
+from cyclegan.commands.model_argument import open_translator
 from cyclegan.models.generator import build_generator
 from cyclegan.params import Tracking
 from cyclegan.project import Project

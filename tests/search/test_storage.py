@@ -18,7 +18,7 @@ from postgresql import PostgreSQL
 
 
 def test_what_needs_a_server_waits_while_it_is_started_again(
-    tmp_path: Path, postgresql: PostgreSQL, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, postgresql: PostgreSQL, caplog: pytest.LogCaptureFixture
 ) -> None:
     postgresql.start()
     storage = open_storage(postgresql.url, tmp_path)
@@ -28,7 +28,7 @@ def test_what_needs_a_server_waits_while_it_is_started_again(
     starting.start()
     assert storage.get_all_studies() == []
     starting.join()
-    assert "the search's data base is away; waiting up to 300 seconds" in capfd.readouterr().err
+    assert "the search's data base is away; waiting up to 300 seconds" in caplog.text
 
 
 def test_a_server_that_stays_away_is_told_in_one_line(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from cyclegan.system.errors import UserError
-from cyclegan.system.locks import claimed, held, is_held
+from cyclegan.system.locks import claimed, held, is_held, only_process
 
 
 def refusing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
@@ -55,3 +57,24 @@ def test_a_lock_is_held_as_long_as_its_holder_keeps_it_and_stays_on_disk(tmp_pat
     assert lock.exists(), "its time tells when a killed process last lived"
     with claimed(lock, 0.1):
         assert is_held(lock)
+
+
+def test_only_one_process_trains_a_run(tmp_path: Path) -> None:
+    hold = (
+        "import sys, time; from pathlib import Path; from cyclegan.system.locks import only_process\n"
+        "with only_process(Path(sys.argv[1]), 'trains this run'): print('held', flush=True); time.sleep(60)"
+    )
+    lock = tmp_path / "run" / "lock"
+    with subprocess.Popen([sys.executable, "-c", hold, str(lock)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        assert is_held(lock)
+        with (
+            pytest.raises(UserError, match=f"process {other.pid} trains this run"),
+            only_process(lock, "trains this run", wait=0.3),
+        ):
+            pass
+        other.kill()
+    with only_process(lock, "trains this run"):
+        assert lock.read_text() == str(os.getpid())
+    assert not is_held(lock)

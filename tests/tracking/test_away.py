@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import requests
 
-from cyclegan.commands.sync import run as sync
+from cyclegan.commands.sync import sync
 from cyclegan.project import Project
 from cyclegan.system.errors import UserError
 from cyclegan.tracking.description import DatasetInput, RunDescription
@@ -199,7 +199,7 @@ def test_a_journal_that_cannot_be_delivered_is_told_and_keeps_nobody_waiting(
     (line,) = told[refused]
     assert "refuses a part of it" in line
     assert line.endswith("mend that in entries.jsonl, or delete that folder")
-    with pytest.raises(UserError, match=rf"still holds what cannot be delivered, as told above: .*{gone}"):
+    with pytest.raises(UserError, match=rf"still holds what cannot be delivered, as reported above: .*{gone}"):
         sync(project)
 
     store.client.restore_experiment(number)

@@ -6,8 +6,6 @@ import itertools
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +19,6 @@ import pytest
 import tensorflow as tf
 
 from cyclegan.data.loading.pipeline import training_batches
-from cyclegan.experiment.trainer_lock import only_trainer
 from cyclegan.system.errors import UserError
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN
@@ -424,18 +421,3 @@ def test_a_signal_during_an_evaluation_interrupts_it_and_it_is_made_up_for(make_
     second, progress = windowed(make_model, tmp_path)
     assert [(step, name) for step, name, _ in second.points] == [(40, "val")]
     assert len(progress.validation) == 1
-
-
-def test_one_trainer_for_one_run(tmp_path: Path) -> None:
-    hold = (
-        "import sys, time; from pathlib import Path; from cyclegan.experiment.trainer_lock import only_trainer\n"
-        "with only_trainer(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match=f"process {other.pid} trains this run"), only_trainer(tmp_path, wait=0.3):
-            pass
-        other.kill()
-    with only_trainer(tmp_path):
-        assert (tmp_path / "lock").read_text() == str(os.getpid())

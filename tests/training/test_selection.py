@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cyclegan.data.loading.pipeline import training_batches
+from cyclegan.metric_names import higher_is_better
 from cyclegan.system.errors import UserError
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN
@@ -16,7 +17,7 @@ from cyclegan.training.device import prepare_device
 from cyclegan.training.loop import train
 from cyclegan.training.progress import Plan, Progress
 from cyclegan.training.schedule import DecaySchedule
-from cyclegan.training.selection import Selection, better_when_lower
+from cyclegan.training.selection import Selection
 
 Make = Callable[..., CycleGAN]
 PICTURES = np.random.default_rng(0).integers(0, 256, (2, 7, 16, 16, 3)).astype(np.uint8)
@@ -44,8 +45,8 @@ def test_mean_of_both_directions_or_one_alone() -> None:
 
 
 def test_which_way_is_better() -> None:
-    assert [better_when_lower(name) for name in ("val_AtoB/kid", "cycle_l1", "pair_psnr", "val_BtoA/pair_ssim")] == [
-        *(True, True, False, False)
+    assert [higher_is_better(name) for name in ("val_AtoB/kid", "cycle_l1", "pair_psnr", "val_BtoA/pair_ssim")] == [
+        *(False, False, True, True)
     ]
 
 

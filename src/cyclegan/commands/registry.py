@@ -1,77 +1,45 @@
-"""Commands `registry …`: look at the registered models, and move the alias `champion` by hand."""
+"""Command `registry`: list the registered models, and move the alias `champion` by hand."""
 
 from __future__ import annotations
 
-import sys
+import argparse
 
-from cyclegan.params import load
 from cyclegan.project import Project
-from cyclegan.registry.champion import Action, champion_of, changing, find_model, find_version, move, previous
-from cyclegan.registry.listing import listed, shown
-from cyclegan.registry.versions import compared
-from cyclegan.system.errors import UserError
-from cyclegan.tracking.store import Store, open_store
-from cyclegan.tracking.store_errors import require_store
 
 
-def show(model: str | None) -> None:
-    """Print all models, or one model, or one version.
-
-    Raises:
-        UserError: there is no such model, alias or version.
-    """
-    store = _store()
-    print(listed(store) if model is None else shown(store, model))
-
-
-def promote(name: str, version: str, yes: bool) -> None:
-    """Make a version champion, whatever the gate says of it.
-
-    Raises:
-        UserError: there is no such version, or nobody is there to ask.
-    """
-    store = _store()
-    find_version(store, name, version)
-    before = champion_of(store, name)
-    if before == version:
-        print(f"{name}: version {version} is champion already")
-        return
-    with require_store(store):
-        print(f"{name}: {compared(store, name, version)}")
-    _change(store, name, before, version, "promote", "by hand", yes)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The actions and what they act on."""
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, dest="action")
+    actions.add_parser("list", help="all models with their champions")
+    show = actions.add_parser("show", help="all versions of a model, or one version in full")
+    show.add_argument("model", metavar="MODEL[@ALIAS|/VERSION]")
+    promote = actions.add_parser("promote", help="make a version champion, whatever the gate says")
+    promote.add_argument("model", metavar="MODEL")
+    promote.add_argument("version", metavar="VERSION")
+    rollback = actions.add_parser("rollback", help="make the previous champion the champion again")
+    rollback.add_argument("model", metavar="MODEL")
+    for action in (promote, rollback):
+        action.add_argument("--yes", action="store_true", help="do not ask")
 
 
-def rollback(name: str, yes: bool) -> None:
-    """Make the champion before the present one champion again.
+def run(options: argparse.Namespace) -> None:
+    """Print models or versions, or change which version is champion.
 
     Raises:
-        UserError: there is none, or nobody is there to ask.
+        UserError: there is no such model, alias or version, or a change cannot be confirmed.
     """
-    store = _store()
-    find_model(store, name)
-    before, target = champion_of(store, name), previous(store, name)
-    if target is None:
-        now = "has no champion" if before is None else f"had no champion before version {before}"
-        raise UserError(f"{name} {now}; 'cyclegan registry promote {name} VERSION' names one")
-    _change(store, name, before, target, "rollback", "by hand", yes)
+    from cyclegan.commands.champion_by_hand import promote, rollback
+    from cyclegan.params import load
+    from cyclegan.registry.listing import listed, shown
+    from cyclegan.tracking.store import open_store
 
-
-def _store() -> Store:
     project = Project.find()
-    return open_store(project, load(project.params).tracking)
-
-
-def _change(store: Store, name: str, before: str | None, after: str, by: Action, reason: str, yes: bool) -> None:
-    change = f"champion of {name}: {'none' if before is None else f'version {before}'} -> version {after}"
-    print(change)
-    if not yes:
-        if not sys.stdin.isatty():
-            raise UserError("nobody can be asked, for the input is no terminal: add --yes to change the alias")
-        if input("Change it? [y/N] ").strip().lower() not in ("y", "yes"):
-            print("nothing was changed")
-            sys.exit(1)
-    with changing(store):
-        if champion_of(store, name) != before:
-            raise UserError(f"the champion of {name} was changed by somebody else meanwhile: look again")
-        move(store, name, after, by, reason)
-    print(f"models:/{name}@champion is version {after}")
+    store = open_store(project, load(project.params).tracking)
+    if options.action == "list":
+        print(listed(store))
+    elif options.action == "show":
+        print(shown(store, options.model))
+    elif options.action == "promote":
+        promote(store, options.model, options.version, options.yes)
+    else:
+        rollback(store, options.model, options.yes)

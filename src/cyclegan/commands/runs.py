@@ -2,155 +2,57 @@
 
 from __future__ import annotations
 
-import difflib
-import shutil
+import argparse
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
-
-from cyclegan.evaluation.comparison.metric_names import higher_is_better
-from cyclegan.params import load
 from cyclegan.project import Project
-from cyclegan.system.errors import UserError, one_line
+from cyclegan.system.arguments import comma_separated
 from cyclegan.system.files import write_text
-from cyclegan.tracking.store import Store, all_found, open_store
-
-ALWAYS = ("run", "id", "status", "start", "seconds", "commit")
 
 
-def run(
-    experiment: str | None, condition: str, columns: Sequence[str], sort: str | None, reverse: bool, csv: str | None
-) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which runs and columns, in which order, and where to."""
+    parser.add_argument("--experiment", metavar="NAME", help="default: the one in which this project's trainings are")
+    parser.add_argument("--filter", default="", metavar="TEXT", help="in MLflow's words: params.`train.epochs` = '6'")
+    parser.add_argument(
+        "--columns",
+        type=comma_separated,
+        default=[],
+        metavar="A,B,…",
+        help="parameters, metrics and tags.… to show; default: the parameters that differ and the test's metrics",
+    )
+    parser.add_argument("--sort", metavar="COLUMN", help="best, or smallest, first; without it the newest is first")
+    parser.add_argument("--reverse", action="store_true", help="the other way round")
+    parser.add_argument("--csv", metavar="FILE", help="write all digits as CSV; - to the terminal")
+
+
+def run(options: argparse.Namespace) -> None:
     """Print the runs, newest first.
 
-    Args:
-        experiment: its name; None: the one in which this project's trainings are.
-        condition: which runs, in MLflow's own words, such as `metrics."test_AtoB/pair_psnr" > 20`.
-        columns: parameters, metrics and `tags.…` by name; empty: the parameters that differ and the test's figures.
-        sort: a column, best or smallest first.
-        reverse: the other way round.
-        csv: a file, or `-`, for all digits as CSV instead of a table.
-
     Raises:
-        UserError: no such experiment or column, or the condition cannot be read.
+        UserError: no such experiment or column, or the filter cannot be read.
     """
+    from cyclegan.commands.runs_table import chosen, comparison, find_runs, rendered, sorted_by
+    from cyclegan.params import load
+    from cyclegan.tracking.store import open_store
+
     project = Project.find()
     params = load(project.params)
     store = open_store(project, params.tracking)
-    table = comparison(find_runs(store, experiment or params.tracking.experiment or params.data.dataset, condition))
-    names = chosen(table, columns)
-    if sort is not None:
-        (column,) = _known(table, [sort])
-        best_first = higher_is_better(column.rpartition("/")[2]) if "/" in column else None
-        table = table.sort_values(column, ascending=not best_first, kind="stable", na_position="last")
-    if reverse:
+    experiment = options.experiment or params.tracking.experiment or params.data.dataset
+    table = comparison(find_runs(store, experiment, options.filter))
+    names = chosen(table, options.columns)
+    if options.sort is not None:
+        table = sorted_by(table, options.sort)
+    if options.reverse:
         table = table.iloc[::-1]
-    if csv is None:
+    if options.csv is None:
         print(rendered(table[names]))
         return
     text = table[names].to_csv(index=False)
-    if csv == "-":
+    if options.csv == "-":
         sys.stdout.write(text)
     else:
-        write_text(Path(csv), text)
-        print(f"{csv}: {len(table)} runs, {len(names)} columns")
-
-
-def find_runs(store: Store, experiment: str, condition: str = "") -> list[Run]:
-    """All runs of an experiment that meet the condition, newest first.
-
-    Raises:
-        UserError: there is no such experiment, or the condition cannot be read.
-    """
-    found = store.client.get_experiment_by_name(experiment)
-    if found is None:
-        known = sorted(other.name for other in store.client.search_experiments() if other.name != "Default")
-        listed = ", ".join(known) or "(none yet: train first)"
-        raise UserError(f"--experiment {experiment}: {store.shown} has no such experiment; there are: {listed}")
-    try:
-        return all_found(store.client.search_runs, [found.experiment_id], condition, max_results=1000)
-    except MlflowException as error:
-        if error.error_code != "INVALID_PARAMETER_VALUE":
-            raise
-        reason = one_line(error)
-        raise UserError(f"--filter {condition}: {reason}") from None
-
-
-def comparison(runs: Sequence[Run]) -> pd.DataFrame:
-    """One row for each run and one column for everything that is known of any: parameters, metrics, `tags.…`."""
-    rows = [_row(run) for run in runs]
-    table = pd.DataFrame(rows, columns=list(dict.fromkeys([*ALWAYS, *(key for row in rows for key in row)])))
-    for name in table.columns[len(ALWAYS) :]:
-        # MLflow keeps parameters as text.
-        numbers = pd.to_numeric(table[name], errors="coerce")
-        if numbers.notna().sum() == table[name].notna().sum():
-            table[name] = numbers
-    return table
-
-
-def chosen(table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """The columns to show: those asked for, or the parameters that differ between the runs and the test's figures.
-
-    Raises:
-        UserError: there is no such column.
-    """
-    if columns:
-        return ["run", *_known(table, [name for name in columns if name != "run"])]
-    others = [name for name in map(str, table.columns) if name not in ALWAYS and not name.startswith("tags.")]
-    params = [name for name in others if "/" not in name and table[name].astype(str).nunique() > 1]
-    figures = [name for name in others if name.startswith("test_")] or [
-        name for name in others if name.startswith("val_")
-    ]
-    return [*ALWAYS, *params, *sorted(figures)]
-
-
-def rendered(table: pd.DataFrame) -> str:
-    """The table as text. What is too wide for the terminal goes on below, with the names of the runs again."""
-    if table.empty:
-        return "no runs"
-    text = pd.DataFrame({name: table[name].map(_text(str(name))) for name in table}).set_index("run")
-    width = shutil.get_terminal_size((200, 24)).columns if sys.stdout.isatty() else None
-    return text.rename_axis(None).to_string(line_width=width)
-
-
-def _row(run: Run) -> dict[str, Any]:
-    tags = run.data.tags
-    dirty = "+" if tags.get("git.dirty") == "true" else ""
-    end = run.info.end_time or time.time() * 1000
-    return {
-        "run": run.info.run_name,
-        "id": run.info.run_id,
-        "status": run.info.status,
-        "start": pd.Timestamp(run.info.start_time, unit="ms").floor("s"),
-        "seconds": round((end - run.info.start_time) / 1000, 1),
-        "commit": tags["git.commit"] + dirty if "git.commit" in tags else None,
-        **run.data.params,
-        **run.data.metrics,
-        **{f"tags.{key}": value for key, value in tags.items() if not key.startswith("mlflow.")},
-    }
-
-
-def _known(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    for name in names:
-        if name not in table:
-            near = difflib.get_close_matches(name, map(str, table.columns), n=3, cutoff=0.4)
-            hint = f"did you mean {' or '.join(near)}?" if near else "'--csv -' shows what a run has"
-            raise UserError(f"no run has a column {name!r}; {hint}")
-    return list(names)
-
-
-def _text(name: str) -> Any:
-    """How a value of a column is shown."""
-    if name == "seconds":
-        return lambda seconds: f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
-    if name == "id":
-        return lambda value: value[:8]
-    if name == "commit":
-        return lambda value: "–" if pd.isna(value) else value[:8] + value[40:]
-    return lambda value: "–" if pd.isna(value) else f"{value:.5g}" if isinstance(value, float) else str(value)
+        write_text(Path(options.csv), text)
+        print(f"{options.csv}: {len(table)} runs, {len(names)} columns")

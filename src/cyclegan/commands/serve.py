@@ -2,46 +2,56 @@
 
 from __future__ import annotations
 
+import argparse
 import re
-from collections.abc import Sequence
 
-from cyclegan.commands.translate import open_translator
-from cyclegan.serving.app import Limits, application
-from cyclegan.serving.server import serve
+from cyclegan.commands.model_argument import add_model, open_translator
+from cyclegan.system.arguments import comma_separated
 from cyclegan.system.errors import UserError
 
 
-def run(
-    model: str,
-    host: str,
-    port: int,
-    max_megabytes: float,
-    max_megapixels: float,
-    bit_depth: int | None = None,
-    allowed_hosts: Sequence[str] = (),
-) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model, the address, and what is refused."""
+    add_model(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument(
+        "--allowed-hosts",
+        type=comma_separated,
+        default=[],
+        metavar="A,B,…",
+        help="host names of a reverse proxy in front of the server, as in a request's Host or Origin header",
+    )
+    for unit, default in (("megabytes", 20), ("megapixels", 4)):
+        text = f"larger images are refused (default: {default})"
+        parser.add_argument(f"--max-{unit}", type=float, default=default, metavar="N", help=text)
+
+
+def run(options: argparse.Namespace) -> None:
     """Serve until Ctrl-C or SIGTERM.
 
-    Args:
-        allowed_hosts: names of a reverse proxy in front of the server, without scheme and port.
-
     Raises:
-        UserError: the model cannot be loaded or its pictures do not fit into PNG, or the address cannot be used.
+        UserError: the model cannot be loaded or its images do not fit into PNG, or the address cannot be used.
     """
-    for name, value in (("--max-megabytes", max_megabytes), ("--max-megapixels", max_megapixels)):
+    for name, value in (("--max-megabytes", options.max_megabytes), ("--max-megapixels", options.max_megapixels)):
         if not 0 < value <= 1000:
             raise UserError(f"{name} {value:g}: must be above 0 and at most 1000")
-    if not 0 <= port < 65536:
-        raise UserError(f"--port {port}: must be 0…65535")
-    for name in allowed_hosts:
+    if not 0 <= options.port < 65536:
+        raise UserError(f"--port {options.port}: must be 0…65535")
+    for name in options.allowed_hosts:
         if re.search(r"[/@\s]|:\d*$", name):
             raise UserError(f"--allowed-hosts {name}: must be a host name without scheme and port, such as example.org")
-    translator = open_translator(model, bit_depth)
+    from cyclegan.serving.app import Limits, application
+    from cyclegan.serving.server import serve
+
+    translator = open_translator(options.model, options.bit_depth)
     for channels in (translator.channels, translator.channels_out):
         if channels not in (1, 3, 4):
-            raise UserError(f"{model} has pictures of {channels} channels, which PNG does not know; use translate")
-    limits = Limits(bytes=int(max_megabytes * 1e6), pixels=int(max_megapixels * 1e6))
+            raise UserError(
+                f"{options.model} has images of {channels} channels, which PNG does not know; use translate"
+            )
+    limits = Limits(bytes=int(options.max_megabytes * 1e6), pixels=int(options.max_megapixels * 1e6))
     # In lower case, as the requests' own names are read.
-    proxies = frozenset(name.lower() for name in allowed_hosts)
-    title = model.removeprefix("models:/")
-    serve(lambda hosts: application(translator, title, limits, hosts, proxies), host, port, proxies)
+    proxies = frozenset(name.lower() for name in options.allowed_hosts)
+    title = options.model.removeprefix("models:/")
+    serve(lambda hosts: application(translator, title, limits, hosts, proxies), options.host, options.port, proxies)

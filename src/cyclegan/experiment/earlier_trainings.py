@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cyclegan.params import flatten
 from cyclegan.system.files import write_json
 from cyclegan.training.checkpoint import CheckpointFolder
 
@@ -67,7 +68,7 @@ def shorter_finished(root: Path, own: Path, shapes: Mapping[str, Any], steps_per
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What is not equal, one line each: `train.learning_rate: 0.0005 -> 0.0002`, `code.training: changed`."""
-    old, new = dict(_leaves(before)), dict(_leaves(_plain(now)))
+    old, new = dict(flatten(before)), dict(flatten(_plain(now)))
     lines = []
     for key in {**old, **new}:
         if key not in old or key not in new or old[key] != new[key]:
@@ -79,11 +80,3 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def _plain(shapes: Mapping[str, Any]) -> dict[str, Any]:
     """As it comes back from a file: tuples are lists."""
     return json.loads(json.dumps(shapes))
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

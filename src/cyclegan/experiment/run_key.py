@@ -26,6 +26,7 @@ TRAINING_CODE = (
     "evaluation",
     "experiment/networks.py",
     "experiment/session.py",
+    "metric_names.py",
     "models",
     "params/derived.py",
     "training",

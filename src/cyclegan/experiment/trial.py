@@ -27,7 +27,7 @@ from cyclegan.search.space import variant
 from cyclegan.search.study import definition
 from cyclegan.system.digests import run_key
 from cyclegan.system.errors import UserError, system_fault
-from cyclegan.system.locks import held
+from cyclegan.system.locks import only_process
 from cyclegan.tracking.description import DatasetInput
 from cyclegan.tracking.provenance import tags
 from cyclegan.tracking.recovery import close_stale_runs
@@ -165,10 +165,7 @@ def _run(project: Project, request: Mapping[str, Any], answers: Answers, told: I
     kind = "final" if request["final"] else "trial"
     work = work_folder(Path(request["folder"]), request["slot"], final=request["final"])
     checkpoints = CheckpointFolder(work, keep=1)
-    work.mkdir(parents=True, exist_ok=True)
-    with held(work / "lock", wait=SECONDS_FOR_ANOTHER) as free:
-        if not free:
-            raise UserError(f"another process runs this trial (lock: {work / 'lock'})")
+    with only_process(work / "lock", "runs this trial", wait=SECONDS_FOR_ANOTHER):
         close_stale_runs(store, request["experiment"])
         features = load_features(project.root / params.evaluate.features, params.evaluate.features_size)
         with of_the_setting():

@@ -8,8 +8,8 @@ from typing import Any
 
 from cyclegan.domains import DOMAINS
 from cyclegan.evaluation.comparison.gain import Gain, combined_gain, paired_gain
-from cyclegan.evaluation.comparison.metric_names import headline, higher_is_better
 from cyclegan.evaluation.distributions import FEWEST, lack_for_kid
+from cyclegan.metric_names import headline, higher_is_better
 from cyclegan.registry.measurements import Measured
 from cyclegan.system.errors import UserError
 

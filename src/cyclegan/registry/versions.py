@@ -280,7 +280,7 @@ def _save(
         mlflow.pyfunc.save_model(
             path,
             mlflow_model=Model(artifact_path=model.artifact_location, run_id=run_id, model_id=model.model_id),
-            python_model=Path(__file__).with_name("served.py"),
+            python_model=Path(__file__).with_name("served_model.py"),
             artifacts={"generator": candidate.path.resolve().as_uri()},
             code_paths=[str(Path(cyclegan.__file__).parent)],
             model_config={"bit_depth": bit_depth, "batch_size": SERVED_BATCH},

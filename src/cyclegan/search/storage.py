@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 import warnings
 from collections.abc import Iterator
@@ -19,6 +19,8 @@ from cyclegan.system.credentials import reason, refuse_unescaped, shown_address
 from cyclegan.system.errors import UserError, database_fault
 from cyclegan.system.locks import claimed
 from cyclegan.tracking.database import connect_arguments
+
+logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 5
 GRACE_SECONDS = 30
@@ -125,7 +127,7 @@ def _connect_patiently(dialect: Any, _record: Any, arguments: Any, options: Any)
             if time.monotonic() >= until:
                 raise
             if not told:
-                print(f"the search's data base is away; waiting up to {SECONDS_AWAY:.0f} seconds", file=sys.stderr)
+                logger.warning("the search's data base is away; waiting up to %.0f seconds", SECONDS_AWAY)
                 told = True
             time.sleep(1)
 

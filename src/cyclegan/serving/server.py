@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import signal
 import socket
 import sys
@@ -18,6 +19,8 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 WAITING = 32
 """Requests at once; more are answered 503."""
 SECONDS_TO_STOP = 10
+
+logger = logging.getLogger(__name__)
 
 
 def serve(build: Callable[[Set[str] | None], Starlette], host: str, port: int, proxies: Set[str] = frozenset()) -> None:
@@ -36,10 +39,7 @@ def serve(build: Callable[[Set[str] | None], Starlette], host: str, port: int, p
         port = listener.getsockname()[1]
         local = _is_loopback(listener.getsockname()[0])
         if not local:
-            print(
-                f"cyclegan: --host {host}: no login; whoever reaches this port can use it",
-                file=sys.stderr,
-            )
+            logger.warning("--host %s: no login; everyone who reaches this port can use it", host)
         config = uvicorn.Config(
             # In lower case, as the requests' own names are read.
             build(LOOPBACK | {host.lower()} | proxies if local or proxies else None),

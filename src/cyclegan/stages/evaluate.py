@@ -10,7 +10,6 @@ import pandas as pd
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.domains import DIRECTIONS, Direction
 from cyclegan.evaluation.color_map import fit_colour_map
-from cyclegan.evaluation.comparison.metric_names import headline
 from cyclegan.evaluation.distributions import lack_for_kid
 from cyclegan.evaluation.features import load_features
 from cyclegan.evaluation.labels.transfer import FIGURES, add_accuracies
@@ -23,6 +22,7 @@ from cyclegan.experiment.stage_outputs import (
     training_pictures,
     training_run,
 )
+from cyclegan.metric_names import headline
 from cyclegan.models.translator import Translator, load_generator
 from cyclegan.params import Params, load
 from cyclegan.project import Project

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -26,6 +26,8 @@ from cyclegan.system.errors import UserError, one_line
 from cyclegan.system.files import write_json
 from cyclegan.tracking.provenance import tags
 from cyclegan.tracking.store_errors import require_store
+
+logger = logging.getLogger(__name__)
 
 
 def run(project: Project) -> None:
@@ -89,10 +91,10 @@ def run(project: Project) -> None:
     }
     write_json(project.reports / "register.json", {"run_id": tracked.id, **report})
     if store.artifacts is not None and unquote(str(project.mlruns)) != str(project.mlruns):
-        print(
-            f"{project.mlruns}: MLflow decodes the % in this path, so mlflow.pyfunc.load_model needs dst_path=FOLDER; "
+        logger.warning(
+            "%s: MLflow decodes the %% in this path, so mlflow.pyfunc.load_model needs dst_path=FOLDER; "
             "rename the folder",
-            file=sys.stderr,
+            project.mlruns,
         )
     for version in versions:
         again = " (was registered already)" if version.reused else ""

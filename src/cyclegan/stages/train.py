@@ -24,13 +24,13 @@ from cyclegan.experiment.run_key import training_shape
 from cyclegan.experiment.samples import samples
 from cyclegan.experiment.session import Session, recorded_params, training_size, translators_of
 from cyclegan.experiment.stage_outputs import opened_store
-from cyclegan.experiment.trainer_lock import only_trainer
 from cyclegan.params import Params
 from cyclegan.params.overrides import effective
 from cyclegan.project import Project
 from cyclegan.report.grid import stacked
 from cyclegan.system.digests import folder_digest, run_key
 from cyclegan.system.files import remove_leftovers, replacing, write_json, write_text
+from cyclegan.system.locks import only_process
 from cyclegan.system.processes import ends_with_dvc
 from cyclegan.tracking.description import DatasetInput
 from cyclegan.tracking.provenance import data_digest, tags
@@ -40,6 +40,9 @@ from cyclegan.tracking.store import waiting
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.device import prepare_device
+
+# How long a second training of a run waits for the first one, which may be about to stop.
+SECONDS_FOR_ANOTHER = 15
 
 
 def run(project: Project) -> None:
@@ -66,7 +69,8 @@ def run(project: Project) -> None:
     key = run_key(shapes)
     checkpoints = CheckpointFolder(project.checkpoints / key, keep=params.train.keep_checkpoints)
     advised = memory_advice(params, training_size(params, dataset), device)
-    with ends_with_dvc(), only_trainer(checkpoints.path), advised:
+    alone = only_process(checkpoints.path / "lock", "trains this run", wait=SECONDS_FOR_ANOTHER)
+    with ends_with_dvc(), alone, advised:
         if store is not None:
             close_stale_runs(store, experiment)
         remember(checkpoints.path, shapes)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 # Errors that speak of the machine and its files and not of the program.
 MENDABLE = {
@@ -67,13 +69,14 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def system_fault(error: BaseException, known: Callable[[str], bool] | None = None) -> str | None:
+def system_fault(error: BaseException, known: Callable[[], Sequence[Path]] | None = None) -> str | None:
     """What the system refused, in one line with the place, if that lies at the bottom of an exception; else None.
 
-    Libraries wrap a full disk or a locked data base in exceptions of their own.
+    Libraries wrap a full disk or a locked database in exceptions of their own.
 
     Args:
-        known: whether the user knows a path. Another one means a bug, unless the machine is to blame; None: all are.
+        known: gives the paths that the user knows. Another path means a bug, unless the machine is to blame; None:
+            all are known.
     """
     for cause in causes(error):
         if isinstance(cause, sqlite3.Error) and (fault := database_fault(cause)):
@@ -81,9 +84,15 @@ def system_fault(error: BaseException, known: Callable[[str], bool] | None = Non
         if isinstance(cause, OSError) and cause.errno in MENDABLE:
             # The system's words and the path are what the user needs. Copying and renaming have two.
             places = [str(place) for place in (cause.filename, cause.filename2) if place is not None]
-            if known is None or cause.errno in MACHINE or any(map(known, places)):
+            if known is None or cause.errno in MACHINE or _any_near(places, known()):
                 return ": ".join([str(cause.strerror), " -> ".join(places)] if places else [str(cause.strerror)])
     return None
+
+
+def _any_near(places: Iterable[str], known: Iterable[Path]) -> bool:
+    """Whether one of the places lies in a known path, or above one: what could not be created may be its parent."""
+    pairs = [(Path.cwd() / place, Path(os.path.abspath(path))) for place in places for path in known]
+    return any(place.is_relative_to(path) or path.is_relative_to(place) for place, path in pairs)
 
 
 def database_fault(error: BaseException) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -19,7 +20,9 @@ SETTINGS = {
     "max_steps_per_epoch": None,
 }
 
-# What is not printed yet.
+logger = logging.getLogger(__name__)
+
+# What is not reported yet.
 _overridden: list[str] = []
 
 
@@ -43,7 +46,7 @@ def choose_backend() -> None:
 
 
 def pin_settings() -> None:
-    """Set everything else that networks and figures depend on, and print what that has overridden, in one line."""
+    """Set everything else that networks and metrics depend on, and warn of what that has overridden, in one line."""
     import keras
 
     for name, wanted in SETTINGS.items():
@@ -55,9 +58,8 @@ def pin_settings() -> None:
                 # Layers take their type from a policy that Keras derives from it only once.
                 keras.config.set_dtype_policy(wanted)
     if _overridden:
-        print(
-            f"cyclegan overrides settings of Keras: {', '.join(_overridden)} (from KERAS_* variables or {_file()})",
-            file=sys.stderr,
+        logger.warning(
+            "Keras settings from KERAS_* variables or %s are overridden: %s", _file(), ", ".join(_overridden)
         )
         _overridden.clear()
 

@@ -69,3 +69,23 @@ def is_held(path: Path) -> bool:
         return False
     with held(path) as free:
         return not free
+
+
+@contextmanager
+def only_process(path: Path, does: str, wait: float = 0) -> Iterator[None]:
+    """Hold the lock file `path`, created with its folder where it is missing; it names this process.
+
+    Args:
+        does: what only one process may do at a time, such as `trains this run`.
+        wait: seconds to wait for another process, which may be about to stop.
+
+    Raises:
+        UserError: another process does it, and continues to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with held(path, wait) as free:
+        if not free:
+            process = path.read_text(encoding="utf-8").strip() or "(unknown)"
+            raise UserError(f"process {process} {does} (lock: {path}); wait for it or end it")
+        path.write_text(str(os.getpid()), encoding="utf-8")
+        yield

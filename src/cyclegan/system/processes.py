@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 import psutil
 
 from cyclegan.system.signals import stop_was_asked
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -37,9 +39,8 @@ def ends_with_dvc(interval: float = 1.0) -> Iterator[None]:
             if stop_was_asked():
                 return
             if _is_gone(dvc):
-                # The terminal may be gone as well.
-                with suppress(OSError):
-                    print(f"the dvc that started this training (process {dvc.pid}) is gone: stopping", file=sys.stderr)
+                # A handler of a log raises nothing where the terminal is gone as well.
+                logger.warning("the dvc that started this training (process %s) is gone: stopping", dvc.pid)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 

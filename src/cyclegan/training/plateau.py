@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from cyclegan.metric_names import higher_is_better
 from cyclegan.system.errors import UserError
-from cyclegan.training.selection import better_when_lower
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Plateau:
 
     def learning_rate_factor(self, validation: Iterable[Mapping[str, float]]) -> float:
         """The factor on the learning rate after these evaluations, oldest first; each must have the metric."""
-        sign = -1.0 if better_when_lower(self.metric) else 1.0
+        sign = 1.0 if higher_is_better(self.metric) else -1.0
         best, waited, reached = float("-inf"), 0, 1.0
         for figures in validation:
             value = sign * figures[self.metric]

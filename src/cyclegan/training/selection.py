@@ -6,15 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cyclegan.domains import DIRECTIONS
+from cyclegan.metric_names import higher_is_better
 from cyclegan.system.errors import UserError
 
 FIGURES = ("pair_psnr", "pair_ssim", "kid")
 """By which generators may be chosen: cycle and identity figures are perfect for those that do nothing."""
-
-
-def better_when_lower(figure: str) -> bool:
-    """Whether a validation figure, such as `val_AtoB/kid` or `pair_psnr`, is an error rather than a score."""
-    return figure.endswith(("l1", "kid"))
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ class Selection:
 
     def best(self, validation: Sequence[Mapping[str, float]]) -> int:
         """Index of the best of these evaluations, oldest first; there must be one, and each must have the metric."""
-        sign = -1 if better_when_lower(self.metric) else 1
+        sign = 1 if higher_is_better(self.metric) else -1
         values = [sign * self.value(figures) for figures in validation]
         return values.index(max(values))
 

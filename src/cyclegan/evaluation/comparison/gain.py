@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from cyclegan.evaluation.comparison.metric_names import higher_is_better
+from cyclegan.metric_names import higher_is_better
 
 
 @dataclass(frozen=True)

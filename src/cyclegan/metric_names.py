@@ -1,4 +1,4 @@
-"""What the name of a figure says about it."""
+"""What the name of a metric says about it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ HEADLINES = ("pair_psnr", "kid", "cycle_l1")
 
 
 def higher_is_better(name: str) -> bool | None:
-    """Whether a larger value of the figure is a better one; None for a name that cannot be ranked."""
-    return None if name.startswith("change_") else HIGHER_IS_BETTER.get(name.rpartition("_")[2])
+    """Whether a larger value of a metric such as `pair_psnr` or `val_AtoB/kid` is better; None: it cannot be ranked."""
+    metric = name.rpartition("/")[2]
+    return None if metric.startswith("change_") else HIGHER_IS_BETTER.get(metric.rpartition("_")[2])
 
 
 def headline(measured: Iterable[str]) -> str:
-    """The one figure by which generators of a direction are compared where nothing else is asked for.
+    """The one metric by which generators of a direction are compared where nothing else is asked for.
 
     Against true partners where the data has any; else as a set against the target domain; else, where that has too few
-    pictures, the cycle error, which every data set has.
+    images, the cycle error, which every data set has.
     """
     names = set(measured)
     return next(name for name in HEADLINES if name in names)

@@ -1,0 +1,79 @@
+"""The argument MODEL of commands: a generator in a `.keras` file, or in the registry."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cyclegan.system.errors import UserError
+
+if TYPE_CHECKING:
+    from cyclegan.models.translator import Translator
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """MODEL, and the bit depth that a file does not record."""
+    parser.add_argument(
+        "model", help="a .keras file, or a registered model such as models:/fluent-emoji-AtoB@challenger"
+    )
+    # Without a default: with a registered model, which knows its own depth, any value is an error.
+    parser.add_argument(
+        "--bit-depth",
+        type=int,
+        choices=(8, 16),
+        help="of the images, for a .keras file of data.bit_depth: 16 (default: 8)",
+    )
+
+
+def open_translator(model: str, bit_depth: int | None = None) -> Translator:
+    """The generator of a `.keras` file, or of the registry (`models:/…`).
+
+    Args:
+        bit_depth: of the images, for a file, which does not record it; None: 8.
+
+    Raises:
+        UserError: there is no such file or model, it cannot be loaded, or a depth is given for a registered model.
+    """
+    from cyclegan.models.translator import Translator, load_generator
+
+    if not model.startswith("models:/"):
+        return Translator(load_generator(Path(model)), bit_depth=bit_depth or 8)
+    if bit_depth is not None:
+        raise UserError(f"--bit-depth {bit_depth}: {model} knows its own bit depth; leave --bit-depth out")
+    return _registered_translator(model)
+
+
+def _registered_translator(uri: str) -> Translator:
+    """Load a generator from the project's registry.
+
+    Raises:
+        UserError: there is no such model, version or alias, or it is none that this package registered.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    from cyclegan.models.translator import Translator, load_generator
+    from cyclegan.params import load
+    from cyclegan.project import Project
+    from cyclegan.tracking.store import open_store
+
+    project = Project.find()
+    open_store(project, load(project.params).tracking)
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(uri))
+    except MlflowException as error:
+        raise UserError(f"{uri} cannot be loaded from the registry: {' '.join(str(error).split())}") from None
+    try:
+        # The served form keeps the generator and its bit depth; its own code is for processes without this package.
+        # Not by MLflow's Model.load, which reads a %2F in a path as a slash.
+        described = YAML(typ="safe").load(folder / "MLmodel")
+        bit_depth = described["flavors"]["python_function"]["config"]["bit_depth"]
+        file = next(folder.rglob("*.keras"))
+    except (FileNotFoundError, YAMLError, KeyError, TypeError, StopIteration):
+        raise UserError(
+            f"{uri} is no generator of this project: name a version that stage register made ('cyclegan registry list')"
+        ) from None
+    return Translator(load_generator(file), bit_depth=bit_depth)

@@ -1,0 +1,69 @@
+"""How an exception ends the process: what is printed, and the exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NoReturn
+
+from cyclegan.system.errors import UserError, system_fault
+
+# Environment variable: the traceback of every error is shown, under dvc as well.
+DEBUG = "CYCLEGAN_DEBUG"
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def exit_on_error(known: Callable[[], Sequence[Path]]) -> Iterator[None]:
+    """Turn what the user can fix, and a request to stop, into one line and an exit code. A bug stays an exception.
+
+    Args:
+        known: gives the paths that the user knows; see `system_fault`.
+    """
+    try:
+        yield
+    except UserError as error:
+        _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output has gone, as in `cyclegan params | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except Exception as error:
+        fault = system_fault(error, known)
+        if fault is None:
+            raise
+        _fail(fault, UserError.exit_code)
+    except KeyboardInterrupt:
+        logger.error("interrupted")
+        _leave(128 + signal.SIGINT)
+    except SystemExit as stop:
+        if stop.code not in (128 + signal.SIGTERM, 128 + signal.SIGHUP):
+            raise
+        _leave(int(stop.code))
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    """Print the error, after its traceback where the user has asked for it, and exit."""
+    if os.environ.get(DEBUG, "") not in ("", "0"):
+        traceback.print_exc()
+    logger.error("%s", message)
+    sys.exit(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End a process that a signal has stopped. All is saved and closed by now."""
+    if "tensorflow" not in sys.modules:
+        sys.exit(code)
+    # Taking TensorFlow down takes seconds, on a busy machine more than the sender of the signal waits.
+    # A closed terminal takes no more text.
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
