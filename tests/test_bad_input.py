@@ -791,8 +791,7 @@ CASES = {
     "pair table not text": Case(
         "split",
         put("data/raw/pairs.csv", picture(1)),
-        "{root}/data/raw/pairs.csv is not a readable CSV table: 'utf-8' codec can't decode byte 0x89 "
-        "in position 0: invalid start byte",
+        "{root}/data/raw/pairs.csv: is not UTF-8; save it as UTF-8",
     ),
     "pairs of unequal sizes": Case(
         "split",
@@ -1134,8 +1133,8 @@ CASES = {
     # One validation picture is no set.
     "train with a choice that is not measured": Case(
         "train",
-        split_done,
-        "train.select = 'auto': the validation split yields no such figure; use last",
+        both(split_done, params(train={"select": "pair_psnr"})),
+        "train.select = 'pair_psnr': the validation split yields no such figure; use last",
     ),
     "train without the feature network": Case(
         "train",

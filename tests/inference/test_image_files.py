@@ -252,7 +252,7 @@ def test_no_input_is_overwritten_ever(generator: keras.Model, tmp_path: Path) ->
 
 def test_files_that_cannot_be_translated_are_named(generator: keras.Model, tmp_path: Path) -> None:
     translator = Translator(generator)
-    with pytest.raises(UserError, match=r"missing\.png does not exist"):
+    with pytest.raises(UserError, match=r"missing\.png: does not exist"):
         translate_files(translator, [tmp_path / "missing.png"], tmp_path / "out")
 
     for name in ("a.png", "a.jpg"):
