@@ -12,6 +12,7 @@ from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 from cyclegan.tracking.delivery import Delivery, batches
 from cyclegan.tracking.description import DatasetInput, RunDescription, tags_of_resumption
 from cyclegan.tracking.store import Store
+from cyclegan.tracking.store_errors import require_store
 from cyclegan.tracking.tags import LOCK_TAG, PROCESS_TAGS, REPLACES_TAG
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,19 @@ def find_run(store: Store, run_id: str | None, experiment: str) -> entities.Run 
         [store.experiment(experiment)], f"tags.`{REPLACES_TAG}` = '{run_id}'", max_results=1
     )
     return ours[0] if ours else None
+
+
+def run_to_continue(store: Store, run_id: str | None, experiment: str) -> entities.Run | None:
+    """The run that a training continues; None, with a warning, if the store no longer has it.
+
+    Raises:
+        UserError: the store is unavailable.
+    """
+    with require_store(store):
+        found = find_run(store, run_id, experiment)
+    if run_id is not None and found is None:
+        logger.warning("MLflow run %s is no longer in %s: a new run is opened", run_id, store.shown)
+    return found
 
 
 def replace_run(store: Store, lost: str, experiment: str, name: str) -> str:

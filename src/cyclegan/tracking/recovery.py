@@ -49,24 +49,25 @@ def deliver_waiting(store: Store) -> Delivered:
                 continue
             try:
                 run_id, count, refused = _deliver(store, folder)
-                if count:
-                    entries[run_id] = count
-                if refused is not None:
-                    logger.warning("%s; %s waits", refused_files(refused, store), folder)
-                    left.append(folder)
-            except (ExperimentError, JournalError) as error:
-                logger.warning("%s cannot be delivered: %s, or delete that folder", folder, error.fault)
+            except (ExperimentError, JournalError, MlflowException) as error:
+                logger.warning("%s cannot be delivered: %s, or delete that folder", folder, _lasting(error, store))
                 left.append(folder)
-            except MlflowException as error:
-                if not is_hopeless(error):
-                    raise
-                logger.warning(
-                    "%s cannot be delivered: MLflow at %s refuses a part of it (%s); mend that in %s, or delete that "
-                    "folder",
-                    folder, store.shown, reason(error), ENTRIES,
-                )  # fmt: skip
+                continue
+            if count:
+                entries[run_id] = count
+            if refused is not None:
+                logger.warning("%s; %s waits", refused_files(refused, store), folder)
                 left.append(folder)
     return Delivered(entries, left)
+
+
+def _lasting(error: ExperimentError | JournalError | MlflowException, store: Store) -> str:
+    """Why a journal cannot be delivered, and what to do; an error that may pass is raised again."""
+    if not isinstance(error, MlflowException):
+        return error.fault
+    if not is_hopeless(error):
+        raise error
+    return f"MLflow at {store.shown} refuses a part of it ({reason(error)}); mend that in {ENTRIES}"
 
 
 def _deliver(store: Store, folder: Path) -> tuple[str, int, Exception | None]:

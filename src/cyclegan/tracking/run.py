@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,9 +18,9 @@ from cyclegan.tracking.delivery import Delivery, Past, deliver_all
 from cyclegan.tracking.description import DatasetInput, describe
 from cyclegan.tracking.entries import ArtifactEntry, ImageEntry, MetricsEntry, TagsEntry
 from cyclegan.tracking.journal import Journal, continued, end_offline, only_writer
-from cyclegan.tracking.mlflow_run import find_run, open_run, replace_run
+from cyclegan.tracking.mlflow_run import find_run, open_run, replace_run, run_to_continue
 from cyclegan.tracking.outbox import Outbox
-from cyclegan.tracking.run_state import closed_if_not_begun, held_lock, recorded_end
+from cyclegan.tracking.run_state import closed_if_not_begun, held_lock, mark_running, recorded_end
 from cyclegan.tracking.server_store import impatient
 from cyclegan.tracking.sinks import Sink, StoreSink
 from cyclegan.tracking.store import Store
@@ -31,8 +30,6 @@ from cyclegan.tracking.tags import LOCK_TAG
 
 # A server that needs longer than this is unavailable for now.
 ANSWER_SECONDS = 10
-
-logger = logging.getLogger(__name__)
 
 
 class TrackedRun:
@@ -79,7 +76,7 @@ class TrackedRun:
                 longer has it, a new run is opened, with a warning.
 
         Raises:
-            UserError: another live process writes to the run, the store went away, or see `Store.experiment`.
+            UserError: another live process writes to the run, the store is unavailable, or see `Store.experiment`.
         """
         description = describe(resume, experiment, name, params, tags, inputs)
         with ExitStack() as stack:
@@ -87,33 +84,28 @@ class TrackedRun:
             stack.enter_context(signals_raise())
             stack.enter_context(impatient(ANSWER_SECONDS))
             # Find the run to continue.
-            with require_store(store):
-                found = find_run(store, resume, experiment)
-            if resume is not None and found is None:
-                logger.warning("MLflow run %s is no longer in %s: a new run is opened", resume, store.shown)
+            found = run_to_continue(store, resume, experiment)
             # Keep other processes from it.
             lock = stack.enter_context(held_lock(store, found))
             # Create it, or bring it up to date.
+            description.tags[LOCK_TAG] = str(lock)
             with require_store(store):
-                description.tags[LOCK_TAG] = str(lock)
                 run_id = open_run(store, description, found)
             stack.enter_context(closed_if_not_begun(store, run_id, lock))
             # Take its journal.
             stack.enter_context(only_writer(store.journals / run_id))
             journal = Journal(store.journals / run_id, replace(description, run_id=run_id, opened=True))
-            # Deliver what an earlier process has left in it.
+            # Deliver what an earlier process has left in it, and mark the run RUNNING.
             delivery = Delivery(store, run_id, None if found is None else Past(store, run_id, keep="any"))
             with require_store(store):
                 # Files can wait until the training runs: each may take as long as a server has to answer.
                 deliver_all(journal, delivery, upload=False)
-                # A finished training that is run again has nothing left to do: killed now, it stays finished.
-                if found is not None and found.info.status != "FINISHED":
-                    store.client.update_run(run_id, status="RUNNING")
+                mark_running(store, found)
             # Deliver what is recorded from now on, and at last how the run ended.
             outbox = Outbox(journal, delivery, store, lock)
             stack.enter_context(recorded_end(run_id, outbox.end))
-            run = cls(run_id, outbox)
             # Sample the host's metrics.
+            run = cls(run_id, outbox)
             stack.enter_context(host_metrics(run.log_metrics, next_host_step(found, journal)))
             yield run
 
@@ -150,8 +142,8 @@ class TrackedRun:
             journal = continued(journals / run_id, description)
             # Record at last how the run ended.
             stack.enter_context(recorded_end(run_id, lambda status: end_offline(journal, status)))
-            run = cls(run_id, journal)
             # Sample the host's metrics.
+            run = cls(run_id, journal)
             stack.enter_context(host_metrics(run.log_metrics, next_host_step(None, journal)))
             yield run
 

@@ -40,6 +40,13 @@ def held_lock(store: Store, run: entities.Run | None) -> Iterator[Path]:
         yield path
 
 
+def mark_running(store: Store, found: entities.Run | None) -> None:
+    """Mark a continued run RUNNING; None: it is new, and is so already."""
+    # A finished training that is run again has nothing left to do: killed now, it stays finished.
+    if found is not None and found.info.status != "FINISHED":
+        store.client.update_run(found.info.run_id, status="RUNNING")
+
+
 @contextmanager
 def closed_if_not_begun(store: Store, run_id: str, lock: Path) -> Iterator[None]:
     """Close a run that was opened, and whose training then could not begin: it must not stay RUNNING."""
