@@ -125,7 +125,7 @@ def test_what_does_not_exist(cyclegan: Command, arguments: tuple[str, ...], told
 
 def test_nothing_changes_where_nobody_can_be_asked(cyclegan: Command, store: Store) -> None:
     for arguments in (("promote", "fluent-emoji-AtoB", "3"), ("rollback", "fluent-emoji-AtoB")):
-        assert "add --yes" in cyclegan("registry", *arguments, code=2)
+        assert "pass --yes" in cyclegan("registry", *arguments, code=2)
         assert champion_of(store, "fluent-emoji-AtoB") == "2"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import signal
 import socket
 import sys
 from collections.abc import Callable, Set
@@ -14,6 +13,7 @@ from starlette.applications import Starlette
 
 from cyclegan.data.images.layout import shown
 from cyclegan.system.errors import UserError
+from cyclegan.system.signals import sigterm_is_no_error
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 WAITING = 32
@@ -50,8 +50,8 @@ def serve(build: Callable[[Set[str] | None], Starlette], host: str, port: int, p
             # Nobody in front of this server is known whose word on addresses could be trusted.
             proxy_headers=False,
         )
-        # The server ends by itself on these signals and then passes them on: that is no error.
-        signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
+        # The server ends by itself on signals and then passes them on: that is no error.
+        sigterm_is_no_error()
         shown = f"[{host}]" if ":" in host else host
         print(f"http://{shown}:{port}  (Ctrl-C stops it)", flush=True)
         try:

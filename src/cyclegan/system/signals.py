@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -72,6 +73,11 @@ def undisturbed() -> Iterator[None]:
         for number, handler in before.items():
             with suppress(TypeError):  # None: a handler that was not installed from Python
                 signal.signal(number, handler)
+
+
+def sigterm_is_no_error() -> None:
+    """SIGTERM ends this process with exit code 0 from now on: a server is meant to be stopped by it."""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
 
 
 class Stopped(BaseException):
