@@ -98,7 +98,12 @@ def parser() -> argparse.ArgumentParser:
     add("params", _params, "check params.yaml and print every value")
     preset = add("preset", _preset, "write a complete preset over params.yaml and print what changes")
     preset.add_argument("name", metavar="NAME", help="a file of presets/ without .yaml; 'list' lists them")
-    summary = add("summary", _summary, "print each network of params.yaml, layer by layer", tensorflow=True)
+    summary = add(
+        "summary",
+        _summary,
+        "print each network of params.yaml and both composite models, layer by layer",
+        tensorflow=True,
+    )
     summary.add_argument(
         "--draw", type=Path, metavar="FOLDER", help="also draw each to FOLDER as PNG and SVG (needs graphviz)"
     )
@@ -257,7 +262,7 @@ def _summary(options: argparse.Namespace) -> None:
     from cyclegan.models.summary import draw, summary_text
 
     model = build_cyclegan(params)
-    for network in (model.G_AtoB, model.G_BtoA, model.D_A, model.D_B):
+    for network in (model.G_AtoB, model.G_BtoA, model.D_A, model.D_B, *model.composites.values()):
         print(summary_text(network))
         if options.draw:
             for kind in ("png", "svg"):
