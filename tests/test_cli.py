@@ -207,7 +207,8 @@ def test_summary_counts_parameters_as_the_tutorial_does(project: Path) -> None:
     assert done.returncode == 0
     assert done.stdout.count("35,276,553") >= 2
     assert done.stdout.count("6,962,369") >= 2
-    assert all(f'"{name}"' in done.stdout for name in ("G_AtoB", "G_BtoA", "D_A", "D_B"))
+    composites = ("composite_G_AtoB", "composite_G_BtoA")
+    assert all(f'"{name}"' in done.stdout for name in ("G_AtoB", "G_BtoA", "D_A", "D_B", *composites))
 
 
 def test_import_legacy_and_translate(tmp_path: Path) -> None:

@@ -71,7 +71,9 @@ COMMANDS = {
     "sync": Command("commands.sync", "deliver to MLflow what could not be recorded while it was unavailable"),
     "params": Command("commands.params", "check params.yaml and print every value"),
     "preset": Command("commands.preset", "write a complete preset over params.yaml and print what changes"),
-    "summary": Command("commands.summary", "print each network of params.yaml, layer by layer", needs_tensorflow=True),
+    "summary": Command(
+        "commands.summary", "print each network and composite model of params.yaml", needs_tensorflow=True
+    ),
     "translate": Command("commands.translate", "translate image files with a generator", needs_tensorflow=True),
     "serve": Command(
         "commands.serve", "translate images over HTTP, with a page to drop them on", needs_tensorflow=True

@@ -19,13 +19,14 @@ from mlflow.entities import Run
 from sandbox import Sandbox
 
 from cyclegan.models.translator import load_generator
+from cyclegan.params.train import LossWeights
 from cyclegan.system.digests import folder_digest
 
 MakeSandbox = Callable[[], Sandbox]
 STEPS = [4, 6, 8, 12]
 # What git keeps of a run of the pipeline.
 NUMBERS = ["dvc.lock", "reports/evaluate/metrics.json", "reports/train/losses.csv", "reports/train/validation.csv"]
-TERMS = ("adversarial", "identity", "forward_cycle", "backward_cycle")
+TERMS = tuple(LossWeights.model_fields)
 SERIES = {
     *(f"{G}/{term}" for G in ("G_AtoB", "G_BtoA") for term in ("total", *TERMS)),
     *(f"{D}/{term}" for D in ("D_A", "D_B") for term in ("total", "real", "fake", "output_real", "output_fake")),

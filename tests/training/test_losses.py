@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from cyclegan.models.discriminator import build_discriminator
-from cyclegan.training.losses import absolute_error, adversarial_loss, gradient_penalty, r1_penalty
+from cyclegan.params import train as parameters
+from cyclegan.training.losses import (
+    GENERATOR_TERMS,
+    LossWeights,
+    Passes,
+    absolute_error,
+    adversarial_loss,
+    generator_terms,
+    gradient_penalty,
+    r1_penalty,
+)
 
 SCORES = np.random.default_rng(0).normal(0, 2, (3, 4, 4, 1)).astype(np.float32)
 
@@ -43,6 +55,36 @@ def test_unknown_loss_is_refused() -> None:
 def test_absolute_error() -> None:
     first, second = np.full((1, 2, 2, 3), 0.5, np.float32), np.full((1, 2, 2, 3), -0.25, np.float32)
     assert float(absolute_error(tf.constant(first), tf.constant(second))) == 0.75
+
+
+def test_each_term_has_its_weight_and_its_parameter() -> None:
+    terms = list(GENERATOR_TERMS)
+    assert [field.name for field in fields(LossWeights)] == terms
+    assert list(parameters.LossWeights.model_fields) == terms
+    assert (
+        tuple(name for name, term in GENERATOR_TERMS.items() if term.needs_equal_channels)
+        == parameters.LossWeights.COMPARING
+    )
+    outputs = {field.name for field in fields(Passes)}
+    assert all(set(term.needs) <= outputs for term in GENERATOR_TERMS.values())
+
+
+def test_a_term_added_later_is_off_in_the_parameters_of_earlier_trainings() -> None:
+    first_four = dict.fromkeys(("adversarial", "identity", "forward_cycle", "backward_cycle"), 1.0)
+    weights = parameters.LossWeights.model_validate(first_four)
+    added = {name: of_directions for name, of_directions in weights.model_dump().items() if name not in first_four}
+    assert added == {key: {"AtoB": 0.0, "BtoA": 0.0} for key in added}
+
+
+def test_a_term_without_a_weight_needs_no_output() -> None:
+    images = tf.zeros((1, 2, 2, 3))
+    weights = LossWeights(**{**dict.fromkeys(GENERATOR_TERMS, 0.0), "identity": 1.0})
+    assert [output for output in ("same", "score", "rec_source", "rec_target") if weights.need(output)] == ["same"]
+    terms = generator_terms(Passes(images, images, images, same=images + 0.5), weights)
+    assert {name: float(value) for name, value in terms.items()} == {
+        **dict.fromkeys(GENERATOR_TERMS, 0.0),
+        "identity": 0.5,
+    }
 
 
 def linear_critic(gradient: np.ndarray) -> keras.Model:

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print each network, layer by layer.
+    """Print each network and both composite models, layer by layer.
 
     Raises:
         UserError: something in params.yaml is wrong, or the tools to draw are missing.
@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> None:
     from cyclegan.params.overrides import effective
 
     model = build_cyclegan(effective(Project.find()).params)
-    for network in (model.G_AtoB, model.G_BtoA, model.D_A, model.D_B):
+    for network in (model.G_AtoB, model.G_BtoA, model.D_A, model.D_B, *model.composites.values()):
         print(summary_text(network))
         if options.draw:
             for kind in ("png", "svg"):

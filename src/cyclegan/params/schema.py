@@ -117,13 +117,15 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        weights = self.train.loss_weights.identity
         if self.data.channels_A != self.data.channels_B:
-            if weights.AtoB > 0 or weights.BtoA > 0:
-                raise impossible(
-                    f"train.loss_weights.identity compares a generator's output with its input, but data.channels_A = "
-                    f"{self.data.channels_A} and data.channels_B = {self.data.channels_B}; set the identity weight to 0"
-                )
+            weights = self.train.loss_weights
+            for term in weights.COMPARING:
+                if getattr(weights, term).AtoB > 0 or getattr(weights, term).BtoA > 0:
+                    raise impossible(
+                        f"train.loss_weights.{term} compares a generator's output with its input, but data.channels_A "
+                        f"= {self.data.channels_A} and data.channels_B = {self.data.channels_B}; set the {term} weight "
+                        "to 0"
+                    )
             if self.model.residual_output:
                 raise impossible(
                     "model.residual_output adds the input to the output, but data.channels_A and data.channels_B "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -27,8 +27,19 @@ class Directions(Section):
     BtoA: NotNegative
 
 
+# The default of a loss term that was added after the first four.
+OFF = Directions(AtoB=0.0, BtoA=0.0)
+
+
 class LossWeights(Section):
-    """Weights of the four terms of a generator's loss, as one number or as `{AtoB: …, BtoA: …}`."""
+    """Weights of the terms of a generator's loss, as one number or as `{AtoB: …, BtoA: …}`.
+
+    The terms are those of `training.losses.GENERATOR_TERMS`. A term that is added needs the default `OFF`, so that the
+    parameters of earlier trainings stay valid.
+    """
+
+    # Terms that compare images of both domains, which needs equal channels.
+    COMPARING: ClassVar = ("identity",)
 
     adversarial: Directions = Field(
         default=Directions(AtoB=1.0, BtoA=1.0),

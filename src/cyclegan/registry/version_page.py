@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
@@ -10,13 +11,13 @@ from cyclegan.registry.measurements import Measured
 
 LIMIT = 5000
 """Characters that every data base has room for."""
+# Stands for the weights of all loss terms, of the page's own direction.
+WEIGHTS = "train.loss_weights"
 # Of the run's parameters, those that say what kind of generator this is.
 SHOWN = (
     "data.source", "data.load_size", "train.crop_size", "model.generator", "model.base_filters", "model.blocks",
     "model.norm", "model.upsample", "model.residual_output", "train.epochs", "train.batch_size", "train.learning_rate",
-    "train.update_order", "train.adversarial_loss", "train.loss_weights.adversarial.{direction}",
-    "train.loss_weights.identity.{direction}", "train.loss_weights.forward_cycle.{direction}",
-    "train.loss_weights.backward_cycle.{direction}", "train.ema_decay", "train.seed",
+    "train.update_order", "train.adversarial_loss", WEIGHTS, "train.ema_decay", "train.seed",
 )  # fmt: skip
 LINEAGE = ("git.commit", "git.dirty", "dvc.stage", "dvc.exp", "data.md5", "run_key")
 
@@ -104,7 +105,8 @@ class Page:
         return text
 
     def _parameters(self) -> str:
-        keys = [key.format(direction=self.direction) for key in SHOWN]
+        weights = [key for key in self.params if re.fullmatch(rf"{WEIGHTS}\.\w+\.{self.direction}", key)]
+        keys = [key for shown in SHOWN for key in (weights if shown == WEIGHTS else [shown])]
         rows = [f"| {key} | {self.params[key]} |" for key in keys if key in self.params]
         return "\n".join(["| parameter | value |", "|---|---|", *rows]) if rows else ""
 

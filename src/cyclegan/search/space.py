@@ -18,13 +18,13 @@ from optuna.trial import Trial
 from cyclegan.params import Params, Range, flatten, validate
 from cyclegan.params.derived import residual_blocks
 from cyclegan.params.overrides import nested, overlaid
+from cyclegan.params.train import LossWeights
 from cyclegan.search.no_search import COLUMNS
 from cyclegan.system.errors import UserError
 
 Setting = dict[str, Any]
 """The value of each dimension: `{"cycle": 3.2, "identity": 0.7}`."""
 
-TERMS = ("adversarial", "identity", "forward_cycle", "backward_cycle")
 PAPER = {
     "adversarial": 1.0,
     "identity": 5.0,
@@ -105,7 +105,7 @@ def dimensions(params: Params) -> list[Dimension]:
             add(key, CategoricalDistribution(values), {key: (f"{section}.{key}",)})
     if not found:
         raise UserError("search.space: every key is null, so that there is nothing to search; give one a range")
-    if space.per_direction and not any(dimension.kind in ("cycle", *TERMS) for dimension in found):
+    if space.per_direction and not any(dimension.kind in ("cycle", *LossWeights.model_fields) for dimension in found):
         raise UserError("search.space.per_direction has no effect without cycle, identity or adversarial; set it false")
     _refuse_taken_names(params, found)
     _refuse_impossible(params, found)
