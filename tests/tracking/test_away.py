@@ -198,7 +198,7 @@ def test_a_journal_that_cannot_be_delivered_is_told_and_keeps_nobody_waiting(
     ]
     (line,) = told[refused]
     assert "refuses a part of it" in line
-    assert line.endswith("mend that in entries.jsonl, or delete that folder")
+    assert line.endswith("fix that in entries.jsonl, or delete that folder")
     with pytest.raises(UserError, match=rf"still holds what cannot be delivered, as reported above: .*{gone}"):
         sync(project)
 

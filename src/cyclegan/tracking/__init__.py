@@ -1,4 +1,4 @@
-"""MLflow: where its store lies, how a training is recorded in it, and where each figure came from.
+"""MLflow: where its store lies, how a training is recorded in it, and where each number came from.
 
 MLflow reads its settings from the environment, some of them while it is imported; importing this package sets ours
 first. What the user has set wins.

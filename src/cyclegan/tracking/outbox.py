@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 class Outbox:
     """The sink of a live run: entries are durable on disk at once, and a thread brings them to the store.
 
-    The thread goes on trying while the store is unavailable, and while the run is deleted, for which somebody may
+    The thread keeps trying while the store is unavailable, and while the run is deleted, for which somebody may
     bring it back. Files that alone are refused do not hold up the rest; one of them is tried again from time to time.
 
     Args:
@@ -81,13 +81,13 @@ class Outbox:
         self._journal.append(EndEntry(status=status))
         # From here on the journal knows how the run ended, whether or not the store does.
         self._lock.unlink(missing_ok=True)
-        if self.finish(*PATIENCE_SECONDS[status]):
+        if self._finish(*PATIENCE_SECONDS[status]):
             self._journal.remove()
         elif self._failure is not None:
             raise self._failure
         warn_of_rest(self._journal)
 
-    def finish(self, patience: float, limit: float = float("inf")) -> bool:
+    def _finish(self, patience: float, limit: float = float("inf")) -> bool:
         """Deliver the rest and end the thread; False if something is left.
 
         Args:

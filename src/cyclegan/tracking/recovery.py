@@ -1,4 +1,4 @@
-"""What trainings have left behind that ended without MLflow, or without a word."""
+"""Recovery of what earlier trainings left: undelivered journals, and runs of processes that were killed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def deliver_waiting(store: Store) -> Delivered:
     becomes KILLED. A journal that cannot be delivered (its experiment was deleted, say) is left, with a warning.
 
     Raises:
-        UserError: the store went away meanwhile; what is left stays in its journal.
+        UserError: the store became unavailable meanwhile; what is left stays in its journal.
     """
     entries, left = dict[str, int](), list[Path]()
     for folder in journals(store.journals):
@@ -67,7 +67,7 @@ def _lasting(error: ExperimentError | JournalError | MlflowException, store: Sto
         return error.fault
     if not is_hopeless(error):
         raise error
-    return f"MLflow at {store.shown} refuses a part of it ({reason(error)}); mend that in {ENTRIES}"
+    return f"MLflow at {store.shown} refuses a part of it ({reason(error)}); fix that in {ENTRIES}"
 
 
 def _deliver(store: Store, folder: Path) -> tuple[str, int, Exception | None]:

@@ -62,8 +62,8 @@ class TrackedRun:
         """Open a run around a training; host and GPU metrics are sampled as long as it is open.
 
         What is recorded goes into a journal on disk first and from there to the store, which may be unavailable for a
-        while, or have lost the run to somebody's tidying: the training goes on. What could not be delivered by the end
-        stays in the journal, and a warning says so; see `deliver_waiting`.
+        while, or have lost the run to somebody's tidying: the training continues. What could not be delivered by the
+        end stays in the journal, and a warning says so; see `deliver_waiting`.
 
         The run ends FINISHED, or FAILED after an exception, or KILLED after Ctrl-C, SIGTERM or SIGHUP; the last two
         raise SystemExit inside the context, unless the program handles them itself.

@@ -49,7 +49,7 @@ class Store:
     """An opened MLflow store: tracking and registry in one."""
 
     uri: str = field(repr=False)
-    """May hold a data base's password: print `shown` instead."""
+    """May hold a database's password: print `shown` instead."""
 
     client: MlflowClient = field(repr=False)
 
