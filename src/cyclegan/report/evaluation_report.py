@@ -132,7 +132,7 @@ def _page(
 ) -> str:
     fewest = min(evaluation.metrics["protocol"]["counts"][domain] for domain in DOMAINS)
     gains = {direction: _gains(evaluation, direction) for direction in DIRECTIONS}
-    return page_template("cyclegan.evaluation", "report.html.j2", _png).render(
+    return page_template("cyclegan.report", "evaluation_report.html.j2", _png).render(
         title=title,
         protocol=evaluation.metrics["protocol"],
         checkpoint=evaluation.metrics.get("checkpoint"),

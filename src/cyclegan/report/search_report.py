@@ -202,7 +202,7 @@ def _page(result: Result, search: SharedSearch) -> str:
     front = pareto_front({name: costs_of(trial.values, objectives) for name, trial in complete.items()})
     names = {BAR: "params.yaml"} | ({PAPER: "paper"} if search.tries_paper else {})
     table = result.trials[result.trials["phase"] == "trial"]
-    return page_template("cyclegan.search", "report.html.j2", _png).render(
+    return page_template("cyclegan.report", "search_report.html.j2", _png).render(
         search=search,
         result=result,
         objectives=objectives,
