@@ -1,4 +1,4 @@
-"""A network as text and as a picture."""
+"""A network as text and as an image."""
 
 from __future__ import annotations
 

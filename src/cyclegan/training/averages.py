@@ -18,7 +18,7 @@ def follow(average: keras.Model, trained: keras.Model, decay: float, step: tf.Te
 
     Args:
         average: moves.
-        trained: stays. What no gradient trains, such as a normalisation's own averages, is taken over as it is.
+        trained: stays. What no gradient trains, such as a normalization's own averages, is taken over as it is.
         decay: the share that the average keeps of itself in a step, 0…1.
         step: steps taken before.
     """

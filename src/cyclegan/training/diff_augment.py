@@ -1,8 +1,8 @@
-"""Differentiable augmentation: the discriminators see every picture, real or fake, at random altered.
+"""Differentiable augmentation: the discriminators see every image, real or fake, at random altered.
 
 Zhao et al. 2020, "Differentiable Augmentation for Data-Efficient GAN Training" (arXiv:2006.10738), with the transforms
-and their strengths of the authors' `DiffAugment_pytorch.py`. As real and translated pictures are altered alike, the
-generators do not learn the alterations; as gradients flow through them, the generators still learn from every picture.
+and their strengths of the authors' `DiffAugment_pytorch.py`. As real and translated images are altered alike, the
+generators do not learn the alterations; as gradients flow through them, the generators still learn from every image.
 Every random choice is an argument, so that each function is a pure one.
 """
 
@@ -16,7 +16,7 @@ import tensorflow as tf
 Transform = Literal["color", "translation", "cutout"]
 
 DRAWS: dict[Transform, int] = {"color": 3, "translation": 2, "cutout": 2}
-"""Random numbers that a transform takes for each picture."""
+"""Random numbers that a transform takes for each image."""
 LARGEST_SHIFT = 1 / 8
 """Of the side, for `translation`."""
 CUT_SHARE = 1 / 2
@@ -32,7 +32,7 @@ def diff_augment(images: tf.Tensor, draws: tf.Tensor, transforms: Sequence[Trans
         transforms: see `color`, `translation` and `cutout`.
 
     Returns:
-        `[N, H, W, C]`; colours may leave [-1, 1].
+        `[N, H, W, C]`; colors may leave [-1, 1].
     """
     first = 0
     for name in transforms:
@@ -42,15 +42,15 @@ def diff_augment(images: tf.Tensor, draws: tf.Tensor, transforms: Sequence[Trans
 
 
 def draws_for(transforms: Sequence[Transform]) -> int:
-    """Random numbers that these transforms take for each picture."""
+    """Random numbers that these transforms take for each image."""
     return sum(DRAWS[name] for name in transforms)
 
 
 def color(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Brightness, then saturation, then contrast, of each picture.
+    """Brightness, then saturation, then contrast, of each image.
 
     Brightness is moved by up to ±0.5; the distance to the mean of the channels is multiplied by 0…2 (saturation), that
-    to the mean of the picture by 0.5…1.5 (contrast). Saturation means something only for the three channels of RGB:
+    to the mean of the image by 0.5…1.5 (contrast). Saturation means something only for the three channels of RGB:
     with any other number it is left alone.
 
     Args:
@@ -67,7 +67,7 @@ def color(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
 
 
 def translation(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Shift each picture by up to an eighth of its sides; what comes in is 0, the middle of the range.
+    """Shift each image by up to an eighth of its sides; what comes in is 0, the middle of the range.
 
     Args:
         images: `[N, H, W, C]` in [-1, 1].
@@ -111,7 +111,7 @@ def _integers(draws: tf.Tensor, count: int) -> tf.Tensor:
 
 
 def _shifted(images: tf.Tensor, shift: tf.Tensor, axis: int) -> tf.Tensor:
-    """Move picture n by `shift[n]` pixels along axis 1 or 2, with zeros behind it."""
+    """Move image n by `shift[n]` pixels along axis 1 or 2, with zeros behind it."""
     side = images.shape[axis]
 
     # A shift's gradient is the shift back. TensorFlow's own for gather adds up in an order that varies on a GPU.

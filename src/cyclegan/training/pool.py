@@ -14,12 +14,12 @@ class ImagePool(keras.layers.Layer):
 
     While the pool fills, each fake is stored and returned. Once it is full, each fake is returned as it is with
     probability ½; otherwise a random earlier one is returned and the new one takes its place. A batch is handled
-    picture by picture, as `ImagePool.query` of the reference implementation does, so that a picture can be swapped
-    for one stored a moment before. The pictures are variables: a checkpoint of the model contains them.
+    image by image, as `ImagePool.query` of the reference implementation does, so that an image can be swapped
+    for one stored a moment before. The images are variables: a checkpoint of the model contains them.
 
     Args:
-        size: number of pictures held (the paper: 50); 0 returns every fake unchanged.
-        image_shape: `(H, W, C)` of one picture.
+        size: number of images held (the paper: 50); 0 returns every fake unchanged.
+        image_shape: `(H, W, C)` of one image.
     """
 
     def __init__(self, size: int, image_shape: tuple[int, int, int], **kwargs: Any) -> None:
@@ -35,12 +35,12 @@ class ImagePool(keras.layers.Layer):
         self.built = True
 
     def exchange(self, fakes: tf.Tensor, swap: tf.Tensor, slot: tf.Tensor) -> tf.Tensor:
-        """Return pictures for the discriminator in exchange for new fakes.
+        """Return images for the discriminator in exchange for new fakes.
 
         Args:
             fakes: `[N, H, W, C]` with a known N, in [-1, 1].
             swap: `[N]` bool, whether to swap once the pool is full.
-            slot: `[N]` integers in [0, size), which picture to swap.
+            slot: `[N]` integers in [0, size), which image to swap.
 
         Returns:
             `[N, H, W, C]`.
@@ -66,7 +66,7 @@ class ImagePool(keras.layers.Layer):
         return tf.stack(returned)
 
     def sample(self, draws: tf.Tensor) -> tf.Tensor:
-        """Return held pictures, `[M, H, W, C]`, chosen by draws `[M]`, uniform in [0, 1); at least one must be held."""
+        """Return held images, `[M, H, W, C]`, chosen by draws `[M]`, uniform in [0, 1); at least one must be held."""
         held = tf.cast(self.count.value, draws.dtype)
         return tf.gather(self.images.value, tf.cast(draws * held, tf.int32))
 

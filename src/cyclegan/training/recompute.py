@@ -19,7 +19,7 @@ def recomputing(generator: keras.Model) -> Network:
 
     Args:
         generator: made by `build_generator` with `architecture="resnet"`, without dropout, whose second draw would be
-            another, and without batch normalisation, whose averages would move twice.
+            another, and without batch normalization, whose averages would move twice.
 
     Returns:
         A function from `[N, H, W, C]` to the output for `training=True`.
