@@ -537,7 +537,7 @@ def test_behind_a_server_what_is_not_there_is_no_failure(
 REGISTER = """
 import sys
 from pathlib import Path
-from test_register import Candidate, measured, register, open_store, Project, Tracking
+from test_versions import Candidate, measured, register, open_store, Project, Tracking
 
 root, run_id, seed = sys.argv[1:]
 store = open_store(Project(root=Path(root), home=Path(root)), Tracking(uri=None, experiment=None, offline=False))

@@ -69,7 +69,8 @@ def test_what_an_earlier_attempt_said_is_not_the_reason_of_the_next(tmp_path: Pa
     with pytest.raises(UserError, match="trial-0 was given back: a full disk; or so"):
         run(project, "print('cyclegan: a full disk\\nor so', file=sys.stderr)\nsys.exit(75)")
     (tmp_path / "trial.py").write_text("import sys\ninput()\nsys.exit(1)")
-    params = validate(overlaid(GOOD, nested({"search.trials": 1, "search.command": "python trial.py"})))
+    changes = {"search.trials": 1, "search.command": "python trial.py", "search.objectives": [KID]}
+    params = validate(overlaid(GOOD, nested(changes)))
     search = SharedSearch(project, params, "0123456789", None, create=False)
     work(project, search)
     assert search.trials.study.trials[-1].user_attrs[REASON] == "ended with exit code 1: it said nothing"

@@ -414,7 +414,7 @@ def test_what_a_step_cannot_use_is_refused_by_name(make_model: Make, pictures: P
     real = pictures(3), pictures(3, seed=1)
     with pytest.raises(ValueError, match=r"x: all batches must have one size.*drop_remainder=True"):
         model.fit(*real, batch_size=2, verbose=0)
-    with pytest.raises(ValueError, match="sample_weight, class_weight: CycleGAN weighs all pictures alike"):
+    with pytest.raises(ValueError, match="sample_weight, class_weight: CycleGAN weighs all images alike"):
         model.evaluate(*real, sample_weight=np.ones(3), verbose=0)
     with pytest.raises(ValueError, match=r"x: CycleGAN takes a batch of each domain, \(real_A, real_B\)"):
         model.predict(real[0], verbose=0)

@@ -91,7 +91,8 @@ class Model(Section):
         """A line for each key that is set but not read."""
         lines = []
         if self.generator != "resnet":
-            lines += self.unread("model", ("blocks", "skip", "padding"), f"model.generator: {self.generator}")
+            # A U-Net pads with zeros, whatever `padding` says.
+            lines += self.unread("model", ("blocks", "skip"), f"model.generator: {self.generator}")
         if self.discriminator != "patch":
             lines += self.unread("model", ("patch_layers",), f"model.discriminator: {self.discriminator}")
         return lines

@@ -1,0 +1,5 @@
+"""Packed data sets, and generators of known effect."""
+
+from packed_data import emoji, few, linear, network, pack, unchanged
+
+__all__ = ["emoji", "few", "linear", "network", "pack", "unchanged"]
