@@ -1175,7 +1175,7 @@ CASES = {
         "fetch",
         params(search={"trials": 2, "space": {**SPACE, "norm": ["instance", "none"]}}, model={"output_norm": True}),
         "search.space allows norm = none, cycle = 0.5, identity = 0.0, which cannot work: model.output_norm needs a "
-        "normalisation, but model.norm is none; set it to false",
+        "normalization, but model.norm is none; set it to false",
     ),
     "tracking store of files": Case(
         "train",
