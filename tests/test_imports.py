@@ -1,4 +1,4 @@
-"""Imports flow one way, from commands and stages down to the base, as CONTRIBUTING.md lists them."""
+"""Imports flow one way, from commands and stages down to the base, as docs/architecture.md lists them."""
 
 from __future__ import annotations
 
