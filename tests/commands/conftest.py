@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from refusals import project, refuses, template
+
+__all__ = ["project", "refuses", "template"]
