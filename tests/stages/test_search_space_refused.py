@@ -22,9 +22,7 @@ REFUSED: dict[str, tuple[str, Spoil, Facts]] = {
     },
     "fetch before a search whose choices cannot work": (
         "fetch",
-        set_params(
-            search={"trials": 2, "space": {**SPACE, "norm": ["instance", "none"]}}, model={"output_norm": True}
-        ),
+        set_params(search={"trials": 2, "space": {**SPACE, "norm": ["instance", "none"]}}, model={"output_norm": True}),
         ["search.space", "norm = none", "model.output_norm", "model.norm", "false"],
     ),
 }
