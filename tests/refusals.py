@@ -96,6 +96,12 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return root
 
 
+@pytest.fixture
+def shared_store(project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One MLflow store for many projects: to create its tables takes most of a refused command's time."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.getbasetemp()}/store/mlflow.db")
+
+
 def snapshot(root: Path) -> dict[str, str]:
     """Every file, folder and link with its content."""
     found = {}

@@ -59,6 +59,7 @@ REFUSED: dict[str, tuple[str, Spoil, Facts]] = {
 }
 
 
+@pytest.mark.usefixtures("shared_store")
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_model_is_refused(refuses: Callable[..., None], name: str) -> None:
     refuses(*REFUSED[name])

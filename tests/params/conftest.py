@@ -1,3 +1,5 @@
+"""A project to spoil, and the check that a command refuses it."""
+
 from __future__ import annotations
 
 from refusals import project, refuses, template

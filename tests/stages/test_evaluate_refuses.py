@@ -65,6 +65,7 @@ REFUSED: dict[str, tuple[Spoil, Facts]] = {
 }
 
 
+@pytest.mark.usefixtures("shared_store")
 @pytest.mark.parametrize("name", REFUSED)
 def test_evaluate_refuses(refuses: Callable[..., None], name: str) -> None:
     refuses("evaluate", *REFUSED[name])

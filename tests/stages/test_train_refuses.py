@@ -11,7 +11,6 @@ from refusals import NETWORK, Facts, Spoil, all_of, cut, nothing, put, remove, s
 NO_IDENTITY = {"adversarial": 1, "identity": 0, "forward_cycle": 1, "backward_cycle": 1}
 STORES = ("sqlite:///", "http(s)://", "postgresql://", "mlflow migrate-filestore")
 
-
 REFUSED: dict[str, tuple[Spoil, Facts]] = {
     "train without data": (
         nothing,
@@ -70,6 +69,8 @@ REFUSED: dict[str, tuple[Spoil, Facts]] = {
         all_of(split_done, set_params(evaluate={"features": "my/own.keras"})),
         ["evaluate.features", "{root}/my/own.keras", "does not exist", NETWORK],
     ),
+}
+REFUSED_STORES: dict[str, tuple[Spoil, Facts]] = {
     "tracking store of files": (
         all_of(split_done, set_params(tracking={"uri": "mlruns"})),
         ["tracking.uri", "mlruns", *STORES],
@@ -85,6 +86,12 @@ REFUSED: dict[str, tuple[Spoil, Facts]] = {
 }
 
 
+@pytest.mark.usefixtures("shared_store")
 @pytest.mark.parametrize("name", REFUSED)
 def test_train_refuses(refuses: Callable[..., None], name: str) -> None:
     refuses("train", *REFUSED[name])
+
+
+@pytest.mark.parametrize("name", REFUSED_STORES)
+def test_train_refuses_a_store(refuses: Callable[..., None], name: str) -> None:
+    refuses("train", *REFUSED_STORES[name])
