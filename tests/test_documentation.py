@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import subprocess
@@ -85,11 +84,6 @@ def test_named_values_are_found() -> None:
     assert found["epochs"] == []
 
 
-def test_every_named_test_exists() -> None:
-    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", SOURCES)
-    assert len(named) >= len(rows())
-    assert all("::" in cells[-1] for cells in rows().values())
-    for file, test in named:
-        module = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-        functions = {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
-        assert not test or test in functions, f"{file}::{test}"
+def test_every_key_names_a_test() -> None:
+    """That the tests exist is checked for all pages in `tests/test_style.py`."""
+    assert all(re.search(r"`tests/[\w/]+\.py::\w+`", cells[-1]) for cells in rows().values())
