@@ -18,7 +18,7 @@ import numpy as np
 
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.evaluation.features import load_features
-from cyclegan.experiment.run_key import data_digest, study_key
+from cyclegan.experiment.run_key import packed_data_digest, study_key
 from cyclegan.experiment.session import Session, recorded_params
 from cyclegan.params import Params, load
 from cyclegan.project import Project
@@ -156,7 +156,7 @@ def run(project: Project) -> None:
 def _run(project: Project, request: Mapping[str, Any], answers: Answers, told: IO[str]) -> None:
     dataset = PackedDataset.open(project.split)
     params = with_objectives(load(project.params), dataset)
-    digest = data_digest(project)
+    digest = packed_data_digest(project)
     _refuse_changes(project, params, digest, request)
     with of_the_setting():
         params = variant(params, request["values"], seed=request["seed"], cheap=request["cheap"])

@@ -33,7 +33,7 @@ from cyclegan.system.files import remove_leftovers, replacing, write_json, write
 from cyclegan.system.locks import only_process
 from cyclegan.system.processes import ends_with_dvc
 from cyclegan.tracking.description import DatasetInput
-from cyclegan.tracking.provenance import data_digest, tags
+from cyclegan.tracking.provenance import dvc_lock_digest, tags
 from cyclegan.tracking.recovery import close_stale_runs
 from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import waiting
@@ -59,7 +59,7 @@ def run(project: Project) -> None:
         refuse_other_images(store, params, dataset)
     experiment = params.tracking.experiment or params.data.dataset
     # Outside DVC nothing says that dvc.lock describes the files that are there.
-    recorded = data_digest(project, "data/split") if "DVC_STAGE" in os.environ else None
+    recorded = dvc_lock_digest(project, "data/split") if "DVC_STAGE" in os.environ else None
     digest = recorded or folder_digest(project.split)
     features = load_features(project.root / params.evaluate.features, params.evaluate.features_size)
     for name, both in found.replaced.items():
