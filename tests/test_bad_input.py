@@ -1105,7 +1105,7 @@ CASES = {
             split_done,
             params(data={"channels_A": 1}, model={"residual_output": False}, train={"loss_weights": NO_IDENTITY}),
         ),
-        "data.channels_A = 1, but the pictures of {root}/data/split have 3; make them anew with 'dvc repro split'",
+        "data.channels_A = 1, but the images of {root}/data/split have 3; regenerate them with 'dvc repro split'",
     ),
     "train with a crop larger than the data": Case(
         "train",
@@ -1227,7 +1227,7 @@ CASES = {
     "evaluate a generator of other channels": Case(
         "evaluate",
         both(split_done, trained, grey_generator),
-        "{root}/models/generator_AtoB.keras maps 1 to 3 channels, the pictures of {root}/data/split "
+        "{root}/models/generator_AtoB.keras maps 1 to 3 channels, but the images of {root}/data/split "
         "have 3 and 3; train again ('dvc repro train')",
     ),
     "evaluate without curves": Case(

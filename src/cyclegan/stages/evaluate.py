@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from cyclegan.data.loading.dataset import PackedDataset
-from cyclegan.domains import DIRECTIONS, Direction
+from cyclegan.domains import DIRECTIONS
 from cyclegan.evaluation.color_map import fit_colour_map
 from cyclegan.evaluation.distributions import lack_for_kid
 from cyclegan.evaluation.features import load_features
@@ -27,7 +27,6 @@ from cyclegan.models.translator import Translator, load_generator
 from cyclegan.params import Params, load
 from cyclegan.project import Project
 from cyclegan.report.evaluation_report import draw, write_reports
-from cyclegan.system.errors import UserError
 from cyclegan.tracking.provenance import tags
 
 
@@ -51,11 +50,19 @@ def measure(project: Project, params: Params, training: Mapping[str, Any]) -> Ev
     """Measure on the test split and write `reports/evaluate/`."""
     dataset = PackedDataset.open(project.split)
     curves, over_time = training_curves(project), training_pictures(project)
+    files = generator_files(project)
     translators = {
-        direction: Translator(load_generator(path), dataset.bit_depth, params.evaluate.batch_size)
-        for direction, path in generator_files(project).items()
+        direction: Translator(load_generator(file), dataset.bit_depth, params.evaluate.batch_size)
+        for direction, file in files.items()
     }
-    _refuse_other_channels(translators, dataset, project)
+    for direction, (source, target) in DIRECTIONS.items():
+        translator = translators[direction]
+        dataset.require_channels(
+            "test",
+            {source: translator.channels, target: translator.channels_out},
+            claim=f"{files[direction]} maps {translator.channels} to {translator.channels_out} channels",
+            remedy="train again ('dvc repro train')",
+        )
     real = RealPictures(
         dataset,
         "test",
@@ -88,19 +95,6 @@ def measure(project: Project, params: Params, training: Mapping[str, Any]) -> Ev
         over_time=over_time,
     )
     return evaluation
-
-
-def _refuse_other_channels(
-    translators: Mapping[Direction, Translator], dataset: PackedDataset, project: Project
-) -> None:
-    for direction, (source, target) in DIRECTIONS.items():
-        found = translators[direction].channels, translators[direction].channels_out
-        expected = tuple(dataset.images(domain, "test").shape[-1] for domain in (source, target))
-        if found != expected:
-            raise UserError(
-                f"{generator_files(project)[direction]} maps {found[0]} to {found[1]} channels, the pictures of "
-                f"{project.split} have {expected[0]} and {expected[1]}; train again ('dvc repro train')"
-            )
 
 
 def headlines(metrics: Mapping[str, Any]) -> dict[str, float]:

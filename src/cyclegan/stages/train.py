@@ -20,10 +20,12 @@ from cyclegan.experiment.lineage import extended, history, lineage, tell_differe
 from cyclegan.experiment.memory_advice import memory_advice
 from cyclegan.experiment.naming import data_tags, refuse_other_images
 from cyclegan.experiment.networks import inference_copy
+from cyclegan.experiment.plan import training_size
 from cyclegan.experiment.run_key import training_shape
 from cyclegan.experiment.samples import samples
-from cyclegan.experiment.session import Session, recorded_params, training_size, translators_of
+from cyclegan.experiment.session import Session, recorded_params
 from cyclegan.experiment.stage_outputs import opened_store
+from cyclegan.experiment.validation import translators_of
 from cyclegan.params import Params
 from cyclegan.params.overrides import effective
 from cyclegan.project import Project
