@@ -14,14 +14,8 @@ from cyclegan.evaluation.distributions import lack_for_kid
 from cyclegan.evaluation.features import load_features
 from cyclegan.evaluation.labels.transfer import FIGURES, add_accuracies
 from cyclegan.evaluation.protocol import Evaluation, RealPictures, evaluate
-from cyclegan.experiment.stage_outputs import (
-    attached,
-    generator_files,
-    measured,
-    training_curves,
-    training_pictures,
-    training_run,
-)
+from cyclegan.experiment.stage_outputs import generator_files, measured, training_curves, training_pictures
+from cyclegan.experiment.trained_run import TrainedRun
 from cyclegan.metric_names import headline
 from cyclegan.models.translator import Translator, load_generator
 from cyclegan.params import Params, load
@@ -33,10 +27,10 @@ from cyclegan.tracking.provenance import tags
 def run(project: Project) -> None:
     """Write `reports/evaluate/` and store it with the training's MLflow run."""
     params = load(project.params)
-    training = training_run(project)
-    with attached(project, params.tracking, training) as tracked:
-        evaluation = measure(project, params, training)
-        tracked.log_metrics(training["steps"], headlines(evaluation.metrics))
+    trained = TrainedRun.load(project)
+    with trained.attached(project, params.tracking) as tracked:
+        evaluation = measure(project, params, trained)
+        tracked.log_metrics(trained.steps, headlines(evaluation.metrics))
         tracked.log_artifact(project.reports / "evaluate", "evaluate")
     lack = lack_for_kid(evaluation.metrics["protocol"]["counts"], "test")
     for direction in DIRECTIONS:
@@ -46,7 +40,7 @@ def run(project: Project) -> None:
         print(direction, *([lack] if lack else []), *printed, sep="  ")
 
 
-def measure(project: Project, params: Params, training: Mapping[str, Any]) -> Evaluation:
+def measure(project: Project, params: Params, trained: TrainedRun) -> Evaluation:
     """Measure on the test split and write `reports/evaluate/`."""
     dataset = PackedDataset.open(project.split)
     curves, over_time = training_curves(project), training_pictures(project)
@@ -74,24 +68,24 @@ def measure(project: Project, params: Params, training: Mapping[str, Any]) -> Ev
     evaluation = evaluate(translators, dataset, "test", real, colour_maps)
     if dataset.labels("A", "test") is not None:
         add_accuracies(evaluation.metrics, translators, dataset, params.evaluate.classifier_steps)
-    evaluation.metrics["checkpoint"] = training["kept"]
+    evaluation.metrics["checkpoint"] = trained.kept
     evaluation.metrics["protocol"]["md5"] = dataset.digest("test")
     folder = project.reports / "evaluate"
     write_reports(
         folder,
         evaluation,
         draw(translators, dataset, evaluation, params.evaluate.grid_images),
-        title=training["dataset"],
+        title=trained.dataset,
         run={
-            "MLflow run": training["run_id"],
-            "md5 of the data": training["data_md5"],
-            "training": f"{training['epochs']} epochs, {training['steps']} steps",
-            "training time": f"{training['seconds'] / 60:.1f} minutes",
-            "device": training["device"],
+            "MLflow run": trained.run_id,
+            "md5 of the data": trained.data_md5,
+            "training": f"{trained.epochs} epochs, {trained.steps} steps",
+            "training time": f"{trained.seconds / 60:.1f} minutes",
+            "device": trained.device,
             "commit": tags(project).get("git.commit"),
         },
         history=pd.concat(curves, ignore_index=True),
-        adversarial_loss=training["adversarial_loss"],
+        adversarial_loss=trained.adversarial_loss,
         over_time=over_time,
     )
     return evaluation
