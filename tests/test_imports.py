@@ -59,7 +59,6 @@ TOO_LARGE = {
     "models/generator.py: build_generator",
     "report/diagnostics.py: diagnose",
     "stages/register.py: run",
-    "stages/train.py: run",
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from cyclegan.experiment.samples import samples
 from cyclegan.experiment.samples_over_time import SamplesOverTime
 from cyclegan.experiment.validation import translators_of, validation_metrics
 from cyclegan.models.translator import Translator
-from cyclegan.params import Params, flatten
+from cyclegan.params import Params
 from cyclegan.system.files import write_text
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN
@@ -141,9 +140,3 @@ class Session:
         shown = samples(self.translators, self.dataset, self.params.train.sample_images)
         self.over_time.keep(self.progress.step, {direction: sample.translated for direction, sample in shown.items()})
         return {f"samples/{direction}": sample.grid for direction, sample in shown.items()}
-
-
-def recorded_params(params: Params) -> dict[str, Any]:
-    """What an MLflow run of a training lists as its parameters."""
-    recorded = dict(flatten(params.model_dump(exclude={"search", "registry", "tracking"})))
-    return recorded | {"data.source": params.data.recorded_source}
