@@ -27,7 +27,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +36,7 @@ from typing import IO, Any
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
-from cyclegan.params import Objective, Params
+from cyclegan.params import Params
 from cyclegan.project import Project
 from cyclegan.search.shared_search import PARENT, SharedSearch, log_file, objective_values, work_folder
 from cyclegan.search.space import overlay
@@ -144,7 +144,7 @@ def _run_trial(
     outcome = _converse(
         command,
         _request(search, name, setting, seed, final=final),
-        _judge(search, trial, prunable=phase.slots[name].prunable),
+        _reporter(search, trial, prunable=phase.slots[name].prunable),
         cwd=project.root,
         log=log_file(search.folder, name, final=final),
         environment=_environment(threads),
@@ -152,10 +152,7 @@ def _run_trial(
     trial.set_user_attr("seconds", round(time.monotonic() - started, 1))
 
     # Record the outcome.
-    _record(phase, trial, outcome, search.options.compared)
-    if outcome.reason is not None:
-        # No later attempt continues a failed trial.
-        shutil.rmtree(work_folder(search.folder, name, final=final), ignore_errors=True)
+    _record(search, phase, trial, outcome)
 
 
 def _request(search: SharedSearch, slot: str, setting: Mapping[str, Any], seed: int, *, final: bool) -> dict[str, Any]:
@@ -175,7 +172,7 @@ def _request(search: SharedSearch, slot: str, setting: Mapping[str, Any], seed: 
     }
 
 
-def _judge(search: SharedSearch, trial: Trial, *, prunable: bool) -> Callable[[dict[str, float]], bool]:
+def _reporter(search: SharedSearch, trial: Trial, *, prunable: bool) -> Callable[[dict[str, float]], bool]:
     """A function that reports an evaluation to Optuna, and returns whether the trial continues."""
     reports = itertools.count(1)
 
@@ -191,20 +188,22 @@ def _judge(search: SharedSearch, trial: Trial, *, prunable: bool) -> Callable[[d
     return continues
 
 
-def _record(phase: Phase, trial: Trial, outcome: Outcome, objectives: Sequence[Objective]) -> None:
-    """Record in the study how a trial ended; one without all objectives has failed."""
-    values = None
-    if outcome.reason is None:
+def _record(search: SharedSearch, phase: Phase, trial: Trial, outcome: Outcome) -> None:
+    """Record in the study how a trial ended; one without all objectives has failed, and leaves nothing to resume."""
+    values, reason = None, outcome.reason
+    if reason is None:
         try:
-            values = objective_values(outcome.figures, objectives)
+            values = objective_values(outcome.figures, search.options.compared)
         except ValueError as error:
-            outcome.reason = str(error)
+            reason = str(error)
     trial.set_user_attr("figures", outcome.figures)
     if outcome.run_id is not None:
         trial.set_user_attr("run_id", outcome.run_id)
-    if outcome.reason is not None:
-        trial.set_user_attr(REASON, outcome.reason)
+    if reason is not None:
+        trial.set_user_attr(REASON, reason)
         phase.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        final = phase is not search.trials
+        shutil.rmtree(work_folder(search.folder, trial.user_attrs[SLOT], final=final), ignore_errors=True)
     elif outcome.pruned:
         phase.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
     else:
