@@ -34,9 +34,9 @@ def run(project: Project) -> None:
         tracked.log_artifact(project.reports / "evaluate", "evaluate")
     lack = lack_for_kid(evaluation.metrics["protocol"]["counts"], "test")
     for direction in DIRECTIONS:
-        figures = evaluation.metrics[direction]
-        shown = ("kid", "kid_se", "pair_psnr", "pair_ssim", "pair_top1", *FIGURES)
-        printed = [f"{name} {figures[name]:.4g}" for name in shown if name in figures]
+        metrics = evaluation.metrics[direction]
+        names = ("kid", "kid_se", "pair_psnr", "pair_ssim", "pair_top1", *FIGURES)
+        printed = [f"{name} {metrics[name]:.4g}" for name in names if name in metrics]
         print(direction, *([lack] if lack else []), *printed, sep="  ")
 
 
@@ -92,14 +92,14 @@ def measure(project: Project, params: Params, trained: TrainedRun) -> Evaluation
 
 
 def headlines(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """What of the figures becomes a metric of the MLflow run: `test_AtoB/pair_psnr`, and `identity_AtoB/pair_psnr`.
+    """The metrics that the MLflow run shows among its curves: `test_AtoB/pair_psnr`, and `identity_AtoB/pair_psnr`.
 
-    One figure for each direction, the accuracies where there are labels, and those of doing nothing: whoever compares
-    runs finds them among the curves. All figures are in the run's files and on the registered version.
+    One metric for each direction, the accuracies where there are labels, and those of the identity baseline. All
+    metrics are in the run's files and on the registered version.
     """
     named: dict[str, float] = {}
     for direction in DIRECTIONS:
         names = (headline(measured(metrics[direction])), *FIGURES)
-        for prefix, figures in (("test", metrics[direction]), ("identity", metrics[direction].get("identity", {}))):
-            named |= {f"{prefix}_{direction}/{name}": figures[name] for name in names if name in figures}
+        for prefix, found in (("test", metrics[direction]), ("identity", metrics[direction].get("identity", {}))):
+            named |= {f"{prefix}_{direction}/{name}": found[name] for name in names if name in found}
     return named
