@@ -58,9 +58,7 @@ TOO_LARGE = {
     "evaluation/protocol.py: _translated",
     "models/generator.py: build_generator",
     "report/diagnostics.py: diagnose",
-    "search/worker.py: _run_trial",
     "stages/register.py: run",
-    "stages/train.py: run",
 }
 
 

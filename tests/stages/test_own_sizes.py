@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.experiment.networks import build_cyclegan
-from cyclegan.experiment.session import training_size
+from cyclegan.experiment.plan import training_size
 from cyclegan.params import read, validate
 from cyclegan.project import Project
 from cyclegan.stages import evaluate, split, train
