@@ -417,6 +417,24 @@ def test_an_embedded_color_profile_is_applied(generator: keras.Model, tmp_path: 
     assert (untagged != adobe).any()
 
 
+def test_translate_counts_color_profiles(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with Image.open(Path(skimage.__file__).parent / "data" / "rocket.jpg") as photo:
+        image, profile = photo.crop((0, 0, 40, 24)), photo.info["icc_profile"]
+    Path("in").mkdir()
+    for name, icc in (("a", profile), ("b", profile), ("c", b"corrupt"), ("d", None)):
+        image.save(f"in/{name}.png", icc_profile=icc)
+    cli.main(["translate", model, "in", "--output", "out"])
+    counts = "converted to sRGB by their color profile: 2; taken as sRGB, because their color profile cannot be used: 1"
+    assert capsys.readouterr().out == f"{counts}\n"
+    # What was converted is reported also where another image is unreadable, and not at all where there is nothing.
+    Path("in/e.png").write_bytes(b"")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["translate", model, "in", "--output", "more"])
+    assert capsys.readouterr().out == f"{counts}\n"
+    cli.main(["translate", model, "in/d.png", "--output", "plain"])
+    assert capsys.readouterr().out == ""
+
+
 def decode_png(file: Path) -> np.ndarray:
     with Image.open(file) as image:
         return np.asarray(image)

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from cyclegan.data.images.decode import BadImageError, decode
+from cyclegan.data.images.decode import BadImageError, Picture, read_as
+from cyclegan.data.images.image import ProfileUse
 from cyclegan.data.images.layout import shown
 from cyclegan.models.translator import Translator
 from cyclegan.system.errors import UserError, is_out_of_memory
@@ -38,6 +39,7 @@ def translate_files(
     *,
     places: Iterable[Path] | None = None,
     overwrite: bool = False,
+    on_read: Callable[[ProfileUse], None] | None = None,
     on_written: Callable[[Path], None] | None = None,
 ) -> list[Path]:
     """Translate picture files into files of the same stem in folder `output`; pictures keep their own size.
@@ -53,6 +55,7 @@ def translate_files(
         output: made where it is missing.
         places: where below `output` each goes, such as `cats/1.jpg`, whose ending is replaced; None: its own name.
         overwrite: replace files that exist; an input is never replaced.
+        on_read: called for each image that could be read, with what came of its color profile.
         on_written: called with each path once it is on disk, in the order of `inputs`.
 
     Returns:
@@ -68,7 +71,7 @@ def translate_files(
     targets = _targets(sources, below, output, ending, overwrite)
     unreadable: dict[Path, str] = {}
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        pictures = _decoded(pool, translator, sources, targets, unreadable)
+        pictures = _decoded(pool, translator, sources, targets, unreadable, on_read)
         writing: list[tuple[Path, Future[None]]] = []
         for (height, width, _), group in itertools.groupby(pictures, key=lambda picture: picture.pixels.shape):
             together = max(1, min(translator.batch_size, PIXELS_AT_ONCE // (height * width)))
@@ -119,23 +122,26 @@ def _decoded(
     sources: list[Path],
     targets: list[Path],
     unreadable: dict[Path, str],
+    on_read: Callable[[ProfileUse], None] | None,
 ) -> Iterator[_Picture]:
     """Pictures in order, with at most two batches decoded before they are needed; what cannot be read is noted."""
-    ahead: deque[tuple[Path, Path, Future[np.ndarray]]] = deque()
+    ahead: deque[tuple[Path, Path, Future[Picture]]] = deque()
     coming = zip(sources, targets, strict=True)
     while True:
         for source, target in itertools.islice(coming, 2 * translator.batch_size + 1 - len(ahead)):
-            ahead.append((source, target, pool.submit(decode, source, translator.channels, translator.bit_depth)))
+            ahead.append((source, target, pool.submit(read_as, source, translator.channels, translator.bit_depth)))
         if not ahead:
             return
         source, target, future = ahead.popleft()
         try:
             with _room_for([source]):
-                pixels = future.result()
+                picture = future.result()
         except BadImageError as reason:
             unreadable[source] = str(reason)
             continue
-        yield _Picture(source, target, pixels)
+        if on_read is not None:
+            on_read(picture.profile_use)
+        yield _Picture(source, target, picture.pixels)
 
 
 @contextmanager

@@ -32,8 +32,18 @@ def decode(path: Path, channels: int, bit_depth: int, size: tuple[int, int] | No
         BadImageError: the file is missing, unreadable, no picture of a known format, or of another number of channels
             (see `to_channels`).
     """
-    pixels = to_channels(read(path, bit_depth).pixels, channels)
+    pixels = read_as(path, channels, bit_depth).pixels
     return pixels if size is None else resize(pixels, size)
+
+
+def read_as(path: Path, channels: int, bit_depth: int) -> Picture:
+    """As `read`, with this number of channels.
+
+    Raises:
+        BadImageError, MemoryError: see `decode`.
+    """
+    picture = read(path, bit_depth)
+    return replace(picture, pixels=to_channels(picture.pixels, channels))
 
 
 def read(path: Path, bit_depth: int) -> Picture:
