@@ -306,7 +306,7 @@ def test_memory_that_does_not_suffice_is_told_with_the_pictures(
             translate_files(translator, inputs, tmp_path / "out")
     with pytest.raises(tf.errors.InternalError):
         translate_files(translator, inputs, tmp_path / "out")
-    monkeypatch.setattr(image_files, "decode", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    monkeypatch.setattr(image_files, "read_as", lambda *_: (_ for _ in ()).throw(MemoryError()))
     with pytest.raises(UserError, match=r"does not suffice for .*0\.png: make it smaller"):
         translate_files(translator, inputs, tmp_path / "out")
 
