@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from cyclegan.data.images.decode import BadImageError, read_as
+from cyclegan.data.images.decode import BadImageError, decode
 from cyclegan.data.images.image import Picture, ProfileUse
 from cyclegan.data.images.layout import shown
 from cyclegan.models.translator import Translator
@@ -131,7 +131,7 @@ def _decoded(
     coming = zip(sources, targets, strict=True)
     while True:
         for source, target in itertools.islice(coming, 2 * translator.batch_size + 1 - len(ahead)):
-            ahead.append((source, target, pool.submit(read_as, source, translator.channels, translator.bit_depth)))
+            ahead.append((source, target, pool.submit(decode, source, translator.channels, translator.bit_depth)))
         if not ahead:
             return
         source, target, future = ahead.popleft()
