@@ -402,7 +402,7 @@ def test_many_channels_go_from_tiff_to_tiff(tmp_path: Path) -> None:
     translator = Translator(build_generator(5, 2, base_filters=4, blocks=0, init_gain=0.3))
     (written,) = translate_files(translator, [tmp_path / "x.tif"], tmp_path / "out")
     assert written == tmp_path / "out" / "x.tif"
-    np.testing.assert_array_equal(decode(written, 2, 8), translator.translate(images)[0])
+    np.testing.assert_array_equal(decode(written, 2, 8).pixels, translator.translate(images)[0])
 
 
 def test_an_embedded_color_profile_is_applied(generator: keras.Model, tmp_path: Path) -> None:
@@ -417,6 +417,24 @@ def test_an_embedded_color_profile_is_applied(generator: keras.Model, tmp_path: 
     adobe, expected_one, untagged = map(decode_png, translate_files(Translator(generator), inputs, tmp_path / "out"))
     np.testing.assert_array_equal(adobe, expected_one)
     assert (untagged != adobe).any()
+
+
+def test_translate_counts_color_profiles(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with Image.open(Path(skimage.__file__).parent / "data" / "rocket.jpg") as photo:
+        image, profile = photo.crop((0, 0, 40, 24)), photo.info["icc_profile"]
+    Path("in").mkdir()
+    for name, icc in (("a", profile), ("b", profile), ("c", b"corrupt"), ("d", None)):
+        image.save(f"in/{name}.png", icc_profile=icc)
+    cli.main(["translate", model, "in", "--output", "out"])
+    counts = "converted to sRGB by their color profile: 2; taken as sRGB, because their color profile cannot be used: 1"
+    assert capsys.readouterr().out == f"{counts}\n"
+    # What was converted is reported also where another image is unreadable, and not at all where there is nothing.
+    Path("in/e.png").write_bytes(b"")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["translate", model, "in", "--output", "more"])
+    assert capsys.readouterr().out == f"{counts}\n"
+    cli.main(["translate", model, "in/d.png", "--output", "plain"])
+    assert capsys.readouterr().out == ""
 
 
 def decode_png(file: Path) -> np.ndarray:

@@ -349,10 +349,12 @@ def test_other_weights_other_run_or_other_serving_code_make_a_new_version(
     assert version(train(store, "new"), candidate) == "3"
     package = tmp_path / "cyclegan"
     shutil.copytree(Path(module.cyclegan.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    with (package / "inference" / "translate.py").open("a") as file:
-        file.write("# mended\n")
     monkeypatch.setattr(module.cyclegan, "__file__", str(package / "__init__.py"))
-    assert version(run_id, candidate) == "4"
+    serving_code = package / "models" / "translator.py"
+    for addition, expected in (("# A comment.\n", "1"), ("FIXED = True\n", "4")):
+        with serving_code.open("a", encoding="utf-8") as file:
+            file.write(addition)
+        assert version(run_id, candidate) == expected
     monkeypatch.undo()
     # Going back to the first: its version is there, and is the challenger again.
     assert version(run_id, candidate) == "1"

@@ -25,6 +25,7 @@ from cyclegan.registry.champion import champion_of, changing, move, rolled_back
 from cyclegan.registry.gate import Decision, decide
 from cyclegan.registry.measurements import Measured
 from cyclegan.registry.version_page import Page
+from cyclegan.system.digests import code_digest, file_digest
 from cyclegan.tracking.provenance import installed
 from cyclegan.tracking.store import Store
 from cyclegan.tracking.store_errors import is_hopeless
@@ -235,7 +236,7 @@ def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: in
     """
     run = store.client.get_run(run_id)
     requirements = [f"{name}=={version}" for name in REQUIREMENTS if (version := installed(name))]
-    weights = hashlib.sha256(candidate.path.read_bytes()).hexdigest()
+    weights = file_digest(candidate.path)
     content = _content_digest(weights, requirements, bit_depth)
     alike = store.client.search_logged_models(
         [run.info.experiment_id], f"source_run_id = '{run_id}' AND tags.`{CONTENT_TAG}` = '{content}'"
@@ -293,12 +294,10 @@ def _save(
 
 
 def _content_digest(weights: str, requirements: list[str], bit_depth: int) -> str:
-    """One sum over everything that decides what the served model answers: weights, code and libraries."""
-    digest = hashlib.sha256("\n".join([weights, *requirements, str(bit_depth)]).encode())
-    package = Path(cyclegan.__file__).parent
-    for file in sorted(package.rglob("*.py")):
-        digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()
+    """One digest of everything that decides what the served model answers: weights, code and libraries."""
+    folders = sorted({file.parent for file in Path(cyclegan.__file__).parent.rglob("*.py")})
+    parts = [weights, *requirements, str(bit_depth), code_digest(*folders)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _log_metric(store: Store, run_id: str, model: LoggedModel, candidate: Candidate) -> None:
