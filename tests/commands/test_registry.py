@@ -167,7 +167,7 @@ def test_an_evaluation_that_cannot_be_read_now_is_told(cyclegan: Command, store:
     os.mkfifo(folder / "evaluation" / "figures.json")
     told = cyclegan("registry", "promote", "fluent-emoji-AtoB", "3", "--yes", code=2)
     metrics.rename(folder / "evaluation" / "figures.json")
-    assert "mlflow.db went away or refuses" in told
+    assert "mlflow.db: unavailable or not writable" in told
     assert champion_of(store, "fluent-emoji-AtoB") == "2"
 
 

@@ -9,15 +9,15 @@ import pytest
 
 from cyclegan.registry.champion import (
     champion_of,
-    changing,
     find_alias,
     find_version,
     move,
     moves,
-    previous,
-    rolled_back,
+    previous_champion,
+    registry_lock,
+    rolled_back_versions,
 )
-from cyclegan.registry.listing import listed
+from cyclegan.registry.listing import format_models
 from cyclegan.system.errors import UserError
 from cyclegan.tracking.store import Store
 
@@ -43,7 +43,7 @@ def promote(store: Store, model: str) -> Callable[[str], None]:
 
 
 def roll_back(store: Store, model: str) -> str | None:
-    target = previous(store, model)
+    target = previous_champion(store, model)
     if target is not None:
         move(store, model, target, "rollback", "by hand")
     return target
@@ -53,16 +53,16 @@ def test_rollbacks_go_back_one_champion_after_the_other(
     store: Store, model: str, promote: Callable[[str], None]
 ) -> None:
     assert champion_of(store, model) is None
-    assert previous(store, model) is None
+    assert previous_champion(store, model) is None
     for version in "123":
         promote(version)
     assert [roll_back(store, model), champion_of(store, model)] == ["2", "2"]
-    assert rolled_back(store, model) == {"3"}
+    assert rolled_back_versions(store, model) == {"3"}
     promote("4")
     assert [roll_back(store, model) for _ in range(3)] == ["2", "1", None]
     assert champion_of(store, model) == "1"
     promote("3")
-    assert rolled_back(store, model) == {"4", "2"}
+    assert rolled_back_versions(store, model) == {"4", "2"}
     assert [(made.before, made.version, made.by) for made in moves(store, model)] == [
         (None, "1", "promote"),
         ("1", "2", "promote"),
@@ -79,18 +79,18 @@ def test_a_deleted_version_is_stepped_over(store: Store, model: str, promote: Ca
     for version in "123":
         promote(version)
     store.client.delete_model_version(model, "2")
-    assert [roll_back(store, model), previous(store, model)] == ["1", None]
+    assert [roll_back(store, model), previous_champion(store, model)] == ["1", None]
 
 
 def test_moves_by_other_means_count(store: Store, model: str, promote: Callable[[str], None]) -> None:
     store.client.set_registered_model_alias(model, "champion", "1")
-    assert previous(store, model) is None
+    assert previous_champion(store, model) is None
     promote("2")
-    assert previous(store, model) == "1"
+    assert previous_champion(store, model) == "1"
     store.client.set_registered_model_alias(model, "champion", "3")
-    assert previous(store, model) == "2"
+    assert previous_champion(store, model) == "2"
     promote("4")
-    assert previous(store, model) == "3"
+    assert previous_champion(store, model) == "3"
 
 
 def test_more_than_nine_moves_stay_in_order(store: Store, model: str, promote: Callable[[str], None]) -> None:
@@ -116,12 +116,12 @@ def test_more_models_than_mlflow_gives_at_once_are_all_listed(store: Store) -> N
     names = [f"many-{number:03}" for number in range(101)]
     for name in names:
         store.client.create_registered_model(name)
-    assert [line.split()[0] for line in listed(store).splitlines() if line.startswith("many-")] == names
+    assert [line.split()[0] for line in format_models(store).splitlines() if line.startswith("many-")] == names
     with pytest.raises(UserError, match="many-100"):
         find_version(store, "none", "1")
 
 
 def test_only_one_process_changes_the_registry(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cyclegan.registry.champion.WAIT_SECONDS", 0)
-    with changing(store), pytest.raises(UserError, match="is held by another process"), changing(store):
+    with registry_lock(store), pytest.raises(UserError, match="is held by another process"), registry_lock(store):
         pass

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cyclegan.metric_names import headline, higher_is_better
-from cyclegan.registry.gate import choose, decide
+from cyclegan.registry.gate import choose_metric, decide
 from cyclegan.registry.measurements import Measured
 from cyclegan.system.errors import UserError
 from refusals import holds
@@ -62,7 +62,7 @@ def test_too_few_images_are_named_rather_than_the_metric(counts: dict[str, int],
     assert not decision.promote
     assert decision.reason.startswith(told or "cycle_l1 has no baseline")
     with pytest.raises(UserError) as refused:
-        choose("kid", "AtoB", candidate)
+        choose_metric("kid", "AtoB", candidate)
     assert str(refused.value).endswith(f"({told})" if told else "cycle_l1")
 
 
@@ -157,7 +157,7 @@ def test_metrics_of_no_single_image_go_by_their_own_errors() -> None:
         return Measured({**plain.metrics, "set_ssim": value, "set_ssim_se": error}, {}, PROTOCOL, plain.per_image)
 
     champion = with_ssim(0.5, 0.03)
-    assert choose("set_ssim", "AtoB", champion) == "set_ssim"
+    assert choose_metric("set_ssim", "AtoB", champion) == "set_ssim"
     assert decide("set_ssim", with_ssim(0.56, 0.04), champion, "1").promote
     decision = decide("set_ssim", with_ssim(0.54, 0.04), champion, "1")
     assert not decision.promote
@@ -167,11 +167,11 @@ def test_metrics_of_no_single_image_go_by_their_own_errors() -> None:
 
 def test_a_gate_that_is_not_measured_names_those_that_are() -> None:
     found = measured({"pair_psnr": [20.0], "cycle_l1": [0.1], "change_l1": [0.1]})
-    assert choose("auto", "AtoB", found) == "pair_psnr"
-    assert choose("cycle_l1", "AtoB", found) == "cycle_l1"
+    assert choose_metric("auto", "AtoB", found) == "pair_psnr"
+    assert choose_metric("cycle_l1", "AtoB", found) == "cycle_l1"
     for wrong in ("pair_psrn", "change_l1"):
         with pytest.raises(UserError, match=rf"registry.gate = '{wrong}'.*auto.* cycle_l1, pair_psnr$"):
-            choose(wrong, "AtoB", found)
+            choose_metric(wrong, "AtoB", found)
 
 
 @settings(deadline=None)

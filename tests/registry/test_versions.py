@@ -23,9 +23,9 @@ from cyclegan.models.generator import build_generator
 from cyclegan.params import Tracking
 from cyclegan.project import Project
 from cyclegan.registry import versions as module
-from cyclegan.registry.champion import changing, move, moves
+from cyclegan.registry.champion import move, moves, registry_lock
 from cyclegan.registry.measurements import Measured
-from cyclegan.registry.versions import Candidate, RegisteredVersion, recorded, register
+from cyclegan.registry.versions import Candidate, RegisteredVersion, load_measurements, register
 from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import Store, open_store
 from mlflow_server import Server
@@ -171,7 +171,7 @@ def test_page_shows_the_loss_weights_of_its_own_direction(store: Store, candidat
 
 
 def test_the_evaluation_stays_with_the_version(store: Store, versions: list[RegisteredVersion]) -> None:
-    kept = recorded(store, "emoji-AtoB", "1")
+    kept = load_measurements(store, "emoji-AtoB", "1")
     assert kept is not None
     original = measured()
     assert (kept.metrics, kept.identity, kept.protocol) == (original.metrics, original.identity, original.protocol)
@@ -469,7 +469,7 @@ def test_what_was_rolled_back_stays_out_in_any_guise(store: Store, candidates: l
     same = add(better)
     assert (same.version, same.champion) == ("3", "2")
     assert same.decision.reason.startswith("it is the generator of the champion, version 2, again")
-    with changing(store):
+    with registry_lock(store):
         move(store, "guise-AtoB", "1", "rollback", "by hand")
     again = add(better)
     assert (again.version, again.champion) == ("4", "1")
@@ -523,14 +523,14 @@ def test_behind_a_server_what_is_not_there_is_no_failure(
         remote = opened(tmp_path, server.uri)
         run_id = train(remote, "remote")
         register(remote, run_id, "remote", candidates[:1], tags={})
-        assert recorded(remote, "remote-AtoB", "1") is not None
+        assert load_measurements(remote, "remote-AtoB", "1") is not None
         (folder,) = tmp_path.glob("artifacts/*/models/*/artifacts/evaluation")
         shutil.rmtree(folder)
-        assert recorded(remote, "remote-AtoB", "1") is None
+        assert load_measurements(remote, "remote-AtoB", "1") is None
         source = f"{remote.client.get_run(run_id).info.artifact_uri}/model"
         remote.client.create_registered_model("foreign")
         remote.client.create_model_version("foreign", source, run_id)
-        assert recorded(remote, "foreign", "1") is None
+        assert load_measurements(remote, "foreign", "1") is None
     finally:
         server.kill()
         opened(original, None)

@@ -28,7 +28,7 @@ from cyclegan.tracking.journal import Journal, journals
 from cyclegan.tracking.outbox import Outbox
 from cyclegan.tracking.recovery import close_stale_runs, deliver_waiting
 from cyclegan.tracking.run import TrackedRun
-from cyclegan.tracking.store import Store, local_path, waiting
+from cyclegan.tracking.store import Store, journals_folder, local_path
 from cyclegan.tracking.store_errors import require_store
 from cyclegan.tracking.tags import REPLACES_TAG
 from mlflow_server import Server
@@ -64,7 +64,7 @@ def both(*steps: int) -> list[tuple[str, str]]:
 
 def test_an_offline_run_is_delivered_whole_later(project: Project, opened: Opened) -> None:
     with TrackedRun.offline(
-        waiting(project),
+        journals_folder(project),
         experiment="emoji",
         name="first",
         params={"lr": 1e-4, "source": "https://ann:s3cret@host/x.zip?token=s3same&part=1"},
@@ -74,11 +74,11 @@ def test_an_offline_run_is_delivered_whole_later(project: Project, opened: Opene
         record(run, 1, 2, 3)
         run.set_tags({"note": "see https://ann:s3cret@host/"})
     assert not (project.mlruns / "mlflow.db").exists()
-    kept = b"".join(file.read_bytes() for file in waiting(project).rglob("*.json*"))
+    kept = b"".join(file.read_bytes() for file in journals_folder(project).rglob("*.json*"))
     assert b"s3cret" not in kept
     assert b"s3same" not in kept
 
-    with TrackedRun.attach_offline(waiting(project), run.id, experiment="emoji", name="other") as later:
+    with TrackedRun.attach_offline(journals_folder(project), run.id, experiment="emoji", name="other") as later:
         later.log_metrics(3, {"test_AtoB/pair_psnr": 20.0})
         (project.root / "report").mkdir()
         (project.root / "report" / "a.html").write_text("<p>")
@@ -103,7 +103,7 @@ def test_an_offline_run_is_delivered_whole_later(project: Project, opened: Opene
     # Later stages find it by the id that they know, and nothing is delivered twice.
     assert TrackedRun.attach(store, run.id, experiment="emoji", name="n").id == run_id
     assert deliver_waiting(store).entries == {}
-    assert journals(waiting(project)) == []
+    assert journals(journals_folder(project)) == []
     with TrackedRun.start(store, experiment="emoji", name="n", params={}, resume=run.id) as resumed:
         record(resumed, 3, 4)
     assert resumed.id == run_id
@@ -126,7 +126,7 @@ with TrackedRun.offline(Path(sys.argv[1]), experiment="emoji", name="n", params=
 
 def test_an_offline_run_that_was_killed_and_resumed_is_one_run(project: Project, opened: Opened) -> None:
     def train(resume: str, first: int, last: int, seconds: float) -> subprocess.Popen[str]:
-        arguments = [str(waiting(project)), resume, str(first), str(last), str(seconds)]
+        arguments = [str(journals_folder(project)), resume, str(first), str(last), str(seconds)]
         return subprocess.Popen([sys.executable, "-c", OFFLINE, *arguments], stdout=subprocess.PIPE, text=True)
 
     with train("", 1, 6, 120) as first:
@@ -149,7 +149,9 @@ def test_an_offline_run_that_was_killed_and_resumed_is_one_run(project: Project,
 
 def test_an_offline_run_whose_trainer_vanished_becomes_killed(project: Project, opened: Opened) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", OFFLINE, str(waiting(project)), "", "1", "3", "120"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", OFFLINE, str(journals_folder(project)), "", "1", "3", "120"],
+        stdout=subprocess.PIPE,
+        text=True,
     ) as trainer:
         assert trainer.stdout is not None
         trainer.stdout.readline()
@@ -173,7 +175,7 @@ def test_a_journal_that_cannot_be_delivered_is_told_and_keeps_nobody_waiting(
     project: Project, opened: Opened, caplog: pytest.LogCaptureFixture
 ) -> None:
     def offline(experiment: str, tag: str) -> str:
-        with TrackedRun.offline(waiting(project), experiment=experiment, name="n", params={"lr": 1}) as run:
+        with TrackedRun.offline(journals_folder(project), experiment=experiment, name="n", params={"lr": 1}) as run:
             run.set_tags({tag: "x"})
             record(run, 1)
         return run.id
@@ -192,9 +194,9 @@ def test_a_journal_that_cannot_be_delivered_is_told_and_keeps_nobody_waiting(
     told = {
         folder.name: [r.getMessage() for r in caplog.records if str(folder) in r.getMessage()] for folder in done.left
     }
-    remedy = f"bring it back with 'mlflow experiments restore --experiment-id {number}', or delete that folder"
+    remedy = f"restore it with 'mlflow experiments restore --experiment-id {number}', or delete the folder"
     assert told[gone] == [
-        f"{waiting(project) / gone} cannot be delivered: MLflow experiment 'gone' was deleted: {remedy}"
+        f"{journals_folder(project) / gone} cannot be delivered: MLflow experiment 'gone' was deleted; {remedy}"
     ]
     (line,) = told[refused]
     assert "refuses a part of it" in line
@@ -203,7 +205,7 @@ def test_a_journal_that_cannot_be_delivered_is_told_and_keeps_nobody_waiting(
         sync(project)
 
     store.client.restore_experiment(number)
-    shutil.rmtree(waiting(project) / refused)
+    shutil.rmtree(journals_folder(project) / refused)
     assert len(deliver_waiting(store).entries) == 1
     sync(project)
     assert journals(store.journals) == []
@@ -213,12 +215,12 @@ def test_a_journal_of_another_version_is_left_with_the_remedy_and_keeps_nobody_w
     project: Project, opened: Opened, caplog: pytest.LogCaptureFixture
 ) -> None:
     def offline() -> str:
-        with TrackedRun.offline(waiting(project), experiment="e", name="n", params={}) as run:
+        with TrackedRun.offline(journals_folder(project), experiment="e", name="n", params={}) as run:
             record(run, 1)
         return run.id
 
     later, fine = offline(), offline()
-    with (waiting(project) / later / "entries.jsonl").open("a") as file:
+    with (journals_folder(project) / later / "entries.jsonl").open("a") as file:
         file.write('{"id": "v", "time": 1, "kind": "video", "step": 1}\n')
     store = opened()
     done = deliver_waiting(store)
@@ -226,9 +228,9 @@ def test_a_journal_of_another_version_is_left_with_the_remedy_and_keeps_nobody_w
     assert store.client.get_run(run_id).data.tags[REPLACES_TAG] == fine
     assert [folder.name for folder in done.left] == [later]
     fault = "cannot be delivered: entries.jsonl was written by another version"
-    assert f"{waiting(project) / later} {fault}" in caplog.text
-    assert "use that version to deliver, or delete that folder" in caplog.text
-    assert "video" in (waiting(project) / later / "entries.jsonl").read_text()
+    assert f"{journals_folder(project) / later} {fault}" in caplog.text
+    assert "deliver it with that version, or delete the folder" in caplog.text
+    assert "video" in (journals_folder(project) / later / "entries.jsonl").read_text()
 
 
 def test_a_file_that_was_delivered_before_its_process_was_killed_is_not_missed(
@@ -236,12 +238,12 @@ def test_a_file_that_was_delivered_before_its_process_was_killed_is_not_missed(
 ) -> None:
     """The journal is emptied when all has been delivered; files go with their entries."""
     (project.root / "a.txt").write_text("a")
-    with TrackedRun.offline(waiting(project), experiment="e", name="n", params={}) as run:
+    with TrackedRun.offline(journals_folder(project), experiment="e", name="n", params={}) as run:
         run.log_artifact(project.root / "a.txt")
         record(run, 2)
-    entries = waiting(project) / run.id / "entries.jsonl"
+    entries = journals_folder(project) / run.id / "entries.jsonl"
     written = entries.read_bytes()
-    journal = Journal(waiting(project) / run.id)
+    journal = Journal(journals_folder(project) / run.id)
     journal.drop(len(journal) - 1)
     entries.write_bytes(written)
     store = opened()
@@ -251,9 +253,9 @@ def test_a_file_that_was_delivered_before_its_process_was_killed_is_not_missed(
 
 def test_a_journal_is_written_by_one_process(project: Project) -> None:
     with (
-        TrackedRun.offline(waiting(project), experiment="e", name="n", params={}) as run,
-        pytest.raises(UserError, match="is being written by another process"),
-        TrackedRun.offline(waiting(project), experiment="e", name="n", params={}, resume=run.id),
+        TrackedRun.offline(journals_folder(project), experiment="e", name="n", params={}) as run,
+        pytest.raises(UserError, match="another process writes to it"),
+        TrackedRun.offline(journals_folder(project), experiment="e", name="n", params={}, resume=run.id),
     ):
         pass
 
@@ -284,11 +286,11 @@ def test_a_run_that_is_deleted_and_brought_back_gets_what_was_recorded_meanwhile
         assert run.delivered()
         store.client.delete_run(run.id)
         record(run, 2)
-        wait_for_text(caplog, f"MLflow run {run.id} was deleted: the training goes on")
+        wait_for_text(caplog, f"MLflow run {run.id} was deleted: the training continues")
         record(run, 3)
         store.client.restore_run(run.id)
         assert run.delivered(60)
-    assert f"MLflow run {run.id} is back" in caplog.text
+    assert f"MLflow run {run.id} is available again" in caplog.text
     assert store.client.get_run(run.id).info.status == "FINISHED"
     assert steps_of(store, run.id, "loss") == [1, 2, 3]
     assert images_of(store, run.id) == both(2)
@@ -308,7 +310,7 @@ def test_a_run_that_stays_deleted_does_not_end_its_training_and_is_replaced(
             # As `mlflow gc` does.
             store.client._tracking_client.store._hard_delete_run(run.id)
         record(run, 3)
-        wait_for_text(caplog, f"MLflow run {run.id} was deleted: the training goes on")
+        wait_for_text(caplog, f"MLflow run {run.id} was deleted: the training continues")
         record(run, 4)
     assert caplog.text.count("was deleted") == 1
     assert "wait in" in caplog.text
@@ -364,7 +366,7 @@ def test_a_locked_data_base_delays_nothing_and_loses_nothing(
         other.close()
         assert run.delivered(60)
         record(run, 9)
-    assert "is back" in caplog.text
+    assert "is available again" in caplog.text
     assert store.client.get_run(run.id).info.status == "FINISHED"
     assert steps_of(store, run.id, "loss") == list(range(1, 10))
     assert images_of(store, run.id) == both(2, 4, 6, 8)
@@ -392,7 +394,7 @@ def test_a_data_base_that_is_locked_when_a_run_is_to_be_opened(project: Project,
     other = sqlite3.connect(project.mlruns / "mlflow.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with (
-        pytest.raises(UserError, match=r"refuses to be written: bring it back, or set tracking\.offline.*is locked"),
+        pytest.raises(UserError, match=r"not writable; restart it, or set tracking\.offline.*is locked"),
         TrackedRun.start(store, experiment="e", name="n", params={}),
     ):
         pass
@@ -424,7 +426,7 @@ def test_files_that_are_refused_hold_up_nothing_else(
     assert steps_of(store, run.id, "loss") == list(range(1, 8))
     assert kinds_of(store.journals / run.id) == ["image"] * 3
     assert caplog.text.count("takes metrics but no files: ") == 1
-    assert f"3 files for MLflow run {run.id} wait in {store.journals / run.id}: 'cyclegan sync'" in caplog.text
+    assert f"MLflow run {run.id}: 3 files wait in {store.journals / run.id}; 'cyclegan sync'" in caplog.text
     # Tags that were set meanwhile stay: only files are delivered later.
     store.client.set_tag(run.id, "note", "y")
 
@@ -561,7 +563,7 @@ def test_a_server_killed_in_the_middle_gets_everything_when_it_is_back(
         assert run.delivered(120)
         record(run, 60)
     assert caplog.text.count("cannot be written") == 1
-    assert caplog.text.count("is back") == 1
+    assert caplog.text.count("is available again") == 1
     assert store.client.get_run(run.id).info.status == "FINISHED"
     for key in ("loss", "nan"):
         assert steps_of(store, run.id, key) == list(range(1, 61))
@@ -586,7 +588,9 @@ def test_a_server_that_is_still_away_at_the_end_gets_it_from_whoever_comes_next(
     with pytest.raises(UserError, match=r"set tracking\.offline: true to train without it"):
         opened(server.uri)
     # Offline it goes on, as the same run.
-    with TrackedRun.offline(waiting(project), experiment="e", name="n", params={"lr": 1}, resume=run.id) as again:
+    with TrackedRun.offline(
+        journals_folder(project), experiment="e", name="n", params={"lr": 1}, resume=run.id
+    ) as again:
         record(again, 4, 5, 6)
     assert again.id == run.id
 
@@ -607,7 +611,7 @@ def test_a_server_that_goes_away_under_a_later_stage_is_told(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     run = TrackedRun.attach(opened(server.uri), "1" * 32, experiment="e", name="n")
     server.kill()
-    told = r"went away or refuses to be written: bring it back, or set tracking\.offline"
+    told = r"unavailable or not writable; restart it, or set tracking\.offline"
     with pytest.raises(UserError, match=told):
         run.log_metrics(1, {"loss": 1.0})
     with pytest.raises(UserError, match=told):

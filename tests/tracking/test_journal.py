@@ -17,7 +17,7 @@ import pytest
 
 from cyclegan.tracking.description import RunDescription
 from cyclegan.tracking.entries import ArtifactEntry, EndEntry, Entry, ImageEntry, MetricsEntry, TagsEntry, to_line
-from cyclegan.tracking.journal import ENTRIES, Journal, JournalError, journals, only_user, read_image
+from cyclegan.tracking.journal import ENTRIES, Journal, JournalError, journals, read_image, try_lock_journal
 
 WRITER = """
 import sys
@@ -128,7 +128,7 @@ def test_a_line_that_is_damaged_is_passed_over(tmp_path: Path, caplog: pytest.Lo
     lines = (journal.folder / ENTRIES).read_text().splitlines()
     (journal.folder / ENTRIES).write_text("\n".join([lines[0], "x" + lines[1], lines[2]]) + "\n")
     assert steps(Journal(journal.folder)) == [1, 3]
-    assert "was passed over" in caplog.text
+    assert "skipped a line" in caplog.text
 
 
 # As version 0.1.0 wrote them.
@@ -195,7 +195,7 @@ def test_threads_may_append_while_one_takes_off(tmp_path: Path) -> None:
     for writer in writers:
         writer.start()
     while len(taken) < 100:
-        assert journal.waiting(10)
+        assert journal.wait_for_entry(10)
         batch = journal.oldest(7)
         taken += steps_of(batch)
         journal.drop(len(batch))
@@ -207,16 +207,16 @@ def test_threads_may_append_while_one_takes_off(tmp_path: Path) -> None:
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     hold = (
-        "import sys, time; from pathlib import Path; from cyclegan.tracking.journal import only_user\n"
-        "with only_user(Path(sys.argv[1])) as free: print(free, flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from cyclegan.tracking.journal import try_lock_journal\n"
+        "with try_lock_journal(Path(sys.argv[1])) as free: print(free, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "True\n"
-        with only_user(tmp_path) as free:
+        with try_lock_journal(tmp_path) as free:
             assert not free
         other.kill()
-    with only_user(tmp_path, wait=5) as free:
+    with try_lock_journal(tmp_path, wait=5) as free:
         assert free
 
 

@@ -394,7 +394,7 @@ def test_lost_run_becomes_a_fresh_one_with_a_warning(
 def test_run_of_a_living_process_is_not_resumed_by_a_second_one(store: Store, experiment: str) -> None:
     with TrackedRun.start(store, experiment=experiment, name="n", params={}) as run:
         with (
-            pytest.raises(UserError, match=f"{run.id} is being written by process {os.getpid()} on"),
+            pytest.raises(UserError, match=f"{run.id}: process {os.getpid()} on .* writes to it"),
             TrackedRun.start(store, experiment=experiment, name="n", params={}, resume=run.id),
         ):
             pass

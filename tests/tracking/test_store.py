@@ -187,7 +187,7 @@ def test_server_that_is_no_mlflow_server_is_refused(opened: Opened) -> None:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        with pytest.raises(UserError, match="does not answer as one should"):
+        with pytest.raises(UserError, match="the MLflow server is unavailable"):
             opened(f"http://127.0.0.1:{server.server_port}")
     finally:
         server.shutdown()
@@ -286,7 +286,7 @@ def test_file_that_is_no_data_base(project: Project, opened: Opened) -> None:
     project.mlruns.mkdir()
     database = project.mlruns / "mlflow.db"
     database.write_bytes(b"not a database, but long enough to be one " * 50)
-    with pytest.raises(UserError, match=r"mlflow\.db is no usable MLflow store \(file is not a database\)"):
+    with pytest.raises(UserError, match=r"mlflow\.db: not a usable MLflow store \(file is not a database\)"):
         opened()
     assert database.read_bytes().startswith(b"not a database")
 
@@ -340,7 +340,7 @@ def test_copied_project_finds_its_artifacts_and_leaves_the_original_alone(
     # By another process: a process that closes any handle of a database it uses drops SQLite's locks on it.
     subprocess.run(["cp", "-r", str(project.root), str(home)], check=True)
 
-    with held(home / "mlruns" / "running" / "x.lock"), pytest.raises(UserError, match="in use under its former path"):
+    with held(home / "mlruns" / "running" / "x.lock"), pytest.raises(UserError, match="uses it under its former path"):
         open_store(Project(root=home, home=home), DEFAULT)
     copy = open_store(Project(root=home, home=home), DEFAULT)
 

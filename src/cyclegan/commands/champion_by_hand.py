@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from cyclegan.registry.champion import Action, champion_of, changing, find_model, find_version, move, previous
-from cyclegan.registry.versions import compared
+from cyclegan.registry.champion import (
+    Action,
+    champion_of,
+    find_model,
+    find_version,
+    move,
+    previous_champion,
+    registry_lock,
+)
+from cyclegan.registry.versions import explain_decision
 from cyclegan.system.errors import UserError
 from cyclegan.tracking.store import Store
 from cyclegan.tracking.store_errors import require_store
@@ -23,7 +31,7 @@ def promote(store: Store, name: str, version: str, yes: bool) -> None:
         print(f"{name}: version {version} is champion already")
         return
     with require_store(store):
-        print(f"{name}: {compared(store, name, version)}")
+        print(f"{name}: {explain_decision(store, name, version)}")
     _change(store, name, before, version, "promote", yes)
 
 
@@ -34,7 +42,7 @@ def rollback(store: Store, name: str, yes: bool) -> None:
         UserError: there is none, or stdin is not a terminal to ask on.
     """
     find_model(store, name)
-    before, target = champion_of(store, name), previous(store, name)
+    before, target = champion_of(store, name), previous_champion(store, name)
     if target is None:
         now = "has no champion" if before is None else f"had no champion before version {before}"
         raise UserError(f"{name} {now}; 'cyclegan registry promote {name} VERSION' names one")
@@ -50,7 +58,7 @@ def _change(store: Store, name: str, before: str | None, after: str, by: Action,
         if input("Change it? [y/N] ").strip().lower() not in ("y", "yes"):
             print("nothing was changed")
             sys.exit(1)
-    with changing(store):
+    with registry_lock(store):
         if champion_of(store, name) != before:
             raise UserError(f"the champion of {name} was changed meanwhile by another process: look again")
         move(store, name, after, by, "by hand")

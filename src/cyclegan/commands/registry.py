@@ -30,15 +30,15 @@ def run(options: argparse.Namespace) -> None:
     """
     from cyclegan.commands.champion_by_hand import promote, rollback
     from cyclegan.params import load
-    from cyclegan.registry.listing import listed, shown
+    from cyclegan.registry.listing import format_details, format_models
     from cyclegan.tracking.store import open_store
 
     project = Project.find()
     store = open_store(project, load(project.params).tracking)
     if options.action == "list":
-        print(listed(store))
+        print(format_models(store))
     elif options.action == "show":
-        print(shown(store, options.model))
+        print(format_details(store, options.model))
     elif options.action == "promote":
         promote(store, options.model, options.version, options.yes)
     else:

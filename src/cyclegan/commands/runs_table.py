@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from cyclegan.metric_names import higher_is_better
 from cyclegan.system.errors import UserError, one_line
-from cyclegan.tracking.store import Store, all_found
+from cyclegan.tracking.store import Store, search_all
 
 # The columns before those that the runs bring.
 ALWAYS = ("run", "id", "status", "start", "seconds", "commit")
@@ -31,9 +31,9 @@ def find_runs(store: Store, experiment: str, condition: str = "") -> list[Run]:
     if found is None:
         known = sorted(other.name for other in store.client.search_experiments() if other.name != "Default")
         listed = ", ".join(known) or "(none yet: train first)"
-        raise UserError(f"--experiment {experiment}: {store.shown} has no such experiment; there are: {listed}")
+        raise UserError(f"--experiment {experiment}: {store.display_uri} has no such experiment; there are: {listed}")
     try:
-        return all_found(store.client.search_runs, [found.experiment_id], condition, max_results=1000)
+        return search_all(store.client.search_runs, [found.experiment_id], condition, max_results=1000)
     except MlflowException as error:
         if error.error_code != "INVALID_PARAMETER_VALUE":
             raise

@@ -34,7 +34,7 @@ def sync(project: Project) -> None:
     store = open_store(project, load(project.params).tracking)
     done = deliver_waiting(store)
     for run_id, count in done.entries.items():
-        print(f"MLflow run {run_id}: {count} entries delivered to {store.shown}")
+        print(f"MLflow run {run_id}: {count} entries delivered to {store.display_uri}")
     if done.left:
         names = ", ".join(folder.name for folder in done.left)
         raise UserError(f"{store.journals} still holds what cannot be delivered, as reported above: {names}")

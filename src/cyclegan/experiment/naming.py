@@ -5,7 +5,7 @@ from __future__ import annotations
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.params import Params
 from cyclegan.system.errors import UserError
-from cyclegan.tracking.store import Store, all_found
+from cyclegan.tracking.store import Store, search_all
 from cyclegan.tracking.store_errors import require_store
 
 
@@ -24,7 +24,7 @@ def refuse_other_images(store: Store, params: Params, dataset: PackedDataset) ->
     if data.name is not None or not (data.source == "folders" or data.source.startswith(("file:", "https:"))):
         return
     with require_store(store):
-        experiments = [found.experiment_id for found in all_found(store.client.search_experiments)]
+        experiments = [found.experiment_id for found in search_all(store.client.search_experiments)]
         named = f"tags.`data.name` = '{data.dataset}'"
         other = store.client.search_runs(experiments, f"{named} AND tags.`data.images` != ''", max_results=1)
         same = f"{named} AND tags.`data.images` = '{dataset.images_digest}'"

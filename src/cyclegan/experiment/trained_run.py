@@ -13,7 +13,7 @@ from cyclegan.params import Tracking
 from cyclegan.project import Project
 from cyclegan.system.files import write_json
 from cyclegan.tracking.run import TrackedRun
-from cyclegan.tracking.store import Store, waiting
+from cyclegan.tracking.store import Store, journals_folder
 from cyclegan.tracking.store_errors import require_store
 
 
@@ -82,7 +82,7 @@ class TrainedRun:
             UserError: the store cannot be used, then or later, or another process writes to the journal.
         """
         if tracking.offline:
-            with TrackedRun.attach_offline(waiting(project), **self._known) as tracked:
+            with TrackedRun.attach_offline(journals_folder(project), **self._known) as tracked:
                 yield tracked
         else:
             yield self.attach(opened_store(project, tracking))

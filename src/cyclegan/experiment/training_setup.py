@@ -21,7 +21,7 @@ from cyclegan.tracking.description import DatasetInput
 from cyclegan.tracking.provenance import tags
 from cyclegan.tracking.recovery import close_stale_runs
 from cyclegan.tracking.run import TrackedRun
-from cyclegan.tracking.store import Store, waiting
+from cyclegan.tracking.store import Store, journals_folder
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.device import prepare_device
 
@@ -98,7 +98,7 @@ class TrainingSetup:
             further_tags: beside those of code, machine and device.
         """
         if self.store is None:
-            opened = partial(TrackedRun.offline, waiting(self.project))
+            opened = partial(TrackedRun.offline, journals_folder(self.project))
         else:
             opened = partial(TrackedRun.start, self.store)
         data = self.params.data

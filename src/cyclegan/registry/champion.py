@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from cyclegan.system.errors import UserError
 from cyclegan.system.locks import claimed
-from cyclegan.tracking.store import Store, all_found
+from cyclegan.tracking.store import Store, search_all
 
 CHAMPION = "champion"
 MOVE_TAG = "champion.move."
@@ -42,7 +42,7 @@ class Move:
 
 
 @contextmanager
-def changing(store: Store) -> Iterator[None]:
+def registry_lock(store: Store) -> Iterator[None]:
     """Hold the registry's lock: of all processes on this machine only one changes versions and aliases at a time.
 
     Raises:
@@ -74,7 +74,7 @@ def move(store: Store, name: str, version: str, by: Action, reason: str) -> Move
     return made
 
 
-def previous(store: Store, name: str) -> str | None:
+def previous_champion(store: Store, name: str) -> str | None:
     """The champion before the present one, as far as it still exists; None if there is none.
 
     Moves are undone one after the other: two rollbacks go two champions back, and not to and fro. A move of the alias
@@ -96,7 +96,7 @@ def previous(store: Store, name: str) -> str | None:
     return next((version for version in reversed(held_by[:-1]) if _exists(store, name, version)), None)
 
 
-def rolled_back(store: Store, name: str) -> set[str]:
+def rolled_back_versions(store: Store, name: str) -> set[str]:
     """The versions from which a person took the alias away, unless it was given back to them since."""
     taken: set[str] = set()
     for made in moves(store, name):
@@ -108,7 +108,7 @@ def rolled_back(store: Store, name: str) -> set[str]:
 
 def all_models(store: Store) -> list[str]:
     """The names of all registered models; MLflow itself gives a hundred at a time."""
-    return sorted(model.name for model in all_found(store.client.search_registered_models))
+    return sorted(model.name for model in search_all(store.client.search_registered_models))
 
 
 def find_model(store: Store, name: str) -> None:
@@ -123,7 +123,7 @@ def find_model(store: Store, name: str) -> None:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         known = ", ".join(all_models(store)) or "(none yet)"
-        raise UserError(f"no registered model {name!r} in {store.shown}; there are: {known}") from None
+        raise UserError(f"no registered model {name!r} in {store.display_uri}; there are: {known}") from None
 
 
 def find_version(store: Store, name: str, version: str) -> ModelVersion:

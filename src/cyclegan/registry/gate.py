@@ -13,7 +13,7 @@ from cyclegan.metric_names import headline, higher_is_better
 from cyclegan.registry.measurements import Measured
 from cyclegan.system.errors import UserError
 
-NOTHING = 1e-3
+LEAST_GAIN_SHARE = 1e-3
 """Share of the metric: a generator that beats doing nothing by less does nothing, too, however certain the gain."""
 
 
@@ -38,7 +38,7 @@ class Decision:
         return {key: value for key, value in asdict(self).items() if key != "promote"}
 
 
-def choose(gate: str, direction: str, measured: Measured) -> str:
+def choose_metric(gate: str, direction: str, measured: Measured) -> str:
     """The metric that decides: `gate`, or for `auto` the headline of the data.
 
     Raises:
@@ -48,7 +48,7 @@ def choose(gate: str, direction: str, measured: Measured) -> str:
         return headline(measured.metrics)
     usable = sorted(name for name in measured.metrics if _can_decide(name, measured))
     if gate not in usable:
-        lack = _lack(measured)
+        lack = _why_no_kid(measured)
         raise UserError(
             f"registry.gate = {gate!r}: the test split yields no such metric with a standard error for {direction}; "
             f"use auto, or one of {', '.join(usable)}{f' ({lack})' if lack else ''}"
@@ -69,26 +69,26 @@ def decide(metric: str, candidate: Measured, champion: Measured | None = None, v
     """
     value = candidate.metrics[metric]
     if champion is None:
-        return _first(metric, value, candidate)
+        return _decide_first(metric, value, candidate)
     if obstacle := _not_comparable(metric, candidate, champion):
         reason = f"it cannot be compared with the champion, version {version}: {obstacle}"
         return Decision(metric, value, promote=False, reason=reason)
     against = champion.metrics[metric]
-    gain = paired_gain(metric, candidate.of_each_image(metric), champion.of_each_image(metric))
+    gain = paired_gain(metric, candidate.values_by_image(metric), champion.values_by_image(metric))
     gain = gain or combined_gain(metric, candidate.metrics, champion.metrics)
     if gain is None:
         compared = f"{metric} {value:.4g} against {against:.4g} of the champion, version {version}"
-        return Decision(metric, value, promote=False, reason=f"{compared}: {_undecided(candidate)}")
+        return Decision(metric, value, promote=False, reason=f"{compared}: {_why_undecided(candidate)}")
     verdict = "better" if gain.is_better else "worse" if gain.is_worse else "not better"
     reason = f"{metric} {value:.4g} is {verdict} than {against:.4g} of the champion, version {version}"
     by = ", by more than its standard error" if verdict == "not better" else ""
     return _decision(metric, value, against, gain, f"{reason}{by} ({gain})", promote=gain.is_better)
 
 
-def _first(metric: str, value: float, candidate: Measured) -> Decision:
+def _decide_first(metric: str, value: float, candidate: Measured) -> Decision:
     against = candidate.identity.get(metric)
     if against is None:
-        lack = _lack(candidate)
+        lack = _why_no_kid(candidate)
         reason = (
             f"{lack}; raise data.test_fraction or add images, or promote it by hand"
             if lack
@@ -96,25 +96,25 @@ def _first(metric: str, value: float, candidate: Measured) -> Decision:
             "hand"
         )
         return Decision(metric, value, promote=False, reason=reason)
-    gain = paired_gain(metric, candidate.of_each_image(metric), candidate.of_each_image(f"baseline_{metric}"))
+    gain = paired_gain(metric, candidate.values_by_image(metric), candidate.values_by_image(f"baseline_{metric}"))
     gain = gain or combined_gain(metric, candidate.metrics, candidate.identity)
     if gain is None:
-        reason = f"{metric} {value:.4g} against {against:.4g} of doing nothing: {_undecided(candidate)}"
+        reason = f"{metric} {value:.4g} against {against:.4g} of doing nothing: {_why_undecided(candidate)}"
         return Decision(metric, value, promote=False, reason=reason)
-    beats = gain.is_better and gain.mean > NOTHING * abs(against)
+    beats = gain.is_better and gain.mean > LEAST_GAIN_SHARE * abs(against)
     by = "a thousandth" if gain.is_better and not beats else "more than its standard error"
     verdict = "beats" if beats else "does not beat"
     reason = f"{metric} {value:.4g} {verdict} doing nothing, {against:.4g}, by {by} ({gain})"
     return _decision(metric, value, against, gain, reason, promote=beats)
 
 
-def _lack(measured: Measured) -> str | None:
+def _why_no_kid(measured: Measured) -> str | None:
     """Why there is no KID, which would have decided; None where that is not for want of images."""
     counts = measured.protocol.get("counts", {})
     return lack_for_kid(counts, "test") if set(DOMAINS) <= set(counts) else None
 
 
-def _undecided(measured: Measured) -> str:
+def _why_undecided(measured: Measured) -> str:
     """Why there is no standard error by which a gain could be told from chance, and the remedy."""
     counts = measured.protocol.get("counts", {})
     few = [f"{counts[domain]} of domain {domain}" for domain in DOMAINS if counts.get(domain, FEWEST) < FEWEST]
@@ -146,5 +146,5 @@ def _short(md5: Any) -> str:
 
 
 def _can_decide(name: str, measured: Measured) -> bool:
-    known = not measured.of_each_image(name).empty or f"{name}_se" in measured.metrics
+    known = not measured.values_by_image(name).empty or f"{name}_se" in measured.metrics
     return known and higher_is_better(name) is not None

@@ -27,7 +27,7 @@ def resolve(store: Store, reference: str) -> ModelVersion:
     raise UserError(f"{reference}: name a version as {text}@champion or {text}/1")
 
 
-def listed(store: Store) -> str:
+def format_models(store: Store) -> str:
     """All models, each with its champion, its challenger and the champion's gate metric."""
     rows = []
     for name in all_models(store):
@@ -45,10 +45,10 @@ def listed(store: Store) -> str:
                 "champion since": tags.get("champion.since", "–"),
             }
         )
-    return _table(rows) if rows else f"no registered models in {store.shown}: 'dvc repro' makes the first"
+    return _table(rows) if rows else f"no registered models in {store.display_uri}: 'dvc repro' makes the first"
 
 
-def shown(store: Store, reference: str) -> str:
+def format_details(store: Store, reference: str) -> str:
     """One version in full (`MODEL@alias`, `MODEL/version`), or all versions of a model and the champion's moves."""
     text = reference.removeprefix("models:/")
     if "@" in text or "/" in text:

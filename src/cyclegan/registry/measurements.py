@@ -39,7 +39,7 @@ class Measured:
         per_image = read_per_image(folder / "per_image.csv")
         return cls(parts["figures"], parts["identity"], parts["protocol"], per_image)
 
-    def of_each_image(self, name: str) -> pd.Series:
+    def values_by_image(self, name: str) -> pd.Series:
         """A metric by image (domain and id), for `pair_…` of scored pairs. Empty if no single image has it."""
         table = self.per_image
         if name not in table:

@@ -9,12 +9,12 @@ from urllib.parse import urlencode
 
 from cyclegan.registry.measurements import Measured
 
-LIMIT = 5000
+MAX_CHARACTERS = 5000
 """Characters that every database has room for."""
 # Stands for the weights of all loss terms, of the page's own direction.
 WEIGHTS = "train.loss_weights"
 # Of the run's parameters, those that say what kind of generator this is.
-SHOWN = (
+PAGE_PARAMS = (
     "data.source", "data.load_size", "train.crop_size", "model.generator", "model.base_filters", "model.blocks",
     "model.norm", "model.upsample", "model.residual_output", "train.epochs", "train.batch_size", "train.learning_rate",
     "train.update_order", "train.adversarial_loss", WEIGHTS, "train.ema_decay", "train.seed",
@@ -60,7 +60,7 @@ class Page:
         text = ""
         for part in parts:
             # The last parts are those that are on the run's page as well.
-            if len(text) + len(part) + 2 <= LIMIT:
+            if len(text) + len(part) + 2 <= MAX_CHARACTERS:
                 text += part + "\n\n"
         return text.rstrip()
 
@@ -106,7 +106,7 @@ class Page:
 
     def _parameters(self) -> str:
         weights = [key for key in self.params if re.fullmatch(rf"{WEIGHTS}\.\w+\.{self.direction}", key)]
-        keys = [key for shown in SHOWN for key in (weights if shown == WEIGHTS else [shown])]
+        keys = [key for key in PAGE_PARAMS for key in (weights if key == WEIGHTS else [key])]
         rows = [f"| {key} | {self.params[key]} |" for key in keys if key in self.params]
         return "\n".join(["| parameter | value |", "|---|---|", *rows]) if rows else ""
 

@@ -21,14 +21,14 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 import cyclegan
-from cyclegan.registry.champion import champion_of, changing, move, rolled_back
+from cyclegan.registry.champion import champion_of, move, registry_lock, rolled_back_versions
 from cyclegan.registry.gate import Decision, decide
 from cyclegan.registry.measurements import Measured
 from cyclegan.registry.version_page import Page
 from cyclegan.system.digests import code_digest, file_digest
 from cyclegan.tracking.provenance import installed
 from cyclegan.tracking.store import Store
-from cyclegan.tracking.store_errors import is_hopeless
+from cyclegan.tracking.store_errors import is_permanent
 
 CHALLENGER = "challenger"
 EVALUATION = "evaluation"
@@ -97,7 +97,7 @@ def register(
         bit_depth: of the images, 8 (uint8) or 16 (uint16).
         tags: lineage (commit, DVC stage, md5 of the data …), set on every version.
     """
-    with changing(store):
+    with registry_lock(store):
         return [_register(store, run_id, dataset, candidate, bit_depth, tags) for candidate in candidates]
 
 
@@ -148,7 +148,7 @@ def _register(
         run_id=run_id,
         params=run.data.params,
         tags=details,
-        store=store.shown,
+        store=store.display_uri,
         has_grid=candidate.grid is not None,
     )
     store.client.update_model_version(name, version, page.markdown())
@@ -168,7 +168,7 @@ def decision_on(store: Store, name: str, version: str, measured: Measured, metri
         return Decision(metric, value, promote=False, reason="it is the champion already")
     weights, by_hand = _weights(store, name, version), f"'cyclegan registry promote {name} {version}'"
     # By its weights: with other code around it, the same generator is another version.
-    if weights is not None and weights in {_weights(store, name, other) for other in rolled_back(store, name)}:
+    if weights is not None and weights in {_weights(store, name, other) for other in rolled_back_versions(store, name)}:
         reason = f"this generator was champion and was rolled back; {by_hand} brings it back"
         return Decision(metric, value, promote=False, reason=reason)
     if champion is None:
@@ -176,7 +176,7 @@ def decision_on(store: Store, name: str, version: str, measured: Measured, metri
     if weights is not None and weights == _weights(store, name, champion):
         reason = f"it is the generator of the champion, version {champion}, again; {by_hand} takes it over"
         return Decision(metric, value, promote=False, reason=reason)
-    theirs = recorded(store, name, champion)
+    theirs = load_measurements(store, name, champion)
     if theirs is None:
         reason = f"the champion, version {champion}, has no evaluation on record to compare with"
         return Decision(metric, value, promote=False, reason=reason)
@@ -193,16 +193,16 @@ def _weights(store: Store, name: str, version: str) -> str | None:
         return None
 
 
-def compared(store: Store, name: str, version: str) -> str:
+def explain_decision(store: Store, name: str, version: str) -> str:
     """What the gate says of a registered version now, in a sentence, for a person who decides."""
-    measured = recorded(store, name, version)
+    measured = load_measurements(store, name, version)
     metric = store.client.get_model_version(name, version).tags.get("gate.metric")
     if measured is None or metric is None:
         return f"version {version} has no evaluation on record"
     return decision_on(store, name, version, measured, metric).reason
 
 
-def recorded(store: Store, name: str, version: str) -> Measured | None:
+def load_measurements(store: Store, name: str, version: str) -> Measured | None:
     """What was measured for a registered version; None where it carries no evaluation.
 
     Raises:
@@ -223,7 +223,7 @@ def recorded(store: Store, name: str, version: str) -> Measured | None:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except MlflowException as error:
-            if not is_hopeless(error):
+            if not is_permanent(error):
                 raise
             return None
 

@@ -14,7 +14,7 @@ from cyclegan.experiment.stage_outputs import generator_files, measured, opened_
 from cyclegan.experiment.trained_run import TrainedRun
 from cyclegan.params import Params, load
 from cyclegan.project import Project
-from cyclegan.registry.gate import choose
+from cyclegan.registry.gate import choose_metric
 from cyclegan.registry.measurements import Measured, read_per_image
 from cyclegan.registry.versions import Candidate, RegisteredVersion, register
 from cyclegan.system.errors import UserError, one_line
@@ -87,7 +87,7 @@ def _candidates(project: Project, params: Params) -> list[Candidate]:
             protocol=metrics["protocol"],
             per_image=per_image[per_image["direction"] == direction],
         )
-        gate = choose(getattr(params.registry.gate, direction), direction, found)
+        gate = choose_metric(getattr(params.registry.gate, direction), direction, found)
         candidates.append(
             Candidate(
                 direction, files[direction], channels[source], channels[target], found, gate, evaluated / "grid.png"
