@@ -96,7 +96,7 @@ def test_list_and_show(cyclegan: Command) -> None:
     assert line.split()[:6] == ["fluent-emoji-AtoB", "3", "2", "3", "pair_psnr", "22"]
 
     versions = cyclegan("registry", "show", "fluent-emoji-AtoB")
-    assert "pair_psnr 21 is worse than 22 of the champion, version 2" in versions
+    assert "pair_psnr 21, champion (version 2) 22: worse" in versions
     assert "none -> 1  by register: " in versions
     assert "1 -> 2  by register: " in versions
 
@@ -111,12 +111,12 @@ def test_list_and_show(cyclegan: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("show", "emoji"), "no registered model 'emoji' in sqlite:///"),
-        (("show", "fluent-emoji-AtoB@best"), "'best'; there are: challenger (version 3), champion (version 2)"),
-        (("show", "fluent-emoji-AtoB/7"), "has no version '7'; there are: 1, 2, 3"),
-        (("promote", "fluent-emoji-AtoB", "7", "--yes"), "has no version '7'; there are: 1, 2, 3"),
-        (("promote", "emoji", "1", "--yes"), "there are: fluent-emoji-AtoB"),
-        (("rollback", "emoji", "--yes"), "there are: fluent-emoji-AtoB"),
+        (("show", "emoji"), "no registered model 'emoji'; available: "),
+        (("show", "fluent-emoji-AtoB@best"), "'best'; available: challenger (version 3), champion (version 2)"),
+        (("show", "fluent-emoji-AtoB/7"), "no version '7'; available: 1, 2, 3"),
+        (("promote", "fluent-emoji-AtoB", "7", "--yes"), "no version '7'; available: 1, 2, 3"),
+        (("promote", "emoji", "1", "--yes"), "available: fluent-emoji-AtoB"),
+        (("rollback", "emoji", "--yes"), "available: fluent-emoji-AtoB"),
     ],
 )  # fmt: skip
 def test_what_does_not_exist(cyclegan: Command, arguments: tuple[str, ...], told: str) -> None:
@@ -143,7 +143,7 @@ def test_a_person_is_asked(project: Path, store: Store) -> None:
             assert asked.wait(120) == code
         os.close(ours)
         shown = text.decode().replace("\r\n", "\n")
-        assert "pair_psnr 21 is worse than 22 of the champion, version 2 (-1 ± 0" in shown
+        assert "pair_psnr 21, champion (version 2) 22: worse (-1 ± 0" in shown
         assert "champion of fluent-emoji-AtoB: version 2 -> version 3\n" in shown
         assert champion_of(store, "fluent-emoji-AtoB") == after
     store.client.set_registered_model_alias("fluent-emoji-AtoB", "champion", "2")

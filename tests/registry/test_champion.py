@@ -1,4 +1,4 @@
-"""Moving the alias `champion`, by machine and by hand, and back."""
+"""Moves of the alias `champion`, by the gate and by hand, and their rollback."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_rollbacks_go_back_one_champion_after_the_other(
     ]
 
 
-def test_a_deleted_version_is_stepped_over(store: Store, model: str, promote: Callable[[str], None]) -> None:
+def test_a_rollback_skips_a_deleted_version(store: Store, model: str, promote: Callable[[str], None]) -> None:
     for version in "123":
         promote(version)
     store.client.delete_model_version(model, "2")
@@ -99,20 +99,20 @@ def test_more_than_nine_moves_stay_in_order(store: Store, model: str, promote: C
     assert [made.version for made in moves(store, model)] == list("121212121212")
 
 
-def test_what_does_not_exist_is_answered_by_what_does(store: Store, model: str) -> None:
-    with pytest.raises(UserError, match=rf"no registered model 'none' in .*there are: .*{model}"):
+def test_a_missing_model_version_or_alias_is_reported_with_the_existing_ones(store: Store, model: str) -> None:
+    with pytest.raises(UserError, match=rf"no registered model 'none'; available: .*{model}"):
         find_version(store, "none", "1")
-    with pytest.raises(UserError, match=r"has no version '9'; there are: 1, 2, 3, 4$"):
+    with pytest.raises(UserError, match=r"no version '9'; available: 1, 2, 3, 4$"):
         find_version(store, model, "9")
-    with pytest.raises(UserError, match=r"has no alias 'champion'; there are: \(none\)$"):
+    with pytest.raises(UserError, match=r"no alias 'champion'; available: \(none\)$"):
         find_alias(store, model, "champion")
     store.client.set_registered_model_alias(model, "champion", "2")
-    with pytest.raises(UserError, match=r"has no alias 'best'; there are: champion \(version 2\)$"):
+    with pytest.raises(UserError, match=r"no alias 'best'; available: champion \(version 2\)$"):
         find_alias(store, model, "best")
     assert str(find_alias(store, model, "champion").version) == "2"
 
 
-def test_more_models_than_mlflow_gives_at_once_are_all_listed(store: Store) -> None:
+def test_more_models_than_one_page_of_mlflow_are_all_listed(store: Store) -> None:
     names = [f"many-{number:03}" for number in range(101)]
     for name in names:
         store.client.create_registered_model(name)

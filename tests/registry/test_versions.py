@@ -134,7 +134,7 @@ def test_page_shows_metrics_verdict_grid_lineage_and_how_to_load(
 
     text = store.client.get_model_version("page-AtoB", "1").description
     assert "Generator A → B: uint8 images [N, H, W, 3] to [N, H, W, 1]" in text
-    assert "pair_psnr 20.5 beats doing nothing, 18.25, by more than its standard error (+2.25 ± 0.058" in text
+    assert "pair_psnr 20.5, identity baseline 18.25: better by more than its standard error (+2.25 ± 0.058" in text
     assert "| pair_psnr | 20.5 | 18.25 |\n| pair_ssim | 0.75 | 0.5 |\n| cycle_l1 | 0.05 |  |\n" in text
     assert "| kid | 0.01234 ± 0.0021 | 0.2 ± 0.01 |\n" in text
     assert "kid_se" not in text
@@ -143,7 +143,7 @@ def test_page_shows_metrics_verdict_grid_lineage_and_how_to_load(
     assert 'mlflow.pyfunc.load_model("models:/page-AtoB/1")' in text
     assert store.uri in text
     assert "git.commit `0123abcd`" in text
-    assert "by the search (best.yaml): search.study `emoji`, search.trial `17`" in text
+    assert "from a search (best.yaml): search.study `emoji`, search.trial `17`" in text
     assert "| train.epochs | 6 |" in text
     assert len(text) <= 5000
     assert "evaluation/grid.png" in map(str, contents(store, version.model_id))
@@ -299,7 +299,7 @@ def test_registering_again_adds_nothing_and_brings_metrics_up_to_date(
     assert [(v.name, v.version, v.model_id, v.reused, v.champion) for v in second] == [
         (v.name, v.version, v.model_id, True, "1") for v in first
     ]
-    assert [v.decision.reason for v in second] == ["it is the champion already"] * 2
+    assert [v.decision.reason for v in second] == ["already the champion"] * 2
     assert [len(moves(store, name)) for name in ("again-AtoB", "again-BtoA")] == [1, 1]
     assert counts(store, "again", run_id) == before
     found = store.client.get_model_version("again-AtoB", "1")
@@ -436,14 +436,12 @@ def test_champion_moves_only_for_the_better(store: Store, candidates: list[Candi
 
     first = add(1, psnr=18.2)
     assert first.champion is None
-    assert first.decision.reason.startswith("pair_psnr 18.2 does not beat doing nothing, 18.25")
+    assert first.decision.reason.startswith("pair_psnr 18.2, identity baseline 18.25: not better")
     assert holders() == {"challenger": "1"}
     assert add(2, psnr=20.5).champion == "2"
     worse = add(3, psnr=20.4)
     assert worse.champion == "2"
-    assert worse.decision.reason == (
-        "pair_psnr 20.4 is worse than 20.5 of the champion, version 2 (-0.1 ± 0 over 3 images)"
-    )
+    assert worse.decision.reason == "pair_psnr 20.4, champion (version 2) 20.5: worse (-0.1 ± 0 over 3 images)"
     assert holders() == {"challenger": "3", "champion": "2"}
     elsewhere = add(4, psnr=30, md5="bb")
     assert elsewhere.champion == "2"
@@ -468,13 +466,13 @@ def test_what_was_rolled_back_stays_out_in_any_guise(store: Store, candidates: l
     # The same generator from another run, that is another version.
     same = add(better)
     assert (same.version, same.champion) == ("3", "2")
-    assert same.decision.reason.startswith("it is the generator of the champion, version 2, again")
+    assert same.decision.reason.startswith("the same generator as the champion, version 2;")
     with registry_lock(store):
         move(store, "guise-AtoB", "1", "rollback", "by hand")
     again = add(better)
     assert (again.version, again.champion) == ("4", "1")
     assert again.decision.reason == (
-        "this generator was champion and was rolled back; 'cyclegan registry promote guise-AtoB 4' brings it back"
+        "this generator was champion and was rolled back; run 'cyclegan registry promote guise-AtoB 4' to restore it"
     )
     assert add(best).champion == "5"
 

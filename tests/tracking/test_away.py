@@ -199,8 +199,8 @@ def test_a_journal_that_cannot_be_delivered_is_told_and_keeps_nobody_waiting(
         f"{journals_folder(project) / gone} cannot be delivered: MLflow experiment 'gone' was deleted; {remedy}"
     ]
     (line,) = told[refused]
-    assert "refuses a part of it" in line
-    assert line.endswith("fix that in entries.jsonl, or delete that folder")
+    assert "refuses an entry" in line
+    assert line.endswith("fix it in entries.jsonl, or delete the folder")
     with pytest.raises(UserError, match=rf"still holds what cannot be delivered, as reported above: .*{gone}"):
         sync(project)
 

@@ -441,7 +441,7 @@ def test_real_server(project: Project, opened: Opened, monkeypatch: pytest.Monke
         local_run = record(remote, "local", 1.0)
         assert remote.client.get_run(remote_run).info.status == "FINISHED"
         assert len(local.client.list_artifacts(local_run, "images")) == 2
-        with pytest.raises(UserError, match="created through an MLflow server"):
+        with pytest.raises(UserError, match="created by an MLflow server"):
             local.experiment("remote")
     finally:
         os.killpg(server.pid, signal.SIGKILL)

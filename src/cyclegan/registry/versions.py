@@ -1,4 +1,4 @@
-"""Put the generators of a run into the MLflow model registry."""
+"""Registration of a run's generators in the MLflow model registry."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from cyclegan.tracking.store_errors import is_permanent
 CHALLENGER = "challenger"
 EVALUATION = "evaluation"
 SERVED_BATCH = 8
-# What the served code imports; the model's requirements pin the versions installed here.
+# The imports of the served code. The model's requirements pin their installed versions.
 REQUIREMENTS = ("tensorflow", "tensorflow-cpu", "keras", "mlflow", "numpy", "pandas", "pillow")
 CONTENT_TAG = "content.sha256"
 WEIGHTS_TAG = "model.sha256"
@@ -41,20 +41,20 @@ WEIGHTS_TAG = "model.sha256"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trained generator on its way into the registry."""
+    """A trained generator to register."""
 
     direction: str
     """`AtoB` or `BtoA`."""
     path: Path
-    """Its `.keras` file."""
+    """The `.keras` file."""
     channels_in: int
     channels_out: int
     measured: Measured
-    """On the test split."""
+    """Measurements on the test split."""
     gate: str
-    """Name of the metric by which it may become champion."""
+    """The metric that decides whether it becomes champion."""
     grid: Path | None = None
-    """Test images and their translations, a PNG file for its page."""
+    """A PNG file with test images and their translations, for the page."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ class RegisteredVersion:
     version: str
     model_id: str
     reused: bool
-    """It was in the registry already."""
+    """Whether it was registered before."""
     decision: Decision
-    """By the gate."""
+    """The decision of the gate."""
     champion: str | None
-    """The version that is champion now."""
+    """The current champion; None if there is none."""
 
     @property
     def uri(self) -> str:
@@ -88,14 +88,14 @@ def register(
 ) -> list[RegisteredVersion]:
     """Make each candidate a version of `<dataset>-<direction>`, alias `challenger`, and champion if it is better.
 
-    The same generator of the same run, with the same code to serve it, keeps its version: repeating this, also after
-    it was killed half-way, adds nothing and only brings metrics, tags and description up to date. The run's status
-    is left as it is. Each direction is decided by itself. Processes on one machine register one after the other.
+    The same generator of the same run with the same serving code keeps its version. Repeating this, even after a kill,
+    only updates metrics, tags and description. The run's status does not change. Each direction is decided
+    independently. Processes on one machine register one after the other.
 
     Args:
-        run_id: of the training, in `store`.
+        run_id: the training's run in `store`.
         bit_depth: of the images, 8 (uint8) or 16 (uint16).
-        tags: lineage (commit, DVC stage, md5 of the data …), set on every version.
+        tags: lineage for every version: commit, DVC stage, md5 of the data, and others.
     """
     with registry_lock(store):
         return [_register(store, run_id, dataset, candidate, bit_depth, tags) for candidate in candidates]
@@ -116,9 +116,9 @@ def _register(
     version = str((found or store.client.create_model_version(name, source, run_id, model_id=model.model_id)).version)
     store.client.set_model_version_tag(name, version, WEIGHTS_TAG, model.tags[WEIGHTS_TAG])
     decision = decision_on(store, name, version, candidate.measured, candidate.gate)
-    # Registered again, a version keeps why it became what it is, unless it becomes champion only now.
-    before = None if found is None or decision.promote else found.tags.get("gate.reason")
-    reason = before or decision.reason
+    # A version that is registered again keeps its first reason, unless it becomes champion now.
+    first_reason = None if found is None or decision.promote else found.tags.get("gate.reason")
+    reason = first_reason or decision.reason
     run = store.client.get_run(run_id)
     searched = {key: value for key, value in run.data.tags.items() if key.startswith("search.")}
     measured = candidate.measured
@@ -152,7 +152,7 @@ def _register(
         has_grid=candidate.grid is not None,
     )
     store.client.update_model_version(name, version, page.markdown())
-    # Last: whoever follows an alias finds a version that is complete.
+    # Set the alias last, so that it never names an incomplete version.
     store.client.set_registered_model_alias(name, CHALLENGER, version)
     if decision.promote:
         move(store, name, version, "register", decision.reason)
@@ -162,29 +162,29 @@ def _register(
 
 
 def decision_on(store: Store, name: str, version: str, measured: Measured, metric: str) -> Decision:
-    """What the gate says of a version of `name` that was so measured."""
+    """The decision of the gate on a version of `name` with these measurements."""
     champion, value = champion_of(store, name), measured.metrics[metric]
     if champion == version:
-        return Decision(metric, value, promote=False, reason="it is the champion already")
+        return Decision(metric, value, promote=False, reason="already the champion")
     weights, by_hand = _weights(store, name, version), f"'cyclegan registry promote {name} {version}'"
-    # By its weights: with other code around it, the same generator is another version.
+    # Compare weights: with other code, the same generator is another version.
     if weights is not None and weights in {_weights(store, name, other) for other in rolled_back_versions(store, name)}:
-        reason = f"this generator was champion and was rolled back; {by_hand} brings it back"
+        reason = f"this generator was champion and was rolled back; run {by_hand} to restore it"
         return Decision(metric, value, promote=False, reason=reason)
     if champion is None:
         return decide(metric, measured)
     if weights is not None and weights == _weights(store, name, champion):
-        reason = f"it is the generator of the champion, version {champion}, again; {by_hand} takes it over"
+        reason = f"the same generator as the champion, version {champion}; run {by_hand} to replace it"
         return Decision(metric, value, promote=False, reason=reason)
-    theirs = load_measurements(store, name, champion)
-    if theirs is None:
-        reason = f"the champion, version {champion}, has no evaluation on record to compare with"
+    champion_measured = load_measurements(store, name, champion)
+    if champion_measured is None:
+        reason = f"not comparable: the champion, version {champion}, has no evaluation on record"
         return Decision(metric, value, promote=False, reason=reason)
-    return decide(metric, measured, theirs, champion)
+    return decide(metric, measured, champion_measured, champion)
 
 
 def _weights(store: Store, name: str, version: str) -> str | None:
-    """The digest of a version's weights; None for a version that does not exist any more, or is none of ours."""
+    """The digest of a version's weights; None if the version is missing or from another program."""
     try:
         return store.client.get_model_version(name, version).tags.get(WEIGHTS_TAG)
     except MlflowException as error:
@@ -194,7 +194,7 @@ def _weights(store: Store, name: str, version: str) -> str | None:
 
 
 def explain_decision(store: Store, name: str, version: str) -> str:
-    """What the gate says of a registered version now, in a sentence, for a person who decides."""
+    """The current verdict of the gate on a registered version, for a user who moves the alias by hand."""
     measured = load_measurements(store, name, version)
     metric = store.client.get_model_version(name, version).tags.get("gate.metric")
     if measured is None or metric is None:
@@ -203,18 +203,18 @@ def explain_decision(store: Store, name: str, version: str) -> str:
 
 
 def load_measurements(store: Store, name: str, version: str) -> Measured | None:
-    """What was measured for a registered version; None where it carries no evaluation.
+    """Load the measurements of a registered version; None if it has no evaluation.
 
     Raises:
-        MlflowException, OSError: whether it carries one cannot be told now.
+        MlflowException, OSError: the store is unavailable.
     """
     model_id = str(store.client.get_model_version(name, version).source).removeprefix("models:/")
     if "/" in model_id:
-        # None of ours; a server does not answer to such an id at all.
+        # Another program registered this version. A server does not answer to such an id.
         return None
     with tempfile.TemporaryDirectory() as folder:
         try:
-            # A server's answer to the download of what is not there cannot be told from other failures of its.
+            # List first: a server answers the download of a missing file as it does other failures.
             if not store.client.list_logged_model_artifacts(model_id, EVALUATION):
                 return None
             location = store.client.get_logged_model(model_id).artifact_location
@@ -229,10 +229,10 @@ def load_measurements(store: Store, name: str, version: str) -> Measured | None:
 
 
 def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: int = 8) -> LoggedModel:
-    """Store a generator in the form in which it is served, as a model of the run, unless the run has it already.
+    """Store a generator as a served model of the run, unless the run already has it.
 
-    The metric of the gate appears on the run as `test_<direction>/<name>`, tied to the model. All metrics, those of
-    each image and the grid lie in the model's folder `evaluation`.
+    The metric of the gate appears on the run as `test_<direction>/<name>`, linked to the model. All metrics, the table
+    per image and the grid are in the model's folder `evaluation`.
     """
     run = store.client.get_run(run_id)
     requirements = [f"{name}=={version}" for name in REQUIREMENTS if (version := installed(name))]
@@ -246,7 +246,7 @@ def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: in
         if other.name == f"G_{candidate.direction}" and other.status == LoggedModelStatus.READY:
             model = other
         elif other.status == LoggedModelStatus.PENDING:
-            # Left by a process that was killed while it stored the model.
+            # A process was killed while it stored this model.
             store.client.delete_logged_model(other.model_id)
     if model is None:
         model = store.client.create_logged_model(
@@ -276,7 +276,7 @@ def _save(
 ) -> None:
     dtype = np.dtype(np.uint8 if bit_depth == 8 else np.uint16)
     with warnings.catch_warnings():
-        # The signature is given; an example image in JSON would add nothing to it.
+        # The signature replaces an example input.
         warnings.filterwarnings("ignore", message=".*input example was not provided")
         mlflow.pyfunc.save_model(
             path,
@@ -294,19 +294,19 @@ def _save(
 
 
 def _content_digest(weights: str, requirements: list[str], bit_depth: int) -> str:
-    """One digest of everything that decides what the served model answers: weights, code and libraries."""
+    """The digest of weights, code and libraries, which determine the output of the served model."""
     folders = sorted({file.parent for file in Path(cyclegan.__file__).parent.rglob("*.py")})
     parts = [weights, *requirements, str(bit_depth), code_digest(*folders)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _log_metric(store: Store, run_id: str, model: LoggedModel, candidate: Candidate) -> None:
-    """Tie the gate's metric to the model, so that MLflow compares models by it, without doubling points of the run."""
+    """Link the gate's metric to the model, for MLflow's comparison of models, without a second point on the run."""
     key, value = f"test_{candidate.direction}/{candidate.gate}", candidate.measured.metrics[candidate.gate]
     known = {metric.key: metric.value for metric in model.metrics or []}
     if known.get(key) == value or not math.isfinite(value):
         return
-    # MLflow takes a point with equal value, step and time for the same point.
+    # MLflow treats a point of equal value, step and time as the same point.
     history = [point for point in store.client.get_metric_history(run_id, key) if point.value == value]
     now = history[-1].timestamp if history else time.time_ns() // 1_000_000
     point = Metric(key, float(value), now, history[-1].step if history else 0, model_id=model.model_id)
