@@ -112,7 +112,7 @@ def test_what_is_set_aside_waits_apart_and_alone_stays_on_disk(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("tail", [b'{"kind": "metrics", "st', b"\x00\x00\x00", b"{"])
-def test_a_line_that_was_not_finished_is_cut_off(tmp_path: Path, tail: bytes) -> None:
+def test_an_unfinished_line_is_cut_off(tmp_path: Path, tail: bytes) -> None:
     journal = Journal(tmp_path / "r", RUN)
     journal.append(metrics(1), metrics(2))
     with (journal.folder / ENTRIES).open("ab") as file:
@@ -122,7 +122,7 @@ def test_a_line_that_was_not_finished_is_cut_off(tmp_path: Path, tail: bytes) ->
     assert steps(Journal(journal.folder)) == [1, 2, 3]
 
 
-def test_a_line_that_is_damaged_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_corrupt_line_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     journal = Journal(tmp_path / "r", RUN)
     journal.append(metrics(1), metrics(2), metrics(3))
     lines = (journal.folder / ENTRIES).read_text().splitlines()
@@ -131,7 +131,7 @@ def test_a_line_that_is_damaged_is_passed_over(tmp_path: Path, caplog: pytest.Lo
     assert "skipped a line" in caplog.text
 
 
-# As version 0.1.0 wrote them.
+# Lines of version 0.1.0.
 EARLIER = (
     ('{"id": "a", "time": 1, "kind": "metrics", "step": 3, "values": {"loss": NaN}}', MetricsEntry),
     ('{"id": "b", "time": 2, "kind": "tags", "tags": {"note": "x"}}', TagsEntry),
@@ -159,7 +159,7 @@ def test_a_journal_of_an_earlier_version_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ['{"kind": "video", "id": "a", "time": 1}', '{"kind": "end"}', "3", '{"id": "a"}'])
 def test_an_entry_that_this_version_does_not_know_is_refused_and_kept(tmp_path: Path, line: str) -> None:
     (tmp_path / ENTRIES).write_text(line + "\n")
-    with pytest.raises(JournalError, match=r"entries.jsonl was written by another version.*or delete that folder"):
+    with pytest.raises(JournalError, match=r"entries.jsonl was written by another version.*or delete the folder"):
         Journal(tmp_path)
     assert (tmp_path / ENTRIES).read_text() == line + "\n"
 
