@@ -1,4 +1,4 @@
-"""The gate's rule, on metrics whose right answer is known."""
+"""The rule of the gate, on metrics with a known decision."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ def test_paired_differences_reveal_what_the_spread_of_the_images_hides() -> None
 
 
 @pytest.mark.parametrize(
-    ("counts", "told"), [({"A": 1, "B": 5}, "1 test image: no KID (needs 2)"), ({"A": 2, "B": 2}, "")]
+    ("counts", "message"), [({"A": 1, "B": 5}, "1 test image: no KID (needs 2)"), ({"A": 2, "B": 2}, "")]
 )
-def test_too_few_images_are_named_rather_than_the_metric(counts: dict[str, int], told: str) -> None:
+def test_too_few_images_are_named_rather_than_the_metric(counts: dict[str, int], message: str) -> None:
     candidate = measured({"cycle_l1": [0.1]}, counts=counts)
     decision = decide("cycle_l1", candidate)
     assert not decision.promote
-    assert decision.reason.startswith(told or "cycle_l1 has no baseline")
+    assert decision.reason.startswith(message or "cycle_l1 has no baseline")
     with pytest.raises(UserError) as refused:
         choose_metric("kid", "AtoB", candidate)
-    assert str(refused.value).endswith(f"({told})" if told else "cycle_l1")
+    assert str(refused.value).endswith(f"({message})" if message else "cycle_l1")
 
 
 def test_a_difference_within_its_standard_error_changes_nothing() -> None:
@@ -113,7 +113,7 @@ def test_first_version_must_beat_the_identity_baseline() -> None:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "told"),
+    ("protocol", "message"),
     [
         ({"md5": "bb"}, "another test split (md5 bb, now aa)"),
         ({"md5": None}, "another test split (md5 unknown, now aa)"),
@@ -121,11 +121,11 @@ def test_first_version_must_beat_the_identity_baseline() -> None:
         ({"features": "other"}, "another protocol (different: features)"),
     ],
 )
-def test_other_images_or_another_protocol_are_never_compared(protocol: dict[str, object], told: str) -> None:
+def test_other_images_or_another_protocol_are_never_compared(protocol: dict[str, object], message: str) -> None:
     candidate = measured({"pair_psnr": [30.0, 31.0]})
     decision = decide("pair_psnr", candidate, measured({"pair_psnr": [20.0, 21.0]}, **protocol), "7")
     assert not decision.promote
-    assert told in decision.reason
+    assert message in decision.reason
     assert "version 7" in decision.reason
 
 

@@ -1,4 +1,4 @@
-"""What is to be recorded survives on disk: kills, torn lines, and being delivered twice."""
+"""Journal entries survive kills, unfinished lines and a second delivery."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_entries_outlive_the_object_in_their_order_with_their_stamps(tmp_path: P
     assert journals(tmp_path) == [tmp_path / "r"]
 
 
-def test_what_was_delivered_is_gone_once_all_is(tmp_path: Path) -> None:
+def test_delivered_entries_are_removed_once_all_are_delivered(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "r", RUN)
     journal.append(*(metrics(step) for step in range(5)))
     image = journal.keep_image(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
@@ -74,7 +74,7 @@ def test_what_was_delivered_is_gone_once_all_is(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(journal.folder / image), np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
     assert steps_of(journal.oldest(3)) == [0, 1, 2]
     journal.drop(3)
-    # Delivered again by a process that starts here, which MLflow takes for the same points.
+    # A process that starts here delivers them again; MLflow treats them as the same points.
     assert len(Journal(journal.folder)) == 7
     journal.drop(4)
     assert len(journal) == len(Journal(journal.folder)) == 0
@@ -88,7 +88,7 @@ def test_what_was_delivered_is_gone_once_all_is(tmp_path: Path) -> None:
     assert not journal.folder.exists()
 
 
-def test_what_is_set_aside_waits_apart_and_alone_stays_on_disk(tmp_path: Path) -> None:
+def test_only_entries_that_are_set_aside_stay_on_disk(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "r", RUN)
     journal.append(*(metrics(step) for step in range(5)))
     journal.set_aside()
@@ -170,20 +170,20 @@ def test_a_description_that_this_version_does_not_know_is_refused(tmp_path: Path
         _ = Journal(tmp_path).description
 
 
-def test_a_killed_writer_loses_nothing_that_append_had_returned_from(tmp_path: Path) -> None:
+def test_a_killed_writer_loses_no_appended_entry(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", WRITER, str(tmp_path / "r")], stdout=subprocess.PIPE, text=True
     ) as writer:
         assert writer.stdout is not None
-        told = [writer.stdout.readline() for _ in range(20)]
+        printed = [writer.stdout.readline() for _ in range(20)]
         os.kill(writer.pid, signal.SIGKILL)
-        told += [line for line in writer.stdout.readlines() if line.endswith("\n")]
+        printed += [line for line in writer.stdout.readlines() if line.endswith("\n")]
     found = steps(Journal(tmp_path / "r"))
     assert found == list(range(len(found)))
-    assert len(found) >= len(told) >= 20
+    assert len(found) >= len(printed) >= 20
 
 
-def test_threads_may_append_while_one_takes_off(tmp_path: Path) -> None:
+def test_threads_may_append_while_one_removes(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "r", RUN)
     taken: list[int] = []
 
@@ -221,7 +221,6 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 
 
 def test_entries_are_json_lines(tmp_path: Path) -> None:
-    """For a person who wants to look."""
     journal = Journal(tmp_path / "r", RUN)
     journal.append(metrics(1))
     (line,) = (journal.folder / ENTRIES).read_text().splitlines()
