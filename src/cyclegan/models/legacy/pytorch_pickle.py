@@ -7,6 +7,7 @@ and makes nothing but plain values and the descriptions of tensors.
 from __future__ import annotations
 
 import pickletools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -81,7 +82,8 @@ def interpret(file: BinaryIO) -> Any:
     stack: list[Any] = []
     below: list[list[Any]] = []  # for each mark, the stack under it
     memo: dict[int, Any] = {}
-    for instruction, argument, _ in pickletools.genops(file):
+    instructions: Iterator[tuple[Any, Any, Any]] = pickletools.genops(file)
+    for instruction, argument, _ in instructions:
         match instruction.name:
             case "STOP":
                 return stack.pop()
