@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 import zipfile
@@ -14,7 +15,7 @@ import pytest
 
 from cyclegan.models.legacy.pytorch_file import read_state_dict
 from cyclegan.models.legacy.pytorch_pickle import LARGEST_PICKLE, Storage, TensorView, UnreadableError
-from pytorch_files import encoded, named, pickled, write_legacy, write_zip
+from pytorch_files import VERSION, encoded, named, pickled, write_legacy, write_zip
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "pytorch"
 MARK = "HOSTILE_PICKLE_WAS_RUN"
@@ -204,6 +205,16 @@ def test_a_pickle_cannot_take_long(name: str, tmp_path: Path) -> None:
     refusal(write_zip(tmp_path / "file.pth", pickled(LONG[name]), {}))
 
 
+def test_a_list_of_lists_of_one_list_is_not_printed(tmp_path: Path) -> None:
+    path, good = tmp_path / "file.pth", tmp_path / "good.pth"
+    levels = (b"](h%ch%ceq%c" % (level, level, level + 1) for level in range(100))
+    doubled = b"](]q\x00" + b"".join(levels) + b"e"
+    assert "keys 'x', which are not all tensors" in refusal(write_zip(path, pickled({"x": doubled}), {}))
+    content = write_legacy(good, pickled({"x": view(24)}), {"0": VALUES.tobytes()}).read_bytes()
+    path.write_bytes(content.replace(pickled(VERSION), pickled(doubled)))
+    assert "is of an unknown version" in refusal(path)
+
+
 def test_a_longer_pickle_is_not_read(tmp_path: Path) -> None:
     content = pickled({"x": view(24), "y" * LARGEST_PICKLE: view(24)})
     assert "longer description" in refusal(write_zip(tmp_path / "file.pth", content, {"0": VALUES.tobytes()}))
@@ -235,6 +246,54 @@ def test_files_that_are_not_pytorchs(tmp_path: Path) -> None:
     assert "is corrupt" in refusal(path)
     for place in (tmp_path, tmp_path / "none.pth"):
         assert "no such file" in refusal(place)
+
+
+def safetensors(path: Path, header: object, numbers: bytes = VALUES.tobytes()) -> Path:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + numbers)
+    return path
+
+
+def entry(start: int, end: int, *shape: int, dtype: str = "F32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+
+
+def test_safetensors(tmp_path: Path) -> None:
+    header = {"__metadata__": {"format": "pt"}, "x": entry(0, 24, 2, 3), "y": entry(24, 28), "z": entry(28, 92, 16)}
+    state = read_state_dict(safetensors(tmp_path / "file.safetensors", header))
+    np.testing.assert_array_equal(state["x"], VALUES[:6].reshape(2, 3))
+    assert state["y"] == 6
+    np.testing.assert_array_equal(state["z"], VALUES[7:23])
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"x": entry(0, 2**40, 2**38)},
+        {"x": entry(0, 96, 25)},
+        {"x": entry(0, 96, -1)},
+        {"x": entry(96, 0, 24), "y": entry(0, 96, 24)},
+        {f"x{number}": entry(0, 96, 24) for number in range(10)},
+        {"x": entry(0, 96, 12, dtype="C64")},
+        {"x": entry(0, 96, 24) | {"shape": "24"}},
+        {"x": [0, 96]},
+        [1],
+        {},
+        b"{",
+        b"[" * 100_000,
+        b"\x80\x02cposix\nsystem\n.",
+    ],
+)  # fmt: skip
+def test_hostile_safetensors(header: object, tmp_path: Path) -> None:
+    reason = refusal(safetensors(tmp_path / "file.safetensors", header))
+    assert "is corrupt" in reason or "holds no tensors" in reason
+
+
+def test_other_files_with_the_ending_of_safetensors(tmp_path: Path) -> None:
+    path = tmp_path / "file.safetensors"
+    for content in (b"", b"text", struct.pack("<Q", 2**60) + bytes(100), (FIXTURES / "pixel_batch.pth").read_bytes()):
+        path.write_bytes(content)
+        assert "is not a safetensors file" in refusal(path) or "is corrupt" in refusal(path)
 
 
 @pytest.mark.parametrize("name", ["pixel_batch", "resnet2_instance_legacy", "resnet2_instance_dropout_1to3_torch03"])

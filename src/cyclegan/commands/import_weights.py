@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cyclegan.tracking.store import Store
 
 KERAS_2, PYTORCH = "Keras 2 with keras-contrib", "PyTorch"
-PROGRAMS = {".h5": KERAS_2, ".hdf5": KERAS_2, ".pth": PYTORCH, ".pt": PYTORCH}
+PROGRAMS = {".h5": KERAS_2, ".hdf5": KERAS_2, ".pth": PYTORCH, ".pt": PYTORCH, ".safetensors": PYTORCH}
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The other program's file, the new one, and a name in the registry."""
     parser.add_argument(
-        "file", type=Path, metavar="FILE", help="a generator's .h5 of Keras 2, or a state dict's .pth of PyTorch"
+        "file", type=Path, metavar="FILE", help="a .pth or .safetensors of PyTorch, or an .h5 of Keras 2"
     )
     parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE.keras", help="must not exist")
     parser.add_argument("--register", metavar="NAME", help="also make the generator a version of this registered model")

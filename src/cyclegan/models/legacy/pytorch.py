@@ -1,7 +1,8 @@
 """Networks of the reference implementation, junyanz/pytorch-CycleGAN-and-pix2pix, from its `.pth` files.
 
 Which network a file holds follows from the names and shapes of its weights: `ResnetGenerator`, `UnetGenerator`,
-`NLayerDiscriminator` or `PixelDiscriminator`, each with instance, batch or no normalization.
+`NLayerDiscriminator` or `PixelDiscriminator`, each with instance, batch or no normalization; or the default generator
+of taesungp/contrastive-unpaired-translation (CUT), which halves and doubles by fixed blurs.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from cyclegan.system.errors import UserError
 # What DataParallel and torch.compile put before every name.
 _WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+# CUT's blurs by their size, each way: before halving, and between the pixels when doubling.
+_BLURS = {(3, 3): (0.25, 0.5, 0.25), (4, 4): (0.25, 0.75, 0.75, 0.25)}
 
 ONLY_REFERENCE = "expected a generator or discriminator of junyanz/pytorch-CycleGAN-and-pix2pix"
 
@@ -98,6 +101,7 @@ def load_pytorch_network(path: Path) -> ImportedNetwork:
 def _convert(state: StateDict) -> ImportedNetwork:
     # Find out which network it is.
     state, has_batch_norm = _without_leftovers(state)
+    _drop_blurs(state)
     kernels = _Kernels({name.removesuffix(".weight"): array.shape for name, array in state.items() if array.ndim == 4})
     plan = _plan(kernels)
     # Check the shapes first: a file can only ask for a network as large as itself.
@@ -111,7 +115,7 @@ def _convert(state: StateDict) -> ImportedNetwork:
     for layer in plan.layers:
         _move(layer, state, network, norm)
     if state:
-        names = ", ".join(name[:80] for name in list(state)[:3])
+        names = ", ".join(repr(name[:80]) for name in list(state)[:3])
         raise UnreadableError(f"holds {len(state)} unknown weights ({names} …); {ONLY_REFERENCE}")
     return ImportedNetwork(plan.kind, network, options)
 
@@ -133,6 +137,15 @@ def _without_leftovers(state: StateDict) -> tuple[StateDict, bool]:
     return plain, has_batch_norm
 
 
+def _drop_blurs(state: StateDict) -> None:
+    """Take CUT's blurs out of the state dict: our layers have them built in."""
+    for name in [name for name in state if name.endswith(".filt")]:
+        blur = state.pop(name)
+        weights = _BLURS.get(blur.shape[2:])
+        if weights is None or not np.allclose(blur, np.outer(weights, weights)):
+            raise UnreadableError(f"{name[:80]!r} is another blur than CUT's; {ONLY_REFERENCE}")
+
+
 def _has_bias_before_norm(plan: _Plan, state: StateDict) -> bool:
     """Whether the normalization is one of instances, which leaves no weights; without any there is no bias there."""
     return any(f"{layer.conv}.bias" in state for layer in plan.layers if layer.norm)
@@ -152,34 +165,42 @@ def _plan(kernels: _Kernels) -> _Plan:
 
 def _resnet(kernels: _Kernels) -> _Plan:
     width, channels_in = kernels["model.1"][:2]
-    blocks = _length(f"model.{10 + number}.conv_block.1" in kernels for number in count())
+    # In CUT's a blur follows each halving and precedes each doubling, which are no strided convolutions.
+    is_cut = "model.8" in kernels
+    down2, first = (8, 12) if is_cut else (7, 10)
+    blocks = _length(f"model.{first + number}.conv_block.1" in kernels for number in count())
+    end = first + blocks
+    up1, up2, head = (end + 1, end + 5, end + 9) if is_cut else (end, end + 3, end + 7)
     # Dropout takes a place between the two convolutions of a block.
-    has_dropout = "model.10.conv_block.6" in kernels
+    has_dropout = f"model.{first}.conv_block.6" in kernels
     second = 6 if has_dropout else 5
-    up = 10 + blocks
-    channels_out = kernels[f"model.{up + 7}"][0]
-    plan = _Plan(
-        "generator",
-        {
-            "architecture": "resnet",
-            "channels_in": channels_in,
-            "channels_out": channels_out,
-            "base_filters": width,
-            "blocks": blocks,
-            "dropout": 0.5 if has_dropout else 0.0,
-            "halving": "centered",
-        },
-    )
+    channels_out = kernels[f"model.{head}"][0]
+    options = {
+        "architecture": "resnet",
+        "channels_in": channels_in,
+        "channels_out": channels_out,
+        "base_filters": width,
+        "blocks": blocks,
+        "dropout": 0.5 if has_dropout else 0.0,
+        **({"upsample": "antialias"} if is_cut else {"halving": "centered"}),
+    }
+    plan = _Plan("generator", options)
+
+    def add_up(name: str, at: int, inner: int) -> None:
+        outer = inner // 2
+        # The kernel of a transposed convolution has its input first.
+        plan.add(name, f"model.{at}", f"model.{at + 1}", *((outer, inner) if is_cut else (inner, outer)), 3, 3)
+
     plan.add("stem", "model.1", "model.2", width, channels_in, 7, 7)
     plan.add("down1", "model.4", "model.5", 2 * width, width, 3, 3)
-    plan.add("down2", "model.7", "model.8", 4 * width, 2 * width, 3, 3)
+    plan.add("down2", f"model.{down2}", f"model.{down2 + 1}", 4 * width, 2 * width, 3, 3)
     for number in range(blocks):
-        block, inner = f"model.{10 + number}.conv_block", 4 * width
+        block, inner = f"model.{first + number}.conv_block", 4 * width
         plan.add(f"block{number + 1}a", f"{block}.1", f"{block}.2", inner, inner, 3, 3)
         plan.add(f"block{number + 1}b", f"{block}.{second}", f"{block}.{second + 1}", inner, inner, 3, 3)
-    plan.add("up1", f"model.{up}", f"model.{up + 1}", 4 * width, 2 * width, 3, 3)
-    plan.add("up2", f"model.{up + 3}", f"model.{up + 4}", 2 * width, width, 3, 3)
-    plan.add("head", f"model.{up + 7}", None, channels_out, width, 7, 7)
+    add_up("up1", up1, 4 * width)
+    add_up("up2", up2, 2 * width)
+    plan.add("head", f"model.{head}", None, channels_out, width, 7, 7)
     return plan
 
 

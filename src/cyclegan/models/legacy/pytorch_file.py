@@ -1,12 +1,12 @@
-"""State dicts in PyTorch files (`torch.save(net.state_dict(), "name.pth")`), read without PyTorch."""
+"""State dicts in PyTorch's files (`torch.save(net.state_dict(), "name.pth")`) and in safetensors, without PyTorch."""
 
 from __future__ import annotations
 
 import io
+import json
 import math
 import os
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,13 +27,15 @@ StateDict = dict[str, np.ndarray]
 # What a file of torch 0.1.10 to 1.5 starts with, and its version.
 _MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
+# Names of the types in safetensors.
+_SAFETENSORS = {"F32": "f4", "F64": "f8", "F16": "f2", "BF16": "bf16", "I64": "i8"}
 
 
 def read_state_dict(path: Path) -> StateDict:
     """Read the tensors of a state dict, in the file's order.
 
-    Both containers of `torch.save` are read: the zip file (since torch 1.6) and the older one. No size in the file is
-    believed: the memory taken is at most a few times the file's size.
+    Both containers of `torch.save` are read, the zip file (since torch 1.6) and the older one, and with the ending
+    `.safetensors` that format. No size in the file is believed: the memory taken is at most a few times the file's.
 
     Raises:
         UnreadableError: it is no PyTorch file, is corrupt, or holds something else than a state dict.
@@ -42,6 +44,8 @@ def read_state_dict(path: Path) -> StateDict:
         raise UnreadableError("no such file; name a file that torch.save(net.state_dict(), FILE) wrote")
     with path.open("rb") as file:
         try:
+            if path.suffix.lower() == ".safetensors":
+                return _read_safetensors(file)
             is_zip = file.read(4) == b"PK\3\4"
             file.seek(0)
             return _read_zip(file) if is_zip else _read_legacy(file)
@@ -75,7 +79,9 @@ def _read_zip(file: BinaryIO) -> StateDict:
         def read(storage: Storage) -> np.ndarray:
             return _decode(archive.read(f"{root}data/{storage.key}"), storage, ">" if is_big else "<")
 
-        return _arrays(views, {view.storage: read(view.storage) for view in views.values()}.__getitem__)
+        # Each storage once: many tensors may lie in one.
+        storages = {storage: read(storage) for storage in {view.storage for view in views.values()}}
+        return _arrays(views, storages)
 
 
 def _read_legacy(file: BinaryIO) -> StateDict:
@@ -84,10 +90,9 @@ def _read_legacy(file: BinaryIO) -> StateDict:
     head = io.BytesIO(file.read(LARGEST_PICKLE))
     if not _starts_with_magic(head):
         raise UnreadableError("is not a PyTorch file; name a file that torch.save(net.state_dict(), FILE) wrote")
-    if (version := interpret(head)) != _LEGACY_VERSION:
-        raise UnreadableError(
-            f"has the version {str(version)[:20]}, not {_LEGACY_VERSION}; save it with a newer PyTorch"
-        )
+    # Its value is not printed: as text, a list of lists of one list can be without end.
+    if interpret(head) != _LEGACY_VERSION:
+        raise UnreadableError("is of an unknown version of the format; save it again with PyTorch 1.6 or later")
     interpret(head)
     views = _tensor_views(interpret(head))
     keys = interpret(head)
@@ -100,10 +105,32 @@ def _read_legacy(file: BinaryIO) -> StateDict:
         count = int.from_bytes(file.read(8), "little", signed=True)
         length = storage.count * _itemsize(storage)
         if count != storage.count or not 0 <= length <= size - file.tell():
-            raise ValueError(f"storage {key} is incomplete")
+            raise ValueError(f"storage {key[:80]!r} is incomplete")
         # Numbers are in little endian here, whatever the machine.
         storages[storage] = _decode(file.read(length), storage, "<")
-    return _arrays(views, storages.__getitem__)
+    return _arrays(views, storages)
+
+
+def _read_safetensors(file: BinaryIO) -> StateDict:
+    """The length of a JSON text, the text with each tensor's type, shape and place, then the numbers."""
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    if length > min(LARGEST_PICKLE, size - 8):
+        raise UnreadableError("is not a safetensors file; name one that safetensors.torch.save_file wrote")
+    entries = json.loads(file.read(length))
+    entries.pop("__metadata__", None)
+    if not entries:
+        raise UnreadableError("holds no tensors; save them with safetensors.torch.save_file(net.state_dict(), FILE)")
+    places = [entry["data_offsets"] for entry in entries.values()]
+    numbers = memoryview(file.read())
+    # Overlapping tensors would take a multiple of the file's size.
+    if sum(end - start for start, end in places) > len(numbers) or any(start > end for start, end in places):
+        raise ValueError("tensors overlap")
+    state = {}
+    for (name, entry), (start, end) in zip(entries.items(), places, strict=True):
+        storage = Storage(_SAFETENSORS[entry["dtype"]], name, math.prod(entry["shape"]))
+        state[name] = _decode(numbers[start:end], storage, "<").reshape(entry["shape"])
+    return state
 
 
 def _starts_with_magic(head: BinaryIO) -> bool:
@@ -128,27 +155,27 @@ def _tensor_views(value: Any) -> dict[str, TensorView]:
     raise UnreadableError(f"holds a dict with the keys {keys}, which are not all tensors; {SAVE_STATE_DICT}")
 
 
-def _arrays(views: dict[str, TensorView], numbers: Callable[[Storage], np.ndarray]) -> StateDict:
-    return {name: _array(name, view, numbers(view.storage)) for name, view in views.items()}
+def _arrays(views: dict[str, TensorView], storages: dict[Storage, np.ndarray]) -> StateDict:
+    return {name: _array(name, view, storages[view.storage]) for name, view in views.items()}
 
 
 def _array(name: str, view: TensorView, flat: np.ndarray) -> np.ndarray:
     """A tensor as a window on its storage, without a copy."""
     size, stride = view.size, view.stride
     if len(size) != len(stride) or len(size) > 4 or not all(isinstance(n, int) for n in (*size, *stride)):
-        raise ValueError(f"{name[:80]} has no valid shape")
+        raise ValueError(f"{name[:80]!r} has no valid shape")
     last = view.offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     is_inside = view.offset >= 0 and min(size, default=1) > 0 and min(stride, default=0) >= 0 and last < len(flat)
     # A stride of 0 would repeat one number without end.
     if not is_inside or math.prod(size) > len(flat):
-        raise ValueError(f"{name[:80]} exceeds its storage")
+        raise ValueError(f"{name[:80]!r} exceeds its storage")
     strides = [step * flat.itemsize for step in stride]
     return np.lib.stride_tricks.as_strided(flat[view.offset :], size, strides, writeable=False)
 
 
-def _decode(raw: bytes, storage: Storage, order: str) -> np.ndarray:
+def _decode(raw: bytes | memoryview, storage: Storage, order: str) -> np.ndarray:
     if len(raw) != storage.count * _itemsize(storage):
-        raise ValueError(f"storage {storage.key[:80]} does not have its size")
+        raise ValueError(f"storage {storage.key[:80]!r} does not have its size")
     if storage.dtype != "bf16":
         return np.frombuffer(raw, order + storage.dtype)
     # The upper half of a float32.
