@@ -400,7 +400,7 @@ def test_many_channels_go_from_tiff_to_tiff(tmp_path: Path) -> None:
     translator = Translator(build_generator(5, 2, base_filters=4, blocks=0, init_gain=0.3))
     (written,) = translate_files(translator, [tmp_path / "x.tif"], tmp_path / "out")
     assert written == tmp_path / "out" / "x.tif"
-    np.testing.assert_array_equal(decode(written, 2, 8), translator.translate(images)[0])
+    np.testing.assert_array_equal(decode(written, 2, 8).pixels, translator.translate(images)[0])
 
 
 def test_an_embedded_color_profile_is_applied(generator: keras.Model, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from cyclegan.data.images.decode import BadImageError, Picture, read_as
-from cyclegan.data.images.image import ProfileUse
+from cyclegan.data.images.decode import BadImageError, decode
+from cyclegan.data.images.image import Picture, ProfileUse
 from cyclegan.data.images.layout import shown
 from cyclegan.models.translator import Translator
 from cyclegan.system.errors import UserError, is_out_of_memory
@@ -26,7 +26,9 @@ PIXELS_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _Decoded:
+    """An image, and where its translation goes."""
+
     source: Path
     target: Path
     pixels: np.ndarray
@@ -123,13 +125,13 @@ def _decoded(
     targets: list[Path],
     unreadable: dict[Path, str],
     on_read: Callable[[ProfileUse], None] | None,
-) -> Iterator[_Picture]:
+) -> Iterator[_Decoded]:
     """Pictures in order, with at most two batches decoded before they are needed; what cannot be read is noted."""
     ahead: deque[tuple[Path, Path, Future[Picture]]] = deque()
     coming = zip(sources, targets, strict=True)
     while True:
         for source, target in itertools.islice(coming, 2 * translator.batch_size + 1 - len(ahead)):
-            ahead.append((source, target, pool.submit(read_as, source, translator.channels, translator.bit_depth)))
+            ahead.append((source, target, pool.submit(decode, source, translator.channels, translator.bit_depth)))
         if not ahead:
             return
         source, target, future = ahead.popleft()
@@ -141,7 +143,7 @@ def _decoded(
             continue
         if on_read is not None:
             on_read(picture.profile_use)
-        yield _Picture(source, target, picture.pixels)
+        yield _Decoded(source, target, picture.pixels)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cyclegan.data.images.color_profile import describe_uses
-from cyclegan.data.images.decode import FORMATS, BadImageError, read_as, size
+from cyclegan.data.images.decode import FORMATS, BadImageError, decode, size
 from cyclegan.models.translator import Translator
 from cyclegan.system.errors import UserError, is_out_of_memory
 from cyclegan.system.html import page_template
@@ -166,7 +166,7 @@ def translated_png(translator: Translator, file: Path, max_pixels: int) -> bytes
         raise HTTPException(415, "this is not a JPEG, PNG, WebP, BMP, GIF or TIFF picture, or it is damaged")
     _check_size(width, height, max_pixels)
     try:
-        picture = read_as(file, translator.channels, translator.bit_depth)
+        picture = decode(file, translator.channels, translator.bit_depth)
         # Again: some TIFF files are decoded by another reader, to which the header may say something else.
         _check_size(picture.pixels.shape[1], picture.pixels.shape[0], max_pixels)
         translated = translator.translate(picture.pixels[None])[0]

@@ -17,10 +17,11 @@ import tensorflow as tf
 from cyclegan.domains import DIRECTIONS, Direction, Domain
 from cyclegan.models.normalization import batches_are_independent
 from cyclegan.training.adam import FusedAdam
-from cyclegan.training.averages import copy_of, follow
 from cyclegan.training.base_model import BaseModel, GroupOptimizers, copy_optimizer, refuse_batch_sizes, unpack_pair
 from cyclegan.training.discriminator_feed import DiscriminatorFeed
 from cyclegan.training.draws import Draws
+from cyclegan.training.ema import copy_of, update_average
+from cyclegan.training.gradient_checkpointing import recomputing
 from cyclegan.training.losses import (
     Losses,
     Objective,
@@ -32,7 +33,6 @@ from cyclegan.training.losses import (
     loss_names,
     named_losses,
 )
-from cyclegan.training.recompute import recomputing
 from cyclegan.training.running_means import MeanOfEach
 from cyclegan.training.sequential import sequential_step
 from cyclegan.training.tensor_cores import pad_channels
@@ -128,13 +128,13 @@ class CycleGAN(BaseModel):
             schedule: learning rate as a function of the *training* step, multiplied by `learning_rate_factor`, which
                 starts at 1 and is lowered from outside (see `training.plateau`); default: the optimizer's own rate.
             gradient_checkpointing: compute the insides of the generators' residual blocks again for the gradient
-                instead of keeping them; see `training.recompute`.
+                instead of keeping them; see `training.gradient_checkpointing`.
             jit_compile: `auto` compiles with XLA on a GPU only; on a CPU it was measured to be slower. On a GPU the
                 networks' convolutions are padded too, see `training.tensor_cores`.
             steps_per_execution, run_eagerly: as in `keras.Model.compile`.
 
         Raises:
-            ValueError: generators that `training.recompute` refuses, or weights that `Objective.check` refuses.
+            ValueError: generators that `gradient_checkpointing` cannot take, or weights that `Objective.check` refuses.
         """
         objective = objective or Objective()
         objective.check(self.update_order, same_channels=self.D_A.input_shape[-1] == self.D_B.input_shape[-1])
@@ -185,8 +185,8 @@ class CycleGAN(BaseModel):
             losses = sequential_step(self, real_A, real_B)
         self._means.update_state(losses)
         if self.ema_AtoB is not None and self.ema_BtoA is not None:
-            follow(self.ema_AtoB, self.G_AtoB, self.ema_decay, self.step.value)
-            follow(self.ema_BtoA, self.G_BtoA, self.ema_decay, self.step.value)
+            update_average(self.ema_AtoB, self.G_AtoB, self.ema_decay, self.step.value)
+            update_average(self.ema_BtoA, self.G_BtoA, self.ema_decay, self.step.value)
         self.step.assign_add(1)
         return self._means.result()
 

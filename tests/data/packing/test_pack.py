@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image
 
 from cyclegan import params
-from cyclegan.data.images.decode import decode
+from cyclegan.data.images.decode import decode, resize
 from cyclegan.data.loading.dataset import PackedDataset, RaggedImages
 from cyclegan.data.packing.pack import split
 from cyclegan.project import Project
@@ -86,7 +86,7 @@ def test_pixels_come_out_where_the_manifest_says(project: Project, data: Build, 
     split(data(load_size=[16, 24], channels_A=1), project)
     dataset = PackedDataset.open(project.split)
     for row in dataset.manifest.itertuples():
-        expected = decode(project.raw / row.file, 1 if row.domain == "A" else 3, 8, (16, 24))
+        expected = resize(decode(project.raw / row.file, 1 if row.domain == "A" else 3, 8).pixels, (16, 24))
         np.testing.assert_array_equal(dataset.images(row.domain, row.split)[row.index], expected)
         assert (row.width, row.height, row.mode, row.part) == (20, 16, "RGB", "whole")
     for domain in "AB":
@@ -319,7 +319,7 @@ def test_side_by_side_pairs(project: Project, data: Build, paint: Paint) -> None
     assert counts(project) == {"A": {"train": 8, "val": 2, "test": 1}, "B": {"train": 8, "val": 2, "test": 1}}
     assert report(project)["scored_pairs"] == {"train": 8, "val": 2, "test": 1}
     dataset = PackedDataset.open(project.split)
-    whole = decode(project.raw / "test" / "0.png", 3, 8)
+    whole = decode(project.raw / "test" / "0.png", 3, 8).pixels
     np.testing.assert_array_equal(dataset.images("B", "test")[0], whole[:, 16:])
     assert dataset.images("A", "test").shape == (1, 16, 16, 1)
     assert dataset.ids("A", "test") == dataset.ids("B", "test") == ["test/0"]
@@ -335,7 +335,7 @@ def test_a_pair_must_be_twice_as_wide_as_high(project: Project, data: Build, pai
 
 def test_pictures_of_test_leave_train(project: Project, data: Build, raw: Callable[..., None], paint: Paint) -> None:
     raw(trainA=6, trainB=6, testA=2, testB=2, valA=1, valB=1)
-    twin = decode(project.raw / "testA" / "001.png", 3, 8)
+    twin = decode(project.raw / "testA" / "001.png", 3, 8).pixels
     # The same pixels in another file format, and the same picture in the other domain, which is no duplicate.
     Image.fromarray(twin).save(project.raw / "trainA" / "twin.bmp")
     Image.fromarray(twin).save(project.raw / "trainB" / "other.png")
@@ -518,7 +518,7 @@ def test_pictures_keep_their_own_sizes(project: Project, data: Build, paint: Pai
             assert images.shape == (len(dataset.ids(domain, part)), None, None, channels)
             assert images.dtype == np.uint16
             for id_, image in zip(dataset.ids(domain, part), images, strict=True):
-                np.testing.assert_array_equal(image, decode(project.raw / f"{id_}.png", channels, 16))
+                np.testing.assert_array_equal(image, decode(project.raw / f"{id_}.png", channels, 16).pixels)
                 assert (image.shape[1], image.shape[0]) == sizes[int(Path(id_).name)]
                 seen += 1
     assert seen == 2 * len(sizes)
