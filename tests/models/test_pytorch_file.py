@@ -272,6 +272,7 @@ def test_safetensors(tmp_path: Path) -> None:
         {"x": entry(0, 2**40, 2**38)},
         {"x": entry(0, 96, 25)},
         {"x": entry(0, 96, -1)},
+        {"x": entry(0, 0, 0, 3, 7, 7)},
         {"x": entry(96, 0, 24), "y": entry(0, 96, 24)},
         {f"x{number}": entry(0, 96, 24) for number in range(10)},
         {"x": entry(0, 96, 12, dtype="C64")},

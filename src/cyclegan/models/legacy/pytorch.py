@@ -147,7 +147,7 @@ def _drop_blurs(state: StateDict) -> None:
 
 
 def _has_bias_before_norm(plan: _Plan, state: StateDict) -> bool:
-    """Whether the normalization is one of instances, which leaves no weights; without any there is no bias there."""
+    """Whether there is instance normalization: it has no weights, but only before it the reference keeps the bias."""
     return any(f"{layer.conv}.bias" in state for layer in plan.layers if layer.norm)
 
 

@@ -129,6 +129,8 @@ def _read_safetensors(file: BinaryIO) -> StateDict:
     state = {}
     for (name, entry), (start, end) in zip(entries.items(), places, strict=True):
         storage = Storage(_SAFETENSORS[entry["dtype"]], name, math.prod(entry["shape"]))
+        if storage.count < 1:
+            raise ValueError(f"{name[:80]!r} is empty")
         state[name] = _decode(numbers[start:end], storage, "<").reshape(entry["shape"])
     return state
 
