@@ -20,8 +20,8 @@ from cyclegan.data.loading.pipeline import ResidentBatches
 from cyclegan.data.packing.pack import split
 from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.experiment.networks import build_cyclegan, compile_cyclegan
+from cyclegan.experiment.plan import batches, training_plan, training_size
 from cyclegan.experiment.run_key import training_shape
-from cyclegan.experiment.session import batches, training_plan, training_size
 from cyclegan.params import SHAPE_NOTHING, Params, flatten, read, validate
 from cyclegan.project import Project
 

@@ -10,14 +10,8 @@ from urllib.parse import unquote
 import pandas as pd
 
 from cyclegan.domains import DIRECTIONS
-from cyclegan.experiment.stage_outputs import (
-    attach,
-    generator_files,
-    measured,
-    opened_store,
-    test_figures,
-    training_run,
-)
+from cyclegan.experiment.stage_outputs import generator_files, measured, opened_store, test_figures
+from cyclegan.experiment.trained_run import TrainedRun
 from cyclegan.params import Params, load
 from cyclegan.project import Project
 from cyclegan.registry.gate import choose
@@ -39,12 +33,12 @@ def run(project: Project) -> None:
             "tracking.offline: true, but the model registry is part of MLflow: set it to false where MLflow can be "
             "reached, then 'dvc repro' delivers what has waited and registers"
         )
-    training = training_run(project)
+    trained = TrainedRun.load(project)
     # Before the store is opened, so that a gate that cannot work is reported first.
     candidates = _candidates(project, params)
     store = opened_store(project, params.tracking)
     with require_store(store):
-        tracked = attach(store, training)
+        tracked = trained.attach(store)
         versions = register(
             store,
             tracked.id,
@@ -54,8 +48,8 @@ def run(project: Project) -> None:
             tags={
                 **tags(project),
                 "run_id": tracked.id,
-                "run_key": training["run_key"],
-                "data.md5": training["data_md5"],
+                "run_key": trained.run_key,
+                "data.md5": trained.data_md5,
             },
         )
     _write_report(project, tracked.id, versions)

@@ -281,7 +281,7 @@ def test_another_number_of_channels_is_refused(save: Callable[..., Path], tmp_pa
 def test_channels_that_cannot_be_read_right_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadImageError, match="4 channels that are not marked as RGBA"):
         decode(save_bands(tmp_path / "four.tif", bands(4)), 4, 8)
-    with pytest.raises(BadImageError, match="has floating-point pixels; save it with 8 or 16 bits"):
+    with pytest.raises(BadImageError, match=r"floating-point.* 8 or 16 bits"):
         decode(save_bands(tmp_path / "float.tif", bands(5).astype(np.float32)), 5, 8)
 
 
@@ -317,12 +317,12 @@ def png(width: int, height: int) -> bytes:
     ("content", "reason"),
     [
         (b"", "is empty"),
-        (b"<!DOCTYPE html><title>404</title>", "is a web page or other text, not a picture"),
-        (b"just text", "is not a JPEG, PNG, WebP, BMP, GIF or TIFF picture, or its start is damaged"),
+        (b"<!DOCTYPE html><title>404</title>", ".*web page"),
+        (b"just text", "is not a JPEG, PNG, WebP, BMP, GIF or TIFF"),
         (jpeg()[:1500], "cannot be decoded: image file is truncated"),
-        (png(20_000, 20_000), "has more pixels than the limit of 178,956,970"),
-        (png(1, 1), "has 1×1 pixels, too few to be a picture"),
-        (png(10_000, 1), "has 10000×1 pixels, too few to be a picture"),
+        (png(20_000, 20_000), ".* 178,956,970"),
+        (png(1, 1), "has 1×1 pixels"),
+        (png(10_000, 1), "has 10000×1 pixels"),
         (png(100, 100), "cannot be decoded"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not a JPEG, PNG, WebP"),
         (b"P6 2 2 255 " + b"0" * 12, "is not a JPEG, PNG, WebP"),
