@@ -286,7 +286,7 @@ BAD: list[tuple[dict[str, Any], Facts]] = [
     ({"evaluate__features_size": 16}, ["evaluate.features_size", 16, "at least 32"]),
     (PLATEAU | {"train__plateau__factor": 1.0}, ["train.plateau.factor", "1.0", "less than 1"]),
     (PLATEAU | {"train__plateau__patiense": 1}, ["train.plateau.patiense", "unknown key", "train.plateau.pat"]),
-    ({"train__diff_augment": ["color"]}, ["train.diff_augment", "'color'", "'color'", "'translation'", "'cutout'"]),
+    ({"train__diff_augment": ["hue"]}, ["train.diff_augment", "'hue'", "'color'", "'translation'", "'cutout'"]),
     ({"train__diff_augment": "color"}, ["train.diff_augment", "'color'", "list"]),
     ({"train__diff_augment": ["color", "color"]}, ["train.diff_augment", "twice"]),
     ({"search__trials": -1}, ["search.trials", "-1", "at least 0"]),

@@ -161,9 +161,9 @@ def test_the_limit_holds_for_a_header_of_two_sizes(model: Path, tmp_path: Path) 
 
 def test_too_little_memory_is_told(tmp_path: Path) -> None:
     """The generator's images are petabytes: refused by the allocator of any machine."""
-    image = keras.Input((None, None, 3))
-    greedy = keras.Model(image, keras.layers.ZeroPadding2D(2**24)(image))
-    (tmp_path / "x.png").write_bytes(decoded())
+    inputs = keras.Input((None, None, 3))
+    greedy = keras.Model(inputs, keras.layers.ZeroPadding2D(2**24)(inputs))
+    (tmp_path / "x.png").write_bytes(image())
     with pytest.raises(HTTPException) as caught:
         translated_png(Translator(greedy), tmp_path / "x.png", max_pixels=1000)
     assert (caught.value.status_code, caught.value.detail) == (413, "37×21 pixels are too many for the memory")
