@@ -45,7 +45,7 @@ def faults(dataset: PackedDataset, network: FeatureNetwork, generator: keras.Mod
     translators = {direction: Translator(generator, batch_size=64) for direction in ("AtoB", "BtoA")}
     metrics = evaluate(translators, dataset, "test", RealImages(dataset, "test", network)).metrics
     one, other = (
-        {finding.name for finding in diagnose(metrics[direction], *direction.split("to"), 10) if finding.found}
+        {finding.name for finding in diagnose(metrics[direction], *direction.split("to"), 10) if finding.is_fault}
         for direction in ("AtoB", "BtoA")
     )
     assert one == other
@@ -63,10 +63,10 @@ def test_planted_faults_are_distinguished(few: PackedDataset, network: FeatureNe
 
 def test_findings_state_measurement_and_threshold() -> None:
     (finding,) = diagnose({"change_l1": 0.0034, "n": 10}, "A", "B", 10)
-    assert finding.found
+    assert finding.is_fault
     assert "differ by 0.34% of the range on average; under 1% is a warning" in finding.text
     (finding,) = diagnose({"change_l1": 0.02, "n": 10}, "A", "B", 10)
-    assert not finding.found
+    assert not finding.is_fault
     (finding,) = diagnose({"diversity": 0.3, "n": 10}, "A", "B", 10)
     assert "by 30% of the difference between real images of B; under 50% is a warning" in finding.text
     (finding,) = diagnose({"checkerboard": 3.2, "n": 10}, "A", "B", 10)
@@ -76,7 +76,7 @@ def test_findings_state_measurement_and_threshold() -> None:
 
 def test_a_diagnosis_needs_enough_images() -> None:
     metrics = {"diversity": 0.1, "checkerboard": 9.0, "input_top1": 0.0, "change_l1": 0.5, "n": 6}
-    assert {f.name for f in diagnose(metrics, "A", "B", 4) if f.found} == {
+    assert {f.name for f in diagnose(metrics, "A", "B", 4) if f.is_fault} == {
         "mode collapse",
         "checkerboard",
         "input ignored",
@@ -138,7 +138,7 @@ def history(real: float, fake: float, rows: int = 40) -> pd.DataFrame:
 def test_a_discriminator_that_won_or_lost_is_reported(real: float, fake: float, expected: str | None) -> None:
     findings = diagnose_discriminators(history(real, fake), "least_squares")
     assert [finding.name for finding in findings] == [f"{d} {expected}" if expected else d for d in ("D_A", "D_B")]
-    assert all(finding.found == (expected is not None) for finding in findings)
+    assert all(finding.is_fault == (expected is not None) for finding in findings)
     assert f"gave real images {real:.2f} and translations {fake:.2f}" in findings[0].text
     assert diagnose_discriminators(history(real, fake), "wasserstein") == []
     assert diagnose_discriminators(pd.DataFrame({"step": [1]}), "least_squares") == []

@@ -39,12 +39,12 @@ class Finding:
 
     Attributes:
         name: name of the fault.
-        found: whether the generator has it.
+        is_fault: whether the generator has it.
         text: the measurement and the threshold, in words.
     """
 
     name: str
-    found: bool
+    is_fault: bool
     text: str
 
 
@@ -133,9 +133,9 @@ def _has_checkerboard(metrics: Mapping[str, Any], target: str, fewest: int) -> F
     )
 
 
-def _finding(name: str, found: bool, measured: str, *, means: str, remedy: str) -> Finding:
+def _finding(name: str, is_fault: bool, measured: str, *, means: str, remedy: str) -> Finding:
     """A finding whose text is the measurement, and for a fault also its meaning and remedy."""
-    return Finding(name, found, f"{means}: {measured}. {remedy}" if found else measured)
+    return Finding(name, is_fault, f"{means}: {measured}. {remedy}" if is_fault else measured)
 
 
 def diagnose_discriminators(losses: pd.DataFrame, adversarial_loss: str) -> list[Finding]:

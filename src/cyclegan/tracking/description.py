@@ -58,7 +58,7 @@ class RunDescription:
         inputs = [DatasetInput(**item) for item in content.get("inputs", [])]
         return cls(**{**content, "inputs": inputs})
 
-    def after(self, first: RunDescription) -> RunDescription:
+    def merged_into(self, first: RunDescription) -> RunDescription:
         """This description merged into `first`, that of the process which began the run."""
         tags = {**self.tags, **first.tags, **tags_of_resumption(first.tags, self.tags)}
         return replace(first, tags=tags, params={**self.params, **first.params})

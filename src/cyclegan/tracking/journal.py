@@ -234,7 +234,7 @@ def journals(root: Path) -> list[Path]:
 def reopen_journal(folder: Path, description: RunDescription) -> Journal:
     """Open the journal of a run that an earlier process may have created. Its description takes precedence."""
     if (folder / ABOUT).is_file():
-        description = description.after(read_description(folder))
+        description = description.merged_into(read_description(folder))
     return Journal(folder, description)
 
 

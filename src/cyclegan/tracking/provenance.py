@@ -23,23 +23,23 @@ def tags(project: Project) -> dict[str, str]:
     `git.dirty` is `true` if a tracked file other than params.yaml and the pipeline's outputs differs from the commit.
     Tags that do not apply are left out: outside git, or in a stage started without DVC.
     """
-    found = {"host": socket.gethostname(), "version.python": platform.python_version()}
+    known = {"host": socket.gethostname(), "version.python": platform.python_version()}
     for name in DISTRIBUTIONS:
         if version := installed(name):
-            found[f"version.{name}"] = version
+            known[f"version.{name}"] = version
     for tag, variable in (("dvc.stage", "DVC_STAGE"), ("dvc.exp", "DVC_EXP_NAME")):
         if value := os.environ.get(variable):
-            found[tag] = value
+            known[tag] = value
     # A project that lies in another repository, untracked, does not have that repository's history.
     if _git(project, "ls-files", "--error-unmatch", "dvc.yaml") and (commit := _git(project, "rev-parse", "HEAD")):
         excluded = [f":(exclude){path}" for path in PIPELINE_FILES]
         changed = _git(project, "status", "--porcelain", "--untracked-files=no", "--", ".", *excluded)
-        found["git.commit"] = commit
+        known["git.commit"] = commit
         if changed is not None:
-            found["git.dirty"] = "true" if changed else "false"
+            known["git.dirty"] = "true" if changed else "false"
         # MLflow's pages display the commit under this name.
-        found["mlflow.source.git.commit"] = commit
-    return found
+        known["mlflow.source.git.commit"] = commit
+    return known
 
 
 def installed(distribution: str) -> str | None:

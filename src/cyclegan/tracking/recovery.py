@@ -80,12 +80,12 @@ def _deliver(store: Store, folder: Path) -> tuple[str, int, Exception | None]:
     """
     journal = Journal(folder)
     description, count, last = journal.description, len(journal), [*journal.all()][-1:]
-    found = find_run(store, description.run_id, description.experiment)
-    if found is None and not count and description.opened:
+    existing = find_run(store, description.run_id, description.experiment)
+    if existing is None and not count and description.opened:
         # The store has lost the run, and there is nothing to deliver.
         journal.remove()
         return folder.name, 0, None
-    run_id = open_run(store, description, found)
+    run_id = open_run(store, description, existing)
     refused = deliver_all(journal, Delivery(store, run_id, RunContents(store, run_id, keep="any")))
     run = store.client.get_run(run_id)
     if run.info.status == "RUNNING" and LOCK_TAG not in run.data.tags:
@@ -102,8 +102,8 @@ def close_stale_runs(store: Store, experiment: str) -> list[str]:
     """
     with require_store(store):
         experiment_id, running = store.experiment(experiment), "attributes.status = 'RUNNING'"
-        found = search_all(store.client.search_runs, [experiment_id], running)
-        return [run.info.run_id for run in found if _close_if_stale(store, run)]
+        runs = search_all(store.client.search_runs, [experiment_id], running)
+        return [run.info.run_id for run in runs if _close_if_stale(store, run)]
 
 
 def _close_if_stale(store: Store, run: entities.Run) -> bool:

@@ -85,29 +85,29 @@ class TrackedRun:
             stack.enter_context(signals_raise())
             stack.enter_context(short_timeouts(ANSWER_SECONDS))
             # Find the run to continue.
-            found = run_to_continue(store, resume, experiment)
+            existing = run_to_continue(store, resume, experiment)
             # Lock it against other processes.
-            lock = stack.enter_context(hold_lock(store, found))
+            lock = stack.enter_context(hold_lock(store, existing))
             # Create it, or update it.
             description.tags[LOCK_TAG] = str(lock)
             with require_store(store):
-                run_id = open_run(store, description, found)
+                run_id = open_run(store, description, existing)
             stack.enter_context(close_if_not_started(store, run_id, lock))
             # Lock and open its journal.
             stack.enter_context(lock_journal(store.journals / run_id))
             journal = Journal(store.journals / run_id, replace(description, run_id=run_id, opened=True))
             # Deliver the entries of an earlier process, and mark the run RUNNING.
-            delivery = Delivery(store, run_id, None if found is None else RunContents(store, run_id, keep="any"))
+            delivery = Delivery(store, run_id, None if existing is None else RunContents(store, run_id, keep="any"))
             with require_store(store):
                 # Deliver files later, beside the training: each one may take as long as the server's timeout.
                 deliver_all(journal, delivery, upload=False)
-                mark_running(store, found)
+                mark_running(store, existing)
             # Deliver new entries, and finally the end of the run.
             outbox = Outbox(journal, delivery, store, lock)
             stack.enter_context(record_end(run_id, outbox.end))
             # Sample the host's metrics.
             run = cls(run_id, outbox)
-            stack.enter_context(host_metrics(run.log_metrics, next_host_step(found, journal)))
+            stack.enter_context(host_metrics(run.log_metrics, next_host_step(existing, journal)))
             yield run
 
     @classmethod
@@ -159,8 +159,8 @@ class TrackedRun:
         Raises:
             UserError: the experiment cannot be written to.
         """
-        found = find_run(store, run_id, experiment)
-        run_id = replace_run(store, run_id, experiment, name) if found is None else found.info.run_id
+        existing = find_run(store, run_id, experiment)
+        run_id = replace_run(store, run_id, experiment, name) if existing is None else existing.info.run_id
         return cls(run_id, StoreSink(store, Delivery(store, run_id, contents=RunContents(store, run_id, keep="equal"))))
 
     @classmethod

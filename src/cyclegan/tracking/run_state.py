@@ -40,11 +40,11 @@ def hold_lock(store: Store, run: entities.Run | None) -> Iterator[Path]:
         yield path
 
 
-def mark_running(store: Store, found: entities.Run | None) -> None:
+def mark_running(store: Store, existing: entities.Run | None) -> None:
     """Mark a continued run RUNNING. A new run (None) already is."""
     # A finished training has no steps left: it stays FINISHED even if the process is killed now.
-    if found is not None and found.info.status != "FINISHED":
-        store.client.update_run(found.info.run_id, status="RUNNING")
+    if existing is not None and existing.info.status != "FINISHED":
+        store.client.update_run(existing.info.run_id, status="RUNNING")
 
 
 @contextmanager
