@@ -1,4 +1,4 @@
-"""Command `search worker`: run trials of a search that was started elsewhere."""
+"""Command `search worker`: run trials of a search that another process has started."""
 
 from __future__ import annotations
 
