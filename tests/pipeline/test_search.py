@@ -470,7 +470,7 @@ def test_workers_that_are_ended_or_lose_a_trial_do_not_end_the_search(sandbox: S
 
 
 @pytest.mark.slow
-def test_a_killed_search_ends_as_if_it_had_not_been(sandbox: Sandbox) -> None:
+def test_a_killed_and_continued_search_equals_an_uninterrupted_one(sandbox: Sandbox) -> None:
     planted(sandbox, "smooth", trials=14, workers=1)
     sandbox.run("cyclegan", "search")
     smooth = table(sandbox)
@@ -559,7 +559,7 @@ def sandbox_study(sandbox: Sandbox) -> str:
 @pytest.mark.slow
 def test_two_workers_share_a_sqlite_file(sandbox: Sandbox) -> None:
     planted(sandbox, "sqlite", "--seconds", "1", trials=8)
-    # Relative to the project, whatever folder a command is run in.
+    # The path is relative to the project, in any working directory.
     share_by_hand(sandbox, "sqlite:///shared.db", RDBStorage(f"sqlite:///{sandbox.root}/shared.db"))
     missing = f"sqlite:///{sandbox.root}/another.db"
     line = refused(sandbox.run("cyclegan", "search", "worker", "--storage", missing, check=False))
