@@ -81,11 +81,12 @@ COMMANDS = {
     ),
     "registry": Command("commands.registry", "list the registered models, change the champion"),
     "runs": Command("commands.runs", "compare the runs of an experiment in a table"),
-    "import-legacy": Command(
-        "commands.import_legacy",
-        "convert a generator of Keras 2 and keras-contrib (.h5) to a .keras file",
+    "import": Command(
+        "commands.import_weights",
+        "convert a network of PyTorch (.pth) or of Keras 2 with keras-contrib (.h5) to a .keras file",
         needs_tensorflow=True,
     ),
+    "import-legacy": Command("commands.import_weights", "old name of import", needs_tensorflow=True),
 }
 
 

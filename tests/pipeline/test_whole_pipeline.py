@@ -224,7 +224,7 @@ def test_translate_takes_the_registered_model(finished: Sandbox, tmp_path: Path)
 @pytest.mark.slow
 def test_commands_print_in_any_encoding(finished: Sandbox) -> None:
     for command, printed in (
-        ("register", "models:/fluent-emoji-AtoB/1 (was registered already)"),
+        ("register", "models:/fluent-emoji-AtoB/1 (was already registered)"),
         ("registry list", "fluent-emoji-AtoB"),
         ("registry show fluent-emoji-AtoB", "challenger"),
         ("registry show fluent-emoji-AtoB/1", " ? "),

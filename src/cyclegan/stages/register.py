@@ -66,7 +66,7 @@ def run(project: Project) -> None:
             project.mlruns,
         )
     for version in versions:
-        again = " (was registered already)" if version.reused else ""
+        again = " (was already registered)" if version.reused else ""
         verdict = "is champion" if version.champion == version.version else "stays challenger"
         print(f"{version.uri}{again} {verdict}: {version.decision.reason}")
 
