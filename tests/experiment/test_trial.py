@@ -17,8 +17,8 @@ from cyclegan.experiment.trial import (
     TrialReporter,
     WorkerMessages,
     _train,
-    fail_trial,
-    give_trial_back,
+    fail_trial_on_error,
+    give_back_on_error,
     only_validation,
 )
 from cyclegan.system.errors import UserError
@@ -33,13 +33,13 @@ FULL = OSError(errno.ENOSPC, "No space left on device", "/data")
     ("error", "code"), [(UserError("the training diverged"), 2), (FULL, os.EX_TEMPFAIL), (MemoryError(), None)]
 )
 def test_within_a_training_only_a_system_fault_gives_the_trial_back(error: Exception, code: int | None) -> None:
-    with pytest.raises((UserError, MemoryError)) as caught, give_trial_back(), fail_trial():
+    with pytest.raises((UserError, MemoryError)) as caught, give_back_on_error(), fail_trial_on_error():
         raise error
     assert getattr(caught.value, "exit_code", None) == code
 
 
 def test_around_a_training_a_user_error_gives_the_trial_back() -> None:
-    with pytest.raises(UserError, match="MLflow is unavailable") as caught, give_trial_back():
+    with pytest.raises(UserError, match="MLflow is unavailable") as caught, give_back_on_error():
         raise UserError("MLflow is unavailable")
     assert caught.value.exit_code == os.EX_TEMPFAIL
 

@@ -83,7 +83,7 @@ def images_in(folder: Path, output: Path) -> tuple[list[Path], list[Path]]:
     Raises:
         UserError: the folder has no image.
     """
-    found = walk(folder)
+    files = walk(folder)
     top, written = folder.resolve(), output.resolve()
     is_inside = written != top and written.is_relative_to(top)
 
@@ -91,8 +91,8 @@ def images_in(folder: Path, output: Path) -> tuple[list[Path], list[Path]]:
         return sorted(p for p in paths if not (is_inside and (folder / p).parent.resolve().is_relative_to(written)))
 
     # Include broken images, whose faults are reported when they are read.
-    images = without_output([*found.images, *(path for path, _ in found.broken)])
-    others = without_output(found.others)
+    images = without_output([*files.images, *(path for path, _ in files.broken)])
+    others = without_output(files.others)
     if not images:
         rest = f"; {_describe_skipped(others)}" if others else ""
         raise UserError(f"{shown(folder)}: has no image ({endings()}){rest}")
@@ -102,5 +102,5 @@ def images_in(folder: Path, output: Path) -> tuple[list[Path], list[Path]]:
 def _describe_skipped(others: list[Path]) -> str:
     kinds = sorted({path.suffix.lower() or "none" for path in others})
     names = ", ".join(shown(kind) for kind in kinds[:MAX_ENDINGS]) + (", …" if len(kinds) > MAX_ENDINGS else "")
-    files = "file" if len(others) == 1 else "files"
-    return f"{len(others)} {files} skipped, not images by their ending: {names}"
+    noun = "file" if len(others) == 1 else "files"
+    return f"{len(others)} {noun} skipped, not images by their ending: {names}"

@@ -51,7 +51,7 @@ class TemporaryError(UserError):
 
 
 @contextmanager
-def fail_trial() -> Iterator[None]:
+def fail_trial_on_error() -> Iterator[None]:
     """Blame each UserError within this context on the trial's hyperparameters."""
     try:
         yield
@@ -60,7 +60,7 @@ def fail_trial() -> Iterator[None]:
 
 
 @contextmanager
-def give_trial_back() -> Iterator[None]:
+def give_back_on_error() -> Iterator[None]:
     """Turn every other UserError within this context, and every fault of the system, into a TemporaryError."""
     try:
         yield
@@ -148,7 +148,7 @@ def run(project: Project) -> None:
     # A duplicate of standard input, because the lock of sys.stdin would be held when Python ends.
     messages = WorkerMessages(os.fdopen(os.dup(sys.stdin.fileno()), "rb"))
     request = messages.next()
-    with give_trial_back():
+    with give_back_on_error():
         _run(project, request, messages, output)
 
 
@@ -160,14 +160,14 @@ def _run(project: Project, request: Mapping[str, Any], messages: WorkerMessages,
     _refuse_changes(project, params, data_md5, request)
 
     # Set the training up with this trial's hyperparameters.
-    with fail_trial():
+    with fail_trial_on_error():
         params = variant(params, request["values"], seed=request["seed"], cheap=request["cheap"])
     store, experiment = open_store(project, params.tracking), request["experiment"]
     setup = TrainingSetup.prepare(project, params, dataset, data_md5=data_md5, store=store, experiment=experiment)
     work = work_folder(Path(request["folder"]), request["slot"], final=request["final"])
     checkpoints = CheckpointFolder(work, keep=1)
     with setup.claimed(checkpoints, "runs this trial", wait=SECONDS_FOR_ANOTHER):
-        with fail_trial():
+        with fail_trial_on_error():
             session = setup.session(checkpoints)
 
         # Train as an MLflow run of its own, below that of the search.
@@ -178,7 +178,7 @@ def _run(project: Project, request: Mapping[str, Any], messages: WorkerMessages,
         with setup.tracked_run(session, f"{kind}-{request['slot']}", run_tags) as tracked:
             reporter = TrialReporter(tracked, messages, output)
             reporter.send({"run_id": tracked.id})
-            with fail_trial():
+            with fail_trial_on_error():
                 _train(session, tracked, reporter)
     shutil.rmtree(work)
 

@@ -73,10 +73,10 @@ def dimensions(params: Params) -> list[Dimension]:
             values of params.yaml; or an objective has the name of another column of the report.
     """
     space = params.search.space
-    found: list[Dimension] = []
+    result: list[Dimension] = []
 
     def add(kind: str, distribution: BaseDistribution, names: Mapping[str, tuple[str, ...]]) -> None:
-        found.extend(Dimension(name, kind, keys, distribution) for name, keys in names.items())
+        result.extend(Dimension(name, kind, keys, distribution) for name, keys in names.items())
 
     if space.cycle is not None:
         add("cycle", _range(space.cycle), _cycles(space.per_direction))
@@ -102,16 +102,16 @@ def dimensions(params: Params) -> list[Dimension]:
         values = getattr(space, key)
         if values is not None:
             add(key, CategoricalDistribution(values), {key: (f"{section}.{key}",)})
-    if not found:
+    if not result:
         raise UserError("search.space: every key is null, so there is nothing to search; give one key a range")
-    if space.per_direction and not any(dimension.kind in ("cycle", *LossWeights.model_fields) for dimension in found):
+    if space.per_direction and not any(dimension.kind in ("cycle", *LossWeights.model_fields) for dimension in result):
         raise UserError(
             "search.space.per_direction: true has no effect without cycle, identity or adversarial; set it to false"
         )
-    _refuse_taken_names(params, found)
-    _refuse_impossible(params, found)
-    current_values(params, found)
-    return found
+    _refuse_taken_names(params, result)
+    _refuse_impossible(params, result)
+    current_values(params, result)
+    return result
 
 
 def current_values(params: Params, space: list[Dimension]) -> Hyperparameters:

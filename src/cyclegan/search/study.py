@@ -124,7 +124,7 @@ class Phase:
 
     def counted(self) -> dict[str, FrozenTrial]:
         """The attempt that counts for each slot that has ended, in the order of the slots."""
-        found = {}
+        counted = {}
         attempts = self.attempts()
         for name in self.slots:
             trials = attempts.get(name, [])
@@ -133,8 +133,8 @@ class Phase:
             if ended is None and _count_tries(trials) >= ATTEMPTS and all_failed:
                 ended = trials[-1]
             if ended is not None:
-                found[name] = ended
-        return found
+                counted[name] = ended
+        return counted
 
     @property
     def done(self) -> bool:
@@ -142,12 +142,12 @@ class Phase:
 
     def attempts(self) -> dict[str, list[FrozenTrial]]:
         """All attempts at each slot, oldest first."""
-        found: dict[str, list[FrozenTrial]] = {}
+        by_slot: dict[str, list[FrozenTrial]] = {}
         for trial in self.study.get_trials(deepcopy=False):
             name = trial.user_attrs.get(SLOT)
             if name is not None and SURPLUS not in trial.user_attrs:
-                found.setdefault(name, []).append(trial)
-        return found
+                by_slot.setdefault(name, []).append(trial)
+        return by_slot
 
     def claim(self, owner: Path) -> Trial | None:
         """Claim the next trial; None while there is none.

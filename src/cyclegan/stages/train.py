@@ -44,8 +44,8 @@ SECONDS_FOR_ANOTHER = 15
 def run(project: Project) -> None:
     """Train, or resume a training; write `models/*.keras` and `reports/train/`."""
     # Read the parameters, with the winner of a search, and the data.
-    found = effective(project)
-    params = found.params
+    chosen = effective(project)
+    params = chosen.params
     # Remove temporary files, because DVC's run cache may hold the output of a killed stage `split`.
     remove_leftovers(project.split)
     dataset = PackedDataset.open(project.split)
@@ -60,7 +60,7 @@ def run(project: Project) -> None:
     setup = TrainingSetup.prepare(
         project, params, dataset, data_md5=_data_md5(project), store=store, experiment=experiment
     )
-    for name, both in found.replaced.items():
+    for name, both in chosen.replaced.items():
         print(f"{name} = {both['best.yaml']} from reports/search/best.yaml; params.yaml has {both['params.yaml']}")
 
     # Find its checkpoints: those of the same data, parameters and code.
@@ -78,7 +78,7 @@ def run(project: Project) -> None:
 
         # Train as one MLflow run, and write the results before it ends.
         name = os.environ.get("DVC_EXP_NAME") or run_name(params.data.dataset, key)
-        run_tags = {**found.tags, **data_tags(params, dataset), "run_key": key, **lineage_tags(origin)}
+        run_tags = {**chosen.tags, **data_tags(params, dataset), "run_key": key, **lineage_tags(origin)}
         with setup.tracked_run(session, name, run_tags) as tracked:
             if origin is not None:
                 tracked.log_rows(history(session.progress))
@@ -88,7 +88,7 @@ def run(project: Project) -> None:
             tracked.set_tags(session.kept.tags)
 
     # Record the run for the later stages.
-    _trained_run(found, setup, session, key, tracked.id).save(project)
+    _trained_run(chosen, setup, session, key, tracked.id).save(project)
 
 
 def _data_md5(project: Project) -> str:
@@ -98,7 +98,7 @@ def _data_md5(project: Project) -> str:
     return recorded or folder_digest(project.split)
 
 
-def _trained_run(found: Effective, setup: TrainingSetup, session: Session, key: str, run_id: str) -> TrainedRun:
+def _trained_run(chosen: Effective, setup: TrainingSetup, session: Session, key: str, run_id: str) -> TrainedRun:
     """The record of this training for later stages."""
     train = setup.params.train
     return TrainedRun(
@@ -113,7 +113,7 @@ def _trained_run(found: Effective, setup: TrainingSetup, session: Session, key: 
         seconds=round(session.progress.seconds, 1),
         device=setup.device,
         data_md5=setup.data_md5,
-        search={"origin": dict(found.origin), "replaced": dict(found.replaced)},
+        search={"origin": dict(chosen.origin), "replaced": dict(chosen.replaced)},
     )
 
 
