@@ -179,7 +179,7 @@ def networks(params: Params) -> list[Any]:
 
 
 def step(params: Params) -> list[Any]:
-    """All that decides how the networks move."""
+    """Everything that determines a training step."""
     model = build_cyclegan(params)
     compile_cyclegan(model, params, total_steps=10)
     own = {key: value for key, value in model.get_config().items() if not isinstance(value, dict)}
@@ -195,7 +195,7 @@ KNOWN: dict[str, list[Any]] = {}
 
 
 def seen(look: Look, params: Params) -> list[Any]:
-    """What `look` finds, built once for each set of parameters."""
+    """The result of `look`, built once for each set of parameters."""
     name = f"{look.__name__} {params.model_dump_json()}"
     if name not in KNOWN:
         KNOWN[name] = look(params)
@@ -254,7 +254,7 @@ def test_every_key_reaches_the_batches(dataset: PackedDataset, key: str, value: 
     assert first[0] != first[2]
 
 
-def test_images_lie_on_a_gpu_where_they_fit(dataset: PackedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_fit_are_kept_on_the_gpu(dataset: PackedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     streamed = drawn(make({}), dataset)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [f"the {kind}"])
     assert isinstance(batches(make({}), dataset, (16, 16))(0), ResidentBatches)
@@ -270,8 +270,8 @@ def test_the_cases_cover_every_key() -> None:
     assert cases | ELSEWHERE == keys
 
 
-def test_a_checkpoint_belongs_to_all_that_shapes_the_weights() -> None:
-    """Every key of section `train` changes a run's identity, but for those that only decide what is kept."""
+def test_the_training_shape_has_everything_that_shapes_the_weights() -> None:
+    """Every key of section `train` changes it, except those that only decide what is kept."""
     features = FeatureNetwork("efficientnet-lite0 at 128×128", 1280, "sum", lambda images: images)
     base = training_shape(make({}), "digest", features)
     for key, value, needed in OF_NETWORKS + OF_STEP + OF_PLAN + OF_BATCHES:

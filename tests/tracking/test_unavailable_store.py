@@ -201,7 +201,7 @@ def test_a_journal_that_cannot_be_delivered_is_reported_and_delays_no_other(
     (line,) = messages[refused]
     assert "refuses an entry" in line
     assert line.endswith("fix it in entries.jsonl, or delete the folder")
-    with pytest.raises(UserError, match=rf"still holds what cannot be delivered, as reported above: .*{gone}"):
+    with pytest.raises(UserError, match=rf"cannot deliver .*{gone}.*; see the warnings above"):
         sync(project)
 
     store.client.restore_experiment(number)
