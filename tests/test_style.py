@@ -88,7 +88,6 @@ FILE_NAME = re.compile(r"\.(?:py|md|keras|ya?ml|h5|csv|zip|tar|json|npz|npy|log|
 NOT_YET: dict[str, set[str]] = {
     "words": {
         "commands",
-        "data",
         "data/fetching",
         "data/images",
         "data/loading",
