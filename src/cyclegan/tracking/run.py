@@ -76,8 +76,7 @@ class TrackedRun:
                 it, a new run is opened, with a warning.
 
         Raises:
-            UserError: another live process writes to the run, the store is unavailable, or the experiment cannot be
-                written to.
+            UserError: another process writes to the run, the store is unavailable, or the experiment is not writable.
         """
         description = describe(resume, experiment, name, params, tags, inputs)
         with ExitStack() as stack:
