@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.metric import Figure
+from matplotlib.figure import Figure
 from PIL import Image
 
 from cyclegan.data.loading.dataset import PackedDataset, picked
