@@ -470,7 +470,7 @@ def accepted_or_told(tree: Any) -> None:
         list(flatten(params.model_dump()))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(sections(changed())), TREES), min_size=1, max_size=3))
 def test_other_values_are_accepted_or_told(changes: list[tuple[tuple[Any, ...], Any]]) -> None:
     tree = changed()
@@ -483,7 +483,7 @@ def test_other_values_are_accepted_or_told(changes: list[tuple[tuple[Any, ...], 
     accepted_or_told(tree)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @given(st.sampled_from(sections(changed())), st.booleans(), KEYS)
 def test_missing_and_other_keys_are_accepted_or_told(path: tuple[Any, ...], remove: bool, key: Any) -> None:
     tree = changed()
@@ -495,7 +495,7 @@ def test_missing_and_other_keys_are_accepted_or_told(path: tuple[Any, ...], remo
     accepted_or_told(tree)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @given(TREES)
 def test_any_tree_is_accepted_or_told(tree: Any) -> None:
     accepted_or_told(tree)
@@ -504,7 +504,7 @@ def test_any_tree_is_accepted_or_told(tree: Any) -> None:
 TEXT = (ROOT / "params.yaml").read_bytes()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 @given(
     changes=st.lists(st.tuples(st.integers(0, len(TEXT) - 1), st.binary(max_size=3)), max_size=5),
     cut=st.integers(0, len(TEXT)) | st.none(),
