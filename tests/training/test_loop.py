@@ -33,6 +33,12 @@ PLAN = Plan(epochs=3, steps_per_epoch=5, batch_size=1, log_every=4, evaluate_eve
 PICTURES = np.random.default_rng(0).integers(0, 256, (2, 7, 18, 18, 3)).astype(np.uint8)
 
 
+@pytest.fixture
+def make_model(make_small_model: Make) -> Make:
+    """Small networks: these tests are about what surrounds the step."""
+    return make_small_model
+
+
 class Recorder:
     """Keeps what it is told, and stops the training where it is asked to."""
 
@@ -70,10 +76,10 @@ class Poisoner(Recorder):
             self.weight.assign(np.full(self.weight.shape, self.value, np.float32))
 
 
-def start(make_small_model: Make, folder: Path, recorder: Recorder, plan: Plan = PLAN) -> tuple[CycleGAN, Progress]:
+def start(make_model: Make, folder: Path, recorder: Recorder, plan: Plan = PLAN) -> tuple[CycleGAN, Progress]:
     """What stage `train` does, on random pictures."""
     prepare_device(seed=0, deterministic=True)
-    model = make_small_model(pool_size=2, ema_decay=0.9)
+    model = make_model(pool_size=2, ema_decay=0.9)
     model.compile(schedule=DecaySchedule(2e-3, plan.total_steps, 0.5, "linear"))
     checkpoints = CheckpointFolder(folder)
     progress = Progress.restore(checkpoints, model)
@@ -95,16 +101,16 @@ def timeless(points: list[tuple[int, str, float]]) -> list[tuple[int, str, float
 
 
 @pytest.mark.parametrize("stop_at", [4, pytest.param(12, marks=pytest.mark.slow)])
-def test_resumed_training_is_bit_identical(make_small_model: Make, tmp_path: Path, stop_at: int) -> None:
+def test_resumed_training_is_bit_identical(make_model: Make, tmp_path: Path, stop_at: int) -> None:
     whole = Recorder()
-    expected, expected_progress = start(make_small_model, tmp_path / "whole", whole)
+    expected, expected_progress = start(make_model, tmp_path / "whole", whole)
 
     first = Recorder(stop_at=stop_at)
     with pytest.raises(SystemExit) as stopped:
-        start(make_small_model, tmp_path / "parts", first)
+        start(make_model, tmp_path / "parts", first)
     assert stopped.value.code == 128 + signal.SIGTERM
     second = Recorder()
-    resumed, progress = start(make_small_model, tmp_path / "parts", second)
+    resumed, progress = start(make_model, tmp_path / "parts", second)
 
     for name, variable in expected.state().items():
         np.testing.assert_array_equal(resumed.state()[name].numpy(), variable.numpy(), err_msg=name)
@@ -117,18 +123,18 @@ def test_resumed_training_is_bit_identical(make_small_model: Make, tmp_path: Pat
     assert [row["step"] for row in progress.validation] == [5, 10, 15]
 
 
-def test_a_crash_loses_only_what_came_after_the_last_checkpoint(make_small_model: Make, tmp_path: Path) -> None:
-    expected, _ = start(make_small_model, tmp_path / "whole", Recorder())
+def test_a_crash_loses_only_what_came_after_the_last_checkpoint(make_model: Make, tmp_path: Path) -> None:
+    expected, _ = start(make_model, tmp_path / "whole", Recorder())
     with pytest.raises(RuntimeError, match="pulled the plug"):
-        start(make_small_model, tmp_path / "parts", Recorder(stop_at=12, error=RuntimeError("pulled the plug")))
+        start(make_model, tmp_path / "parts", Recorder(stop_at=12, error=RuntimeError("pulled the plug")))
     second = Recorder()
-    resumed, _ = start(make_small_model, tmp_path / "parts", second)
+    resumed, _ = start(make_model, tmp_path / "parts", second)
     assert min(step for step, _, _ in second.points) == 12
     for name, variable in expected.state().items():
         np.testing.assert_array_equal(resumed.state()[name].numpy(), variable.numpy(), err_msg=name)
 
 
-def test_checkpoints_come_at_their_interval_and_at_the_end(make_small_model: Make, tmp_path: Path) -> None:
+def test_checkpoints_come_at_their_interval_and_at_the_end(make_model: Make, tmp_path: Path) -> None:
     class Watching(Recorder):
         """Sees what lies in the folder whenever losses are reported."""
 
@@ -142,20 +148,20 @@ def test_checkpoints_come_at_their_interval_and_at_the_end(make_small_model: Mak
 
     for minutes, expected in ((0.0, {2, 3, 4, 6, 7, 8, 9, 10, 11, 13, 14}), (60.0, set())):
         watching = Watching(tmp_path / str(minutes))
-        start(make_small_model, watching.folder, watching, replace(PLAN, checkpoint_every=minutes))
+        start(make_model, watching.folder, watching, replace(PLAN, checkpoint_every=minutes))
         assert watching.saved == expected
         assert (watching.folder / "step-000000015.npz").is_file()
 
 
-def test_a_finished_training_has_nothing_left_to_do(make_small_model: Make, tmp_path: Path) -> None:
-    start(make_small_model, tmp_path, Recorder())
+def test_a_finished_training_has_nothing_left_to_do(make_model: Make, tmp_path: Path) -> None:
+    start(make_model, tmp_path, Recorder())
     again = Recorder()
-    _, progress = start(make_small_model, tmp_path, again)
+    _, progress = start(make_model, tmp_path, again)
     assert again.points == []
     assert progress.step == PLAN.total_steps
 
 
-def test_divergence_stops_the_training_and_keeps_the_last_good_state(make_small_model: Make, tmp_path: Path) -> None:
+def test_divergence_stops_the_training_and_keeps_the_last_good_state(make_model: Make, tmp_path: Path) -> None:
     class Poison(Recorder):
         def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
             super().log_metrics(step, metrics)
@@ -172,13 +178,13 @@ def test_divergence_stops_the_training_and_keeps_the_last_good_state(make_small_
         spec = tf.TensorSpec((1, 16, 16, 3), tf.float32)
         return tf.data.Dataset.from_generator(generate, output_signature=(spec, spec))
 
-    model = make_small_model()
+    model = make_model()
     model.compile()
     checkpoints = CheckpointFolder(tmp_path)
     plan = Plan(epochs=1, steps_per_epoch=40, batch_size=1, log_every=4, evaluate_every=1, checkpoint_every=0.0)
     with pytest.raises(UserError, match=r"training diverged: \S+ became nan by step \d+.*train.learning_rate"):
         train(model, batches, plan, Progress(), checkpoints, Poison(), dict, dict)
-    fresh = make_small_model()
+    fresh = make_model()
     fresh.compile()
     assert Progress.restore(checkpoints, fresh).step == 8
     assert all(np.isfinite(variable.numpy()).all() for variable in fresh.state().values())
@@ -196,11 +202,11 @@ DIVERGING = Plan(
 
 
 def diverging(
-    make_small_model: Make, folder: Path, plan: Plan, batches: Slow, rate: float = 1e9, recorder: Recorder | None = None
+    make_model: Make, folder: Path, plan: Plan, batches: Slow, rate: float = 1e9, recorder: Recorder | None = None
 ) -> tuple[CycleGAN, Progress, Recorder]:
     """A learning rate that no network survives."""
     prepare_device(seed=0, deterministic=True)
-    model = make_small_model(pool_size=2)
+    model = make_model(pool_size=2)
     model.compile(schedule=DecaySchedule(rate, plan.total_steps, 0.5, "constant"))
     progress, recorder = Progress.restore(CheckpointFolder(folder), model), recorder or Recorder()
     try:
@@ -215,9 +221,9 @@ def diverging(
 
 
 def test_a_diverged_training_goes_back_and_on_with_a_lower_rate(
-    make_small_model: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_model: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model, progress, recorder = diverging(make_small_model, tmp_path / "first", DIVERGING, Slow(0.0))
+    model, progress, recorder = diverging(make_model, tmp_path / "first", DIVERGING, Slow(0.0))
     assert recorder.ended_by is None
     assert 1 <= len(progress.rollbacks) <= 2
     texts = [rollback["why"] for rollback in progress.rollbacks]
@@ -233,14 +239,14 @@ def test_a_diverged_training_goes_back_and_on_with_a_lower_rate(
     assert recorder.images == [(4, "samples"), (8, "samples"), (12, "samples")]
     assert [row["step"] for row in progress.losses] == [2, 4, 6, 8, 10, 12]
 
-    again, again_progress, _ = diverging(make_small_model, tmp_path / "second", DIVERGING, Slow(0.0))
+    again, again_progress, _ = diverging(make_model, tmp_path / "second", DIVERGING, Slow(0.0))
     assert again_progress.rollbacks == progress.rollbacks
     for name, variable in model.state().items():
         np.testing.assert_array_equal(again.state()[name].numpy(), variable.numpy(), err_msg=name)
 
-    _, _, before = diverging(make_small_model, tmp_path / "killed", DIVERGING, Slow(0.0), recorder=Recorder(6))
+    _, _, before = diverging(make_model, tmp_path / "killed", DIVERGING, Slow(0.0), recorder=Recorder(6))
     assert isinstance(before.ended_by, SystemExit)
-    resumed, resumed_progress, after = diverging(make_small_model, tmp_path / "killed", DIVERGING, Slow(0.0))
+    resumed, resumed_progress, after = diverging(make_model, tmp_path / "killed", DIVERGING, Slow(0.0))
     assert resumed_progress.rollbacks == progress.rollbacks
     assert timeless(before.points + after.points) == timeless(recorder.points)
     for name, variable in model.state().items():
@@ -249,16 +255,16 @@ def test_a_diverged_training_goes_back_and_on_with_a_lower_rate(
 
 @pytest.mark.slow
 def test_a_crash_between_telling_of_an_evaluation_and_saving_it_changes_no_point(
-    make_small_model: Make, tmp_path: Path
+    make_model: Make, tmp_path: Path
 ) -> None:
     """What was told before the state was saved is told again by the resumed training, to the same bits."""
-    expected, _, whole = diverging(make_small_model, tmp_path / "whole", DIVERGING, Slow(0.0), rate=1e-3)
+    expected, _, whole = diverging(make_model, tmp_path / "whole", DIVERGING, Slow(0.0), rate=1e-3)
     # Of step 4 it hears at the evaluation of step 8.
     crashing = Recorder(4, RuntimeError("pulled the plug"))
-    _, _, first = diverging(make_small_model, tmp_path / "parts", DIVERGING, Slow(0.0), 1e-3, crashing)
+    _, _, first = diverging(make_model, tmp_path / "parts", DIVERGING, Slow(0.0), 1e-3, crashing)
     assert isinstance(first.ended_by, RuntimeError)
     assert CheckpointFolder(tmp_path / "parts" / "good").steps() == [4, 0]
-    resumed, _, second = diverging(make_small_model, tmp_path / "parts", DIVERGING, Slow(0.0), rate=1e-3)
+    resumed, _, second = diverging(make_model, tmp_path / "parts", DIVERGING, Slow(0.0), rate=1e-3)
     assert second.ended_by is None
     assert set(timeless(first.points + second.points)) == set(timeless(whole.points))
     assert first.images + second.images == whole.images
@@ -266,9 +272,9 @@ def test_a_crash_between_telling_of_an_evaluation_and_saving_it_changes_no_point
         np.testing.assert_array_equal(resumed.state()[name].numpy(), variable.numpy(), err_msg=name)
 
 
-def test_a_training_that_diverges_again_and_again_stops(make_small_model: Make, tmp_path: Path) -> None:
+def test_a_training_that_diverges_again_and_again_stops(make_model: Make, tmp_path: Path) -> None:
     plan = replace(DIVERGING, on_divergence=Retries(retries=2, factor=0.9))
-    _, progress, recorder = diverging(make_small_model, tmp_path, plan, Slow(0.0))
+    _, progress, recorder = diverging(make_model, tmp_path, plan, Slow(0.0))
     assert isinstance(recorder.ended_by, UserError)
     assert re.fullmatch(
         r"training diverged: \S+ became \S+.* by step \d+, 2 times again with a lower learning rate; the last "
@@ -277,17 +283,17 @@ def test_a_training_that_diverges_again_and_again_stops(make_small_model: Make, 
     )
     assert set(recorder.tags) == {"cyclegan.diverged.1", "cyclegan.diverged.2", "cyclegan.diverged"}
     assert len(progress.rollbacks) == 2
-    fresh = make_small_model(pool_size=2)
+    fresh = make_model(pool_size=2)
     fresh.compile()
     assert Progress.restore(CheckpointFolder(tmp_path), fresh).step <= 2
     assert all(np.isfinite(variable.numpy()).all() for variable in fresh.state().values())
 
 
 @pytest.mark.slow
-def test_a_state_that_was_bad_already_is_gone_back_behind(make_small_model: Make, tmp_path: Path) -> None:
+def test_a_state_that_was_bad_already_is_gone_back_behind(make_model: Make, tmp_path: Path) -> None:
     """Weights can be finite and lost: the same state twice is one time too many."""
     prepare_device(seed=0, deterministic=True)
-    model = make_small_model(pool_size=2)
+    model = make_model(pool_size=2)
     model.compile(schedule=DecaySchedule(1e-3, DIVERGING.total_steps, 0.5, "constant"))
     poisoned: list[int] = []
 
@@ -311,9 +317,9 @@ def test_a_state_that_was_bad_already_is_gone_back_behind(make_small_model: Make
     assert [step for step, key, _ in recorder.points if key == "val"] == [4, 8, 12]
 
 
-def test_an_update_that_diverges_just_before_an_evaluation(make_small_model: Make, tmp_path: Path) -> None:
+def test_an_update_that_diverges_just_before_an_evaluation(make_model: Make, tmp_path: Path) -> None:
     """Every loss was finite, being measured before the update; the evaluation is not what tells."""
-    model = make_small_model()
+    model = make_model()
     model.compile()
     weight = model.G_AtoB.trainable_variables[0]
 
@@ -326,11 +332,9 @@ def test_an_update_that_diverges_just_before_an_evaluation(make_small_model: Mak
     assert recorder.tags == {"cyclegan.diverged": "G_AtoB/000 became NaN or infinite by step 5"}
 
 
-def test_weights_that_are_not_finite_are_not_saved_though_every_loss_was(
-    make_small_model: Make, tmp_path: Path
-) -> None:
+def test_weights_that_are_not_finite_are_not_saved_though_every_loss_was(make_model: Make, tmp_path: Path) -> None:
     """The last update of a window is measured by none of its losses."""
-    model = make_small_model()
+    model = make_model()
     model.compile()
     weight = model.D_B.trainable_variables[0]
     recorder = Poisoner(weight, np.inf, step=20)
@@ -374,9 +378,9 @@ def send_after(model: CycleGAN, step: int, number: int) -> None:
 LONG = Plan(epochs=1, steps_per_epoch=40, batch_size=1, log_every=20, evaluate_every=1, checkpoint_every=60.0)
 
 
-def windowed(make_small_model: Make, folder: Path, number: int = 0, **hooks: Any) -> tuple[Recorder, Progress]:
+def windowed(make_model: Make, folder: Path, number: int = 0, **hooks: Any) -> tuple[Recorder, Progress]:
     prepare_device(seed=0, deterministic=True)
-    model = make_small_model(pool_size=2)
+    model = make_model(pool_size=2)
     model.compile(schedule=DecaySchedule(2e-3, LONG.total_steps, 0.5, "linear"))
     progress, recorder = Progress.restore(CheckpointFolder(folder), model), Recorder()
     hooks = {"validate": lambda: {"val": float(model.step.numpy())}, "samples": dict} | hooks
@@ -392,10 +396,10 @@ def windowed(make_small_model: Make, folder: Path, number: int = 0, **hooks: Any
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGHUP))]
 )
-def test_a_signal_within_a_window_saves_that_very_step(make_small_model: Make, tmp_path: Path, number: int) -> None:
+def test_a_signal_within_a_window_saves_that_very_step(make_model: Make, tmp_path: Path, number: int) -> None:
     """A window may last for minutes: the stop does not wait for its end, and no point changes by it."""
-    whole, _ = windowed(make_small_model, tmp_path / "whole")
-    first, _ = windowed(make_small_model, tmp_path / "parts", number)
+    whole, _ = windowed(make_model, tmp_path / "whole")
+    first, _ = windowed(make_model, tmp_path / "parts", number)
     if number == signal.SIGINT:
         assert isinstance(first.ended_by, KeyboardInterrupt)
     else:
@@ -406,22 +410,20 @@ def test_a_signal_within_a_window_saves_that_very_step(make_small_model: Make, t
     assert saved["step"] > 20, "the step that was being done was to be the last"
     assert saved["step"] < 40
     assert saved["window_steps"] == saved["step"] - 20
-    second, progress = windowed(make_small_model, tmp_path / "parts")
+    second, progress = windowed(make_model, tmp_path / "parts")
     assert timeless(first.points + second.points) == timeless(whole.points)
     assert [row["step"] for row in progress.losses] == [20, 40]
 
 
-def test_a_signal_during_an_evaluation_interrupts_it_and_it_is_made_up_for(
-    make_small_model: Make, tmp_path: Path
-) -> None:
+def test_a_signal_during_an_evaluation_interrupts_it_and_it_is_made_up_for(make_model: Make, tmp_path: Path) -> None:
     def validate() -> dict[str, float]:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
         raise AssertionError("was not interrupted")
 
-    first, _ = windowed(make_small_model, tmp_path, validate=validate)
+    first, _ = windowed(make_model, tmp_path, validate=validate)
     assert isinstance(first.ended_by, SystemExit)
     assert CheckpointFolder(tmp_path).progress()["step"] == 40
-    second, progress = windowed(make_small_model, tmp_path)
+    second, progress = windowed(make_model, tmp_path)
     assert [(step, name) for step, name, _ in second.points] == [(40, "val")]
     assert len(progress.validation) == 1

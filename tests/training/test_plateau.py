@@ -24,6 +24,12 @@ PICTURES = np.random.default_rng(0).integers(0, 256, (2, 7, 16, 16, 3)).astype(n
 RATE = 1e-3
 
 
+@pytest.fixture
+def make_model(make_small_model: Make) -> Make:
+    """Small networks: these tests are about what surrounds the step."""
+    return make_small_model
+
+
 def factors(plateau: Plateau, values: list[float]) -> list[float]:
     rows = [{plateau.metric: value} for value in values]
     return [plateau.learning_rate_factor(rows[:n]) for n in range(len(rows) + 1)]
@@ -68,15 +74,11 @@ class Silent:
 
 
 def start(
-    make_small_model: Make,
-    folder: Path,
-    plateau: Plateau | None,
-    stop_at: int | None = None,
-    metric: str = "val_AtoB/l1",
+    make_model: Make, folder: Path, plateau: Plateau | None, stop_at: int | None = None, metric: str = "val_AtoB/l1"
 ) -> tuple[CycleGAN, Progress]:
     """Train 12 steps with an evaluation after every second one, whose figure never improves on the first."""
     prepare_device(seed=0, deterministic=True)
-    model = make_small_model(pool_size=2)
+    model = make_model(pool_size=2)
     model.compile(schedule=DecaySchedule(RATE, 12, 1.0, "constant"))
     plan = Plan(
         epochs=6,
@@ -107,41 +109,41 @@ def start(
     return model, progress
 
 
-def test_training_steps_use_the_lowered_rate(make_small_model: Make, tmp_path: Path) -> None:
+def test_training_steps_use_the_lowered_rate(make_model: Make, tmp_path: Path) -> None:
     plateau = Plateau("val_AtoB/l1", patience=2, factor=0.5)
-    model, progress = start(make_small_model, tmp_path / "plateau", plateau)
+    model, progress = start(make_model, tmp_path / "plateau", plateau)
     rates = [row["learning_rate"] for row in progress.losses]
     np.testing.assert_allclose(rates, RATE * np.array([1, 1, 1, 0.5, 0.5, 0.25]), rtol=1e-6)
     assert float(model.learning_rate_factor) == 0.25
 
-    constant, progress = start(make_small_model, tmp_path / "constant", None)
+    constant, progress = start(make_model, tmp_path / "constant", None)
     np.testing.assert_allclose([row["learning_rate"] for row in progress.losses], RATE, rtol=1e-6)
     assert float(constant.learning_rate_factor) == 1
     assert not np.array_equal(constant.G_AtoB.get_weights()[0], model.G_AtoB.get_weights()[0])
 
 
 @pytest.mark.parametrize("stop_at", [6, pytest.param(10, marks=pytest.mark.slow)])
-def test_resumed_training_falls_at_the_same_steps(make_small_model: Make, tmp_path: Path, stop_at: int) -> None:
+def test_resumed_training_falls_at_the_same_steps(make_model: Make, tmp_path: Path, stop_at: int) -> None:
     plateau = Plateau("val_AtoB/l1", patience=2, factor=0.5)
-    expected, expected_progress = start(make_small_model, tmp_path / "whole", plateau)
+    expected, expected_progress = start(make_model, tmp_path / "whole", plateau)
     with pytest.raises(RuntimeError, match="pulled the plug"):
-        start(make_small_model, tmp_path / "parts", plateau, stop_at)
-    resumed, progress = start(make_small_model, tmp_path / "parts", plateau)
+        start(make_model, tmp_path / "parts", plateau, stop_at)
+    resumed, progress = start(make_model, tmp_path / "parts", plateau)
     assert progress.losses == expected_progress.losses
     assert progress.validation == expected_progress.validation
     for name, variable in expected.state().items():
         np.testing.assert_array_equal(resumed.state()[name].numpy(), variable.numpy(), err_msg=name)
 
 
-def test_the_first_evaluation_refuses_a_missing_figure(make_small_model: Make, tmp_path: Path) -> None:
+def test_the_first_evaluation_refuses_a_missing_figure(make_model: Make, tmp_path: Path) -> None:
     plateau = Plateau("val_AtoB/pair_psnr", patience=2, factor=0.5)
     with pytest.raises(UserError, match="yields no such figure; use one of val_AtoB/l1"):
-        start(make_small_model, tmp_path, plateau)
+        start(make_model, tmp_path, plateau)
 
 
-def test_other_policies_are_untouched_by_the_factor(make_small_model: Make) -> None:
+def test_other_policies_are_untouched_by_the_factor(make_model: Make) -> None:
     """Multiplying by 1 changes no bit of any policy's rate."""
-    model = make_small_model()
+    model = make_model()
     model.compile()
     for policy in ("constant", "linear", "cosine", "step"):
         schedule = DecaySchedule(2e-4, 50, 0.5, policy)

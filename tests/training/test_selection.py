@@ -25,6 +25,12 @@ KID = [0.5, 0.3, 0.2, 0.4, 0.6, 0.3]
 """What each evaluation of the trainings below measures: the third is the best."""
 
 
+@pytest.fixture
+def make_model(make_small_model: Make) -> Make:
+    """Small networks: these tests are about what surrounds the step."""
+    return make_small_model
+
+
 def rows(**series: list[float]) -> list[dict[str, float]]:
     names = {name: f"val_{name}" for name in series}
     return [
@@ -90,11 +96,11 @@ class Silent:
 
 
 def start(
-    make_small_model: Make, folder: Path, selection: Selection | None, stop_at: int | None = None, every: float = 1e-9
+    make_model: Make, folder: Path, selection: Selection | None, stop_at: int | None = None, every: float = 1e-9
 ) -> tuple[CycleGAN, Progress, list[list[np.ndarray]]]:
     """Train up to 12 steps with an evaluation after every second one; also return the generators at each of them."""
     prepare_device(seed=0, deterministic=True)
-    model = make_small_model(pool_size=2, ema_decay=0.9, keep_best=selection is not None)
+    model = make_model(pool_size=2, ema_decay=0.9, keep_best=selection is not None)
     model.compile(schedule=DecaySchedule(1e-3, 12, 1.0, "constant"))
     plan = Plan(
         epochs=6,
@@ -134,13 +140,13 @@ def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_the_best_generators_are_kept(make_small_model: Make, tmp_path: Path) -> None:
-    model, progress, seen = start(make_small_model, tmp_path / "best", Selection("kid"))
+def test_the_best_generators_are_kept(make_model: Make, tmp_path: Path) -> None:
+    model, progress, seen = start(make_model, tmp_path / "best", Selection("kid"))
     assert progress.step == 12
     assert len(seen) == 6
     assert [same(kept(model), generators) for generators in seen] == [n == 2 for n in range(6)]
     # Keeping them changes no step of the training.
-    last, _, without = start(make_small_model, tmp_path / "last", None)
+    last, _, without = start(make_model, tmp_path / "last", None)
     assert all(same(one, other) for one, other in zip(seen, without, strict=True))
     assert same(kept(last), without[-1])
     with pytest.raises(ValueError, match="keep_best=True"):
@@ -152,23 +158,23 @@ def test_the_best_generators_are_kept(make_small_model: Make, tmp_path: Path) ->
     [(8, 1e-9), *(pytest.param(n, every, marks=pytest.mark.slow) for n in (4, 6, 8, 12) for every in (1e-9, 60.0))],
 )
 def test_a_killed_training_keeps_the_same_generators(
-    make_small_model: Make, tmp_path: Path, stop_at: int, every: float
+    make_model: Make, tmp_path: Path, stop_at: int, every: float
 ) -> None:
-    expected, expected_progress, _ = start(make_small_model, tmp_path / "whole", Selection("kid"))
+    expected, expected_progress, _ = start(make_model, tmp_path / "whole", Selection("kid"))
     with pytest.raises(RuntimeError, match="pulled the plug"):
-        start(make_small_model, tmp_path / "parts", Selection("kid"), stop_at, every)
-    resumed, progress, _ = start(make_small_model, tmp_path / "parts", Selection("kid"))
+        start(make_model, tmp_path / "parts", Selection("kid"), stop_at, every)
+    resumed, progress, _ = start(make_model, tmp_path / "parts", Selection("kid"))
     assert progress.validation == expected_progress.validation
     for name, variable in expected.state().items():
         np.testing.assert_array_equal(resumed.state()[name].numpy(), variable.numpy(), err_msg=name)
 
 
-def test_ends_early_and_stays_ended(make_small_model: Make, tmp_path: Path) -> None:
+def test_ends_early_and_stays_ended(make_model: Make, tmp_path: Path) -> None:
     selection = Selection("kid", patience=2)
-    model, progress, seen = start(make_small_model, tmp_path, selection, every=60.0)
+    model, progress, seen = start(make_model, tmp_path, selection, every=60.0)
     assert progress.step == 10
     assert [row["step"] for row in progress.losses] == [2, 4, 6, 8, 10]
     assert same(kept(model), seen[2])
-    again, progress, seen = start(make_small_model, tmp_path, selection)
+    again, progress, seen = start(make_model, tmp_path, selection)
     assert (progress.step, seen) == (10, [])
     assert same(kept(again), kept(model))
