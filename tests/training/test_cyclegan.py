@@ -357,6 +357,7 @@ def test_a_gpu_can_hold_every_variable(make_model: Make) -> None:
     assert {variable.dtype for variable in model.state().values()} == {"float32", "int64"}
 
 
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly`")
 @pytest.mark.usefixtures("deterministic")
 def test_fit_validates_evaluate_measures_and_predict_translates(
     make_model: Make, pictures: Pictures, tmp_path: Path
