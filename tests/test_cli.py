@@ -230,14 +230,14 @@ def test_summary_counts_parameters_as_the_tutorial_does(project: Path) -> None:
     assert all(f'"{name}"' in done.stdout for name in ("G_AtoB", "G_BtoA", "D_A", "D_B", *composites))
 
 
-def test_import_legacy_and_translate(tmp_path: Path) -> None:
+def test_import_and_translate(tmp_path: Path) -> None:
     """A generator saved with keras-contrib becomes a .keras file that gives the recorded output."""
     model = tmp_path / "generator.keras"
-    done = cyclegan("import-legacy", FIXTURES / "generator_keras_contrib.h5", "--output", model, cwd=tmp_path)
+    done = cyclegan("import", FIXTURES / "generator_keras_contrib.h5", "--output", model, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "69,801 parameters" in done.stdout
     assert "exists; name a new file" in refused(
-        cyclegan("import-legacy", FIXTURES / "generator_keras_contrib.h5", "--output", model, cwd=tmp_path)
+        cyclegan("import", FIXTURES / "generator_keras_contrib.h5", "--output", model, cwd=tmp_path)
     )
     recorded = np.load(FIXTURES / "generator_io.npz")
     pixels = np.rint((recorded["x"][0] + 1) * 127.5).astype(np.uint8)
@@ -258,9 +258,9 @@ def test_import_legacy_and_translate(tmp_path: Path) -> None:
             ("translate", "broken.keras", "picture.png", "-o", "out"),
             "broken.keras is cut short or no .keras file",
         ),
-        (("import-legacy", "picture.png", "-o", "x.keras"), "picture.png"),
-        (("import-legacy", "missing.h5", "-o", "x.keras"), "missing.h5"),
-        (("import-legacy", "missing.h5", "-o", "x.h5"), "must end in .keras"),
+        (("import", "picture.png", "-o", "x.keras"), "picture.png"),
+        (("import", "missing.h5", "-o", "x.keras"), "missing.h5"),
+        (("import", "missing.h5", "-o", "x.h5"), "must end in .keras"),
     ],
 )
 def test_files_that_are_no_models(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:

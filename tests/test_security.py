@@ -25,7 +25,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from cyclegan import build_generator, cli
-from cyclegan.experiment.session import recorded_params
+from cyclegan.experiment.training_setup import recorded_params
 from cyclegan.params import read, validate
 
 ROOT = Path(__file__).parents[1]

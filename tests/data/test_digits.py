@@ -54,7 +54,7 @@ def test_the_pipeline_takes_the_archive(arrays: Path, project: Project) -> None:
     assert dataset.images("B", "test").shape == (6, *params.data.load_size, 1)
     with np.load(arrays / "mnist_train.npz") as mnist:
         for number, (picture, digit) in enumerate(zip(mnist["x"], mnist["y"], strict=True)):
-            packed = decode(project.raw / "trainA" / str(digit) / f"{number:05}.png", channels=1, bit_depth=8)
+            packed = decode(project.raw / "trainA" / str(digit) / f"{number:05}.png", channels=1, bit_depth=8).pixels
             np.testing.assert_array_equal(packed[..., 0], picture)
 
 

@@ -54,7 +54,7 @@ def test_pictures_of_any_kind(small: FeatureNetwork) -> None:
 
 
 def test_altered_weights_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"efficientnet-lite0\.npz does not exist: restore it"):
+    with pytest.raises(UserError, match=r"efficientnet-lite0\.npz.* does not exist"):
         load_features(tmp_path / EFFICIENTNET.name, 64)
     file = Path(shutil.copy(EFFICIENTNET, tmp_path))
     content = bytearray(file.read_bytes())
@@ -87,13 +87,13 @@ def test_models_that_are_no_feature_networks(tmp_path: Path) -> None:
     for name in ("text.keras", "text.h5"):
         (tmp_path / name).write_text("no model")
     for name, size, expected in (
-        ("none.keras", 8, "none.keras does not exist; name a file"),
-        ("text.keras", 8, "text.keras cannot be used"),
-        ("three.keras", 8, r"returns \(None, 64, 3\); a feature network returns"),
-        ("three.keras", 16, r"its input is \(None, 8, 8, 3\), not \[N, 16, 16, 3\]"),
-        ("grey.keras", 8, r"its input is \(None, 8, 8, 1\)"),
+        ("none.keras", 8, "none.keras.* does not exist"),
+        ("text.keras", 8, "text.keras"),
+        ("three.keras", 8, r"three.keras.*returns \(None, 64, 3\)"),
+        ("three.keras", 16, r"three.keras.*\(None, 8, 8, 3\).*\[N, 16, 16, 3\]"),
+        ("grey.keras", 8, r"grey.keras.*\(None, 8, 8, 1\)"),
         ("text.h5", 64, "at least 75 pixels"),
-        ("text.h5", 75, "cannot be used at evaluate.features_size = 75"),
+        ("text.h5", 75, "text.h5.*evaluate.features_size.* 75"),
     ):
         with pytest.raises(UserError, match=expected):
             load_features(tmp_path / name, size)

@@ -22,8 +22,8 @@ from cyclegan.data.packing.pack import split
 from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.experiment import run_key
 from cyclegan.experiment.networks import build_cyclegan, compile_cyclegan
+from cyclegan.experiment.plan import batches, training_plan, training_size
 from cyclegan.experiment.run_key import training_shape
-from cyclegan.experiment.session import batches, training_plan, training_size
 from cyclegan.params import SHAPE_NOTHING, Params, flatten, read, validate
 from cyclegan.project import Project
 
@@ -35,6 +35,7 @@ START = {
     "model.skip": "add",
     "model.padding": "reflect",
     "model.upsample": "resize",
+    "model.halving": "same",
     "model.norm": "instance",
     "model.output_norm": False,
     "model.dropout": 0.0,
@@ -92,6 +93,7 @@ OF_NETWORKS: list[tuple[str, Any, dict[str, Any]]] = [
     ("model.padding", "same", {}),
     ("model.upsample", "transpose", {}),
     ("model.upsample", "antialias", {}),
+    ("model.halving", "centered", {}),
     ("model.norm", "batch", {}),
     ("model.output_norm", True, {}),
     ("model.residual_output", True, {}),

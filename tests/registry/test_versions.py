@@ -18,11 +18,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from PIL import Image
 
+import cyclegan
 from cyclegan.commands.model_argument import open_translator
 from cyclegan.models.generator import build_generator
 from cyclegan.params import Tracking
 from cyclegan.project import Project
-from cyclegan.registry import versions as module
 from cyclegan.registry.champion import changing, move, moves
 from cyclegan.registry.measurements import Measured
 from cyclegan.registry.versions import Candidate, RegisteredVersion, recorded, register
@@ -348,11 +348,13 @@ def test_other_weights_other_run_or_other_serving_code_make_a_new_version(
     assert version(run_id, dataclasses.replace(candidate, path=retrained)) == "2"
     assert version(train(store, "new"), candidate) == "3"
     package = tmp_path / "cyclegan"
-    shutil.copytree(Path(module.cyclegan.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    with (package / "inference" / "translate.py").open("a") as file:
-        file.write("# mended\n")
-    monkeypatch.setattr(module.cyclegan, "__file__", str(package / "__init__.py"))
-    assert version(run_id, candidate) == "4"
+    shutil.copytree(Path(cyclegan.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(cyclegan, "__file__", str(package / "__init__.py"))
+    serving_code = package / "models" / "translator.py"
+    for addition, expected in (("# A comment.\n", "1"), ("FIXED = True\n", "4")):
+        with serving_code.open("a", encoding="utf-8") as file:
+            file.write(addition)
+        assert version(run_id, candidate) == expected
     monkeypatch.undo()
     # Going back to the first: its version is there, and is the challenger again.
     assert version(run_id, candidate) == "1"

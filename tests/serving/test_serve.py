@@ -70,6 +70,17 @@ def test_an_embedded_color_profile_is_applied(served: Served) -> None:
     assert bodies[0] == bodies[1] != bodies[2]
 
 
+def test_an_embedded_color_profile_is_logged(model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Image.open(Path(skimage.__file__).parent / "data" / "rocket.jpg") as photo:
+        photo.crop((0, 0, 40, 24)).save(tmp_path / "adobe.png", icc_profile=photo.info["icc_profile"])
+    (tmp_path / "plain.png").write_bytes(picture())
+    translator = Translator(load_generator(model))
+    with caplog.at_level("INFO", logger="cyclegan"):
+        for name in ("adobe.png", "plain.png"):
+            translated_png(translator, tmp_path / name, max_pixels=10_000)
+    assert caplog.messages == ["converted to sRGB by their color profile: 1"]
+
+
 @pytest.mark.parametrize(("mode", "form"), [("L", "PNG"), ("RGBA", "PNG"), ("RGB", "JPEG"), ("P", "GIF")])
 def test_other_forms_are_converted(served: Served, mode: str, form: str) -> None:
     status, _, body = ask(served, body=picture(mode=mode, form=form))

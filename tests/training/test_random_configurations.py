@@ -54,6 +54,7 @@ GROUPS: list[dict[str, st.SearchStrategy[Any]]] = [
         "model.skip": some(["add", "concat"]),
         "model.padding": some(["reflect", "same"]),
         "model.upsample": some(["transpose", "resize", "antialias"]),
+        "model.halving": some(["same", "centered"]),
     },
     {"model.discriminator": some(["patch", "pixel", "tutorial"]), "model.patch_layers": st.integers(1, 3)},
     {"model.norm": norms, "model.output_norm": st.booleans()},

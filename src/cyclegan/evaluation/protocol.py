@@ -17,7 +17,7 @@ figures of the unchanged input stand beside the model's as the baseline that a t
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -99,7 +99,7 @@ class RealPictures:
         return self._features[domain]
 
     def stride_energy(self, domain: Domain) -> float | None:
-        """See `artefacts.StrideSpectrum`."""
+        """Energy at the stride frequencies; see `checkerboard.StrideSpectrum`."""
         if domain not in self._stride_energy:
             images, spectrum = self._images[domain], StrideSpectrum()
             for index in equal_batches(images, self._batch_size):
@@ -159,46 +159,26 @@ def _translated(
     real: RealPictures | None,
     colour_map: ColourMap | None,
 ) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
-    """The table of the pictures of the direction's source, and figures over all of them by what made the pictures."""
+    """The table of the images of the direction's source, and the metrics over all of them by what made the images."""
     source, target = DIRECTIONS[direction]
-    forward, backward = translators[direction], translators[OPPOSITE[direction]]
     images, others = dataset.images(source, split), dataset.images(target, split)
     partner, scored = _partners(dataset, split, direction)
     comparable = images.shape[-1] == others.shape[-1]
-    table = pd.DataFrame({"direction": direction, "domain": source, "id": dataset.ids(source, split)})
-    if (partner >= 0).any():
-        names = pd.Series(dataset.ids(target, split))
-        table["partner"] = names.reindex(partner).to_numpy()
-        table["scored"] = pd.array(scored, dtype="boolean")
-    figures: dict[str, np.ndarray] = defaultdict(lambda: np.full(len(images), np.nan))
     makers = ["model", *(["identity"] if comparable else []), *(["colour_map"] if colour_map is not None else [])]
-    features = {maker: np.empty((len(images), real.network.dimensions)) for maker in makers} if real else {}
+    figures: dict[str, np.ndarray] = defaultdict(lambda: np.full(len(images), np.nan))
+    features: dict[str, np.ndarray] = {}
+    if real:
+        features = {maker: np.empty((len(images), real.network.dimensions)) for maker in makers if maker != "identity"}
     spectrum = StrideSpectrum()
-    for index in equal_batches(images, forward.batch_size):
-        inputs = np.asarray(images[index])
-        unrounded = forward.translate_float(to_float(inputs))
-        back = to_integer(backward.translate_float(unrounded), dataset.bit_depth)
-        outputs = to_integer(unrounded, dataset.bit_depth)
-        made = {"model": outputs, "identity": inputs}
-        if colour_map is not None:
-            made["colour_map"] = colour_map(inputs)
-        for name, measure in FIGURES.items():
-            figures[f"cycle_{name}"][index] = measure(back, inputs)
-        if comparable:
-            figures["change_l1"][index] = l1(outputs, inputs)
+    for batch in _translate(translators, direction, images, dataset.bit_depth, colour_map):
+        _compare_with_input(figures, batch, comparable)
         if real:
-            figures["luminance_correlation"][index] = luminance_correlation(outputs, inputs)
-            spectrum.add(outputs)
-            for maker in makers:
-                if maker != "identity":
-                    features[maker][index] = real.network(made[maker])
-        paired = partner[index] >= 0
-        if not paired.any():
-            continue
-        truth = others[partner[index[paired]]]
-        for maker in makers:
-            for name, measure in FIGURES.items():
-                figures[f"{PREFIXES[maker]}pair_{name}"][index[paired]] = measure(made[maker][paired], truth)
+            figures["luminance_correlation"][batch.index] = luminance_correlation(batch.made["model"], batch.inputs)
+            spectrum.add(batch.made["model"])
+            for maker in features:
+                features[maker][batch.index] = real.network(batch.made[maker])
+        _compare_with_partners(figures, batch, makers, others, partner)
+    table = _named_images(dataset, split, direction, partner, scored)
     over_all: dict[str, dict[str, Any]] = {maker: {} for maker in makers}
     if real:
         if comparable:
@@ -206,13 +186,9 @@ def _translated(
         for maker in makers:
             over_all[maker] = _as_sets(features[maker], real.features(target))
             _against_partners(figures, PREFIXES[maker], features[maker], real.features(target), partner)
-        figures["change_perceptual"] = cosine_distance(features["model"], real.features(source))
-        figures["input_rank"] = ranks(features["model"], real.features(source), np.arange(len(images)))
-        over_all["model"] |= {"input_top1": float((figures["input_rank"] == 1).mean())}
+        over_all["model"] |= _compare_features_with_input(figures, features["model"], real.features(source))
+        over_all["model"] |= _checkerboard(spectrum, real, target)
         table["nearest"] = np.array(dataset.ids(target, split))[nearest(features["model"], real.features(target))]
-        energy, usual = spectrum.energy, real.stride_energy(target)
-        if energy is not None and usual:
-            over_all["model"]["checkerboard"] = energy / usual
     table = table.assign(**figures).dropna(axis="columns", how="all")
     for maker in makers:
         over_all[maker] |= _pair_means(table, PREFIXES[maker])
@@ -221,6 +197,92 @@ def _translated(
         over_all["identity"].pop("pair_n", None)
     over_all.get("colour_map", {}).pop("pair_n", None)
     return table, over_all
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Images of the source, and what is made of them, all `[N, H, W, C]` of the data's integer type.
+
+    Attributes:
+        index: where the images lie in their split.
+        inputs: the images themselves.
+        back: their translations, translated back.
+        made: what each maker makes of them, by `PREFIXES`' names.
+    """
+
+    index: np.ndarray
+    inputs: np.ndarray
+    back: np.ndarray
+    made: dict[str, np.ndarray]
+
+
+def _translate(
+    translators: Mapping[Direction, Translator],
+    direction: Direction,
+    images: Pictures,
+    bit_depth: int,
+    colour_map: ColourMap | None,
+) -> Iterator[_Batch]:
+    """Translate the images of the direction's source there and back, batch by batch."""
+    forward, backward = translators[direction], translators[OPPOSITE[direction]]
+    for index in equal_batches(images, forward.batch_size):
+        inputs = np.asarray(images[index])
+        unrounded = forward.translate_float(to_float(inputs))
+        back = to_integer(backward.translate_float(unrounded), bit_depth)
+        made = {"model": to_integer(unrounded, bit_depth), "identity": inputs}
+        if colour_map is not None:
+            made["colour_map"] = colour_map(inputs)
+        yield _Batch(index, inputs, back, made)
+
+
+def _compare_with_input(figures: dict[str, np.ndarray], batch: _Batch, comparable: bool) -> None:
+    """Add `cycle_*` and, where the domains have equal channels, `change_l1` of the images of a batch."""
+    for name, measure in FIGURES.items():
+        figures[f"cycle_{name}"][batch.index] = measure(batch.back, batch.inputs)
+    if comparable:
+        figures["change_l1"][batch.index] = l1(batch.made["model"], batch.inputs)
+
+
+def _compare_with_partners(
+    figures: dict[str, np.ndarray], batch: _Batch, makers: Sequence[str], others: Pictures, partner: np.ndarray
+) -> None:
+    """Add `pair_*` of the images of a batch that have a partner among `others`."""
+    paired = partner[batch.index] >= 0
+    if not paired.any():
+        return
+    index = batch.index[paired]
+    truth = others[partner[index]]
+    for maker in makers:
+        for name, measure in FIGURES.items():
+            figures[f"{PREFIXES[maker]}pair_{name}"][index] = measure(batch.made[maker][paired], truth)
+
+
+def _compare_features_with_input(
+    figures: dict[str, np.ndarray], outputs: np.ndarray, inputs: np.ndarray
+) -> dict[str, float]:
+    """Add `change_perceptual` and `input_rank` of all images, and return the share of rank 1."""
+    figures["change_perceptual"] = cosine_distance(outputs, inputs)
+    figures["input_rank"] = ranks(outputs, inputs, np.arange(len(inputs)))
+    return {"input_top1": float((figures["input_rank"] == 1).mean())}
+
+
+def _checkerboard(outputs: StrideSpectrum, real: RealPictures, target: Domain) -> dict[str, float]:
+    """The outputs' energy at the stride frequencies, as a multiple of that of real images."""
+    energy, usual = outputs.energy, real.stride_energy(target)
+    return {"checkerboard": energy / usual} if energy is not None and usual else {}
+
+
+def _named_images(
+    dataset: PackedDataset, split: EvaluatedSplit, direction: Direction, partner: np.ndarray, scored: np.ndarray
+) -> pd.DataFrame:
+    """The images of the direction's source by name, with their partners where there are any."""
+    source, target = DIRECTIONS[direction]
+    table = pd.DataFrame({"direction": direction, "domain": source, "id": dataset.ids(source, split)})
+    if (partner >= 0).any():
+        names = pd.Series(dataset.ids(target, split))
+        table["partner"] = names.reindex(partner).to_numpy()
+        table["scored"] = pd.array(scored, dtype="boolean")
+    return table
 
 
 def _as_sets(features: np.ndarray, real: np.ndarray) -> dict[str, float]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +16,16 @@ from cyclegan.params import Tracking
 from cyclegan.project import Project
 from cyclegan.system.errors import UserError, one_line
 from cyclegan.tracking.recovery import deliver_waiting
-from cyclegan.tracking.run import TrackedRun
-from cyclegan.tracking.store import Store, open_store, waiting
-from cyclegan.tracking.store_errors import require_store
-
-
-def training_run(project: Project) -> dict[str, Any]:
-    """What stage `train` said of its run.
-
-    Raises:
-        UserError: it has not run, or its word is damaged.
-    """
-    keys = {"run_id", "experiment", "dataset", "run_key", "steps", "epochs", "seconds", "device", "data_md5"}
-    keys |= {"kept", "adversarial_loss"}
-    return _report(project.reports / "train" / "run.json", keys, "train")
+from cyclegan.tracking.store import Store, open_store
 
 
 def test_figures(project: Project) -> dict[str, Any]:
     """What stage `evaluate` measured, by direction.
 
     Raises:
-        UserError: it has not run, or its word is damaged.
+        UserError: it has not run, or its file is corrupt.
     """
-    return _report(project.reports / "evaluate" / "metrics.json", {*DIRECTIONS, "protocol"}, "evaluate")
+    return read_report(project.reports / "evaluate" / "metrics.json", {*DIRECTIONS, "protocol"}, "evaluate")
 
 
 def training_curves(project: Project) -> list[pd.DataFrame]:
@@ -81,8 +67,12 @@ def _curve(file: Path) -> pd.DataFrame:
         raise UserError(f"{file} is damaged ({error}): make it anew with 'dvc repro --force train'") from None
 
 
-def _report(file: Path, keys: set[str], stage: str) -> dict[str, Any]:
-    """A JSON file that holds at least these keys."""
+def read_report(file: Path, keys: set[str], stage: str) -> dict[str, Any]:
+    """A JSON file of a stage, which holds at least these keys.
+
+    Raises:
+        UserError: the stage has not run, or the file is corrupt.
+    """
     if not file.is_file():
         raise UserError(f"{file} does not exist: {stage} first ('dvc repro {stage}')")
     try:
@@ -99,40 +89,6 @@ def _report(file: Path, keys: set[str], stage: str) -> dict[str, Any]:
 def generator_files(project: Project) -> dict[Direction, Path]:
     """Where stage `train` leaves the generators."""
     return {direction: project.models / f"generator_{direction}.keras" for direction in DIRECTIONS}
-
-
-@contextmanager
-def attached(project: Project, tracking: Tracking, training: dict[str, Any]) -> Iterator[TrackedRun]:
-    """The training's MLflow run, open for what later stages add to it; with `tracking.offline` its journal.
-
-    The store is opened at once, so that one that is away is told before any work.
-
-    Raises:
-        UserError: the store cannot be used, then or later, or another process writes to the journal.
-    """
-    if tracking.offline:
-        with TrackedRun.attach_offline(waiting(project), **_known(training)) as tracked:
-            yield tracked
-    else:
-        yield attach(opened_store(project, tracking), training)
-
-
-def attach(store: Store, training: dict[str, Any]) -> TrackedRun:
-    """The training's MLflow run, open for what later stages add to it.
-
-    Raises:
-        UserError: the store went away.
-    """
-    with require_store(store):
-        return TrackedRun.attach(store, **_known(training))
-
-
-def _known(training: dict[str, Any]) -> dict[str, str]:
-    return {
-        "run_id": training["run_id"],
-        "experiment": training["experiment"],
-        "name": f"{training['dataset']}-{training['run_key'][:8]}",
-    }
 
 
 def opened_store(project: Project, tracking: Tracking) -> Store:

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from cyclegan.data.images.decode import BadImageError, decode
+from cyclegan.data.images.image import Picture, ProfileUse
 from cyclegan.data.images.layout import shown
 from cyclegan.models.translator import Translator
 from cyclegan.system.errors import UserError, is_out_of_memory
@@ -25,7 +26,9 @@ PIXELS_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _Decoded:
+    """An image, and where its translation goes."""
+
     source: Path
     target: Path
     pixels: np.ndarray
@@ -38,6 +41,7 @@ def translate_files(
     *,
     places: Iterable[Path] | None = None,
     overwrite: bool = False,
+    on_read: Callable[[ProfileUse], None] | None = None,
     on_written: Callable[[Path], None] | None = None,
 ) -> list[Path]:
     """Translate picture files into files of the same stem in folder `output`; pictures keep their own size.
@@ -53,6 +57,7 @@ def translate_files(
         output: made where it is missing.
         places: where below `output` each goes, such as `cats/1.jpg`, whose ending is replaced; None: its own name.
         overwrite: replace files that exist; an input is never replaced.
+        on_read: called for each image that could be read, with what came of its color profile.
         on_written: called with each path once it is on disk, in the order of `inputs`.
 
     Returns:
@@ -68,7 +73,7 @@ def translate_files(
     targets = _targets(sources, below, output, ending, overwrite)
     unreadable: dict[Path, str] = {}
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        pictures = _decoded(pool, translator, sources, targets, unreadable)
+        pictures = _decoded(pool, translator, sources, targets, unreadable, on_read)
         writing: list[tuple[Path, Future[None]]] = []
         for (height, width, _), group in itertools.groupby(pictures, key=lambda picture: picture.pixels.shape):
             together = max(1, min(translator.batch_size, PIXELS_AT_ONCE // (height * width)))
@@ -119,9 +124,10 @@ def _decoded(
     sources: list[Path],
     targets: list[Path],
     unreadable: dict[Path, str],
-) -> Iterator[_Picture]:
+    on_read: Callable[[ProfileUse], None] | None,
+) -> Iterator[_Decoded]:
     """Pictures in order, with at most two batches decoded before they are needed; what cannot be read is noted."""
-    ahead: deque[tuple[Path, Path, Future[np.ndarray]]] = deque()
+    ahead: deque[tuple[Path, Path, Future[Picture]]] = deque()
     coming = zip(sources, targets, strict=True)
     while True:
         for source, target in itertools.islice(coming, 2 * translator.batch_size + 1 - len(ahead)):
@@ -131,11 +137,13 @@ def _decoded(
         source, target, future = ahead.popleft()
         try:
             with _room_for([source]):
-                pixels = future.result()
+                picture = future.result()
         except BadImageError as reason:
             unreadable[source] = str(reason)
             continue
-        yield _Picture(source, target, pixels)
+        if on_read is not None:
+            on_read(picture.profile_use)
+        yield _Decoded(source, target, picture.pixels)
 
 
 @contextmanager

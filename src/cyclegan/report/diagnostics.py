@@ -49,70 +49,88 @@ class Finding:
 
 
 def diagnose(figures: Mapping[str, Any], source: str, target: str, fewest: int) -> list[Finding]:
-    """Look for a generator's usual faults in its figures.
+    """Look for a generator's usual faults in its metrics.
 
     Args:
-        figures: of one direction, from `protocol.evaluate`; what is not there is not looked for.
+        figures: of one direction, from `protocol.evaluate`; what is missing is not looked for.
         source, target: names of the domains.
-        fewest: images of the domain that has fewer; what takes more is not looked for.
+        fewest: images of the smaller domain; faults that need more images are not looked for.
     """
-    findings = []
-    if (change := figures.get("change_l1")) is not None:
-        findings.append(
-            _finding(
-                "does nothing",
-                change < SMALL_CHANGE,
-                f"output and input differ by {change:.2%} of the range on average; "
-                f"under {SMALL_CHANGE:.0%} is a warning",
-                means="The output is almost the input",
-                remedy="Lower the weights of the identity and cycle losses.",
-            )
-        )
-    if (input_top1 := figures.get("input_top1")) is not None and figures["n"] >= FEWEST_FOR_CHANCE:
-        chance = CHANCE / figures["n"]
-        findings.append(
-            _finding(
-                "ignores the input",
-                input_top1 < chance,
-                f"{input_top1:.0%} of the outputs are more like their own input than like any other picture of "
-                f"{source}; under {chance:.0%}, {CHANCE} times chance, is a warning",
-                means="The output does not depend on the input",
-                remedy="Raise the weights of the cycle losses.",
-            )
-        )
-    if (correlation := figures.get("luminance_correlation")) is not None:
-        findings.append(
-            _finding(
-                "inverts colours",
-                correlation < INVERTED,
-                f"the brightness of output and input correlates with {correlation:.2f}; under {INVERTED} is a warning",
-                means="Colours are inverted",
-                remedy="Raise train.loss_weights.identity, or start with another seed.",
-            )
-        )
-    if (diversity := figures.get("diversity")) is not None and fewest >= FEWEST_FOR_SETS:
-        findings.append(
-            _finding(
-                "collapses",
-                diversity < COLLAPSED,
-                f"outputs differ from each other by {diversity:.0%} of what real pictures of {target} do; "
-                f"under {COLLAPSED:.0%} is a warning",
-                means="Many outputs look alike (mode collapse)",
-                remedy="Raise the weights of the cycle losses.",
-            )
-        )
-    if (pattern := figures.get("checkerboard")) is not None and fewest >= FEWEST_FOR_SETS:
-        findings.append(
-            _finding(
-                "leaves a checkerboard",
-                pattern > CHECKERBOARD,
-                f"patterns that repeat every 2 or 4 pixels have {pattern:.1f} times the energy that they have in real "
-                f"pictures of {target}; over {CHECKERBOARD:.0f} is a warning",
-                means="A checkerboard lies over the output",
-                remedy="Use model.upsample: resize.",
-            )
-        )
-    return findings
+    findings = [
+        _does_nothing(figures),
+        _ignores_the_input(figures, source),
+        _inverts_colors(figures),
+        _collapses(figures, target, fewest),
+        _leaves_a_checkerboard(figures, target, fewest),
+    ]
+    return [finding for finding in findings if finding is not None]
+
+
+def _does_nothing(figures: Mapping[str, Any]) -> Finding | None:
+    if (change := figures.get("change_l1")) is None:
+        return None
+    return _finding(
+        "does nothing",
+        change < SMALL_CHANGE,
+        f"output and input differ by {change:.2%} of the range on average; under {SMALL_CHANGE:.0%} is a warning",
+        means="The output is almost the input",
+        remedy="Lower the weights of the identity and cycle losses.",
+    )
+
+
+def _ignores_the_input(figures: Mapping[str, Any], source: str) -> Finding | None:
+    input_top1 = figures.get("input_top1")
+    if input_top1 is None or figures["n"] < FEWEST_FOR_CHANCE:
+        return None
+    chance = CHANCE / figures["n"]
+    return _finding(
+        "ignores the input",
+        input_top1 < chance,
+        f"{input_top1:.0%} of the outputs are more like their own input than like any other picture of "
+        f"{source}; under {chance:.0%}, {CHANCE} times chance, is a warning",
+        means="The output does not depend on the input",
+        remedy="Raise the weights of the cycle losses.",
+    )
+
+
+def _inverts_colors(figures: Mapping[str, Any]) -> Finding | None:
+    if (correlation := figures.get("luminance_correlation")) is None:
+        return None
+    return _finding(
+        "inverts colours",
+        correlation < INVERTED,
+        f"the brightness of output and input correlates with {correlation:.2f}; under {INVERTED} is a warning",
+        means="Colours are inverted",
+        remedy="Raise train.loss_weights.identity, or start with another seed.",
+    )
+
+
+def _collapses(figures: Mapping[str, Any], target: str, fewest: int) -> Finding | None:
+    diversity = figures.get("diversity")
+    if diversity is None or fewest < FEWEST_FOR_SETS:
+        return None
+    return _finding(
+        "collapses",
+        diversity < COLLAPSED,
+        f"outputs differ from each other by {diversity:.0%} of what real pictures of {target} do; "
+        f"under {COLLAPSED:.0%} is a warning",
+        means="Many outputs look alike (mode collapse)",
+        remedy="Raise the weights of the cycle losses.",
+    )
+
+
+def _leaves_a_checkerboard(figures: Mapping[str, Any], target: str, fewest: int) -> Finding | None:
+    pattern = figures.get("checkerboard")
+    if pattern is None or fewest < FEWEST_FOR_SETS:
+        return None
+    return _finding(
+        "leaves a checkerboard",
+        pattern > CHECKERBOARD,
+        f"patterns that repeat every 2 or 4 pixels have {pattern:.1f} times the energy that they have in real "
+        f"pictures of {target}; over {CHECKERBOARD:.0f} is a warning",
+        means="A checkerboard lies over the output",
+        remedy="Use model.upsample: resize.",
+    )
 
 
 def _finding(name: str, found: bool, measured: str, *, means: str, remedy: str) -> Finding:

@@ -17,6 +17,7 @@ its standard input closes its worker is dead: it should end.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shlex
@@ -130,61 +131,79 @@ def end_with_standard_input() -> None:
 def _run_trial(
     project: Project, search: SharedSearch, phase: Phase, trial: Trial, command: list[str], threads: int | None
 ) -> None:
-    final = phase is not search.trials
-    name = trial.user_attrs[SLOT]
+    """Run a trial in a process of its own, and record in the study what became of it."""
+    final, name = phase is not search.trials, trial.user_attrs[SLOT]
+
+    # Choose the hyperparameters and the seed.
     setting = {dimension.name: dimension.suggest(trial) for dimension in search.space}
     seed = search.seed(name, final=final)
-    objectives = search.options.compared
-    prunable = phase.slots[name].prunable
-    reports = 0
-
-    def go_on(figures: dict[str, float]) -> bool:
-        nonlocal reports
-        reports += 1
-        values = objective_values(figures, objectives)
-        if len(values) > 1:
-            # Optuna takes no reports with two objectives.
-            return True
-        trial.report(values[0], reports)
-        return not (prunable and trial.should_prune())
-
     trial.set_user_attr("seed", seed)
+
+    # Run its process.
     started = time.monotonic()
     outcome = _converse(
         command,
-        {
-            "setting": setting,
-            "values": overlay(search.space, setting),
-            "seed": seed,
-            "cheap": not final,
-            "slot": name,
-            "final": final,
-            "folder": str(search.folder),
-            "parent": search.trials.study.user_attrs.get(PARENT),
-            "experiment": experiment(search.params),
-            "study": search.name,
-            "definition": run_key(definition(search.options)),
-        },
-        go_on,
+        _request(search, name, setting, seed, final=final),
+        _reporter(search, trial, prunable=phase.slots[name].prunable),
         cwd=project.root,
         log=log_file(search.folder, name, final=final),
         environment=_environment(threads),
     )
-    values = None
-    if outcome.reason is None:
-        try:
-            values = objective_values(outcome.figures, objectives)
-        except ValueError as error:
-            outcome.reason = str(error)
     trial.set_user_attr("seconds", round(time.monotonic() - started, 1))
+
+    # Record the outcome.
+    _record(search, phase, trial, outcome)
+
+
+def _request(search: SharedSearch, slot: str, setting: Mapping[str, Any], seed: int, *, final: bool) -> dict[str, Any]:
+    """The first line that a trial's process reads."""
+    return {
+        "setting": setting,
+        "values": overlay(search.space, setting),
+        "seed": seed,
+        "cheap": not final,
+        "slot": slot,
+        "final": final,
+        "folder": str(search.folder),
+        "parent": search.trials.study.user_attrs.get(PARENT),
+        "experiment": experiment(search.params),
+        "study": search.name,
+        "definition": run_key(definition(search.options)),
+    }
+
+
+def _reporter(search: SharedSearch, trial: Trial, *, prunable: bool) -> Callable[[dict[str, float]], bool]:
+    """A function that reports an evaluation to Optuna, and returns whether the trial continues."""
+    reports = itertools.count(1)
+
+    def continues(metrics: dict[str, float]) -> bool:
+        report = next(reports)
+        values = objective_values(metrics, search.options.compared)
+        if len(values) > 1:
+            # Optuna takes no reports with two objectives.
+            return True
+        trial.report(values[0], report)
+        return not (prunable and trial.should_prune())
+
+    return continues
+
+
+def _record(search: SharedSearch, phase: Phase, trial: Trial, outcome: Outcome) -> None:
+    """Record in the study how a trial ended; one without all objectives has failed, and leaves nothing to resume."""
+    values, reason = None, outcome.reason
+    if reason is None:
+        try:
+            values = objective_values(outcome.figures, search.options.compared)
+        except ValueError as error:
+            reason = str(error)
     trial.set_user_attr("figures", outcome.figures)
     if outcome.run_id is not None:
         trial.set_user_attr("run_id", outcome.run_id)
-    if outcome.reason is not None:
-        trial.set_user_attr(REASON, outcome.reason)
+    if reason is not None:
+        trial.set_user_attr(REASON, reason)
         phase.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-        # Nobody will go on with it.
-        shutil.rmtree(work_folder(search.folder, name, final=final), ignore_errors=True)
+        final = phase is not search.trials
+        shutil.rmtree(work_folder(search.folder, trial.user_attrs[SLOT], final=final), ignore_errors=True)
     elif outcome.pruned:
         phase.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
     else:

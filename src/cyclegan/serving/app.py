@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import tempfile
+from collections import Counter
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cyclegan.data.images.color_profile import describe_uses
 from cyclegan.data.images.decode import FORMATS, BadImageError, decode, size
 from cyclegan.models.translator import Translator
 from cyclegan.system.errors import UserError, is_out_of_memory
@@ -35,6 +38,9 @@ HEADERS = {
     "X-Frame-Options": "DENY",
     "Cache-Control": "no-store",
 }
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -162,8 +168,8 @@ def translated_png(translator: Translator, file: Path, max_pixels: int) -> bytes
     try:
         picture = decode(file, translator.channels, translator.bit_depth)
         # Again: some TIFF files are decoded by another reader, to which the header may say something else.
-        _check_size(picture.shape[1], picture.shape[0], max_pixels)
-        translated = translator.translate(picture[None])[0]
+        _check_size(picture.pixels.shape[1], picture.pixels.shape[0], max_pixels)
+        translated = translator.translate(picture.pixels[None])[0]
     except BadImageError as error:
         raise HTTPException(415, f"this picture {error}") from None
     except UserError as error:
@@ -172,6 +178,8 @@ def translated_png(translator: Translator, file: Path, max_pixels: int) -> bytes
         if not is_out_of_memory(error):
             raise
         raise HTTPException(413, f"{width}×{height} pixels are too many for the memory") from None
+    for phrase in describe_uses(Counter([picture.profile_use])):
+        logger.info("%s", phrase)
     # TensorFlow's encoder rather than Pillow's, which has no 16-bit colour.
     return bytes(tf.io.encode_png(translated).numpy())
 

@@ -83,14 +83,14 @@ def test_two_folders_are_copied_with_their_subfolders(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"folder_A": "nowhere"}, r"data.folder_A = .*nowhere: does not exist"),
-        ({"folder_B": "a/x.png"}, r"data.folder_B = .*a/x.png: is not a folder"),
-        ({"folder_B": "a"}, r"data.folder_A and data.folder_B are the same folder"),
-        ({"folder_B": "link"}, r"data.folder_A and data.folder_B are the same folder"),
-        ({"folder_B": "a/sub"}, r"one lies inside the other"),
-        ({"folder_A": ".", "name": "x"}, r"one lies inside the other"),
-        ({"folder_A": "empty"}, r"data.folder_A = .*empty: holds no picture \(.bmp/.*\)$"),
-        ({"folder_B": "texts"}, r"data.folder_B = .*texts: holds no picture .*; it holds 2 other files"),
+        ({"folder_A": "nowhere"}, r"data.folder_A.*nowhere.* does not exist"),
+        ({"folder_B": "a/x.png"}, r"data.folder_B.*a/x.png.* not a folder"),
+        ({"folder_B": "a"}, r"data.folder_A.*data.folder_B.* same folder"),
+        ({"folder_B": "link"}, r"data.folder_A.*data.folder_B.* same folder"),
+        ({"folder_B": "a/sub"}, r"data.folder_A.*data.folder_B.*inside"),
+        ({"folder_A": ".", "name": "x"}, r"data.folder_A.*data.folder_B.*inside"),
+        ({"folder_A": "empty"}, r"data.folder_A.*empty: .*\(.bmp/[^ ]*\)$"),
+        ({"folder_B": "texts"}, r"data.folder_B.*texts: .*2 other files"),
     ],
 )
 def test_unusable_folders(
@@ -115,7 +115,7 @@ def test_a_broken_link_is_listed_or_skipped(project: Project, folders: Build, pa
     paint(project.root / "a" / "x.png", 1)
     paint(project.root / "b" / "x.png", 2)
     (project.root / "b" / "gone.png").symlink_to("nowhere")
-    with pytest.raises(UserError, match=r"1 pictures cannot be opened.*\n  folder_B/gone.png: No such file"):
+    with pytest.raises(UserError, match=r"^1 .*data.on_bad_image.*\n  folder_B/gone.png: No such file"):
         fetch(folders(), project)
     fetch(folders(on_bad_image="skip"), project)
     assert described(project)["unreadable"] == {"folder_B/gone.png": "No such file or directory"}
@@ -163,7 +163,7 @@ def test_a_lone_train_folder_of_single_pictures_is_no_layout(
 ) -> None:
     paint_domains(tmp_path / "made", train=2)
     _, found = pack(tmp_path / "made", project.root / "set")
-    with pytest.raises(UserError, match=r"train/000.png has 20×16 pixels, so train holds no pairs side by side"):
+    with pytest.raises(UserError, match=r"train/000.png .*20×16"):
         fetch(data(source="file:set.zip", sha256=found), project)
     assert not project.raw.exists()
 
@@ -172,10 +172,10 @@ def test_archive_errors(project: Project, data: Build, tmp_path: Path) -> None:
     (project.root / "x.zip").write_bytes(b"text")
     found = hashlib.sha256(b"text").hexdigest()
     cases = {
-        "there is no file .*gone.zip": data(source="file:gone.zip", sha256=found),
-        f"SHA-256 is {found}, expected 00+; check data.source": data(source="file:x.zip", sha256="0" * 64),
-        "x.zip is not a zip or tar archive": data(source="file:x.zip", sha256=found),
-        "names the machine 'host'": data(source="file://host/x.zip", sha256=found),
+        "data.source.*gone.zip": data(source="file:gone.zip", sha256=found),
+        f"SHA-256.*{found}.* 00+; .*data.source": data(source="file:x.zip", sha256="0" * 64),
+        "x.zip.* zip or tar": data(source="file:x.zip", sha256=found),
+        "data.source.*'host'": data(source="file://host/x.zip", sha256=found),
     }
     for message, section in cases.items():
         with pytest.raises(UserError, match=message):
@@ -230,7 +230,7 @@ def test_a_folder_that_an_experiments_copy_lacks_is_refused(
     copy = Project(root=tmp_path / "copy", home=project.home)
     for name in "ab":
         paint(project.home / name / "x.png", ord(name))
-    with pytest.raises(UserError, match=r"^data.folder_A = a: not in this experiment's copy .* 'dvc add' it, or .*$"):
+    with pytest.raises(UserError, match=r"^data.folder_A.*\ba\b.*experiment.*dvc add.*$"):
         fetch(folders(), copy)
     fetch(folders(folder_A=str(project.home / "a"), folder_B=str(project.home / "b")), copy)
     assert (copy.raw / "trainA/x.png").is_file()

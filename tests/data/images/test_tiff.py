@@ -159,7 +159,7 @@ def test_every_form_shows_what_was_stored(tmp_path: Path, name: str, bits: int) 
             # What was multiplied by alpha has lost some bits, and Pillow's CMYK rounds twice.
             within = 3 / 255 if name == "CMYK" else 3 * exact if kind.extra == (1,) else exact
             if (name, bits) == ("CMYK", 16) and form.startswith("none") and "planes=True" in form:
-                with pytest.raises(BadImageError, match="has 16-bit colour other than RGB, in planes; save it as RGB"):
+                with pytest.raises(BadImageError, match=r"16-bit.* RGB.* planes.*RGB"):
                     read(path, depth)
             else:
                 assert_shows(path, depth, meant, within)
@@ -191,11 +191,11 @@ def test_a_compression_of_pillows_is_read_right_or_refused(tmp_path: Path, name:
 @pytest.mark.parametrize(
     ("dtype", "reason"),
     [
-        ("i1", "has signed pixels; save it with 8 or 16 unsigned bits"),
-        ("i2", "has signed pixels; save it with 8 or 16 unsigned bits"),
-        ("i4", "has 32-bit pixels; save it with 8 or 16 bits"),
-        ("u4", "has 32-bit pixels; save it with 8 or 16 bits"),
-        ("f4", "has floating-point pixels; save it with 8 or 16 bits"),
+        ("i1", "signed.* 8 or 16 unsigned bits"),
+        ("i2", "signed.* 8 or 16 unsigned bits"),
+        ("i4", "32-bit.* 8 or 16 bits"),
+        ("u4", "32-bit.* 8 or 16 bits"),
+        ("f4", "floating-point.* 8 or 16 bits"),
     ],
 )
 @pytest.mark.parametrize("channels", [1, 3, 5])
@@ -209,7 +209,7 @@ def test_numbers_without_a_white_are_refused_whatever_they_are(
     for compression, order in itertools.product(COMPRESSIONS, "<>"):
         path.write_bytes(tiff(stored, 2 if channels == 3 else 1, (0,) * (channels - 1), compression, order))
         for depth in (8, 16):
-            with pytest.raises(BadImageError, match=f"^{reason}$"):
+            with pytest.raises(BadImageError, match=f"{reason}$"):
                 read(path, depth)
 
 
@@ -222,7 +222,7 @@ def test_twelve_bits_are_refused(tmp_path: Path, photometric: int, order: str) -
     width = {256: ("L", [8]), 258: ("H", [12])}
     path.write_bytes(tiff(white, photometric, order=order, more=width))
     for depth in (8, 16):
-        with pytest.raises(BadImageError, match=r"^has 12-bit pixels; save it with 8 or 16 bits$"):
+        with pytest.raises(BadImageError, match=r"12-bit.* 8 or 16 bits$"):
             read(path, depth)
 
 
@@ -312,7 +312,7 @@ def test_pixels_that_were_left_out_are_missed(tmp_path: Path) -> None:
 def test_other_kinds_are_refused_as_what_they_are(tmp_path: Path, photometric: int, channels: int) -> None:
     path = tmp_path / "x.tif"
     path.write_bytes(tiff(np.zeros((HEIGHT, WIDTH, channels), np.uint16), photometric))
-    with pytest.raises(BadImageError, match=r"^is a TIFF of a form that is not read; save it as PNG$"):
+    with pytest.raises(BadImageError, match=r"TIFF.* PNG$"):
         read(path, 8)
 
 
@@ -320,7 +320,7 @@ def test_several_channels_of_few_bits_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.tif"
     stored = np.zeros((HEIGHT, 4, 5), np.uint8)
     path.write_bytes(tiff(stored, 1, (0,) * 4, more={256: ("L", [WIDTH]), 258: ("H", [4] * 5)}))
-    with pytest.raises(BadImageError, match=r"^has 5 channels of 4 bits; save it with 8 or 16 bits$"):
+    with pytest.raises(BadImageError, match=r"5 channels of 4 bits.* 8 or 16 bits$"):
         read(path, 8)
 
 

@@ -76,9 +76,7 @@ def empty(path: Path) -> None:
 @pytest.mark.parametrize("harm", [Path.unlink, halve, empty])
 def test_incomplete_data(packed: Path, name: str, harm: Callable[[Path], object]) -> None:
     harm(packed / name)
-    with pytest.raises(
-        UserError, match=r"holds no complete packed data \(.+\); make it with 'dvc repro split'"
-    ) as error:
+    with pytest.raises(UserError, match=r"no complete packed data.*dvc repro split") as error:
         PackedDataset.open(packed)
     assert "\n" not in str(error.value)
 
@@ -92,7 +90,7 @@ def test_data_at_odds_with_the_manifest(packed: Path) -> None:
 
 def test_a_pickle_is_not_loaded(packed: Path) -> None:
     np.save(packed / "trainA.npy", np.array([{"x": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(UserError, match="holds no complete packed data"):
+    with pytest.raises(UserError, match="no complete packed data"):
         PackedDataset.open(packed)
 
 
@@ -140,7 +138,7 @@ def test_incomplete_data_of_own_sizes(
     paint_domains(project.raw, trainA=6, trainB=7)
     split(data(load_size="original"), project)
     harm(project.split / name)
-    with pytest.raises(UserError, match=r"holds no complete packed data \(.+\); make it with 'dvc repro split'"):
+    with pytest.raises(UserError, match=r"no complete packed data.*dvc repro split"):
         PackedDataset.open(project.split)
 
 

@@ -66,10 +66,10 @@ def test_too_little_memory_names_the_picture(
     options = data(on_bad_image=on_bad_image).model_dump_json()
     arguments = [sys.executable, "-W", "ignore", "-c", LITTLE_MEMORY, str(project.root), options]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    assert done.stdout == (
-        "trainA/new\\nline.png has 12000×11000 pixels, for which the memory does not suffice; make it smaller, end "
-        "other programs, or use a machine with more memory\n"
-    ), done.stderr
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("trainA/new\\nline.png"), done.stderr
+    assert "12000×11000" in line
+    assert "memory" in line
     assert not project.split.exists()
 
 

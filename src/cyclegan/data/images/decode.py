@@ -25,15 +25,16 @@ Image.init()
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def decode(path: Path, channels: int, bit_depth: int, size: tuple[int, int] | None = None) -> Pixels:
-    """Read one file as `[H, W, channels]`, uint8 (`bit_depth` 8) or uint16 (16), resized to `size` = (height, width).
+def decode(path: Path, channels: int, bit_depth: int) -> Picture:
+    """Read one file as `[H, W, channels]`, uint8 (`bit_depth` 8) or uint16 (16).
 
     Raises:
-        BadImageError: the file is missing, unreadable, no picture of a known format, or of another number of channels
+        BadImageError: the file is missing, unreadable, not an image of a known format, or of another number of channels
             (see `to_channels`).
+        MemoryError: see `read`.
     """
-    pixels = to_channels(read(path, bit_depth).pixels, channels)
-    return pixels if size is None else resize(pixels, size)
+    picture = read(path, bit_depth)
+    return replace(picture, pixels=to_channels(picture.pixels, channels))
 
 
 def read(path: Path, bit_depth: int) -> Picture:

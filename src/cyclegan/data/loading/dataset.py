@@ -180,6 +180,23 @@ class PackedDataset:
         """Pixels [N, H, W, C], or pictures of their own sizes, uint8 or uint16, mapped read-only from disk."""
         return self.arrays[domain, split]
 
+    def require_channels(self, split: Split, wanted: Mapping[Domain, int], claim: str, remedy: str) -> None:
+        """Refuse what expects other channels than the images of a split have.
+
+        Args:
+            split: whose images count.
+            wanted: channels by domain.
+            claim: who expects them, as the message begins.
+            remedy: as the message ends.
+
+        Raises:
+            UserError: the images of one of these domains have others.
+        """
+        found = {domain: self.images(domain, split).shape[-1] for domain in wanted}
+        if found != wanted:
+            listed = " and ".join(map(str, found.values()))
+            raise UserError(f"{claim}, but the images of {self.folder} have {listed}; {remedy}")
+
     def ids(self, domain: Domain, split: Split) -> list[str]:
         """Names of the pictures, in the order of `images`."""
         rows = self.manifest[(self.manifest["domain"] == domain) & (self.manifest["split"] == split)]

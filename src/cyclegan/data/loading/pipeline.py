@@ -6,7 +6,7 @@ resumed at step 999.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +19,22 @@ KEPT_BYTES = 2**28
 RESIDENT_BYTES = 2**30
 """How large both domains together may be to lie on the device: 1 GiB leaves even a GPU of 8 GiB most of its memory, and
 holds horse2zebra's 2,401 training pictures of 286×286 (0.55 GiB)."""
+
+
+def batch_source(
+    images_A: Pictures, images_B: Pictures, *, batch_size: int, crop_size: tuple[int, int], flip: bool, seed: int
+) -> Callable[[int], Iterable[tuple[tf.Tensor, tf.Tensor]]]:
+    """A function from a step to the batches from that step on: of images on the GPU where they fit, else on disk.
+
+    Args:
+        images_A, images_B, batch_size, crop_size, flip, seed: see `training_batches`.
+    """
+    if tf.config.list_physical_devices("GPU") and fit_on_device(images_A, images_B):
+        resident = ResidentBatches(images_A, images_B, batch_size=batch_size, crop_size=crop_size, flip=flip, seed=seed)
+        return resident.starting_at
+    return lambda step: training_batches(
+        images_A, images_B, batch_size=batch_size, crop_size=crop_size, flip=flip, seed=seed, start_step=step
+    )
 
 
 def training_batches(

@@ -16,6 +16,8 @@ from typing import Any
 import pandas as pd
 
 from cyclegan import params
+from cyclegan.data.images.color_profile import describe_uses
+from cyclegan.data.images.image import ProfileUse
 from cyclegan.data.images.layout import list_images, shown
 from cyclegan.data.packing.assignment import Key, assign, drop_duplicates
 from cyclegan.data.packing.decoding import Decoded, LeftOut, decode_all
@@ -187,9 +189,10 @@ def _summary(manifest: pd.DataFrame, pairs: pd.DataFrame, left_out: list[LeftOut
     }
 
 
-def _profiles(manifest: pd.DataFrame) -> dict[str, int]:
+def _profiles(manifest: pd.DataFrame) -> dict[ProfileUse, int]:
     """How many images were converted to sRGB, and of how many the color profile cannot be used."""
-    return {use: int((manifest["color_profile"] == use).sum()) for use in ("converted", "unusable")}
+    uses: tuple[ProfileUse, ...] = ("converted", "unusable")
+    return {use: int((manifest["color_profile"] == use).sum()) for use in uses}
 
 
 def _told(manifest: pd.DataFrame, left_out: list[LeftOut]) -> str:
@@ -198,11 +201,7 @@ def _told(manifest: pd.DataFrame, left_out: list[LeftOut]) -> str:
     parts = [f"{domain}: {', '.join(f'{counts[domain, split]} {split}' for split in SPLITS)}" for domain in DOMAINS]
     kinds = Counter(out.kind for out in left_out)
     others = [f"{count} {kind}" for kind, count in sorted(kinds.items())]
-    profiles = _profiles(manifest)
-    if profiles["converted"]:
-        parts.append(f"converted to sRGB by their color profile: {profiles['converted']}")
-    if profiles["unusable"]:
-        parts.append(f"taken as sRGB, because their color profile cannot be used: {profiles['unusable']}")
+    parts += describe_uses(_profiles(manifest))
     return "; ".join([*parts, *([f"left out: {', '.join(others)} (data/split/left_out.csv)"] if others else [])])
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from cyclegan.models.generator import build_generator
 from cyclegan.training.cyclegan import CycleGAN
-from cyclegan.training.recompute import recomputing
+from cyclegan.training.gradient_checkpointing import recomputing
 
 
 @pytest.mark.parametrize("skip", ["add", "concat"])
