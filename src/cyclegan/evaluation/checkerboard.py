@@ -21,7 +21,7 @@ def luminance_correlation(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     Returns:
         [N], in -1…1: -1 for a negative; NaN where one of the two is of one brightness throughout.
     """
-    x, y = (_luminance(pictures).reshape(len(pictures), -1) for pictures in (images, others))
+    x, y = (_luminance(each).reshape(len(each), -1) for each in (images, others))
     x, y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
     lengths = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
     with np.errstate(invalid="ignore", divide="ignore"):

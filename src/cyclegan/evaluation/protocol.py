@@ -135,13 +135,13 @@ def evaluate(
     for direction in DIRECTIONS:
         colour_map = (colour_maps or {}).get(direction)
         table, baselines = _translated(translators, dataset, split, direction, real, colour_map)
-        figures = {"n": len(table)} | _means(table)
+        found = {"n": len(table)} | _means(table)
         frames.append(table)
         if "change_l1" in table:
             reproduced = _reproduced(translators[direction], dataset, split, direction)
-            figures |= _means(reproduced)
+            found |= _means(reproduced)
             frames.append(reproduced)
-        metrics[direction] = figures | baselines.pop("model") | baselines
+        metrics[direction] = found | baselines.pop("model") | baselines
     metrics["protocol"] = _protocol(dataset, split, real)
     return Evaluation(metrics, pd.concat(frames, ignore_index=True))
 
@@ -369,11 +369,11 @@ def _protocol(dataset: PackedDataset, split: EvaluatedSplit, real: RealPictures 
     protocol = {
         "version": VERSION,
         "split": split,
-        "counts": {domain: len(pictures) for domain, pictures in images.items()}
+        "counts": {domain: len(part) for domain, part in images.items()}
         | {"pairs": len(pairs), "scored_pairs": int(pairs.scored.sum())},
         "scored_rule": "pairs marked as scored in the data set" if len(pairs) else "no pairs",
         "resolution": _resolution([*images.values()]),
-        "channels": {domain: pictures.shape[-1] for domain, pictures in images.items()},
+        "channels": {domain: part.shape[-1] for domain, part in images.items()},
         "bit_depth": dataset.bit_depth,
     }
     if real is not None:
@@ -386,7 +386,7 @@ def _protocol(dataset: PackedDataset, split: EvaluatedSplit, real: RealPictures 
 
 def _resolution(images: list[Pictures]) -> dict[str, Any]:
     """The one size of all pictures, or the smallest and the largest height and width."""
-    sizes = np.concatenate([sizes_of(pictures) for pictures in images])
+    sizes = np.concatenate([sizes_of(part) for part in images])
     (least_height, least_width), (height, width) = sizes.min(axis=0).tolist(), sizes.max(axis=0).tolist()
     if (least_height, least_width) == (height, width):
         return {"height": height, "width": width}

@@ -15,8 +15,8 @@ def validation_series(dataset: PackedDataset) -> list[str]:
     images = [dataset.images(domain, "val") for domain in DOMAINS]
     possible = {
         "cycle": True,
-        "identity": len({pictures.shape[-1] for pictures in images}) == 1,
-        "kid": min(len(pictures) for pictures in images) >= FEWEST_FOR_KID,
+        "identity": len({part.shape[-1] for part in images}) == 1,
+        "kid": min(len(part) for part in images) >= FEWEST_FOR_KID,
         "pair": bool(dataset.pairs("val").scored.any()),
     }
     return [

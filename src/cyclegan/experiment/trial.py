@@ -108,8 +108,8 @@ class Telling:
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         self._tracked.log_metrics(step, metrics)
-        if figures := measured(metrics):
-            self.tell(figures)
+        if found := measured(metrics):
+            self.tell(found)
 
     def log_image(self, step: int, key: str, image: np.ndarray) -> None:
         self._tracked.log_image(step, key, image)

@@ -67,16 +67,16 @@ def decode_all(
     def one_file(images: list[tuple[SourceImage, int]]) -> list[Decoded | LeftOut]:
         path = images[0][0].path
         try:
-            picture = decoding.read(path, data.bit_depth)
+            decoded = decoding.read(path, data.bit_depth)
             out: list[Decoded | LeftOut] = []
             for image, row in images:
-                part = _part(picture.pixels, image.part)
+                part = _part(decoded.pixels, image.part)
                 pixels = np.ascontiguousarray(decoding.to_channels(part, channels[image.domain]))
                 digest = hashlib.sha256(f"{pixels.shape}{pixels.dtype}".encode())
                 digest.update(pixels.data)
                 scratch[image.domain].put(row, pixels)
                 height, width = pixels.shape[:2]
-                out.append(Decoded(image, row, width, height, picture.mode, picture.profile_use, digest.hexdigest()))
+                out.append(Decoded(image, row, width, height, decoded.mode, decoded.profile_use, digest.hexdigest()))
             return out
         except decoding.BadImageError as error:
             return [LeftOut(image, "unreadable", str(error)) for image, _ in images]

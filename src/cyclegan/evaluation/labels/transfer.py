@@ -55,9 +55,9 @@ def add_accuracies(
 ) -> None:
     """Measure them, and put them beside the other figures of an evaluation, with how it was done."""
     data = Labelled(dataset)
-    for direction, figures in accuracies(translators, data, steps).items():
-        unchanged = metrics[direction].get("identity", {}) | figures.pop("identity", {})
-        metrics[direction] |= figures | ({"identity": unchanged} if unchanged else {})
+    for direction, found in accuracies(translators, data, steps).items():
+        unchanged = metrics[direction].get("identity", {}) | found.pop("identity", {})
+        metrics[direction] |= found | ({"identity": unchanged} if unchanged else {})
     metrics["protocol"]["classifier"] = {"network": DESCRIPTION, "steps": steps, "classes": len(data.classes)}
 
 
