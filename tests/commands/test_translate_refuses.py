@@ -19,17 +19,17 @@ def greedy_generator(root: Path) -> None:
 
 
 REFUSED: dict[str, tuple[str, Spoil, Facts]] = {
-    "translate without a picture": (
+    "translate without an image": (
         "translate models/generator_AtoB.keras none.png -o out",
         trained,
         ["none.png", "does not exist"],
     ),
-    "translate a folder without pictures": (
+    "translate a folder without images": (
         "translate models/generator_AtoB.keras presets -o out",
         trained,
         ["presets", ENDINGS, 4, ".yaml"],
     ),
-    "translate an empty picture": (
+    "translate an empty image": (
         "translate models/generator_AtoB.keras x.png -o out",
         all_of(trained, put("x.png", "")),
         ["x.png", "empty"],
@@ -39,7 +39,7 @@ REFUSED: dict[str, tuple[str, Spoil, Facts]] = {
         all_of(trained, put("x.tif", FIVE_CHANNELS)),
         ["x.tif", "5 channels", 3, "data.channels_A", "data.channels_B"],
     ),
-    "translate two pictures of one name": (
+    "translate two images of one name": (
         "translate models/generator_AtoB.keras a b -o out",
         trained,
         ["a/0.png", "b/0.png", "out/0.png"],

@@ -51,7 +51,7 @@ def test_tensorflows_own_error_becomes_one_line_with_sizes() -> None:
 def test_large_image_pools_are_told_of() -> None:
     large = {"crop_size": 256, "pool_size": 5000}
     one, two = (params(large | {"discriminator_batch": n}, data={"load_size": 286}) for n in (None, 8))
-    # 5,000 pictures of 256 * 256 * 3 numbers of 4 bytes, for each domain; and as many real ones.
+    # 5,000 images of 256 * 256 * 3 numbers of 4 bytes, for each domain; and as many real ones.
     for options, size in ((one, "7.3 GiB"), (two, "14.6 GiB")):
         assert size in pools(options, (256, 256))
         assert "train.pool_size" in pools(options, (256, 256))

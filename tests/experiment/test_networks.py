@@ -256,7 +256,7 @@ def test_every_key_reaches_the_batches(dataset: PackedDataset, key: str, value: 
     assert first[0] != first[2]
 
 
-def test_pictures_lie_on_a_gpu_where_they_fit(dataset: PackedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_lie_on_a_gpu_where_they_fit(dataset: PackedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     streamed = drawn(make({}), dataset)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [f"the {kind}"])
     assert isinstance(batches(make({}), dataset, (16, 16))(0), ResidentBatches)

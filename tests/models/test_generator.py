@@ -123,7 +123,7 @@ def test_compiles_under_xla_with_the_same_gradients(options: dict[str, Any], ima
     def run(x: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
             y = generator(x, training=True)
-        # Biases ahead of a normalisation have a gradient of rounding errors only.
+        # Biases ahead of a normalization have a gradient of rounding errors only.
         kernels = [weight.value for weight in generator.trainable_weights if weight.name != "bias"]
         return [y, *tape.gradient(y, kernels, upstream)]
 

@@ -286,7 +286,7 @@ BAD: list[tuple[dict[str, Any], Facts]] = [
     ({"evaluate__features_size": 16}, ["evaluate.features_size", 16, "at least 32"]),
     (PLATEAU | {"train__plateau__factor": 1.0}, ["train.plateau.factor", "1.0", "less than 1"]),
     (PLATEAU | {"train__plateau__patiense": 1}, ["train.plateau.patiense", "unknown key", "train.plateau.pat"]),
-    ({"train__diff_augment": ["colour"]}, ["train.diff_augment", "'colour'", "'color'", "'translation'", "'cutout'"]),
+    ({"train__diff_augment": ["color"]}, ["train.diff_augment", "'color'", "'color'", "'translation'", "'cutout'"]),
     ({"train__diff_augment": "color"}, ["train.diff_augment", "'color'", "list"]),
     ({"train__diff_augment": ["color", "color"]}, ["train.diff_augment", "twice"]),
     ({"search__trials": -1}, ["search.trials", "-1", "at least 0"]),
@@ -373,7 +373,7 @@ def test_a_plateau_is_accepted_whole() -> None:
     assert validate(changed(**PLATEAU)).train.plateau.patience == 3
 
 
-def test_the_reference_ways_to_prepare_pictures() -> None:
+def test_the_reference_ways_to_prepare_images() -> None:
     ways = {
         "resize_and_crop": (72, 64, (64, 64)),
         "resize": ([64, 32], "whole", (64, 32)),

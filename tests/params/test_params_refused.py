@@ -122,7 +122,7 @@ REFUSED: dict[str, tuple[Spoil, Facts]] = {
         all_of(set_params(train={"crop_size": 16}), set_params(model={"patch_layers": 5})),
         ["params.yaml", "train.crop_size", "[16, 16]", "model.discriminator", "patch", 5, 96, "model.patch_layers"],
     ),
-    "crop larger than the picture": (
+    "crop larger than the image": (
         set_params(train={"crop_size": 32}),
         ["params.yaml", "train.crop_size", "[32, 32]", "data.load_size", "[16, 16]"],
     ),

@@ -135,7 +135,7 @@ REFUSED: dict[str, tuple[Spoil, Facts]] = {
     ),
     # Sources.
     "source unknown": (source("hrse2zebra"), ["data.source", "'hrse2zebra'", "horse2zebra?", "file:", "https:"]),
-    "source quite unknown": (source("my pictures"), ["data.source", "'my pictures'", KNOWN, "file:", "https:"]),
+    "source quite unknown": (source("my images"), ["data.source", "'my images'", KNOWN, "file:", "https:"]),
     "source a path without file:": (source("../set.zip"), ["data.source", "'../set.zip'", KNOWN, "file:", "https:"]),
     "source not redistributable": (
         source("cityscapes"),
@@ -205,8 +205,8 @@ REFUSED: dict[str, tuple[Spoil, Facts]] = {
         archive(zipped({"trainA/1.png": image(1), "trainB/notes.txt": b""})),
         ["domain B", "trainB", ENDINGS],
     ),
-    "archive of loose pictures": (archive(zipped({"1.png": image(1), "2.png": image(2)})), ["no folders", *LAYOUTS]),
-    "archive of single pictures in train": (
+    "archive of loose images": (archive(zipped({"1.png": image(1), "2.png": image(2)})), ["no folders", *LAYOUTS]),
+    "archive of single images in train": (
         archive(zipped({"train/1.png": image(1)})),
         ["train/1.png", "20×16", *LAYOUTS],
     ),

@@ -92,18 +92,18 @@ class Odd:
 GRAY = (120, 120, 120)
 IMAGES: dict[str, Odd] = {
     "cmyk.jpg": Odd(saved(plain().convert("CMYK"), "JPEG", quality=95), mode="CMYK"),
-    "deep colour.png": Odd(deep_color()),
-    "deep grey.tif": Odd(deep_gray(), (GRAY,), "I;16"),
-    "deep colour.tif": Odd(deep_tiff("rgb")),
-    "deep colour in planes.tif": Odd(deep_tiff("rgb", planarconfig="separate")),
-    "deep colour and an empty channel.tif": Odd(deep_tiff("rgb", extrasamples=("unspecified",))),
-    "deep grey where white is 0.tif": Odd(deep_tiff("miniswhite"), ((255, 255, 255),), "I;16"),
-    "grey.png": Odd(saved(plain((120,), mode="L")), (GRAY,), "L"),
+    "deep color.png": Odd(deep_color()),
+    "deep gray.tif": Odd(deep_gray(), (GRAY,), "I;16"),
+    "deep color.tif": Odd(deep_tiff("rgb")),
+    "deep color in planes.tif": Odd(deep_tiff("rgb", planarconfig="separate")),
+    "deep color and an empty channel.tif": Odd(deep_tiff("rgb", extrasamples=("unspecified",))),
+    "deep gray where white is 0.tif": Odd(deep_tiff("miniswhite"), ((255, 255, 255),), "I;16"),
+    "gray.png": Odd(saved(plain((120,), mode="L")), (GRAY,), "L"),
     "bits.png": Odd(saved(Image.new("1", (20, 16), 1)), ((255, 255, 255),), "1"),
     "palette.png": Odd(saved(plain().convert("P", palette=Image.Palette.ADAPTIVE)), mode="P"),
     "transparent palette.png": Odd(transparent_palette(), (RED, (255, 255, 255)), "P"),
     "half transparent.png": Odd(saved(plain((*RED, 0), mode="RGBA")), ((255, 255, 255),), "RGBA"),
-    "grey with alpha.png": Odd(saved(plain((120, 255), mode="LA")), (GRAY,), "LA"),
+    "gray with alpha.png": Odd(saved(plain((120, 255), mode="LA")), (GRAY,), "LA"),
     "animated.gif": Odd(saved(plain(), "GIF", save_all=True, append_images=[plain(GREEN)]), mode="P"),
     "animated.webp": Odd(
         saved(plain(), "WEBP", save_all=True, append_images=[plain(GREEN)], lossless=True), mode="RGB"

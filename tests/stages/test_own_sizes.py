@@ -1,4 +1,4 @@
-"""Pictures that keep their own sizes: what the training asks of them, and a whole training on them."""
+"""Images that keep their own sizes: what the training asks of them, and a whole training on them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def tree(**train: Any) -> dict[str, Any]:
 
 
 def packed(root: Path, sizes: list[tuple[int, int]], **train: Any) -> Project:
-    """A project with pictures of these (height, width) in each split and domain, packed."""
+    """A project with images of these (height, width) in each split and domain, packed."""
     project = Project(root=root, home=root)
     (root / "data").mkdir()
     (root / "data" / "features").symlink_to(Path(__file__).parents[2] / "data" / "features")
@@ -56,7 +56,7 @@ def packed(root: Path, sizes: list[tuple[int, int]], **train: Any) -> Project:
     return project
 
 
-def test_crops_must_fit_into_every_picture(tmp_path: Path) -> None:
+def test_crops_must_fit_into_every_image(tmp_path: Path) -> None:
     dataset = PackedDataset.open(packed(tmp_path, [(16, 20), (30, 16), (17, 33)]).split)
     assert training_size(validate(tree()), dataset) == (16, 16)
     with pytest.raises(UserError) as refused:
@@ -65,7 +65,7 @@ def test_crops_must_fit_into_every_picture(tmp_path: Path) -> None:
     assert all(holds(str(refused.value), fact) for fact in facts), refused.value
 
 
-def test_whole_pictures_must_have_one_size(tmp_path: Path) -> None:
+def test_whole_images_must_have_one_size(tmp_path: Path) -> None:
     dataset = PackedDataset.open(packed(tmp_path, [(16, 20), (16, 20), (20, 16)]).split)
     with pytest.raises(UserError) as refused:
         training_size(validate(tree(crop_size="whole")), dataset)
@@ -73,14 +73,14 @@ def test_whole_pictures_must_have_one_size(tmp_path: Path) -> None:
     assert all(holds(str(refused.value), fact) for fact in facts), refused.value
 
 
-def test_whole_pictures_must_suit_the_networks(tmp_path: Path) -> None:
+def test_whole_images_must_suit_the_networks(tmp_path: Path) -> None:
     dataset = PackedDataset.open(packed(tmp_path, [(18, 20), (18, 20)]).split)
     with pytest.raises(UserError, match=r"\[18, 20\].* multiple of 4 .*\[16, 20\]"):
         training_size(validate(tree(crop_size="whole")), dataset)
 
 
 def test_networks_alone_need_a_size() -> None:
-    with pytest.raises(UserError, match="leaves the networks' size to the pictures; give one of them in pixels"):
+    with pytest.raises(UserError, match="leaves the networks' size to the images; give one of them in pixels"):
         build_cyclegan(validate(tree(crop_size="whole")))
     assert build_cyclegan(validate(tree(crop_size="whole")), (16, 20)).image_size == (16, 20)
 

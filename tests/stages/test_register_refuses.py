@@ -14,15 +14,15 @@ METRICS = json.dumps({"protocol": {}} | {d: {"cycle_l1": 0.5, "identity": {}} fo
 
 REFUSED: dict[str, tuple[Spoil, Facts]] = {
     "register without training": (nothing, ["{root}/reports/train/run.json", "does not exist", "dvc repro train"]),
-    "register without figures": (
+    "register without metrics": (
         trained,
         ["{root}/reports/evaluate/metrics.json", "does not exist", "dvc repro evaluate"],
     ),
-    "register broken figures": (
+    "register broken metrics": (
         all_of(trained, put("reports/evaluate/metrics.json", "{")),
         ["{root}/reports/evaluate/metrics.json", "not JSON", "line 1 column 2", "dvc repro --force evaluate"],
     ),
-    "register empty figures": (
+    "register empty metrics": (
         all_of(trained, put("reports/evaluate/metrics.json", "{}")),
         ["{root}/reports/evaluate/metrics.json", "AtoB, BtoA, protocol", "dvc repro --force evaluate"],
     ),
@@ -30,15 +30,15 @@ REFUSED: dict[str, tuple[Spoil, Facts]] = {
         all_of(trained, put("reports/evaluate/metrics.json", METRICS), remove("models/generator_AtoB.keras")),
         ["{root}/models/generator_AtoB.keras", "does not exist", "dvc repro train"],
     ),
-    "register without the table of pictures": (
+    "register without the table of images": (
         all_of(trained, put("reports/evaluate/metrics.json", METRICS)),
         ["{root}/reports/evaluate/per_image.csv", "does not exist", "dvc repro evaluate"],
     ),
-    "register an empty table of pictures": (
+    "register an empty table of images": (
         all_of(trained, put("reports/evaluate/metrics.json", METRICS), put("reports/evaluate/per_image.csv", "")),
         ["{root}/reports/evaluate/per_image.csv", "No columns to parse from file", "dvc repro --force evaluate"],
     ),
-    "register another table of pictures": (
+    "register another table of images": (
         all_of(trained, put("reports/evaluate/metrics.json", METRICS), put("reports/evaluate/per_image.csv", "a,b\n")),
         ["{root}/reports/evaluate/per_image.csv", "direction, domain, id", "dvc repro --force evaluate"],
     ),

@@ -70,13 +70,13 @@ REFUSED: dict[str, tuple[Spoil, Facts]] = {
     "raw data empty": (all_of(remove("data/raw"), make_folder("data/raw")), ["no folders", *LAYOUTS]),
     "raw data of one domain": (remove("data/raw/trainB"), ["folders trainA", *LAYOUTS]),
     "raw data with an empty domain": (empty("data/raw/trainB"), ["domain B", "trainB", ENDINGS]),
-    "one picture": (empty("data/raw/trainA", keep=1), ["domain A", 0, 1, "train", "at least 2"]),
-    "three pictures": (empty("data/raw/trainB", keep=3), ["domain B", 1, 3, "train", "at least 2"]),
-    "all pictures the same": (same_images, ["domain A", 12, "identical"]),
+    "one image": (empty("data/raw/trainA", keep=1), ["domain A", 0, 1, "train", "at least 2"]),
+    "three images": (empty("data/raw/trainB", keep=3), ["domain B", 1, 3, "train", "at least 2"]),
+    "all images the same": (same_images, ["domain A", 12, "identical"]),
     # Images.
     "zero bytes": (bad_image(b""), [*ONE_BAD, "trainA/x.png", "empty"]),
-    "text with the ending of a picture": (bad_image("these are my notes"), [*ONE_BAD, "trainA/x.png", FORMATS]),
-    "web page with the ending of a picture": (
+    "text with the ending of an image": (bad_image("these are my notes"), [*ONE_BAD, "trainA/x.png", FORMATS]),
+    "web page with the ending of an image": (
         bad_image("<html>Not found</html>", "x.jpg"),
         [*ONE_BAD, "trainA/x.jpg", "web page"],
     ),
@@ -112,31 +112,31 @@ REFUSED: dict[str, tuple[Spoil, Facts]] = {
         bad_image(b"\0\0\0\x20ftypavif" + bytes(60), "x.jpg"),
         [*ONE_BAD, "trainA/x.jpg", FORMATS],
     ),
-    "picture that is a link to itself": (
+    "image that is a link to itself": (
         link("data/raw/trainA/x.png", "x.png"),
         ["{root}/data/raw/trainA/x.png", "Too many levels of symbolic links", "dvc repro --force fetch"],
     ),
-    "several bad pictures": (
+    "several bad images": (
         all_of(bad_image(b"", "1.png"), bad_image(b"", "new\nline.png"), bad_image("<p>", "$(x).jpg")),
         [3, 26, "data.on_bad_image", "trainA/$(x).jpg", "web page", "trainA/1.png", "trainA/new\\nline.png", "empty"],
     ),
-    "only bad pictures, skipped": (
+    "only bad images, skipped": (
         all_of(empty("data/raw/trainA"), bad_image(b""), set_params(data={"on_bad_image": "skip"})),
         ["domain A", 0, "train", "at least 2"],
     ),
-    "test pictures all in train": (same_test, ["domain A", 0, 12, "train", "val or test", "at least 2"]),
+    "test images all in train": (same_test, ["domain A", 0, 12, "train", "val or test", "at least 2"]),
     # Classes.
-    "pictures without a class": (
+    "images without a class": (
         set_params(data={"labels": "folders"}),
         ["data.labels: folders", 24, "trainA/0.png, trainA/1.png", "…", "trainA/CLASS/", "data.labels: none"],
     ),
     # Pairs.
     "pair table without a column": (put("data/raw/pairs.csv", "left,right\n1,2\n"), [PAIRS, "column A", "A and B"]),
-    "pair table of unknown pictures": (
+    "pair table of unknown images": (
         put("data/raw/pairs.csv", "A,B\ntrainA/0.png,trainB/99.png\n"),
         [PAIRS, "column B", "'trainB/99.png'"],
     ),
-    "pair table that names a picture twice": (
+    "pair table that names an image twice": (
         put("data/raw/pairs.csv", "A,B\ntrainA/0.png,trainB/1.png\ntrainA/0.png,trainB/2.png\n"),
         [PAIRS, "column A", "'trainA/0.png'", "twice"],
     ),

@@ -79,7 +79,7 @@ REFUSED_STORES: dict[str, tuple[Spoil, Facts]] = {
         all_of(split_done, set_params(tracking={"uri": "mongodb://me:secret@host/x"})),
         ["tracking.uri", "mongodb://host/x", *STORES],
     ),
-    "tracking store no data base": (
+    "tracking store no database": (
         all_of(split_done, put("mlruns/mlflow.db", "text")),
         ["{root}/mlruns/mlflow.db", "file is not a database"],
     ),

@@ -88,7 +88,7 @@ def test_a_term_without_a_weight_needs_no_output() -> None:
 
 
 def linear_critic(gradient: np.ndarray) -> keras.Model:
-    """Scores a picture by its product with `gradient`, which therefore is the gradient everywhere."""
+    """Scores an image by its product with `gradient`, which therefore is the gradient everywhere."""
     image = keras.Input((None, None, gradient.shape[-1]))
     convolution = keras.layers.Conv2D(1, gradient.shape[:2], use_bias=False)
     critic = keras.Model(image, convolution(image))

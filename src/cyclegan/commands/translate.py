@@ -92,7 +92,7 @@ def images_in(folder: Path, output: Path) -> tuple[list[Path], list[Path]]:
     others = sorted_out(found.others)
     if not images:
         rest = f"; {_passed_over(others)}" if others else ""
-        raise UserError(f"{shown(folder)} holds no picture ({endings()}){rest}")
+        raise UserError(f"{shown(folder)} holds no image ({endings()}){rest}")
     return images, others
 
 
@@ -100,4 +100,4 @@ def _passed_over(others: list[Path]) -> str:
     kinds = sorted({path.suffix.lower() or "none" for path in others})
     names = ", ".join(shown(kind) for kind in kinds[:ENDINGS_SHOWN]) + (", …" if len(kinds) > ENDINGS_SHOWN else "")
     files = "file" if len(others) == 1 else "files"
-    return f"{len(others)} {files} passed over for having no picture's ending: {names}"
+    return f"{len(others)} {files} passed over for having no image's ending: {names}"

@@ -70,7 +70,7 @@ def training_size(params: Params, dataset: PackedDataset) -> Size:
         small = [shown for height, width, shown in found if height < known[0] or width < known[1]]
         if small:
             raise UserError(
-                f"train.crop_size {list(known)} is larger than {len(small)} of {len(found)} training pictures; "
+                f"train.crop_size {list(known)} is larger than {len(small)} of {len(found)} training images; "
                 f"lower it, or set data.load_size to a number: {_first(small)}"
             )
         return known
@@ -78,12 +78,12 @@ def training_size(params: Params, dataset: PackedDataset) -> Size:
     others = [shown for height, width, shown in found if (height, width) != size]
     if others:
         raise UserError(
-            f"train.crop_size: whole needs training pictures of one size, but {found[0][2]} is not the size of "
+            f"train.crop_size: whole needs training images of one size, but {found[0][2]} is not the size of "
             f"{len(others)} of {len(found)}; set train.crop_size or data.load_size to a number: {_first(others)}"
         )
     reason = params.model.objection_to(size)
     if reason is not None:
-        raise UserError(f"train.crop_size: whole, the pictures' size {list(size)}{reason}, by train.crop_size")
+        raise UserError(f"train.crop_size: whole, the images' size {list(size)}{reason}, by train.crop_size")
     return size
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.domains import Direction
 from cyclegan.evaluation.features import FeatureNetwork
-from cyclegan.evaluation.protocol import RealPictures
+from cyclegan.evaluation.protocol import RealImages
 from cyclegan.experiment.networks import build_cyclegan, compile_cyclegan
 from cyclegan.experiment.plan import (
     batches,
@@ -67,7 +67,7 @@ class Session:
     plan: Plan
     progress: Progress
     translators: Mapping[Direction, Translator]
-    real: RealPictures
+    real: RealImages
 
     @classmethod
     def prepare(
@@ -86,7 +86,7 @@ class Session:
         compile_cyclegan(model, params, plan.total_steps)
         progress = Progress.restore(checkpoints, model)
         translators = translators_of(model.generators, params, dataset)
-        real = RealPictures(dataset, "val", features, params.evaluate.batch_size)
+        real = RealImages(dataset, "val", features, params.evaluate.batch_size)
         return cls(params, dataset, checkpoints, model, plan, progress, translators, real)
 
     @property

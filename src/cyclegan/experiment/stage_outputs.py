@@ -19,7 +19,7 @@ from cyclegan.tracking.recovery import deliver_waiting
 from cyclegan.tracking.store import Store, open_store
 
 
-def test_figures(project: Project) -> dict[str, Any]:
+def test_metrics(project: Project) -> dict[str, Any]:
     """What stage `evaluate` measured, by direction.
 
     Raises:
@@ -29,7 +29,7 @@ def test_figures(project: Project) -> dict[str, Any]:
 
 
 def training_curves(project: Project) -> list[pd.DataFrame]:
-    """The losses and the validation figures that stage `train` wrote down.
+    """The losses and the validation metrics that stage `train` wrote down.
 
     Raises:
         UserError: they are missing or damaged.
@@ -37,7 +37,7 @@ def training_curves(project: Project) -> list[pd.DataFrame]:
     return [_curve(project.reports / "train" / f"{name}.csv") for name in ("losses", "validation")]
 
 
-def training_pictures(project: Project) -> np.ndarray | None:
+def training_images(project: Project) -> np.ndarray | None:
     """The samples over time that stage `train` drew, [H, W, 3]; a training outside the pipeline may have left none.
 
     Raises:
@@ -47,8 +47,8 @@ def training_pictures(project: Project) -> np.ndarray | None:
     if not file.is_file():
         return None
     try:
-        with Image.open(file) as picture:
-            return np.asarray(picture.convert("RGB"))
+        with Image.open(file) as image:
+            return np.asarray(image.convert("RGB"))
     # Codecs raise nearly every type on a damaged file; an OSError with a number comes from the system.
     except Exception as error:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
@@ -102,6 +102,6 @@ def opened_store(project: Project, tracking: Tracking) -> Store:
     return store
 
 
-def measured(figures: Mapping[str, Any]) -> dict[str, float]:
-    """The measured figures of one direction of `metrics.json`, without the counts and the nested baseline."""
-    return {name: value for name, value in figures.items() if isinstance(value, float)}
+def measured(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The measured metrics of one direction of `metrics.json`, without the counts and the nested baseline."""
+    return {name: value for name, value in metrics.items() if isinstance(value, float)}

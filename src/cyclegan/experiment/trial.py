@@ -101,7 +101,7 @@ class Answers:
 
 
 class Telling:
-    """A listener of the training that passes everything on to MLflow, and the validation figures to the worker."""
+    """A listener of the training that passes everything on to MLflow, and the validation metrics to the worker."""
 
     def __init__(self, tracked: TrackedRun, answers: Answers, told: IO[str]) -> None:
         self._tracked, self._answers, self._told = tracked, answers, told
@@ -117,9 +117,9 @@ class Telling:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self._tracked.set_tags(tags)
 
-    def tell(self, figures: Mapping[str, float]) -> None:
+    def tell(self, metrics: Mapping[str, float]) -> None:
         """Report, and raise Pruned if that is the answer."""
-        self.say({"figures": figures})
+        self.say({"figures": metrics})
         if not self._answers.next()["continue"]:
             raise Pruned
 
@@ -130,7 +130,7 @@ class Telling:
 
 
 def measured(row: Mapping[str, float]) -> dict[str, float]:
-    """The validation figures among what an evaluation has recorded."""
+    """The validation metrics among what an evaluation has recorded."""
     return {name: value for name, value in row.items() if name.startswith("val_")}
 
 

@@ -8,8 +8,8 @@ import keras
 
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.domains import DIRECTIONS, Direction
-from cyclegan.evaluation.protocol import RealPictures, evaluate
-from cyclegan.evaluation.validation_series import VALIDATION_FIGURES
+from cyclegan.evaluation.protocol import RealImages, evaluate
+from cyclegan.evaluation.validation_series import VALIDATION_METRICS
 from cyclegan.models.translator import Translator
 from cyclegan.params import Params
 
@@ -25,13 +25,13 @@ def translators_of(
 
 
 def validation_metrics(
-    translators: Mapping[Direction, Translator], dataset: PackedDataset, real: RealPictures
+    translators: Mapping[Direction, Translator], dataset: PackedDataset, real: RealImages
 ) -> dict[str, float]:
     """The validation series: `val_AtoB/pair_psnr` and so on, those that the data allows."""
     metrics = evaluate(translators, dataset, "val", real).metrics
     return {
         f"val_{direction}/{name}": metrics[direction][name]
         for direction in DIRECTIONS
-        for name in VALIDATION_FIGURES
+        for name in VALIDATION_METRICS
         if name in metrics[direction]
     }

@@ -109,7 +109,7 @@ class Model(Section):
         return 2 ** unet_depth(size) if self.generator != "resnet" else 4
 
     def objection_to(self, size: Size) -> str | None:
-        """Why these networks cannot be trained on pictures of this size, with the remedy; None where they can."""
+        """Why these networks cannot be trained on images of this size, with the remedy; None where they can."""
         multiple = self.size_multiple(size)
         if any(side % multiple for side in size):
             lower = [max(multiple, side // multiple * multiple) for side in size]

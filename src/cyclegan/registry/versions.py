@@ -43,9 +43,9 @@ class Candidate:
     measured: Measured
     """On the test split."""
     gate: str
-    """Name of the figure by which it may become champion."""
+    """Name of the metric by which it may become champion."""
     grid: Path | None = None
-    """Test pictures and their translations, a PNG file for its page."""
+    """Test images and their translations, a PNG file for its page."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,12 @@ def register(
     """Make each candidate a version of `<dataset>-<direction>`, alias `challenger`, and champion if it is better.
 
     The same generator of the same run, with the same code to serve it, keeps its version: repeating this, also after
-    it was killed half-way, adds nothing and only brings figures, tags and description up to date. The run's status
+    it was killed half-way, adds nothing and only brings metrics, tags and description up to date. The run's status
     is left as it is. Each direction is decided by itself. Processes on one machine register one after the other.
 
     Args:
         run_id: of the training, in `store`.
-        bit_depth: of the pictures, 8 (uint8) or 16 (uint16).
+        bit_depth: of the images, 8 (uint8) or 16 (uint16).
         tags: lineage (commit, DVC stage, md5 of the data …), set on every version.
     """
     with changing(store):
@@ -117,7 +117,7 @@ def _register(
         "test.md5": str(measured.protocol.get("md5")),
         "gate.metric": decision.metric,
         "gate.reason": reason,
-        **{f"metric.{key}": f"{value:.6g}" for key, value in measured.figures.items()},
+        **{f"metric.{key}": f"{value:.6g}" for key, value in measured.metrics.items()},
         **{f"identity.{key}": f"{value:.6g}" for key, value in measured.identity.items()},
     }
     for key, value in details.items():
@@ -159,7 +159,7 @@ def create_model(store: Store, name: str, tags: Mapping[str, str]) -> None:
 
 def decision_on(store: Store, name: str, version: str, measured: Measured, metric: str) -> Decision:
     """What the gate says of a version of `name` that was so measured."""
-    champion, value = champion_of(store, name), measured.figures[metric]
+    champion, value = champion_of(store, name), measured.metrics[metric]
     if champion == version:
         return Decision(metric, value, promote=False, reason="it is the champion already")
     weights, by_hand = _weights(store, name, version), f"'cyclegan registry promote {name} {version}'"
@@ -227,8 +227,8 @@ def recorded(store: Store, name: str, version: str) -> Measured | None:
 def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: int = 8) -> LoggedModel:
     """Store a generator in the form in which it is served, as a model of the run, unless the run has it already.
 
-    The figure of the gate appears on the run as `test_<direction>/<name>`, tied to the model. All figures, those of
-    each picture and the grid lie in the model's folder `evaluation`.
+    The metric of the gate appears on the run as `test_<direction>/<name>`, tied to the model. All metrics, those of
+    each image and the grid lie in the model's folder `evaluation`.
     """
     run = store.client.get_run(run_id)
     weights = file_digest(candidate.path)
@@ -268,8 +268,8 @@ def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: in
 
 
 def _log_metric(store: Store, run_id: str, model: LoggedModel, candidate: Candidate) -> None:
-    """Tie the gate's figure to the model, so that MLflow compares models by it, without doubling points of the run."""
-    key, value = f"test_{candidate.direction}/{candidate.gate}", candidate.measured.figures[candidate.gate]
+    """Tie the gate's metric to the model, so that MLflow compares models by it, without doubling points of the run."""
+    key, value = f"test_{candidate.direction}/{candidate.gate}", candidate.measured.metrics[candidate.gate]
     known = {metric.key: metric.value for metric in model.metrics or []}
     if known.get(key) == value or not math.isfinite(value):
         return

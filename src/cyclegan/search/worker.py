@@ -6,11 +6,11 @@ A trial's process may be anything that speaks this protocol, one JSON object a l
   "definition"}`;
 - whenever it has measured, it says `{"figures": {"val_AtoB/pair_psnr": 20.1, …}}` and is answered `{"continue": true}`,
   or `{"continue": false}` when it is pruned and should end, with exit code 0 like at its normal end;
-- it may say `{"result": {"val_AtoB/pair_psnr": 20.1, …}}`, the figures of the generators that it results in, where
+- it may say `{"result": {"val_AtoB/pair_psnr": 20.1, …}}`, the metrics of the generators that it results in, where
   these are not those of its last evaluation;
 - it may say `{"run_id": "…"}`, the MLflow run with its details.
 
-Without a result the last figures are it. Another exit code, or no figures, costs this trial and nothing else; but 75
+Without a result the last metrics are it. Another exit code, or no metrics, costs this trial and nothing else; but 75
 (EX_TEMPFAIL) says that any other trial would fail here and now as well: the worker gives the trial back and ends. When
 its standard input closes its worker is dead: it should end.
 """
@@ -60,7 +60,7 @@ THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM
 class Outcome:
     """What became of a trial's process."""
 
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     run_id: str | None = None
     pruned: bool = False
     reason: str | None = None
@@ -90,7 +90,7 @@ def work(project: Project, search: SharedSearch, threads: int | None = None) -> 
                 with phase.working(trial):
                     _run_trial(project, search, phase, trial, command, threads)
             except UpdateFinishedTrialError:
-                # On a data base: this worker was silent for so long that another one took it for dead.
+                # On a database: this worker was silent for so long that another one took it for dead.
                 print(f"{trial.user_attrs[SLOT]}: another worker took this trial over, this one goes on", flush=True)
                 continue
             done += 1
@@ -193,10 +193,10 @@ def _record(search: SharedSearch, phase: Phase, trial: Trial, outcome: Outcome) 
     values, reason = None, outcome.reason
     if reason is None:
         try:
-            values = objective_values(outcome.figures, search.options.compared)
+            values = objective_values(outcome.metrics, search.options.compared)
         except ValueError as error:
             reason = str(error)
-    trial.set_user_attr("figures", outcome.figures)
+    trial.set_user_attr("figures", outcome.metrics)
     if outcome.run_id is not None:
         trial.set_user_attr("run_id", outcome.run_id)
     if reason is not None:
@@ -241,13 +241,13 @@ def _converse(
                     outcome.run_id = run_id
                 case {"result": dict(told)}:
                     try:
-                        outcome.figures = _figures(told)
+                        outcome.metrics = _metrics(told)
                     except ValueError as error:
                         outcome.reason = str(error)
                 case {"figures": dict(told)}:
                     try:
-                        outcome.figures = _figures(told)
-                        outcome.pruned = not go_on(outcome.figures)
+                        outcome.metrics = _metrics(told)
+                        outcome.pruned = not go_on(outcome.metrics)
                     except ValueError as error:
                         # Not a number, or not there: no use in going on.
                         outcome.reason = str(error)
@@ -305,19 +305,19 @@ def _message(line: bytes) -> Any:
         return None
 
 
-def _figures(told: Mapping[str, Any]) -> dict[str, float]:
-    """Figures as numbers.
+def _metrics(told: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics as numbers.
 
     Raises:
         ValueError: one is none.
     """
-    figures = {}
+    metrics = {}
     for name, value in told.items():
         try:
-            figures[name] = float(value)
+            metrics[name] = float(value)
         except (TypeError, ValueError, OverflowError):
             raise ValueError(f"reported {name} = {json.dumps(value)[:100]}, which is no number") from None
-    return figures
+    return metrics
 
 
 def _last_error(log: Path, began: int, code: int) -> str:

@@ -9,12 +9,12 @@ import pandas as pd
 
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.domains import DIRECTIONS
-from cyclegan.evaluation.color_map import fit_colour_map
+from cyclegan.evaluation.color_map import fit_color_map
 from cyclegan.evaluation.distributions import lack_for_kid
 from cyclegan.evaluation.features import load_features
-from cyclegan.evaluation.labels.transfer import FIGURES, add_accuracies
-from cyclegan.evaluation.protocol import Evaluation, RealPictures, evaluate
-from cyclegan.experiment.stage_outputs import generator_files, measured, training_curves, training_pictures
+from cyclegan.evaluation.labels.transfer import METRICS, add_accuracies
+from cyclegan.evaluation.protocol import Evaluation, RealImages, evaluate
+from cyclegan.experiment.stage_outputs import generator_files, measured, training_curves, training_images
 from cyclegan.experiment.trained_run import TrainedRun
 from cyclegan.metric_names import headline
 from cyclegan.models.translator import Translator, load_generator
@@ -35,7 +35,7 @@ def run(project: Project) -> None:
     lack = lack_for_kid(evaluation.metrics["protocol"]["counts"], "test")
     for direction in DIRECTIONS:
         metrics = evaluation.metrics[direction]
-        names = ("kid", "kid_se", "pair_psnr", "pair_ssim", "pair_top1", *FIGURES)
+        names = ("kid", "kid_se", "pair_psnr", "pair_ssim", "pair_top1", *METRICS)
         printed = [f"{name} {metrics[name]:.4g}" for name in names if name in metrics]
         print(direction, *([lack] if lack else []), *printed, sep="  ")
 
@@ -43,7 +43,7 @@ def run(project: Project) -> None:
 def measure(project: Project, params: Params, trained: TrainedRun) -> Evaluation:
     """Measure on the test split and write `reports/evaluate/`."""
     dataset = PackedDataset.open(project.split)
-    curves, over_time = training_curves(project), training_pictures(project)
+    curves, over_time = training_curves(project), training_images(project)
     files = generator_files(project)
     translators = {
         direction: Translator(load_generator(file), dataset.bit_depth, params.evaluate.batch_size)
@@ -57,15 +57,15 @@ def measure(project: Project, params: Params, trained: TrainedRun) -> Evaluation
             claim=f"{files[direction]} maps {translator.channels} to {translator.channels_out} channels",
             remedy="train again ('dvc repro train')",
         )
-    real = RealPictures(
+    real = RealImages(
         dataset,
         "test",
         load_features(project.root / params.evaluate.features, params.evaluate.features_size),
         params.evaluate.batch_size,
     )
-    maps = {direction: fit_colour_map(dataset, "val", direction) for direction in DIRECTIONS}
-    colour_maps = {direction: fitted for direction, fitted in maps.items() if fitted is not None}
-    evaluation = evaluate(translators, dataset, "test", real, colour_maps)
+    maps = {direction: fit_color_map(dataset, "val", direction) for direction in DIRECTIONS}
+    color_maps = {direction: fitted for direction, fitted in maps.items() if fitted is not None}
+    evaluation = evaluate(translators, dataset, "test", real, color_maps)
     if dataset.labels("A", "test") is not None:
         add_accuracies(evaluation.metrics, translators, dataset, params.evaluate.classifier_steps)
     evaluation.metrics["checkpoint"] = trained.kept
@@ -99,7 +99,7 @@ def headlines(metrics: Mapping[str, Any]) -> dict[str, float]:
     """
     named: dict[str, float] = {}
     for direction in DIRECTIONS:
-        names = (headline(measured(metrics[direction])), *FIGURES)
+        names = (headline(measured(metrics[direction])), *METRICS)
         for prefix, found in (("test", metrics[direction]), ("identity", metrics[direction].get("identity", {}))):
             named |= {f"{prefix}_{direction}/{name}": found[name] for name in names if name in found}
     return named

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import pandas as pd
 
 from cyclegan.domains import DIRECTIONS
-from cyclegan.experiment.stage_outputs import generator_files, measured, opened_store, test_figures
+from cyclegan.experiment.stage_outputs import generator_files, measured, opened_store, test_metrics
 from cyclegan.experiment.trained_run import TrainedRun
 from cyclegan.params import Params, load
 from cyclegan.project import Project
@@ -72,7 +72,7 @@ def _candidates(project: Project, params: Params) -> list[Candidate]:
         UserError: a stage before this one has not run, or a gate cannot decide by what was measured.
     """
     evaluated = project.reports / "evaluate"
-    metrics = test_figures(project)
+    metrics = test_metrics(project)
     files = generator_files(project)
     for file in files.values():
         if not file.is_file():
@@ -82,7 +82,7 @@ def _candidates(project: Project, params: Params) -> list[Candidate]:
     candidates = []
     for direction, (source, target) in DIRECTIONS.items():
         found = Measured(
-            figures=measured(metrics[direction]),
+            metrics=measured(metrics[direction]),
             identity=measured(metrics[direction].get("identity", {})),
             protocol=metrics["protocol"],
             per_image=per_image[per_image["direction"] == direction],
@@ -113,7 +113,7 @@ def _write_report(project: Project, run_id: str, versions: Sequence[RegisteredVe
 
 
 def _table(file: Path) -> pd.DataFrame:
-    """The figures of each test picture.
+    """The metrics of each test image.
 
     Raises:
         UserError: stage `evaluate` has not run, or the table is damaged.

@@ -195,9 +195,9 @@ def test_cmyk_by_its_own_profile(tmp_path: Path, file: str) -> None:
     inks = np.array([[c, m, y, k] for c in (0, 255) for m in (0, 255) for y in (0, 255) for k in (0, 255)], np.uint8)
     blocks = np.repeat(np.repeat(inks.reshape(4, 4, 4), 16, axis=0), 16, axis=1)
     path = save(tmp_path / file, blocks, cmyk_profile(), "CMYK", **({"quality": 100} if file == "x.jpg" else {}))
-    picture = read(path, 8)
-    assert (picture.mode, picture.profile_use) == ("CMYK", "converted")
-    assert_near(picture.pixels[8::16, 8::16], of_lab(CORNERS).reshape(4, 4, 3), 4)
+    image = read(path, 8)
+    assert (image.mode, image.profile_use) == ("CMYK", "converted")
+    assert_near(image.pixels[8::16, 8::16], of_lab(CORNERS).reshape(4, 4, 3), 4)
 
 
 def test_sixteen_bits(tmp_path: Path) -> None:
@@ -222,9 +222,9 @@ def test_sixteen_bits(tmp_path: Path) -> None:
     ids=["littleCMS", "HP", "primaries"],
 )
 def test_srgb_is_left_as_it_is(tmp_path: Path, icc: bytes) -> None:
-    picture = read(save(tmp_path / "x.png", COLORS, icc), 8)
-    np.testing.assert_array_equal(picture.pixels, COLORS)
-    assert picture.profile_use == ""
+    image = read(save(tmp_path / "x.png", COLORS, icc), 8)
+    np.testing.assert_array_equal(image.pixels, COLORS)
+    assert image.profile_use == ""
 
 
 @pytest.mark.parametrize(
@@ -242,9 +242,9 @@ def test_a_profile_that_cannot_be_used_costs_no_image(tmp_path: Path, icc: bytes
     image = Image.fromarray(COLORS).convert(mode)
     image.save(tmp_path / "plain.tif")
     image.save(tmp_path / "x.tif", icc_profile=icc)
-    picture = read(tmp_path / "x.tif", 8)
-    np.testing.assert_array_equal(picture.pixels, read(tmp_path / "plain.tif", 8).pixels)
-    assert picture.profile_use == "unusable"
+    decoded = read(tmp_path / "x.tif", 8)
+    np.testing.assert_array_equal(decoded.pixels, read(tmp_path / "plain.tif", 8).pixels)
+    assert decoded.profile_use == "unusable"
 
 
 def test_real_files() -> None:
@@ -254,11 +254,11 @@ def test_real_files() -> None:
         assert_near(decode(photo, 3, 8).pixels, expected("Adobe RGB", np.asarray(image)), 2)
     for name, channels in (("page.png", 1), ("color.png", 3)):
         path = PHOTOS / name
-        picture = read(path, 8)
+        decoded = read(path, 8)
         with Image.open(path) as image:
-            stored = np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(picture.pixels.shape)
-        assert picture.profile_use == "converted"
-        assert 2 < np.abs(picture.pixels.astype(int) - stored).mean() < 60
+            stored = np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(decoded.pixels.shape)
+        assert decoded.profile_use == "converted"
+        assert 2 < np.abs(decoded.pixels.astype(int) - stored).mean() < 60
 
 
 def test_split_counts_them(

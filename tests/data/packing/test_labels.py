@@ -19,7 +19,7 @@ Paint = Callable[..., Path]
 
 
 def paint_apart(project: Project, paint: Paint, **folders: int) -> None:
-    """Different pictures in each folder."""
+    """Different images in each folder."""
     seed = 0
     for folder, count in folders.items():
         for n in range(count):
@@ -27,7 +27,7 @@ def paint_apart(project: Project, paint: Paint, **folders: int) -> None:
             paint(project.raw / folder / f"{n}.png", seed)
 
 
-def test_each_picture_has_its_folders_class(project: Project, data: Build, paint: Paint) -> None:
+def test_each_image_has_its_folders_class(project: Project, data: Build, paint: Paint) -> None:
     paint_apart(project, paint, **{"trainA/7": 5, "trainA/0/old": 3, "trainA/0": 4, "trainB/0": 6, "trainB/7": 5})
     split(data(labels="folders"), project)
     dataset = PackedDataset.open(project.split)

@@ -60,7 +60,7 @@ def raw(project: Project, paint_domains: Callable[..., None]) -> Callable[..., N
 def test_the_emoji_set(project: Project, data: Build) -> None:
     shutil.copytree(REPOSITORY / "data" / "fluent-emoji", project.raw)
     split(data(load_size=64), project)
-    # One flat picture of trainA is pixel for pixel a picture of testA.
+    # One flat image of trainA is pixel for pixel an image of testA.
     assert counts(project) == {
         "A": {"train": 605, "val": 96, "test": 245},
         "B": {"train": 615, "val": 96, "test": 245},
@@ -133,9 +133,7 @@ def test_a_seed_chooses(project: Project, data: Build, raw: Callable[..., None])
     assert found[0] != found[1]
 
 
-def test_one_more_picture_moves_few_others(
-    project: Project, data: Build, raw: Callable[..., None], paint: Paint
-) -> None:
+def test_one_more_image_moves_few_others(project: Project, data: Build, raw: Callable[..., None], paint: Paint) -> None:
     raw(trainA=50, trainB=50)
     split(data(), project)
     before = places(project)
@@ -334,10 +332,10 @@ def test_a_pair_must_be_twice_as_wide_as_high(project: Project, data: Build, pai
         split(data(), project)
 
 
-def test_pictures_of_test_leave_train(project: Project, data: Build, raw: Callable[..., None], paint: Paint) -> None:
+def test_images_of_test_leave_train(project: Project, data: Build, raw: Callable[..., None], paint: Paint) -> None:
     raw(trainA=6, trainB=6, testA=2, testB=2, valA=1, valB=1)
     twin = decode(project.raw / "testA" / "001.png", 3, 8).pixels
-    # The same pixels in another file format, and the same picture in the other domain, which is no duplicate.
+    # The same pixels in another file format, and the same image in the other domain, which is no duplicate.
     Image.fromarray(twin).save(project.raw / "trainA" / "twin.bmp")
     Image.fromarray(twin).save(project.raw / "trainB" / "other.png")
     shutil.copy(project.raw / "valB" / "000.png", project.raw / "trainB" / "twin.png")
@@ -351,8 +349,8 @@ def test_pictures_of_test_leave_train(project: Project, data: Build, raw: Callab
     assert list(left_out["kind"]) == ["duplicate", "duplicate"]
 
 
-def test_pictures_of_test_are_not_drawn_into_val(project: Project, data: Build, raw: Callable[..., None]) -> None:
-    """Every second picture is drawn, so that some copies of test pictures are among them."""
+def test_images_of_test_are_not_drawn_into_val(project: Project, data: Build, raw: Callable[..., None]) -> None:
+    """Every second image is drawn, so that some copies of test images are among them."""
     raw(trainA=8, trainB=8, testA=8, testB=2)
     for file in sorted((project.raw / "testA").iterdir()):
         shutil.copy(file, project.raw / "trainA" / f"copy{file.name}")
@@ -394,7 +392,7 @@ def with_bad_ones(project: Project, raw: Callable[..., None]) -> None:
     (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
 
 
-def test_unreadable_pictures_fail_with_the_whole_list(project: Project, data: Build, with_bad_ones: None) -> None:
+def test_unreadable_images_fail_with_the_whole_list(project: Project, data: Build, with_bad_ones: None) -> None:
     with pytest.raises(UserError) as error:
         split(data(), project)
     lines = str(error.value).splitlines()
@@ -410,7 +408,7 @@ def test_unreadable_pictures_fail_with_the_whole_list(project: Project, data: Bu
     assert not project.reports.exists()
 
 
-def test_unreadable_pictures_are_skipped_and_counted(project: Project, data: Build, with_bad_ones: None) -> None:
+def test_unreadable_images_are_skipped_and_counted(project: Project, data: Build, with_bad_ones: None) -> None:
     split(data(on_bad_image="skip"), project)
     assert counts(project)["A"] == {"train": 4, "val": 2, "test": 2}
     unreadable = report(project)["unreadable"]
@@ -442,19 +440,17 @@ def test_too_few(
     assert not project.split.exists()
 
 
-def test_four_pictures_suffice(project: Project, data: Build, raw: Callable[..., None]) -> None:
+def test_four_images_suffice(project: Project, data: Build, raw: Callable[..., None]) -> None:
     raw(trainA=4, trainB=4)
     split(data(val_fraction=0.01, test_fraction=0.01), project)
     assert counts(project)["A"] == {"train": 2, "val": 1, "test": 1}
 
 
-def test_a_domain_of_one_repeated_picture(
-    project: Project, data: Build, raw: Callable[..., None], paint: Paint
-) -> None:
+def test_a_domain_of_one_repeated_image(project: Project, data: Build, raw: Callable[..., None], paint: Paint) -> None:
     raw(trainB=5)
     for i in range(5):
         paint(project.raw / "trainA" / f"{i}.png", 1)
-    with pytest.raises(UserError, match="domain A: all 5 pictures are identical"):
+    with pytest.raises(UserError, match="domain A: all 5 images are identical"):
         split(data(), project)
 
 
@@ -490,24 +486,24 @@ def test_odd_names_survive_the_tables(project: Project, data: Build, raw: Callab
 
 def test_many_channels_from_tiff_files(project: Project, data: Build) -> None:
     random = np.random.default_rng(0)
-    pictures = {}
+    images = {}
     for domain, channels in (("A", 5), ("B", 2)):
         folder = project.raw / f"train{domain}"
         folder.mkdir(parents=True)
         for n in range(6):
             pixels = random.integers(0, 256, (16, 16, channels)).astype(np.uint8)
             tifffile.imwrite(folder / f"{n}.tif", pixels, photometric="minisblack", planarconfig="contig")
-            pictures[f"train{domain}/{n}.tif"] = pixels
+            images[f"train{domain}/{n}.tif"] = pixels
     split(data(channels_A=5, channels_B=2), project)
     dataset = PackedDataset.open(project.split)
     for row in dataset.manifest.itertuples():
-        np.testing.assert_array_equal(dataset.images(row.domain, row.split)[row.index], pictures[row.file])
+        np.testing.assert_array_equal(dataset.images(row.domain, row.split)[row.index], images[row.file])
     assert report(project)["A"]["modes"] == {"5 channels": 6}
-    with pytest.raises(UserError, match=r"6 of 12 pictures cannot be used(.|\n)*trainA/0\.tif has 5 channels, not 3;"):
+    with pytest.raises(UserError, match=r"6 of 12 images cannot be used(.|\n)*trainA/0\.tif has 5 channels, not 3;"):
         split(data(channels_A=3, channels_B=2), project)
 
 
-def test_pictures_keep_their_own_sizes(project: Project, data: Build, paint: Paint) -> None:
+def test_images_keep_their_own_sizes(project: Project, data: Build, paint: Paint) -> None:
     sizes = [(20, 16), (31, 9), (7, 40), (20, 16), (12, 12), (25, 24)]
     for number, (width, height) in enumerate(sizes):
         for domain in "AB":

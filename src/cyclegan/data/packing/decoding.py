@@ -21,12 +21,12 @@ from cyclegan.domains import DOMAINS, Domain
 
 SHOW_PROGRESS_FROM = 500
 LARGE = 30_000_000
-"""Pixels above which pictures are decoded one at a time: every pixel takes a dozen bytes and more."""
+"""Pixels above which images are decoded one at a time: every pixel takes a dozen bytes and more."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What is kept of a decoded picture besides its pixels."""
+    """What is kept of a decoded image besides its pixels."""
 
     image: SourceImage
     row: int
@@ -36,12 +36,12 @@ class Decoded:
     mode: str
     profile_use: ProfileUse
     sha256: str
-    """Of the decoded picture before resizing."""
+    """Of the decoded image before resizing."""
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A picture that was found but not packed."""
+    """An image that was found but not packed."""
 
     image: SourceImage
     kind: str
@@ -55,7 +55,7 @@ def decode_all(
     """Decode every file once, in parallel, into the scratch files; results come in the order of `found`.
 
     Raises:
-        UserError: the memory does not suffice for a picture.
+        UserError: the memory does not suffice for an image.
     """
     rows: dict[Domain, int] = dict.fromkeys(DOMAINS, 0)
     by_file: dict[str, list[tuple[SourceImage, int]]] = {}
