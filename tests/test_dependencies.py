@@ -32,10 +32,14 @@ NEVER_LISTED = {
 UNUSED = {
     "split": {"evaluation/distributions.py": "warns of too few images; writes nothing"},
     "train": {"report/grid.py": "draws samples, on which no result depends"},
-    "evaluate": {"experiment/stage_outputs.py": "reads the outputs of earlier stages, which are listed"},
+    "evaluate": {
+        "experiment/stage_outputs.py": "reads the outputs of earlier stages, which are listed",
+        "experiment/trained_run.py": "reads run.json, which is listed",
+    },
     "register": {
         "evaluation/distributions.py": "words the reason of a gate",
         "experiment/stage_outputs.py": "reads the outputs of earlier stages, which are listed",
+        "experiment/trained_run.py": "reads run.json, which is listed",
     },
 }
 # What the code in the run key imports, and the key does not hold.

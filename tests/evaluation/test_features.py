@@ -28,7 +28,7 @@ def test_features_are_those_of_the_published_network(size: int, small: FeatureNe
     moves a feature vector by less than 1 % of its length, and its direction by much less."""
     network = small if size == 64 else load_features(EFFICIENTNET, size)
     with np.load(REFERENCE) as saved:
-        images, expected = saved[f"images_{size}"], saved[f"features_{size}"].astype(np.float64)
+        images, expected = saved[f"pictures_{size}"], saved[f"features_{size}"].astype(np.float64)
     got = network(images)
     assert got.shape == (4, 1280)
     assert got.dtype == np.float64

@@ -36,7 +36,8 @@ class Measured:
     def load(cls, folder: Path) -> Measured:
         """Read what `save` wrote."""
         parts = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
-        return cls(**parts, per_image=read_per_image(folder / "per_image.csv"))
+        per_image = read_per_image(folder / "per_image.csv")
+        return cls(parts["figures"], parts["identity"], parts["protocol"], per_image)
 
     def of_each_image(self, name: str) -> pd.Series:
         """A metric by image (domain and id), for `pair_…` of scored pairs. Empty if no single image has it."""

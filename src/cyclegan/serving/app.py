@@ -149,7 +149,7 @@ def translated_png(translator: Translator, file: Path, max_pixels: int) -> bytes
     """Translate one image file; 8-bit models give 8-bit PNG, 16-bit models 16-bit PNG, of the image's own size.
 
     Raises:
-        HTTPException: 413 for too many pixels, 415 for what is no decoded, 422 for one that the model cannot take.
+        HTTPException: 413 for too many pixels, 415 for what is not an image, 422 for one that the model cannot take.
     """
     if file.stat().st_size == 0:
         raise HTTPException(400, "the body is empty: send an image file")
@@ -163,7 +163,7 @@ def translated_png(translator: Translator, file: Path, max_pixels: int) -> bytes
         # Some TIFF files are known to another reader alone.
         width, height = size(file)
     if not width:
-        raise HTTPException(415, "this is not a JPEG, PNG, WebP, BMP, GIF or TIFF decoded, or it is damaged")
+        raise HTTPException(415, "this is not a JPEG, PNG, WebP, BMP, GIF or TIFF image, or it is damaged")
     _check_size(width, height, max_pixels)
     try:
         decoded = decode(file, translator.channels, translator.bit_depth)
