@@ -175,6 +175,14 @@ def test_other_losses_and_penalties_train(
         np.testing.assert_allclose(logs["D_A/total"], total, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("eagerly")
+def test_an_eager_step_takes_numpy_arrays(make_model: Make, random_images: ImageSet) -> None:
+    model = make_model()
+    model.compile(objective=Objective(r1_penalty=1.0))
+    logs = model.train_on_batch(random_images(2), random_images(2, seed=1), return_dict=True)
+    assert logs["D_A/penalty"] > 0
+
+
 # Images that each network sees in one step: the discriminators one for the generator's term, and one real and one fake.
 ALL_TERMS = {
     "joint": {"G_AtoB": 3, "G_BtoA": 3, "D_A": 3, "D_B": 3},
