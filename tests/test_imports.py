@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "tracking": {"params"},
     "search": {"data.loading", "evaluation", "params", "tracking"},
     "report": {"data.loading", "evaluation", "models", "params", "search"},
-    "registry": {"evaluation", "models", "tracking"},
+    "registry": {"evaluation", "export", "models", "tracking"},
     "serving": {"data.images", "inference", "models"},
     "experiment": {
         *("data.loading", "evaluation", "models", "params", "report", "search", "tracking", "training"),

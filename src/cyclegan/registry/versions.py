@@ -24,6 +24,7 @@ import cyclegan
 from cyclegan.registry.champion import champion_of, changing, move, rolled_back
 from cyclegan.registry.gate import Decision, decide
 from cyclegan.registry.measurements import Measured
+from cyclegan.registry.onnx_flavor import add_onnx
 from cyclegan.registry.version_page import Page
 from cyclegan.tracking.provenance import installed
 from cyclegan.tracking.store import Store
@@ -34,6 +35,8 @@ EVALUATION = "evaluation"
 SERVED_BATCH = 8
 # What the served code imports; the model's requirements pin the versions installed here.
 REQUIREMENTS = ("tensorflow", "tensorflow-cpu", "keras", "mlflow", "numpy", "pandas", "pillow")
+# What the ONNX file needs.
+ONNX_REQUIREMENTS = ("onnx", "onnxruntime")
 CONTENT_TAG = "content.sha256"
 WEIGHTS_TAG = "model.sha256"
 
@@ -54,6 +57,8 @@ class Candidate:
     """Name of the figure by which it may become champion."""
     grid: Path | None = None
     """Test pictures and their translations, a PNG file for its page."""
+    with_onnx: bool = False
+    """Its version holds an ONNX file, too."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +239,8 @@ def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: in
     each picture and the grid lie in the model's folder `evaluation`.
     """
     run = store.client.get_run(run_id)
-    requirements = [f"{name}=={version}" for name in REQUIREMENTS if (version := installed(name))]
+    names = (*REQUIREMENTS, *ONNX_REQUIREMENTS) if candidate.with_onnx else REQUIREMENTS
+    requirements = [f"{name}=={version}" for name in names if (version := installed(name))]
     weights = hashlib.sha256(candidate.path.read_bytes()).hexdigest()
     content = _content_digest(weights, requirements, bit_depth)
     alike = store.client.search_logged_models(
@@ -258,6 +264,9 @@ def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: in
         )
         with tempfile.TemporaryDirectory() as folder:
             _save(Path(folder) / "model", model, run_id, candidate, bit_depth, requirements)
+            if candidate.with_onnx:
+                lineage = {"direction": candidate.direction, "run_id": run_id, "model_id": model.model_id}
+                add_onnx(Path(folder) / "model", candidate.path, bit_depth, lineage | {WEIGHTS_TAG: weights})
             store.client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
         store.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
         model = store.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)

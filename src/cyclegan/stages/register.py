@@ -21,6 +21,7 @@ from cyclegan.params import load
 from cyclegan.project import Project
 from cyclegan.registry.gate import choose
 from cyclegan.registry.measurements import Measured, read_per_image
+from cyclegan.registry.onnx_flavor import prepare_export
 from cyclegan.registry.versions import Candidate, register
 from cyclegan.system.errors import UserError, one_line
 from cyclegan.system.files import write_json
@@ -38,6 +39,8 @@ def run(project: Project) -> None:
             "tracking.offline: true, but the model registry is part of MLflow: set it to false where MLflow can be "
             "reached, then 'dvc repro' delivers what has waited and registers"
         )
+    if params.registry.export:
+        prepare_export()
     training = training_run(project)
     evaluated = project.reports / "evaluate"
     metrics = test_figures(project)
@@ -58,7 +61,14 @@ def run(project: Project) -> None:
         gate = choose(getattr(params.registry.gate, direction), direction, found)
         candidates.append(
             Candidate(
-                direction, files[direction], channels[source], channels[target], found, gate, evaluated / "grid.png"
+                direction,
+                files[direction],
+                channels[source],
+                channels[target],
+                found,
+                gate,
+                evaluated / "grid.png",
+                with_onnx="onnx" in params.registry.export,
             )
         )
     # Only now: a gate that cannot work is told before anything is opened.
