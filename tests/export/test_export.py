@@ -105,7 +105,7 @@ def test_saved_model_and_float_onnx_equal_the_network(kind: str, tmp_path: Path,
     translator, side = Translator(generator, 16), size_multiple(generator)
     folder, path = tmp_path / "1", tmp_path / "out.onnx"
     export(generator, folder, find_format(folder), bit_depth=16, lineage={})
-    export(generator, path, find_format(path), bare=True, lineage={})
+    export(generator, path, find_format(path), as_float=True, lineage={})
     run = load_saved_model(folder)
     for size in SIZES:
         images = stored(translator, size)
@@ -128,7 +128,7 @@ def test_command_writes_16_bits_and_metadata(model: Path, tmp_path: Path, capsys
     path = tmp_path / "new" / "out.onnx"
     main(["export", str(model), str(path), "--bit-depth", "16"])
     printed = capsys.readouterr()
-    assert printed.out.startswith(f"{path}: ONNX, ")
+    assert printed.out.startswith(f"{path}: ONNX; largest difference from the generator: ")
     assert printed.out.endswith("(bound 33)\n")
     assert printed.err == ""
     session = onnx_session(path)
@@ -149,11 +149,11 @@ def test_command_writes_16_bits_and_metadata(model: Path, tmp_path: Path, capsys
 
 
 def test_half_the_size_with_metadata_inside(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    whole, half = tmp_path / "whole.tflite", tmp_path / "half.tflite"
-    main(["export", str(model), str(whole)])
+    full, half = tmp_path / "full.tflite", tmp_path / "half.tflite"
+    main(["export", str(model), str(full)])
     main(["export", str(model), str(half), "--half"])
     assert capfd.readouterr().err == ""
-    assert half.stat().st_size < 0.65 * whole.stat().st_size
+    assert half.stat().st_size < 0.65 * full.stat().st_size
     with zipfile.ZipFile(half) as archive:
         found = json.loads(archive.read("cyclegan.json"))
     assert found["cyclegan.size_multiple"] == "4"

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--float",
         action="store_true",
-        dest="bare",
+        dest="as_float",
         help="the bare network, float32 in -1..1, without padding and rounding (.tflite: always)",
     )
     parser.add_argument("--half", action="store_true", help="float16 weights, for .tflite: half the size")
@@ -37,16 +37,16 @@ def run(options: argparse.Namespace) -> None:
     from cyclegan.system.digests import file_digest
 
     # What is wrong with the path is reported before a model is downloaded.
-    form = find_format(options.output, half=options.half)
-    form.require()
-    model, lineage = options.model, {}
-    if model.startswith("models:/"):
-        model, lineage = _registered(model)
+    file_format = find_format(options.output, half=options.half)
+    file_format.require()
+    model, lineage = _registered(options.model) if options.model.startswith("models:/") else (options.model, {})
     file, bit_depth = find_generator(model, options.bit_depth)
     generator = load_generator(file)
-    lineage |= {"model.sha256": file_digest(file)}
-    difference = export(generator, options.output, form, bit_depth=bit_depth, bare=options.bare, lineage=lineage)
-    print(f"{options.output}: {form.name}, {generator.count_params():,} parameters; largest difference {difference}")
+    lineage["model.sha256"] = file_digest(file)
+    difference = export(
+        generator, options.output, file_format, bit_depth=bit_depth, as_float=options.as_float, lineage=lineage
+    )
+    print(f"{options.output}: {file_format.name}; largest difference from the generator: {difference}")
 
 
 def _registered(uri: str) -> tuple[str, dict[str, str]]:

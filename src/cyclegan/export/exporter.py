@@ -66,37 +66,37 @@ def find_format(output: Path, *, half: bool = False) -> Format:
 def export(
     generator: keras.Model,
     output: Path,
-    form: Format,
+    file_format: Format,
     *,
     bit_depth: int = 8,
-    bare: bool = False,
+    as_float: bool = False,
     lineage: Mapping[str, str],
 ) -> Difference:
     """Write a generator, run the written file and compare it with the generator.
 
     Args:
-        form: of the file; see `find_format`.
+        file_format: of the file; see `find_format`.
         bit_depth: of the stored images, 8 or 16.
-        bare: write the network alone, float32 in [-1, 1], also where the format can hold the padding and rounding.
+        as_float: write the network alone, float32 in [-1, 1], also where the format can hold the padding and rounding.
         lineage: where the generator comes from; goes into the file's metadata.
 
     Raises:
         UserError: a package is missing, or the file differs from the generator by more than the bound, or one of them
             returns values that are not finite. No file remains then.
     """
-    form.require()
-    is_whole = form.whole and not bare
-    network = generator if form is SAVED_MODEL else portable(generator)
-    graph = image_graph(network, bit_depth) if is_whole else float_graph(network)
+    file_format.require()
+    takes_images = file_format.takes_images and not as_float
+    network = generator if file_format is SAVED_MODEL else portable(generator)
+    graph = image_graph(network, bit_depth) if takes_images else float_graph(network)
     try:
-        with _new(output, form) as temporary:
-            form.write(network, graph, temporary, metadata(generator, bit_depth, is_whole, lineage))
-            difference = compare(form, form.load(temporary), generator, bit_depth, is_whole)
+        with _new(output, file_format) as temporary:
+            file_format.write(network, graph, temporary, metadata(generator, bit_depth, takes_images, lineage))
+            difference = compare(file_format, file_format.load(temporary), generator, bit_depth, takes_images)
             # Written so that NaN is refused too.
             if not difference.largest <= difference.bound:
                 raise UserError(
                     f"{output}: differs from the generator by {difference}, so it was removed; "
-                    + ("leave --half out" if form is LITERT_HALF else "export to another format")
+                    + ("leave --half out" if file_format is LITERT_HALF else "export to another format")
                 )
     # TensorFlow writes a SavedModel itself, with errors of its own.
     except (OSError, tf.errors.OpError) as error:
@@ -105,11 +105,11 @@ def export(
     return difference
 
 
-def metadata(generator: keras.Model, bit_depth: int, is_whole: bool, lineage: Mapping[str, str]) -> dict[str, str]:
+def metadata(generator: keras.Model, bit_depth: int, takes_images: bool, lineage: Mapping[str, str]) -> dict[str, str]:
     """What a user of the file must know, as text."""
     channels_in, channels_out = generator.input_shape[-1], generator.output_shape[-1]
-    value = f"uint{bit_depth} in 0..{2**bit_depth - 1}" if is_whole else "float32 in -1..1"
-    multiple, smallest = (1, 1) if is_whole else (size_multiple(generator), SMALLEST_SIDE)
+    value = f"uint{bit_depth} in 0..{2**bit_depth - 1}" if takes_images else "float32 in -1..1"
+    multiple, smallest = (1, 1) if takes_images else (size_multiple(generator), SMALLEST_SIDE)
     found = {
         "input": f"image [batch, height, width, {channels_in}], {value}",
         "output": f"translation [batch, height, width, {channels_out}], {value}",
@@ -125,33 +125,33 @@ def metadata(generator: keras.Model, bit_depth: int, is_whole: bool, lineage: Ma
         **lineage,
     }
     return {f"cyclegan.{key}": str(value) for key, value in found.items()} | _onnx_image_keys(
-        channels_in, bit_depth, is_whole
+        channels_in, bit_depth, takes_images
     )
 
 
-def _onnx_image_keys(channels: int, bit_depth: int, is_whole: bool) -> dict[str, str]:
+def _onnx_image_keys(channels: int, bit_depth: int, takes_images: bool) -> dict[str, str]:
     """ONNX's own keys for images, as far as they have a word for these."""
     keys = {1: {"Image.BitmapPixelFormat": "Gray8"}, 3: {"Image.BitmapPixelFormat": "Rgb8"}}.get(channels, {})
-    if not is_whole:
+    if not takes_images:
         return keys | {"Image.NominalPixelRange": "Normalized_1_1"}
     return keys | ({"Image.NominalPixelRange": "NominalRange_0_255"} if bit_depth == 8 else {})
 
 
-def compare(form: Format, run: Run, generator: keras.Model, bit_depth: int, is_whole: bool) -> Difference:
+def compare(file_format: Format, run: Run, generator: keras.Model, bit_depth: int, takes_images: bool) -> Difference:
     """The largest difference between an exported file and the generator, over random images of several sizes."""
     translator = Translator(generator, bit_depth)
-    top = 2**bit_depth - 1 if is_whole else 1
-    bound = FLOAT16_BOUND if form is LITERT_HALF else FLOAT32_BOUND
-    if is_whole:
+    top = 2**bit_depth - 1 if takes_images else 1
+    bound = FLOAT16_BOUND if file_format is LITERT_HALF else FLOAT32_BOUND
+    if takes_images:
         # Rounding may add one integer.
         bound = 1 + np.floor(bound * top / 2)
     largest = 0.0
     random = np.random.default_rng(0)
     # Another device computes in another precision (TensorFloat-32).
     with tf.device("CPU:0"):
-        for count, height, width in _sizes(generator, is_whole):
+        for count, height, width in _sizes(generator, takes_images):
             shape = (count, height, width, translator.channels)
-            if is_whole:
+            if takes_images:
                 images = random.integers(0, top, shape, translator.dtype, endpoint=True)
                 expected = translator.translate(images)
             else:
@@ -160,8 +160,8 @@ def compare(form: Format, run: Run, generator: keras.Model, bit_depth: int, is_w
             found = run(images)
             if found.shape != expected.shape or found.dtype != expected.dtype:
                 raise UserError(
-                    f"{form.name}: the file returns {found.dtype} {list(found.shape)}, the generator {expected.dtype} "
-                    f"{list(expected.shape)}; export to another format"
+                    f"{file_format.name}: the file returns {found.dtype} {list(found.shape)}, "
+                    f"the generator {expected.dtype} {list(expected.shape)}; export to another format"
                 )
             difference = np.abs(found.astype(np.float64) - expected).max()
             # Unlike max, it keeps NaN.
@@ -169,19 +169,19 @@ def compare(form: Format, run: Run, generator: keras.Model, bit_depth: int, is_w
     return Difference(largest, float(bound), top)
 
 
-def _sizes(generator: keras.Model, is_whole: bool) -> Iterator[tuple[int, int, int]]:
+def _sizes(generator: keras.Model, takes_images: bool) -> Iterator[tuple[int, int, int]]:
     """Number, height and width of the images to compare."""
     height, width = generator.input_shape[1:3]
     multiple = size_multiple(generator)
     side = -(-32 // multiple) * multiple
     sizes = (
         ((2, 48, 64), (1, 37, 50), (1, 1, 2))
-        if is_whole
+        if takes_images
         else ((2, side, side + multiple), (1, 2 * multiple + side, side))
     )
     for count, *sides in sizes:
         yield count, height or sides[0], width or sides[1]
 
 
-def _new(output: Path, form: Format) -> AbstractContextManager[Path]:
-    return replacing_folder(output) if form is SAVED_MODEL else replacing(output)
+def _new(output: Path, file_format: Format) -> AbstractContextManager[Path]:
+    return replacing_folder(output) if file_format is SAVED_MODEL else replacing(output)

@@ -35,14 +35,14 @@ class Format:
 
     Attributes:
         name: for messages.
-        whole: the file takes and returns stored images of any size; else it holds the bare network only.
+        takes_images: the file takes and returns stored images of any size; else it holds the bare network only.
         write: writes a `tf.function` of the generator, with metadata, to a path.
         load: opens the file that `write` made.
         needs: the modules that writing and running it imports, beside TensorFlow.
     """
 
     name: str
-    whole: bool
+    takes_images: bool
     write: Callable[[keras.Model, Any, Path, Mapping[str, str]], None]
     load: Callable[[Path], Run]
     needs: tuple[str, ...] = ()
@@ -143,11 +143,10 @@ def load_litert(path: Path) -> Run:
 
 def write_saved_model(generator: keras.Model, graph: Any, path: Path, metadata: Mapping[str, str]) -> None:
     """Write a SavedModel into an empty folder."""
-    graph.get_concrete_function()
-    archive = keras.export.ExportArchive()
-    archive.track(generator)
-    archive.add_endpoint("serve", graph)
-    archive.write_out(str(path), verbose=False)
+    # Keras' own export stores the weights twice.
+    module = tf.Module()
+    module.weights = [variable.value for variable in generator.variables]
+    tf.saved_model.save(module, str(path), signatures=graph.get_concrete_function())
     extra = path / "assets.extra" / METADATA_FILE
     extra.parent.mkdir(exist_ok=True)
     extra.write_text(_json(metadata), encoding="utf-8")
