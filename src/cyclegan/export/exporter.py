@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -147,8 +147,7 @@ def compare(file_format: Format, run: Run, generator: keras.Model, bit_depth: in
         bound = 1 + np.floor(bound * top / 2)
     largest = 0.0
     random = np.random.default_rng(0)
-    # Another device computes in another precision (TensorFloat-32).
-    with tf.device("CPU:0"):
+    with _full_float32():
         for count, height, width in _sizes(generator, takes_images):
             shape = (count, height, width, translator.channels)
             if takes_images:
@@ -167,6 +166,18 @@ def compare(file_format: Format, run: Run, generator: keras.Model, bit_depth: in
             # Unlike max, it keeps NaN.
             largest = float(np.maximum(largest, difference))
     return Difference(largest, float(bound), top)
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Compute in float32, where a GPU would round to TensorFloat-32, which differs by more than the bound."""
+    config = tf.config.experimental
+    before = config.tensor_float_32_execution_enabled()
+    config.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        config.enable_tensor_float_32_execution(before)
 
 
 def _sizes(generator: keras.Model, takes_images: bool) -> Iterator[tuple[int, int, int]]:
