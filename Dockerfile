@@ -7,7 +7,7 @@
 # with VOLUMES="-v cyclegan-data:/project/data -v cyclegan-mlruns:/project/mlruns
 #               -v cyclegan-checkpoints:/project/checkpoints -v cyclegan-cache:/project/.dvc/cache
 #               -v cyclegan-models:/project/models -v cyclegan-reports:/project/reports -v cyclegan-search:/project/.search"
-# Your own parameters and pictures: -v "$PWD/params.yaml:/project/params.yaml" -v /my/pictures:/pictures:ro
+# Your own parameters and images: -v "$PWD/params.yaml:/project/params.yaml" -v /my/images:/images:ro
 FROM python:3.12-slim
 
 ARG LOCK=requirements-gpu.lock

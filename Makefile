@@ -51,7 +51,7 @@ ui: install
 	    --backend-store-uri sqlite:///mlruns/mlflow.db \
 	    --default-artifact-root "$$(python -c 'from pathlib import Path; print(Path("mlruns/artifacts").absolute().as_uri())')"
 
-# STORAGE=URL shows the studies of a data base. It has no login: on this machine only.
+# STORAGE=URL shows the studies of a database. It has no login: on this machine only.
 dashboard: install
 	@test -n "$(STORAGE)" -o -f .search/journal.log || { echo "no search yet: dvc exp run -S search.trials=20 first"; exit 2; }
 	optuna-dashboard --host 127.0.0.1 --port $(DASHBOARD_PORT) "$(or $(STORAGE),.search/journal.log)"

@@ -3,7 +3,7 @@
     python -m benchmarks.input
     python -m benchmarks.input --images 100000 --load-size 256 --crop 256
 
-The packed pictures are files as stage `split` writes them, filled with noise up to --filled and sparse beyond: holes
+The packed images are files as stage `split` writes them, filled with noise up to --filled and sparse beyond: holes
 take no disk space, and are read like any other page, so that memory is measured honestly but the disk's speed is not.
 """
 
@@ -25,11 +25,11 @@ from benchmarks import measure
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=1000, help="pictures of each domain; default 1000")
-    parser.add_argument("--load-size", type=int, default=286, help="side of the packed pictures; default 286")
+    parser.add_argument("--images", type=int, default=1000, help="images of each domain; default 1000")
+    parser.add_argument("--load-size", type=int, default=286, help="side of the packed images; default 286")
     parser.add_argument("--crop", type=int, default=256, help="default 256")
     parser.add_argument("--batch", type=int, default=1, help="default 1")
-    parser.add_argument("--filled", type=int, default=200, help="pictures that hold noise; default 200")
+    parser.add_argument("--filled", type=int, default=200, help="images that hold noise; default 200")
     parser.add_argument("--steps", type=int, default=300, help="batches in a turn; default 300")
     parser.add_argument("--turns", type=int, default=5, help="default 5")
     parser.add_argument("--step-ms", type=float, default=33, help="a step beside which they are made; default 33")
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the packed files go; default the system's temporary folder")
     options = parser.parse_args()
     measure.describe(
-        f"{options.images} pictures of {options.load_size}x{options.load_size} in each domain, crop {options.crop}, "
+        f"{options.images} images of {options.load_size}x{options.load_size} in each domain, crop {options.crop}, "
         f"batch {options.batch}, {'' if options.deterministic else 'not '}deterministic; {options.turns} turns of "
         f"{options.steps} batches; median (smallest to largest)"
     )

@@ -1,6 +1,6 @@
 """What all benchmarks share: who measures, on what, how, and how ratios are told.
 
-A figure is a block of steps: wall seconds and the process's own CPU seconds for each step. Contestants are child
+A metric is a block of steps: wall seconds and the process's own CPU seconds for each step. Contestants are child
 processes that live side by side and take their blocks in turn, so that a disturbance of the machine meets all of them;
 what is compared are ratios within a turn. Other load distorts wall seconds more than CPU seconds.
 """

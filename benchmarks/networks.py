@@ -1,4 +1,4 @@
-"""The CycleGANs that are timed, and the pictures that they are timed on."""
+"""The CycleGANs that are timed, and the images that they are timed on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ FORMS: dict[str, dict[str, Any]] = {
 """Ours with the tutorial's networks: the same mathematics, one joint step, and the paper's residual addition."""
 
 
-def pictures(size: int, batch: int, count: int = 4) -> np.ndarray:
-    """Smooth random pictures of both domains, `[2, count, batch, size, size, 3]` float32 in [-1, 1]."""
+def images(size: int, batch: int, count: int = 4) -> np.ndarray:
+    """Smooth random images of both domains, `[2, count, batch, size, size, 3]` float32 in [-1, 1]."""
     draws = np.random.default_rng(0)
     place = np.linspace(0, 2 * np.pi, size, dtype=np.float32)
     wave, phase = (
@@ -31,10 +31,10 @@ def pictures(size: int, batch: int, count: int = 4) -> np.ndarray:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Sizes that all benchmarks of the step take."""
-    parser.add_argument("--size", type=int, default=128, help="side of the pictures; default 128")
+    parser.add_argument("--size", type=int, default=128, help="side of the images; default 128")
     parser.add_argument("--blocks", type=int, default=6, help="residual blocks; default 6")
     parser.add_argument("--filters", type=int, default=64, help="filters of the first layers; default 64")
-    parser.add_argument("--batch", type=int, default=1, help="pictures of each domain in a step; default 1")
+    parser.add_argument("--batch", type=int, default=1, help="images of each domain in a step; default 1")
     parser.add_argument("--bf16", action="store_true", help="bfloat16 arithmetic, for GPUs")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="as train.gradient_checkpointing")
     parser.add_argument("--deterministic", action="store_true", help="as train.deterministic")
@@ -69,7 +69,7 @@ def our_step(options: argparse.Namespace, form: str, paper: bool = False) -> Any
     model.compile(
         jit_compile=False if options.deterministic else "auto", gradient_checkpointing=options.gradient_checkpointing
     )
-    real_A, real_B = (tf.constant(domain) for domain in pictures(options.size, options.batch))
+    real_A, real_B = (tf.constant(domain) for domain in images(options.size, options.batch))
     number = iter(range(1 << 60))
 
     @tf.function(jit_compile=model.jit_compile)

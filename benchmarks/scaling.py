@@ -65,18 +65,18 @@ def measurement(options: argparse.Namespace, sizes: dict[str, int]) -> dict[str,
     measure.require_learning(str(sizes), one.losses)
     images = 2 * sizes["batch"]
     return {
-        "wall_s_per_picture": statistics.median(one.wall) / images,
-        "cpu_s_per_picture": statistics.median(one.cpu) / images,
+        "wall_s_per_image": statistics.median(one.wall) / images,
+        "cpu_s_per_image": statistics.median(one.cpu) / images,
         "peak_mib": one.device_peak_mib or one.peak_mib,
     }
 
 
 def plot(frame: pd.DataFrame, kind: str, file: Path) -> None:
-    """One panel for each axis: milliseconds (`wall` or `cpu`) for each picture, logarithmic both ways."""
+    """One panel for each axis: milliseconds (`wall` or `cpu`) for each image, logarithmic both ways."""
     figure, panels = plt.subplots(1, len(AXES), figsize=(4 * len(AXES), 3.5), sharey=True)
     for panel, axis in zip(panels, AXES, strict=True):
         rows = frame[frame["axis"] == axis]
-        panel.plot(rows["value"], 1000 * rows[f"{kind}_s_per_picture"], "o-")
+        panel.plot(rows["value"], 1000 * rows[f"{kind}_s_per_image"], "o-")
         panel.set_xscale("log")
         panel.set_xticks(rows["value"], rows["value"])
         panel.minorticks_off()
@@ -84,7 +84,7 @@ def plot(frame: pd.DataFrame, kind: str, file: Path) -> None:
         panel.yaxis.set_major_formatter("{x:g}")
         panel.set_xlabel(axis)
         panel.grid(True, alpha=0.3)
-    panels[0].set_ylabel(f"{'CPU' if kind == 'cpu' else 'wall'} ms per picture in a step")
+    panels[0].set_ylabel(f"{'CPU' if kind == 'cpu' else 'wall'} ms per image in a step")
     figure.tight_layout()
     figure.savefig(file)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import measure
-from benchmarks.networks import FORMS, add_options, our_step, pictures
+from benchmarks.networks import FORMS, add_options, images, our_step
 
 
 def main() -> None:
@@ -74,7 +74,7 @@ def _step(name: str, options: argparse.Namespace) -> measure.Step:
         from benchmarks.tutorial_loop import TutorialLoop
 
         loop = TutorialLoop(options.size, options.filters, options.blocks)
-        pairs = itertools.cycle(zip(*pictures(options.size, options.batch), strict=True))
+        pairs = itertools.cycle(zip(*images(options.size, options.batch), strict=True))
         return lambda: loop.step(*next(pairs))
     if name == "reference":
         return _reference(options)
@@ -99,7 +99,7 @@ def _reference(options: argparse.Namespace) -> measure.Step:
     chosen.isTrain, chosen.gpu_ids, chosen.device = True, [0] if cuda else [], torch.device("cuda" if cuda else "cpu")
     model = create_model(chosen)
     model.setup(chosen)
-    tensors = torch.from_numpy(pictures(options.size, options.batch)).movedim(-1, -3).contiguous()
+    tensors = torch.from_numpy(images(options.size, options.batch)).movedim(-1, -3).contiguous()
     number = iter(range(1 << 60))
 
     def step() -> dict[str, float]:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import measure
-from benchmarks.networks import pictures
+from benchmarks.networks import images
 
 SERIES = 34
 """Losses, weighted terms, rates: what the training loop logs at a point."""
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--steps-per-epoch", type=int, default=615, help="default 615")
     parser.add_argument("--log-every", type=int, default=25, help="default 25")
     parser.add_argument("--checkpoint-minutes", type=float, default=2, help="default 2")
-    parser.add_argument("--size", type=int, default=64, help="side of the pictures; default 64")
+    parser.add_argument("--size", type=int, default=64, help="side of the images; default 64")
     parser.add_argument("--filters", type=int, default=32, help="filters of the networks; default 32")
     parser.add_argument("--blocks", type=int, default=6, help="residual blocks; default 6")
     options = parser.parse_args()
@@ -93,8 +93,8 @@ def costs(folder: Path, options: argparse.Namespace) -> tuple[float, float, floa
 
 
 def sample_grid(size: int, draws: np.random.Generator) -> np.ndarray:
-    """Six rows of three pictures, smooth with a little grain, which compresses about as photographs do; uint8."""
-    columns = pictures(size, batch=6, count=3)[0]
+    """Six rows of three images, smooth with a little grain, which compresses about as photographs do; uint8."""
+    columns = images(size, batch=6, count=3)[0]
     grid = 127.5 * (np.concatenate([np.concatenate(column) for column in columns], axis=1) + 1)
     return np.clip(grid + draws.normal(0, 4, grid.shape), 0, 255).astype(np.uint8)
 

@@ -16,7 +16,7 @@ from tf_keras import layers
 
 
 class InstanceNormalization(layers.Layer):
-    """keras-contrib's: gamma * (x - mean) / (deviation + 1e-3) + beta, per picture and channel."""
+    """keras-contrib's: gamma * (x - mean) / (deviation + 1e-3) + beta, per image and channel."""
 
     def build(self, input_shape: Any) -> None:
         self.gamma = self.add_weight("gamma", (input_shape[-1],), initializer="ones")
@@ -87,7 +87,7 @@ class TutorialLoop:
     """The four networks, the two composite models, and one step over them.
 
     Args:
-        size: side of the square pictures.
+        size: side of the square images.
         base_filters: 64 in the tutorial.
         blocks: residual blocks; 9 in the tutorial, 6 below 256 pixels.
         pool_size: 50 in the tutorial.

@@ -47,7 +47,7 @@ def deterministic() -> None:
 
 @pytest.fixture
 def postgresql() -> Iterator[PostgreSQL]:
-    """A data base whose server is not started yet."""
+    """A database whose server is not started yet."""
     server = PostgreSQL()
     try:
         yield server

@@ -22,9 +22,9 @@ EMOJI = Path(__file__).parents[1] / "data" / "fluent-emoji"
 
 @pytest.fixture
 def pack(tmp_path: Path) -> Callable[..., PackedDataset]:
-    """Write pictures of one split as a packed data set and open it; `pairs` holds (index_A, index_B, scored).
+    """Write images of one split as a packed data set and open it; `pairs` holds (index_A, index_B, scored).
 
-    A list of pictures is packed at the pictures' own sizes.
+    A list of images is packed at the images' own sizes.
     """
 
     def write(
@@ -111,7 +111,7 @@ def unchanged(linear: Callable[..., keras.Model]) -> dict[str, Translator]:
 
 @pytest.fixture
 def network() -> FeatureNetwork:
-    """Nine features that are quick to compute and to recompute: each picture's mean colours in three bands."""
+    """Nine features that are quick to compute and to recompute: each image's mean colors in three bands."""
 
     def means(images: tf.Tensor) -> tf.Tensor:
         bands = tf.split(tf.cast(images[:, : images.shape[1] // 3 * 3], tf.float32) / 255, 3, axis=1)

@@ -15,7 +15,7 @@ import pytest
 
 
 class PostgreSQL:
-    """A data base in a folder of its own, and its server on a free port, started and stopped at will."""
+    """A database in a folder of its own, and its server on a free port, started and stopped at will."""
 
     def __init__(self) -> None:
         programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
@@ -61,6 +61,6 @@ class PostgreSQL:
             self._server = None
 
     def remove(self) -> None:
-        """Stop the server and remove the data base."""
+        """Stop the server and remove the database."""
         self.stop()
         shutil.rmtree(self._folder)

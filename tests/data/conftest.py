@@ -58,11 +58,11 @@ def folders(project: Project, data: Callable[..., params.Data]) -> Callable[...,
 
 @pytest.fixture
 def paint() -> Callable[..., Path]:
-    """Writes a picture of random pixels; equal seeds give equal pixels."""
+    """Writes an image of random pixels; equal seeds give equal pixels."""
 
     def write(path: Path, seed: int, width: int = 20, height: int = 16, mode: str = "RGB", **options: object) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Large blocks of colour survive JPEG and resizing.
+        # Large blocks of color survive JPEG and resizing.
         pixels = np.random.default_rng(seed).integers(0, 256, (4, 4, 4), np.uint8)
         channels = len(Image.new(mode, (1, 1)).getbands()) if mode != "P" else 3
         form = {1: "L", 3: "RGB", 4: mode if mode in ("RGBA", "CMYK") else "RGBA"}[channels]
@@ -76,7 +76,7 @@ def paint() -> Callable[..., Path]:
 
 @pytest.fixture
 def paint_domains(paint: Callable[..., Path]) -> Callable[..., None]:
-    """Fills folders with different pictures: `paint_domains(root, trainA=6, trainB=6)`."""
+    """Fills folders with different images: `paint_domains(root, trainA=6, trainB=6)`."""
 
     def write(root: Path, **counts: int) -> None:
         for number, (name, count) in enumerate(counts.items()):

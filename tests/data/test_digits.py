@@ -33,12 +33,12 @@ def archive(folder: Path, target: Path, *options: str) -> list[str]:
 
 @pytest.fixture
 def arrays(tmp_path: Path) -> Path:
-    """Four files of the published sets' form, with three pictures of each of two digits."""
+    """Four files of the published sets' form, with three images of each of two digits."""
     folder = tmp_path / "arrays"
     folder.mkdir()
     for seed, (name, size) in enumerate(FILES.values()):
-        pictures = np.random.default_rng(seed).integers(0, 256, (6, size, size), np.uint8)
-        np.savez(folder / f"{name}.npz", x=pictures, y=np.array([3, 8, 8, 3, 3, 8], np.uint8))
+        images = np.random.default_rng(seed).integers(0, 256, (6, size, size), np.uint8)
+        np.savez(folder / f"{name}.npz", x=images, y=np.array([3, 8, 8, 3, 3, 8], np.uint8))
     return folder
 
 
@@ -53,9 +53,9 @@ def test_the_pipeline_takes_the_archive(arrays: Path, project: Project) -> None:
     assert dataset.labels("A", "test") == ["3", "3", "3", "8", "8", "8"]
     assert dataset.images("B", "test").shape == (6, *params.data.load_size, 1)
     with np.load(arrays / "mnist_train.npz") as mnist:
-        for number, (picture, digit) in enumerate(zip(mnist["x"], mnist["y"], strict=True)):
-            packed = decode(project.raw / "trainA" / str(digit) / f"{number:05}.png", channels=1, bit_depth=8)
-            np.testing.assert_array_equal(packed[..., 0], picture)
+        for number, (image, digit) in enumerate(zip(mnist["x"], mnist["y"], strict=True)):
+            packed = decode(project.raw / "trainA" / str(digit) / f"{number:05}.png", channels=1, bit_depth=8).pixels
+            np.testing.assert_array_equal(packed[..., 0], image)
 
 
 def test_the_same_arrays_give_the_same_archive(arrays: Path, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_the_same_arrays_give_the_same_archive(arrays: Path, tmp_path: Path) -> 
         assert len(made.namelist()) == 24
 
 
-def test_digits_are_cut_to_fill_their_picture(arrays: Path, tmp_path: Path) -> None:
+def test_digits_are_cut_to_fill_their_image(arrays: Path, tmp_path: Path) -> None:
     upright = np.zeros((6, 28, 28), np.uint8)
     upright[:, 4:24, 10:15] = 200
     upright[:, 12, 12] = 90
@@ -73,10 +73,10 @@ def test_digits_are_cut_to_fill_their_picture(arrays: Path, tmp_path: Path) -> N
     np.savez(arrays / "mnist_train.npz", x=upright, y=np.array([3, 8, 8, 3, 3, 8], np.uint8))
     archive(arrays, tmp_path / "digits.zip", "--fill")
     with zipfile.ZipFile(tmp_path / "digits.zip") as made, made.open("trainA/3/00000.png") as file:
-        picture = np.asarray(Image.open(file))
-    assert picture.shape == (20, 20)
-    np.testing.assert_array_equal(picture[:, 7:12], upright[0, 4:24, 10:15])
-    assert picture.sum() == upright[0, 4:24, 10:15].sum()
+        image = np.asarray(Image.open(file))
+    assert image.shape == (20, 20)
+    np.testing.assert_array_equal(image[:, 7:12], upright[0, 4:24, 10:15])
+    assert image.sum() == upright[0, 4:24, 10:15].sum()
 
 
 @pytest.mark.skipif(not ARRAYS.is_dir(), reason=f"the arrays are not in {ARRAYS}")

@@ -36,7 +36,7 @@ def slow_frechet(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def slow_share(points: np.ndarray, manifold: np.ndarray, k: int) -> float:
-    """Kynkäänniemi et al. 2019, algorithm 1, for one of the two figures."""
+    """Kynkäänniemi et al. 2019, algorithm 1, for one of the two metrics."""
     radii = [
         sorted(float(np.linalg.norm(a - b)) for j, b in enumerate(manifold) if j != i)[k - 1]
         for i, a in enumerate(manifold)
@@ -124,7 +124,7 @@ def test_precision_and_recall_of_known_sets() -> None:
     real = vectors(40, 6, 5)
     assert precision_recall(real, real) == (1, 1)
     assert precision_recall(real + 1000, real) == (0, 0)
-    # One picture over and over: precise, and covers next to nothing.
+    # One image over and over: precise, and covers next to nothing.
     precision, recall = precision_recall(np.repeat(real[:1], 40, axis=0), real)
     assert precision == 1
     assert recall <= 1 / 40

@@ -28,33 +28,33 @@ def test_features_are_those_of_the_published_network(size: int, small: FeatureNe
     moves a feature vector by less than 1 % of its length, and its direction by much less."""
     network = small if size == 64 else load_features(EFFICIENTNET, size)
     with np.load(REFERENCE) as saved:
-        pictures, expected = saved[f"pictures_{size}"], saved[f"features_{size}"].astype(np.float64)
-    got = network(pictures)
+        images, expected = saved[f"pictures_{size}"], saved[f"features_{size}"].astype(np.float64)
+    got = network(images)
     assert got.shape == (4, 1280)
     assert got.dtype == np.float64
     lengths = np.linalg.norm(expected, axis=1)
     assert (np.linalg.norm(got - expected, axis=1) < 0.01 * lengths).all()
     cosine = (got * expected).sum(axis=1) / lengths / np.linalg.norm(got, axis=1)
     assert (cosine > 0.9999).all()
-    # Far above the tolerance: the pictures themselves differ.
+    # Far above the tolerance: the images themselves differ.
     assert np.linalg.norm(expected[0] - expected[1]) > 0.1 * lengths[0]
     assert network.name == f"efficientnet-lite0 at {size}×{size}"
 
 
-def test_pictures_of_any_kind(small: FeatureNetwork) -> None:
-    pictures = np.random.default_rng(0).integers(0, 256, (40, 20, 30, 3), np.uint8)
-    features = small(pictures)
+def test_images_of_any_kind(small: FeatureNetwork) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 20, 30, 3), np.uint8)
+    features = small(images)
     assert features.shape == (40, 1280)
-    # Batches change nothing, nor do 16 bits, nor grey as three equal channels.
-    np.testing.assert_allclose(small(pictures[35:]), features[35:], rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(small(pictures[:2].astype(np.uint16) * 257), features[:2], rtol=1e-4, atol=1e-4)
-    grey = pictures[:2, :, :, :1]
-    np.testing.assert_allclose(small(grey), small(grey.repeat(3, axis=-1)), rtol=1e-4, atol=1e-4)
-    assert small(pictures[:0]).shape == (0, 1280)
+    # Batches change nothing, nor do 16 bits, nor gray as three equal channels.
+    np.testing.assert_allclose(small(images[35:]), features[35:], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(small(images[:2].astype(np.uint16) * 257), features[:2], rtol=1e-4, atol=1e-4)
+    gray = images[:2, :, :, :1]
+    np.testing.assert_allclose(small(gray), small(gray.repeat(3, axis=-1)), rtol=1e-4, atol=1e-4)
+    assert small(images[:0]).shape == (0, 1280)
 
 
 def test_altered_weights_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"efficientnet-lite0\.npz does not exist: restore it"):
+    with pytest.raises(UserError, match=r"efficientnet-lite0\.npz.* does not exist"):
         load_features(tmp_path / EFFICIENTNET.name, 64)
     file = Path(shutil.copy(EFFICIENTNET, tmp_path))
     content = bytearray(file.read_bytes())
@@ -71,29 +71,29 @@ def test_a_keras_model_of_ones_own(tmp_path: Path, pooled: bool) -> None:
     keras.Model(image, keras.layers.GlobalAveragePooling2D()(x) if pooled else x).save(tmp_path / "mean.keras")
     network = load_features(tmp_path / "mean.keras", 16)
     assert (network.name, network.dimensions) == ("mean.keras at 16×16", 3)
-    pictures = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
-    expected = pictures.mean(axis=(1, 2)) / 127.5 - 1
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
+    expected = images.mean(axis=(1, 2)) / 127.5 - 1
     # Enlarging repeats the borders, so the mean moves a little.
-    np.testing.assert_allclose(network(pictures), expected, atol=0.1)
-    flat = np.broadcast_to(pictures[:, :1, :1], pictures.shape)
+    np.testing.assert_allclose(network(images), expected, atol=0.1)
+    flat = np.broadcast_to(images[:, :1, :1], images.shape)
     np.testing.assert_allclose(network(flat), flat[:, 0, 0] / 127.5 - 1, atol=1e-6)
 
 
 def test_models_that_are_no_feature_networks(tmp_path: Path) -> None:
     image = keras.Input((8, 8, 3))
     keras.Model(image, keras.layers.Reshape((64, 3))(image)).save(tmp_path / "three.keras")
-    grey = keras.Input((8, 8, 1))
-    keras.Model(grey, keras.layers.Flatten()(grey)).save(tmp_path / "grey.keras")
+    gray = keras.Input((8, 8, 1))
+    keras.Model(gray, keras.layers.Flatten()(gray)).save(tmp_path / "gray.keras")
     for name in ("text.keras", "text.h5"):
         (tmp_path / name).write_text("no model")
     for name, size, expected in (
-        ("none.keras", 8, "none.keras does not exist; name a file"),
-        ("text.keras", 8, "text.keras cannot be used"),
-        ("three.keras", 8, r"returns \(None, 64, 3\); a feature network returns"),
-        ("three.keras", 16, r"its input is \(None, 8, 8, 3\), not \[N, 16, 16, 3\]"),
-        ("grey.keras", 8, r"its input is \(None, 8, 8, 1\)"),
+        ("none.keras", 8, "none.keras.* does not exist"),
+        ("text.keras", 8, "text.keras"),
+        ("three.keras", 8, r"three.keras.*returns \(None, 64, 3\)"),
+        ("three.keras", 16, r"three.keras.*\(None, 8, 8, 3\).*\[N, 16, 16, 3\]"),
+        ("gray.keras", 8, r"gray.keras.*\(None, 8, 8, 1\)"),
         ("text.h5", 64, "at least 75 pixels"),
-        ("text.h5", 75, "cannot be used at evaluate.features_size = 75"),
+        ("text.h5", 75, "text.h5.*evaluate.features_size.* 75"),
     ):
         with pytest.raises(UserError, match=expected):
             load_features(tmp_path / name, size)
@@ -107,5 +107,5 @@ def test_inception_from_its_weights_on_disk(tmp_path: Path) -> None:
     network = load_features(tmp_path / "random.weights.h5", 75)
     assert network.dimensions == 2048
     assert network.name.startswith("inception-v3 (Keras' ImageNet weights) at 75×75")
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 75, 75, 3), np.uint8)
-    np.testing.assert_allclose(network(pictures), original(pictures / 127.5 - 1), rtol=1e-3, atol=1e-4)
+    images = np.random.default_rng(0).integers(0, 256, (2, 75, 75, 3), np.uint8)
+    np.testing.assert_allclose(network(images), original(images / 127.5 - 1), rtol=1e-3, atol=1e-4)

@@ -19,7 +19,7 @@ def two(shape: tuple[int, ...], dtype: type = np.uint8, seed: int = 0) -> tuple[
 
 
 def reference_ssim(one: np.ndarray, other: np.ndarray, side: int = 7) -> float:
-    """Wang et al. 2004 for one picture, window by window: sample (co)variances, mean over positions and channels."""
+    """Wang et al. 2004 for one image, window by window: sample (co)variances, mean over positions and channels."""
     top = np.iinfo(one.dtype).max
     c1, c2 = (0.01 * top) ** 2, (0.03 * top) ** 2
     height, width, channels = one.shape
@@ -52,7 +52,7 @@ def test_against_plain_formulas(dtype: type, channels: int) -> None:
 @pytest.mark.parametrize(
     ("size", "window"), [((7, 20), 7), ((6, 9), 5), ((5, 5), 5), ((3, 4), 3), ((2, 8), 1), ((1, 1), 1)]
 )
-def test_ssim_of_tiny_pictures(size: tuple[int, int], window: int) -> None:
+def test_ssim_of_tiny_images(size: tuple[int, int], window: int) -> None:
     one, other = two((1, *size, 3))
     assert ssim(one, other)[0] == pytest.approx(reference_ssim(one[0], other[0], window))
 

@@ -35,7 +35,7 @@ def test_rows_at_a_time_equal_all_at_once(count: int) -> None:
 
 
 @pytest.mark.parametrize("find", [lambda q, g: ranks(q, g, np.zeros(len(q), int)), nearest])
-def test_memory_grows_with_the_pictures_and_not_with_their_pairs(
+def test_memory_grows_with_the_images_and_not_with_their_pairs(
     find: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> None:
     vectors = np.random.default_rng(2).normal(size=(12 * ROWS, 4))
@@ -54,6 +54,6 @@ def test_length_does_not_count() -> None:
     assert ranks(np.array([[0.1, 0.0], [3.0, 0.0]]), gallery, np.array([0, 1])).tolist() == [1, 2]
 
 
-def test_a_gallery_of_equal_pictures_is_no_success() -> None:
+def test_a_gallery_of_equal_images_is_no_success() -> None:
     same = np.ones((6, 4))
     assert ranks(same, same, np.arange(6)).tolist() == [6] * 6

@@ -17,7 +17,7 @@ from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.data.packing.pack import split
 from cyclegan.domains import Direction
 from cyclegan.evaluation.labels.classifier import Classifier
-from cyclegan.evaluation.labels.transfer import Labelled, accuracies, add_accuracies, binomial_error
+from cyclegan.evaluation.labels.transfer import Labeled, accuracies, add_accuracies, binomial_error
 from cyclegan.evaluation.protocol import Evaluation, evaluate
 from cyclegan.models.translator import Translator
 from cyclegan.params import read, validate
@@ -32,21 +32,21 @@ STEPS = 80
 
 def shape(name: str, random: np.random.Generator) -> np.ndarray:
     """[16, 16], uint8: a line across, a line upright or a square, somewhere, in noise."""
-    picture = random.integers(0, 40, (16, 16))
+    image = random.integers(0, 40, (16, 16))
     top, left = random.integers(1, 8, 2)
     bright = random.integers(150, 256)
     if name == "bar":
-        picture[top : top + 2, left : left + 7] = bright
+        image[top : top + 2, left : left + 7] = bright
     elif name == "post":
-        picture[top : top + 7, left : left + 2] = bright
+        image[top : top + 7, left : left + 2] = bright
     else:
-        picture[top : top + 7, left : left + 7] = bright
-        picture[top + 2 : top + 5, left + 2 : left + 5] = 20
-    return picture.astype(np.uint8)
+        image[top : top + 7, left : left + 7] = bright
+        image[top + 2 : top + 5, left + 2 : left + 5] = 20
+    return image.astype(np.uint8)
 
 
 def shapes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures [3 * count, 16, 16, 1] and their labels."""
+    """Images [3 * count, 16, 16, 1] and their labels."""
     random = np.random.default_rng(seed)
     labels = np.repeat(np.arange(3), count)
     return np.stack([shape(CLASSES[label], random) for label in labels])[..., None], labels
@@ -59,11 +59,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> PackedDataset:
     project = Project(root=root, home=root)
     for seed, (part, count) in enumerate({"train": 50, "val": 1, "test": 20}.items()):
         for domain in "AB":
-            pictures, labels = shapes(count, 10 * seed + (domain == "B"))
-            for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+            images, labels = shapes(count, 10 * seed + (domain == "B"))
+            for number, (image, label) in enumerate(zip(images, labels, strict=True)):
                 file = project.raw / f"{part}{domain}" / CLASSES[label] / f"{number}.png"
                 file.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(picture[..., 0] if domain == "A" else 255 - picture[..., 0]).save(file)
+                Image.fromarray(image[..., 0] if domain == "A" else 255 - image[..., 0]).save(file)
     tree = read(Path(__file__).parents[2] / "params.yaml")
     tree["data"] |= {"load_size": 16, "channels_A": 1, "channels_B": 1, "labels": "folders"}
     tree["model"] |= {"generator": "resnet", "patch_layers": 1}
@@ -97,14 +97,14 @@ def evaluation(dataset: PackedDataset, translators: dict[Direction, Translator])
 def test_the_classifier_learns_and_repeats_itself() -> None:
     """A second training, of the same network, of a new one and after other images, ends in the same weights."""
     prepare_device(seed=0, deterministic=True)
-    pictures, labels = shapes(50, 1)
+    images, labels = shapes(50, 1)
     first, other = (Classifier((16, 16, 1), np.dtype(np.uint8), 3, STEPS) for _ in range(2))
-    first.train(pictures, labels, "first")
+    first.train(images, labels, "first")
     assert first.accuracy(*shapes(40, 2)) > 0.9
     weights = first.model.get_weights()
-    other.train(255 - pictures, labels, "other images")
+    other.train(255 - images, labels, "other images")
     assert not np.array_equal(other.model.get_weights()[0], weights[0])
-    other.train(pictures, labels, "again")
+    other.train(images, labels, "again")
     for one, again in zip(weights, other.model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, again)
 
@@ -112,7 +112,7 @@ def test_the_classifier_learns_and_repeats_itself() -> None:
 @pytest.mark.parametrize(
     ("size", "seen", "strides"), [((130, 300), (32, 75), 1), ((64, 64), (64, 64), 2), ((32, 32), (32, 32), 1)]
 )
-def test_the_classifier_shrinks_large_pictures(size: tuple[int, int], seen: tuple[int, int], strides: int) -> None:
+def test_the_classifier_shrinks_large_images(size: tuple[int, int], seen: tuple[int, int], strides: int) -> None:
     classifier = Classifier((*size, 1), np.dtype(np.uint8), 2, steps=1)
     (first, second, *_) = (layer for layer in classifier.model.layers if isinstance(layer, keras.layers.Conv2D))
     assert first.input.shape[1:3] == seen
@@ -129,7 +129,7 @@ def test_one_network_serves_all_four_classifiers_and_each_is_announced(
     built = []
     real = Classifier.__init__
     monkeypatch.setattr(Classifier, "__init__", lambda self, *args: (built.append(args), real(self, *args))[1])
-    accuracies(translators, Labelled(dataset), steps=1)
+    accuracies(translators, Labeled(dataset), steps=1)
     assert len(built) == 1
     assert capsys.readouterr().out.splitlines() == [
         f"classifier {number} of 4, trained on {name}: 1 steps"
@@ -138,13 +138,13 @@ def test_one_network_serves_all_four_classifiers_and_each_is_announced(
 
 
 def test_the_right_translation_is_worth_labels_of_the_target(evaluation: Evaluation) -> None:
-    figures = evaluation.metrics["AtoB"]
-    assert figures["supervised"]["transfer_accuracy"] > 0.9
+    metrics = evaluation.metrics["AtoB"]
+    assert metrics["supervised"]["transfer_accuracy"] > 0.9
     for name in ("transfer_accuracy", "content_accuracy"):
-        assert figures[name] > 0.9
-        assert figures["identity"][name] < 0.7
-        expected = (60 * figures[name] + 1) / 62
-        assert figures[f"{name}_se"] == pytest.approx(math.sqrt(expected * (1 - expected) / 60))
+        assert metrics[name] > 0.9
+        assert metrics["identity"][name] < 0.7
+        expected = (60 * metrics[name] + 1) / 62
+        assert metrics[f"{name}_se"] == pytest.approx(math.sqrt(expected * (1 - expected) / 60))
 
 
 @pytest.mark.parametrize(("share", "count", "error"), [(1.0, 1, 0.4714), (0.0, 60, 0.0163), (0.5, 10000, 0.005)])
@@ -155,11 +155,11 @@ def test_an_accuracy_always_has_an_error(share: float, count: int, error: float)
 
 def test_a_translation_that_changes_the_class_is_found_out(evaluation: Evaluation) -> None:
     """As a set its outputs look perfect."""
-    figures = evaluation.metrics["BtoA"]
-    assert figures["supervised"]["transfer_accuracy"] > 0.9
+    metrics = evaluation.metrics["BtoA"]
+    assert metrics["supervised"]["transfer_accuracy"] > 0.9
     for name in ("transfer_accuracy", "content_accuracy"):
         # The squares stay squares: a third.
-        assert figures[name] < 0.45
+        assert metrics[name] < 0.45
 
 
 def test_doing_nothing_is_one_classifier_on_the_other_domain(evaluation: Evaluation) -> None:
@@ -169,23 +169,23 @@ def test_doing_nothing_is_one_classifier_on_the_other_domain(evaluation: Evaluat
     assert unchanged["BtoA"]["transfer_accuracy"] == unchanged["AtoB"]["content_accuracy"]
 
 
-def test_the_accuracies_stand_beside_the_other_figures(
+def test_the_accuracies_stand_beside_the_other_metrics(
     dataset: PackedDataset, translators: dict[Direction, Translator], evaluation: Evaluation, tmp_path: Path
 ) -> None:
-    figures = evaluation.metrics["AtoB"]
-    assert {"cycle_l1", "change_l1"} < set(figures)
-    assert figures["identity"]["change_l1"] == 0
+    metrics = evaluation.metrics["AtoB"]
+    assert {"cycle_l1", "change_l1"} < set(metrics)
+    assert metrics["identity"]["change_l1"] == 0
     assert evaluation.metrics["protocol"]["classifier"]["classes"] == 3
     named = headlines(evaluation.metrics)
     for name in ("transfer_accuracy", "content_accuracy"):
-        assert named[f"test_AtoB/{name}"] == figures[name]
-        assert named[f"identity_AtoB/{name}"] == figures["identity"][name]
+        assert named[f"test_AtoB/{name}"] == metrics[name]
+        assert named[f"identity_AtoB/{name}"] == metrics["identity"][name]
     write_reports(tmp_path, evaluation, draw(translators, dataset, evaluation, 2), title="shapes", run={})
     page = " ".join((tmp_path / "report.html").read_text().split())
     assert (
-        f'Trained on A → B, tested on real B</td> <td class="number">{figures["transfer_accuracy"]:.4f} ± '
-        f"{figures['transfer_accuracy_se']:.4f}</td>"
+        f'Trained on A → B, tested on real B</td> <td class="number">{metrics["transfer_accuracy"]:.4f} ± '
+        f"{metrics['transfer_accuracy_se']:.4f}</td>"
     ) in page
-    assert f"with its labels, it has {figures['supervised']['transfer_accuracy']:.4f}<" in page
+    assert f"with its labels, it has {metrics['supervised']['transfer_accuracy']:.4f}<" in page
     assert "a classifier of 3 classes" in page
-    assert json.loads((tmp_path / "metrics.json").read_text())["AtoB"]["supervised"] == figures["supervised"]
+    assert json.loads((tmp_path / "metrics.json").read_text())["AtoB"]["supervised"] == metrics["supervised"]

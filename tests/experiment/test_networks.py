@@ -20,8 +20,8 @@ from cyclegan.data.loading.pipeline import ResidentBatches
 from cyclegan.data.packing.pack import split
 from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.experiment.networks import build_cyclegan, compile_cyclegan
+from cyclegan.experiment.plan import batches, training_plan, training_size
 from cyclegan.experiment.run_key import training_shape
-from cyclegan.experiment.session import batches, training_plan, training_size
 from cyclegan.params import SHAPE_NOTHING, Params, flatten, read, validate
 from cyclegan.project import Project
 
@@ -33,6 +33,7 @@ START = {
     "model.skip": "add",
     "model.padding": "reflect",
     "model.upsample": "resize",
+    "model.halving": "same",
     "model.norm": "instance",
     "model.output_norm": False,
     "model.dropout": 0.0,
@@ -90,6 +91,7 @@ OF_NETWORKS: list[tuple[str, Any, dict[str, Any]]] = [
     ("model.padding", "same", {}),
     ("model.upsample", "transpose", {}),
     ("model.upsample", "antialias", {}),
+    ("model.halving", "centered", {}),
     ("model.norm", "batch", {}),
     ("model.output_norm", True, {}),
     ("model.residual_output", True, {}),
@@ -252,7 +254,7 @@ def test_every_key_reaches_the_batches(dataset: PackedDataset, key: str, value: 
     assert first[0] != first[2]
 
 
-def test_pictures_lie_on_a_gpu_where_they_fit(dataset: PackedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_lie_on_a_gpu_where_they_fit(dataset: PackedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     streamed = drawn(make({}), dataset)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [f"the {kind}"])
     assert isinstance(batches(make({}), dataset, (16, 16))(0), ResidentBatches)

@@ -1,4 +1,4 @@
-"""The same pictures at some of the evaluations, the kept ones among them."""
+"""The same images at some of the evaluations, the kept ones among them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cyclegan.experiment.samples_over_time import EVALUATIONS, SHOWN, SamplesOve
 EPOCHS = 20
 
 
-def pictures(value: int, count: int = SHOWN + 2) -> np.ndarray:
+def images(value: int, count: int = SHOWN + 2) -> np.ndarray:
     return np.full((count, 128, 128, 3), value, np.uint8)
 
 
@@ -21,8 +21,8 @@ def test_columns_are_evaluations_and_the_kept_one_is_among_them(tmp_path: Path, 
     over_time = SamplesOverTime(tmp_path / "samples")
     evaluations = [{"step": 10.0 * (n + 1), "epoch": n + 1.0} for n in range(EPOCHS)]
     for n, row in enumerate(evaluations):
-        over_time.keep(int(row["step"]), {"AtoB": pictures(10 * n), "BtoA": pictures(10 * n + 5)})
-    real = {"AtoB": pictures(255), "BtoA": pictures(255)}
+        over_time.keep(int(row["step"]), {"AtoB": images(10 * n), "BtoA": images(10 * n + 5)})
+    real = {"AtoB": images(255), "BtoA": images(255)}
     drawn = over_time.drawn(evaluations, int(evaluations[kept]["step"]), real)
     # A heading of 24 pixels and SHOWN rows of 128, four pixels apart, for each direction.
     height = 24 + SHOWN * 132
@@ -37,7 +37,7 @@ def test_columns_are_evaluations_and_the_kept_one_is_among_them(tmp_path: Path, 
 
 def test_evaluations_of_another_run_are_left_out(tmp_path: Path) -> None:
     over_time = SamplesOverTime(tmp_path / "samples")
-    own = {"AtoB": [pictures(9, 1)[0, :40], pictures(9, 1)[0]], "BtoA": pictures(9, 2).astype(np.uint16) * 257}
+    own = {"AtoB": [images(9, 1)[0, :40], images(9, 1)[0]], "BtoA": images(9, 2).astype(np.uint16) * 257}
     over_time.keep(30, own)
     rows = [{"step": 10.0, "epoch": 1.0}, {"step": 30.0, "epoch": 3.0}]
     one = over_time.drawn(rows, 30, own)

@@ -46,12 +46,12 @@ class Told(io.StringIO):
 
     def write(self, text: str) -> int:
         written = super().write(text)
-        if len(self.figures) == self.stop_after:
+        if len(self.metrics) == self.stop_after:
             os.kill(os.getpid(), signal.SIGTERM)
         return written
 
     @property
-    def figures(self) -> list[dict[str, float]]:
+    def metrics(self) -> list[dict[str, float]]:
         return [message["figures"] for message in map(json.loads, self.getvalue().splitlines()) if "figures" in message]
 
 
@@ -76,7 +76,7 @@ def test_each_evaluation_is_told_once_by_the_attempt_that_goes_on(tmp_path: Path
     first, second = Told(stop_after=2), Told()
     with pytest.raises(SystemExit):
         attempt(first)
-    assert len(first.figures) == 2
+    assert len(first.metrics) == 2
     rows = [measured(row) for row in attempt(second).progress.validation]
     assert len(rows) == 4
-    assert second.figures == rows
+    assert second.metrics == rows

@@ -34,6 +34,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "resnet batch dropout": {"norm": "batch", "dropout": 0.5},
     "resnet residual": {"residual_output": True},
     "resnet output norm": {"output_norm": True},
+    "resnet centered": {"halving": "centered"},
     "resnet gray to color": {"channels_in": 1},
     "resnet four channels": {"channels_in": 4, "channels_out": 1},
     "unet": UNET,

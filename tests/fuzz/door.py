@@ -1,9 +1,9 @@
-"""Coverage-guided fuzzing of the two doors through which a stranger's bytes come in: archives and pictures.
+"""Coverage-guided fuzzing of the two doors through which a stranger's bytes come in: archives and images.
 
     pip install atheris
     python tests/fuzz/door.py -max_total_time=300
 
-Every input must end in an unpacked archive or a decoded picture, or in one line that says why not; never in another
+Every input must end in an unpacked archive or a decoded image, or in one line that says why not; never in another
 exception, and never with a file outside the target folder. An input that breaks this is written to the working
 directory as `crash-…`: mend the program, and keep the input in `tests/fuzz/seeds`, which `test_seeds.py` goes through
 with every test run. Further options are libFuzzer's (`-help=1`). New inputs of interest go into the first folder named,
@@ -36,7 +36,7 @@ def check(data: bytes, folder: Path) -> str:
         return "empty"
     if data[0] % 2:
         return check_archive(data[1:], folder)
-    return check_picture(data[1:], folder, 8 if data[0] % 4 else 16)
+    return check_image(data[1:], folder, 8 if data[0] % 4 else 16)
 
 
 def check_archive(content: bytes, folder: Path) -> str:
@@ -60,22 +60,22 @@ def check_archive(content: bytes, folder: Path) -> str:
     return outcome
 
 
-def check_picture(content: bytes, folder: Path, bit_depth: int) -> str:
-    """Decode; what comes out must be a picture of the promised form."""
+def check_image(content: bytes, folder: Path, bit_depth: int) -> str:
+    """Decode; what comes out must be an image of the promised form."""
     from cyclegan.data.images import decode as images
 
-    path = folder / "picture"
+    path = folder / "image"
     path.write_bytes(content)
     try:
-        picture = images.read(path, bit_depth)
+        image = images.read(path, bit_depth)
     except images.BadImageError as error:
         assert_one_line(str(error))
         return "refused"
-    height, width, channels = picture.pixels.shape
+    height, width, channels = image.pixels.shape
     assert height >= 2
     assert width >= 2
     assert channels >= 1
-    assert picture.pixels.dtype.itemsize * 8 == bit_depth
+    assert image.pixels.dtype.itemsize * 8 == bit_depth
     return "decoded"
 
 
@@ -90,7 +90,7 @@ def main() -> None:
     with atheris.instrument_imports(include=INSTRUMENTED):
         for name in INSTRUMENTED:
             import_module(name)
-    # Pictures are small here: a bomb of a few million pixels would only slow the search down.
+    # Images are small here: a bomb of a few million pixels would only slow the search down.
     sys.modules["cyclegan.data.images.image"].MAX_PIXELS = 1 << 20  # type: ignore[attr-defined]
 
     def one_input(data: bytes) -> None:

@@ -22,4 +22,4 @@ def test_a_kept_input_ends_well(seed: Path, tmp_path: Path) -> None:
 
 
 def test_the_seeds_reach_every_door() -> None:
-    assert {seed.name.split("-")[0] for seed in KEPT} >= {"archive", "picture"}
+    assert {seed.name.split("-")[0] for seed in KEPT} >= {"archive", "image"}

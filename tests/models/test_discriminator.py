@@ -72,7 +72,7 @@ def test_scores_are_float32_under_mixed_precision(
     assert 0 < np.abs(scores - full(images)).mean() < 0.1 * np.abs(full(images)).max()
 
 
-def test_first_and_last_layer_are_not_normalised() -> None:
+def test_first_and_last_layer_are_not_normalized() -> None:
     for architecture, normed in (("patch", 3), ("tutorial", 4), ("pixel", 1)):
         names = [layer.name for layer in build_discriminator(architecture=architecture, base_filters=2).layers]
         assert [name for name in names if "norm" in name] == [f"layer{n}_norm" for n in range(2, 2 + normed)]

@@ -148,7 +148,7 @@ def test_contrib_normalization_options() -> None:
 
     with pytest.raises(ValueError, match="batch axis"):
         ContribInstanceNormalization(axis=0)
-    with pytest.raises(ValueError, match="nothing to normalise"):
+    with pytest.raises(ValueError, match="nothing to normalize"):
         ContribInstanceNormalization(axis=-1).build((None, 3))
     assert ContribInstanceNormalization()(draw(2, 6)).shape == (2, 6)
 
@@ -156,8 +156,8 @@ def test_contrib_normalization_options() -> None:
 def plain_instance_norm(x: tf.Tensor) -> tf.Tensor:
     """The textbook formula, for float64 inputs."""
     axes = list(range(1, len(x.shape) - 1))
-    centred = x - tf.reduce_mean(x, axes, keepdims=True)
-    return centred / tf.sqrt(tf.reduce_mean(centred**2, axes, keepdims=True) + 1e-5)
+    centerd = x - tf.reduce_mean(x, axes, keepdims=True)
+    return centerd / tf.sqrt(tf.reduce_mean(centerd**2, axes, keepdims=True) + 1e-5)
 
 
 @modes
@@ -234,8 +234,8 @@ def test_second_derivatives_as_gradient_penalties_need_them(norm: str) -> None:
         return outer.gradient(size, x)
 
     def plain_contrib(x: tf.Tensor) -> tf.Tensor:
-        centred = x - tf.reduce_mean(x, [1, 2], keepdims=True)
-        return centred / (tf.sqrt(tf.reduce_mean(centred**2, [1, 2], keepdims=True)) + 1e-3)
+        centerd = x - tf.reduce_mean(x, [1, 2], keepdims=True)
+        return centerd / (tf.sqrt(tf.reduce_mean(centerd**2, [1, 2], keepdims=True)) + 1e-3)
 
     x = draw(1, 6, 6, 2) + 2
     layer = normalization(norm, "norm")

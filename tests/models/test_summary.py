@@ -32,7 +32,7 @@ def test_summary_lists_layers_shapes_and_parameters(
 
 
 @needs_graphviz
-def test_draw_writes_pictures(tmp_path: Path) -> None:
+def test_draw_writes_images(tmp_path: Path) -> None:
     generator = build_generator(base_filters=2, blocks=1)
     draw(generator, tmp_path / "new" / "generator.png")
     assert (tmp_path / "new" / "generator.png").read_bytes().startswith(b"\x89PNG")

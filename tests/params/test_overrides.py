@@ -19,7 +19,6 @@ train:
   loss_weights:
     identity: {AtoB: 2.0, BtoA: 2.5}
 """
-TOGETHER = "params.yaml with reports/search/best.yaml laid over it"
 
 
 @pytest.fixture
@@ -59,22 +58,24 @@ def test_nothing_found_leaves_params_as_they_are(project: Project, text: str | N
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "facts"),
     [
         (
             "train: {learning_rate: -1.0}\n",
-            f"{TOGETHER}: train.learning_rate = -1.0: must be greater than 0",
+            ["params.yaml", "train.learning_rate", "-1.0", "greater than 0"],
         ),
         (
             "train: {loss_weights: {forward_cycle: {AtoB: 9.0, BtoA: 1.0}}}\n",
-            f"{TOGETHER}: train.loss_weights: with train.update_order: joint",
+            ["params.yaml", "train.loss_weights", "train.update_order: joint"],
         ),
-        ("data: {seed: 3}\n", "reports/search/best.yaml must hold sections model, train; run 'dvc repro search'"),
-        ("- 1\n", "reports/search/best.yaml must hold sections model, train"),
+        ("data: {seed: 3}\n", ["model, train", "dvc repro search"]),
+        ("- 1\n", ["model, train", "dvc repro search"]),
     ],
 )
-def test_an_error_names_the_file(project: Project, text: str, message: str) -> None:
+def test_an_error_names_the_file(project: Project, text: str, facts: list[str]) -> None:
     project.best.write_text(text)
     with pytest.raises(UserError) as caught:
         effective(project)
-    assert str(caught.value).startswith(message)
+    message = str(caught.value)
+    assert "reports/search/best.yaml" in message
+    assert [fact for fact in facts if fact not in message] == [], message

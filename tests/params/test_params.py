@@ -22,6 +22,7 @@ from cyclegan.params.presets import write_params
 from cyclegan.params.section import plain
 from cyclegan.params.yaml_text import header_of, parameters_page, yaml_text
 from cyclegan.system.errors import UserError
+from refusals import Facts, holds
 
 ROOT = Path(__file__).parents[2]
 GOOD = read(ROOT / "params.yaml")
@@ -144,185 +145,199 @@ PLATEAU = {
 }
 
 OBJECTIVE = {"name": "quality", "direction": "maximize", "terms": {"val_AtoB/pair_psnr": 1.0}}
-LOSS = "G_AtoB/total is a loss of the training: it falls and rises with the other network's skill and does not tell"
 
 
 def objectives(*changes: dict[str, Any]) -> dict[str, Any]:
     return {"search__objectives": [OBJECTIVE | change for change in changes]}
 
 
-BAD: list[tuple[dict[str, Any], str]] = [
-    ({"train__epoch": 3}, "train.epoch: unknown key; did you mean train.epochs?"),
-    ({"trane": {}}, "trane: unknown key; did you mean train?"),
-    ({"train": {7: 1}}, "train.7: unknown key; known keys: seed, epochs"),
-    ({"train__zzz": 1}, "train.zzz: unknown key; known keys: seed, epochs"),
-    ({"train__epochs": "3"}, "train.epochs = '3': must be a valid integer"),
-    ({"train__epochs": True}, "train.epochs = True: must be a valid integer"),
-    ({"train__epochs": 2.5}, "train.epochs = 2.5: must be a valid integer"),
-    ({"train__epochs": None}, "train.epochs = None: must be a valid integer"),
-    ({"train__epochs": 0}, "train.epochs = 0: must be at least 1"),
-    ({"train__epochs": [1]}, "train.epochs = [1]: must be a valid integer"),
-    ({"train": None}, "train = None: must be a mapping of keys"),
-    ({"train": []}, "train = []: must be a mapping of keys"),
-    ({"train__flip": "yes"}, "train.flip = 'yes': must be a valid boolean"),
-    ({"train__learning_rate": float("nan")}, "train.learning_rate = nan: must be a finite number"),
-    ({"train__learning_rate": float("inf")}, "train.learning_rate = inf: must be a finite number"),
-    ({"train__learning_rate": -1.0}, "train.learning_rate = -1.0: must be greater than 0"),
-    ({"train__learning_rate": "2e-4"}, "train.learning_rate = '2e-4': must be a valid number"),
-    ({"train__beta_1": 1.0}, "train.beta_1 = 1.0: must be less than 1"),
-    ({"train__steps_per_epoch": "many"}, "train.steps_per_epoch = 'many': must be 'auto', or a valid integer"),
-    ({"train__steps_per_epoch": 0}, "train.steps_per_epoch = 0: must be 'auto', or at least 1"),
-    ({"train__jit_compile": 1}, "train.jit_compile = 1: must be 'auto', or a valid boolean"),
-    ({"train__update_order": "both"}, "train.update_order = 'both': must be 'joint' or 'sequential'"),
-    ({"train__crop_size": 63}, "train.crop_size [63, 63]: each side must be a multiple of 4"),
-    ({"train__crop_size": 128}, "train.crop_size [128, 128] is larger than data.load_size [64, 64]; lower it"),
-    ({"train__crop_size": [64]}, "train.crop_size = [64]: must be one number of pixels, [height, width], or 'whole'"),
-    ({"train__crop_size": "64"}, "train.crop_size = '64': must be one number of pixels, [height, width], or 'whole'"),
+BAD: list[tuple[dict[str, Any], Facts]] = [
+    ({"train__epoch": 3}, ["train.epoch", "unknown key", "train.epochs?"]),
+    ({"trane": {}}, ["trane", "unknown key", "train?"]),
+    ({"train": {7: 1}}, ["train.7", "unknown key", "seed, epochs"]),
+    ({"train__zzz": 1}, ["train.zzz", "unknown key", "seed, epochs"]),
+    ({"train__epochs": "3"}, ["train.epochs", "'3'", "integer"]),
+    ({"train__epochs": True}, ["train.epochs", "True", "integer"]),
+    ({"train__epochs": 2.5}, ["train.epochs", "2.5", "integer"]),
+    ({"train__epochs": None}, ["train.epochs", "None", "integer"]),
+    ({"train__epochs": 0}, ["train.epochs", 0, "at least 1"]),
+    ({"train__epochs": [1]}, ["train.epochs", "[1]", "integer"]),
+    ({"train": None}, ["train", "None", "mapping"]),
+    ({"train": []}, ["train", "[]", "mapping"]),
+    ({"train__flip": "yes"}, ["train.flip", "'yes'", "boolean"]),
+    ({"train__learning_rate": float("nan")}, ["train.learning_rate", "nan", "finite number"]),
+    ({"train__learning_rate": float("inf")}, ["train.learning_rate", "inf", "finite number"]),
+    ({"train__learning_rate": -1.0}, ["train.learning_rate", "-1.0", "greater than 0"]),
+    ({"train__learning_rate": "2e-4"}, ["train.learning_rate", "'2e-4'", "number"]),
+    ({"train__beta_1": 1.0}, ["train.beta_1", "1.0", "less than 1"]),
+    ({"train__steps_per_epoch": "many"}, ["train.steps_per_epoch", "'many'", "'auto'", "integer"]),
+    ({"train__steps_per_epoch": 0}, ["train.steps_per_epoch", 0, "'auto'", "at least 1"]),
+    ({"train__jit_compile": 1}, ["train.jit_compile", 1, "'auto'", "boolean"]),
+    ({"train__update_order": "both"}, ["train.update_order", "'both'", "'joint'", "'sequential'"]),
+    ({"train__crop_size": 63}, ["train.crop_size", "[63, 63]", "multiple of 4"]),
+    ({"train__crop_size": 128}, ["train.crop_size", "[128, 128]", "data.load_size", "[64, 64]"]),
+    ({"train__crop_size": [64]}, ["train.crop_size", "[64]", "[height, width]", "'whole'"]),
+    ({"train__crop_size": "64"}, ["train.crop_size", "'64'", "[height, width]", "'whole'"]),
     (
         {"train__crop_size": "original"},
-        "train.crop_size = 'original': must be one number of pixels, [height, width], or",
+        ["train.crop_size", "'original'", "[height, width]"],
     ),
-    ({"data__load_size": "whole"}, "data.load_size = 'whole': must be one number of pixels, [height, width], or 'orig"),
+    ({"data__load_size": "whole"}, ["data.load_size", "'whole'", "[height, width]", "'original'"]),
     (
         {"data__load_size": 66, "train__crop_size": "whole"},
-        "data.load_size [66, 66]: each side must be a multiple of 4 for model.generator: resnet; use [64, 64]",
+        ["data.load_size", "[66, 66]", "multiple of 4", "model.generator", "resnet", "[64, 64]"],
     ),
-    ({"data__load_size": "original", "train__crop_size": 66}, "train.crop_size [66, 66]: each side must be a multiple"),
-    ({"data__labels": "names"}, "data.labels = 'names': must be 'none' or 'folders'"),
-    ({"data__labels": "folders", "data__load_size": "original"}, "data.labels: folders is for a classifier, which"),
-    ({"evaluate__classifier_steps": 0}, "evaluate.classifier_steps = 0: must be at least 1"),
-    ({"data__load_size": 0}, "data.load_size = 0: must be between 1 and 8192 pixels a side"),
-    ({"data__load_size": 100_000}, "data.load_size = 100000: must be between 1 and 8192 pixels a side"),
-    ({"model__blocks": "nine"}, "model.blocks = 'nine': must be 'auto', or a valid integer"),
-    ({"model__blocks": -1}, "model.blocks = -1: must be 'auto', or at least 0"),
-    ({"model__norm": "none", "model__output_norm": True}, "model.output_norm needs a normalization"),
-    ({"train__gradient_checkpointing": True, "model__dropout": 0.5}, "train.gradient_checkpointing computes"),
-    ({"train__gradient_checkpointing": True, "model__blocks": 0}, "it needs model.generator: resnet with model.blocks"),
+    ({"data__load_size": "original", "train__crop_size": 66}, ["train.crop_size", "[66, 66]", "multiple of 4"]),
+    ({"data__labels": "names"}, ["data.labels", "'names'", "'none'", "'folders'"]),
+    ({"data__labels": "folders", "data__load_size": "original"}, ["data.labels", "folders", "classifier"]),
+    ({"evaluate__classifier_steps": 0}, ["evaluate.classifier_steps", 0, "at least 1"]),
+    ({"data__load_size": 0}, ["data.load_size", 0, "between 1 and 8192"]),
+    ({"data__load_size": 100_000}, ["data.load_size", 100000, "between 1 and 8192"]),
+    ({"model__blocks": "nine"}, ["model.blocks", "'nine'", "'auto'", "integer"]),
+    ({"model__blocks": -1}, ["model.blocks", "-1", "'auto'", "at least 0"]),
+    ({"model__norm": "none", "model__output_norm": True}, ["model.output_norm", "model.norm", "none"]),
+    ({"train__gradient_checkpointing": True, "model__dropout": 0.5}, ["train.gradient_checkpointing", "model.dropout"]),
+    (
+        {"train__gradient_checkpointing": True, "model__blocks": 0},
+        ["train.gradient_checkpointing", "model.generator", "resnet", "model.blocks"],
+    ),
     (
         {"model__discriminator": "tutorial", "model__patch_layers": 3, "train__crop_size": 16},
-        "too small for model.discriminator: tutorial, which halves it four times; use at least 17",
+        ["train.crop_size", "model.discriminator", "tutorial", 17],
     ),
     (
         {"model__discriminator": "pixel", "model__patch_layers": 3, "train__crop_size": 4},
-        "train.crop_size [4, 4] is too small for model.generator: resnet, which works at a quarter of it; use",
+        ["train.crop_size", "[4, 4]", "model.generator", "resnet"],
     ),
-    ({"model__patch_layers": 5}, "too small for model.discriminator: patch with 5 layers; use at least 96"),
-    ({"data__channels_A": 1}, "train.loss_weights.identity compares a generator's output with its input"),
-    ({"data__channels_A": 17}, "data.channels_A = 17: must be less than or equal to 16"),
-    ({"data__channels_A": 0}, "data.channels_A = 0: must be at least 1"),
-    ({"data__bit_depth": 12}, "data.bit_depth = 12: must be 8 or 16"),
-    ({"data__source": "http://x/y.zip"}, "plain http is refused; use https: or file:"),
-    ({"data__source": "https://host:80a/x.zip"}, "data.source is no https address: check its host and port"),
-    ({"data__source": "https://[::1/x.zip"}, "data.source is no https address: check its host and port"),
-    ({"data__source": "https://host/bücher.zip"}, "write other characters than ASCII percent-encoded"),
-    ({"data__source": "file:x.zip"}, "data.sha256 is empty: an archive needs its SHA-256 sum"),
-    ({"data__sha256": "abc"}, "data.sha256 = 'abc': must be 64 hexadecimal digits"),
+    ({"model__patch_layers": 5}, ["train.crop_size", "model.discriminator", "patch", 5, 96]),
+    ({"data__channels_A": 1}, ["train.loss_weights.identity", "data.channels_A"]),
+    ({"data__channels_A": 17}, ["data.channels_A", 17, "less than or equal to 16"]),
+    ({"data__channels_A": 0}, ["data.channels_A", 0, "at least 1"]),
+    ({"data__bit_depth": 12}, ["data.bit_depth", 12, "8 or 16"]),
+    ({"data__source": "http://x/y.zip"}, ["data.source", "'http://x/y.zip'", "https:", "file:"]),
+    ({"data__source": "https://host:80a/x.zip"}, ["data.source", "https", "host and port"]),
+    ({"data__source": "https://[::1/x.zip"}, ["data.source", "https", "host and port"]),
+    ({"data__source": "https://host/bücher.zip"}, ["data.source", "percent-encoded"]),
+    ({"data__source": "file:x.zip"}, ["data.sha256", "empty", "sha256sum"]),
+    ({"data__sha256": "abc"}, ["data.sha256", "'abc'", 64]),
     (
         {"data__folder_A": None},
-        "data.folder_A = None: must be a path, because DVC watches it; write data/fluent-emoji/t",
+        ["data.folder_A", "None", "DVC", "data/fluent-emoji/trainA"],
     ),
     (
         {"data__folder_B": ""},
-        "data.folder_B = '': must be a path, because DVC watches it; write data/fluent-emoji/trainB",
+        ["data.folder_B", "''", "DVC", "data/fluent-emoji/trainB"],
     ),
-    ({"data__folder_A": "~/x"}, f"data.folder_A = '~/x': DVC expands neither ~ nor variables; write {Path.home()}/x"),
+    ({"data__folder_A": "~/x"}, ["data.folder_A", "'~/x'", "DVC", f"write {Path.home()}/x"]),
     (
         {"data__folder_A": "$HOME/x"},
-        f"data.folder_A = '$HOME/x': DVC expands neither ~ nor variables; write {os.environ['HOME']}/x",
+        ["data.folder_A", "'$HOME/x'", "DVC", f"write {os.environ['HOME']}/x"],
     ),
     (
         {"data__folder_B": "file:///x%20y/z"},
-        "data.folder_B = 'file:///x%20y/z': must be a path, not an address; write /x y/z",
+        ["data.folder_B", "'file:///x%20y/z'", "write /x y/z"],
     ),
     (
         {"data__source": "folders", "data__folder_A": "写真", "data__folder_B": "paintings"},
-        "data.name: no name of letters A to Z and digits follows from '写真' and 'paintings'",
+        ["data.name", "'写真'", "'paintings'"],
     ),
-    ({"data__source": "file:写真.zip", "data__sha256": "0" * 64}, "data.name: no name of letters A to Z"),
-    ({"data__name": "a b"}, "data.name = 'a b': must be 1 to 64 letters"),
-    ({"data__name": "../x"}, "data.name = '../x': must be 1 to 64 letters"),
-    ({"data__val_fraction": 0.5, "data__test_fraction": 0.5}, "leave under a tenth for training; lower them"),
-    ({"data__on_bad_image": "ignore"}, "data.on_bad_image = 'ignore': must be 'fail' or 'skip'"),
-    ({"train__loss_weights__identity": "x"}, "must be a number, or {AtoB: number, BtoA: number}"),
-    ({"train__loss_weights__identity": {"AtoB": 1}}, "train.loss_weights.identity.BtoA: missing; add it"),
-    ({"train__loss_weights__identity": -1}, "train.loss_weights.identity.AtoB = -1: must be at least 0"),
+    ({"data__source": "file:写真.zip", "data__sha256": "0" * 64}, ["data.name", "写真"]),
+    ({"data__name": "a b"}, ["data.name", "'a b'", 64]),
+    ({"data__name": "../x"}, ["data.name", "'../x'", 64]),
+    ({"data__val_fraction": 0.5, "data__test_fraction": 0.5}, ["data.val_fraction", "data.test_fraction"]),
+    ({"data__on_bad_image": "ignore"}, ["data.on_bad_image", "'ignore'", "'fail'", "'skip'"]),
+    ({"train__loss_weights__identity": "x"}, ["train.loss_weights.identity", "'x'", "{AtoB: number, BtoA: number}"]),
+    ({"train__loss_weights__identity": {"AtoB": 1}}, ["train.loss_weights.identity.BtoA", "missing"]),
+    ({"train__loss_weights__identity": -1}, ["train.loss_weights.identity.AtoB", "-1", "at least 0"]),
     (
         {"train__loss_weights": dict.fromkeys(("adversarial", "identity", "forward_cycle", "backward_cycle"), 0.0)},
-        "train.loss_weights are all 0 for AtoB, whose generator learns nothing; raise one above 0",
+        ["train.loss_weights", "AtoB", 0],
     ),
-    ({"train__loss_weights__forward_cycle": 3}, "make them equal or use update_order: sequential"),
-    ({"train__adversarial_loss": "wgan"}, "must be 'least_squares', 'vanilla', 'hinge' or 'wasserstein'"),
-    ({"train__adversarial_loss": "wasserstein"}, "without its Lipschitz constraint; set it to 10"),
-    ({"train__gradient_penalty": 10.0}, "train.gradient_penalty = 10.0 belongs to train.adversarial_loss: wasserstein"),
-    ({"train__discriminator_batch": 2, "train__batch_size": 2}, "adds no picture to train.batch_size = 2; raise it"),
-    ({"train__discriminator_batch": 2, "train__pool_size": 0}, "train.pool_size = 0 keeps none; set train.discrimin"),
-    ({"train__gradient_clip_norm": 0.0}, "train.gradient_clip_norm = 0.0: must be greater than 0"),
-    ({"train__lr_decay_start": None}, "train.lr_decay_start is null: train.lr_policy: linear needs it; set it to 0.5"),
-    (PLATEAU | {"train__plateau": None}, "train.plateau is null: train.lr_policy: plateau needs it; set it to {metric"),
-    (PLATEAU | {"train__plateau__metric": "val_AtoB/psn"}, "must be a validation figure: kid, or one that ends in"),
+    ({"train__loss_weights__forward_cycle": 3}, ["train.loss_weights", "update_order: sequential"]),
+    (
+        {"train__adversarial_loss": "wgan"},
+        ["train.adversarial_loss", "'wgan'", "'least_squares'", "'vanilla'", "'hinge'", "'wasserstein'"],
+    ),
+    ({"train__adversarial_loss": "wasserstein"}, ["train.gradient_penalty", "wasserstein", 10]),
+    ({"train__gradient_penalty": 10.0}, ["train.gradient_penalty", "10.0", "train.adversarial_loss", "wasserstein"]),
+    ({"train__discriminator_batch": 2, "train__batch_size": 2}, ["train.discriminator_batch", "train.batch_size", 2]),
+    ({"train__discriminator_batch": 2, "train__pool_size": 0}, ["train.pool_size", 0, "train.discriminator_batch"]),
+    ({"train__gradient_clip_norm": 0.0}, ["train.gradient_clip_norm", "0.0", "greater than 0"]),
+    ({"train__lr_decay_start": None}, ["train.lr_decay_start", "null", "train.lr_policy", "linear", "0.5"]),
+    (PLATEAU | {"train__plateau": None}, ["train.plateau", "null", "train.lr_policy", "{metric"]),
+    (PLATEAU | {"train__plateau__metric": "val_AtoB/psn"}, ["train.plateau.metric", "val_AtoB/psn", "kid"]),
     (
         {"train__select": "cycle_l1"},
-        "train.select = 'cycle_l1': must be auto, last, kid, pair_psnr or pair_ssim, or one of",
+        ["train.select", "'cycle_l1'", "auto, last, kid, pair_psnr or pair_ssim"],
     ),
     (
         {"train__select": "val_AtoC/kid"},
-        "train.select = 'val_AtoC/kid': must be auto, last, kid, pair_psnr or pair_ssim",
+        ["train.select", "'val_AtoC/kid'", "auto, last, kid, pair_psnr or pair_ssim"],
     ),
-    ({"train__select": "last", "train__early_stop": 3}, "train.early_stop needs a figure to watch, but train.select"),
+    ({"train__select": "last", "train__early_stop": 3}, ["train.early_stop", "train.select"]),
     (
         {"evaluate__features": "resnet50"},
-        "evaluate.features = 'resnet50': must be data/features/efficientnet-lite0.npz, or the path of an .h5 file",
+        ["evaluate.features", "'resnet50'", "data/features/efficientnet-lite0.npz", ".h5"],
     ),
     (
         {"evaluate__features": "~/x.h5"},
-        f"'~/x.h5': DVC expands neither ~ nor variables; write {Path.home()}/x.h5",
+        ["evaluate.features", "'~/x.h5'", "DVC", f"write {Path.home()}/x.h5"],
     ),
-    ({"evaluate__features_size": 16}, "evaluate.features_size = 16: must be at least 32"),
-    (PLATEAU | {"train__plateau__factor": 1.0}, "train.plateau.factor = 1.0: must be less than 1"),
-    (PLATEAU | {"train__plateau__patiense": 1}, "train.plateau.patiense: unknown key; did you mean train.plateau.pat"),
-    ({"train__diff_augment": ["colour"]}, "train.diff_augment = 'colour': must be 'color', 'translation' or 'cutout'"),
-    ({"train__diff_augment": "color"}, "train.diff_augment = 'color': must be a valid list"),
-    ({"train__diff_augment": ["color", "color"]}, "names a transform twice; name each once"),
-    ({"search__trials": -1}, "search.trials = -1: must be at least 0"),
-    ({"search__workers": 0}, "search.workers = 0: must be at least 1"),
-    ({"search__study": "a b"}, "search.study = 'a b': "),
-    ({"search__space__cycle": {"low": 2.0, "high": 1.0, "scale": "log"}}, "low = 2.0 must be below high = 1.0"),
-    ({"search__space__cycle": {"low": 0.0, "high": 1.0, "scale": "log"}}, "scale: log cannot reach low = 0"),
-    ({"search__space__cycle__scale": "ln"}, "search.space.cycle.scale = 'ln': must be 'linear' or 'log'"),
-    ({"search__space__blocks": {"low": 9, "high": 6}}, "low = 9 must be below high = 6"),
-    ({"search__space__norm": ["instance"]}, "search.space.norm = ['instance']: "),
-    ({"search__space__norm": ["batch", "batch"]}, "names a value twice; name each once"),
-    ({"search__space__norms": None}, "search.space.norms: unknown key; did you mean search.space.norm?"),
-    ({"search__pruner": "best"}, "search.pruner = 'best': must be 'none', 'median' or 'hyperband'"),
-    ({"search__fidelity__epochs": 0}, "search.fidelity.epochs = 0: must be at least 1"),
+    ({"evaluate__features_size": 16}, ["evaluate.features_size", 16, "at least 32"]),
+    (PLATEAU | {"train__plateau__factor": 1.0}, ["train.plateau.factor", "1.0", "less than 1"]),
+    (PLATEAU | {"train__plateau__patiense": 1}, ["train.plateau.patiense", "unknown key", "train.plateau.pat"]),
+    ({"train__diff_augment": ["hue"]}, ["train.diff_augment", "'hue'", "'color'", "'translation'", "'cutout'"]),
+    ({"train__diff_augment": "color"}, ["train.diff_augment", "'color'", "list"]),
+    ({"train__diff_augment": ["color", "color"]}, ["train.diff_augment", "twice"]),
+    ({"search__trials": -1}, ["search.trials", "-1", "at least 0"]),
+    ({"search__workers": 0}, ["search.workers", 0, "at least 1"]),
+    ({"search__study": "a b"}, ["search.study", "'a b'"]),
+    (
+        {"search__space__cycle": {"low": 2.0, "high": 1.0, "scale": "log"}},
+        ["low = 2.0", "high = 1.0"],
+    ),
+    (
+        {"search__space__cycle": {"low": 0.0, "high": 1.0, "scale": "log"}},
+        ["scale: log", "low = 0", "scale: linear"],
+    ),
+    ({"search__space__cycle__scale": "ln"}, ["search.space.cycle.scale", "'ln'", "'linear'", "'log'"]),
+    ({"search__space__blocks": {"low": 9, "high": 6}}, ["low = 9", "high = 6"]),
+    ({"search__space__norm": ["instance"]}, ["search.space.norm", "['instance']"]),
+    ({"search__space__norm": ["batch", "batch"]}, ["search.space.norm", "twice"]),
+    ({"search__space__norms": None}, ["search.space.norms", "unknown key", "search.space.norm?"]),
+    ({"search__pruner": "best"}, ["search.pruner", "'best'", "'none'", "'median'", "'hyperband'"]),
+    ({"search__fidelity__epochs": 0}, ["search.fidelity.epochs", 0, "at least 1"]),
     (
         {"search__fidelity__base_filters": 8, "search__space__base_filters": [8, 16]},
-        "search.fidelity.base_filters fixes what search.space.base_filters searches; set one of them to null",
+        ["search.fidelity.base_filters", "search.space.base_filters", "null"],
     ),
-    ({"search__repeats": 1}, "search.repeats = 1: must be at least 2"),
-    (objectives(), "search.objectives = []: "),
-    ({"search__objectives": "automatic"}, "search.objectives = 'automatic': must be 'auto'"),
-    (objectives({}, {}), "search.objectives both have the name 'quality'; give each its own"),
-    (objectives({"direction": "up"}), "must be 'maximize' or 'minimize'"),
-    (objectives({"terms": {}}), "terms = a mapping: "),
-    (objectives({"terms": {"G_AtoB/total": 1.0}}), LOSS),
-    (objectives({"terms": {"D_A/output_fake": 1.0}}), "D_A/output_fake is a loss of the training"),
-    (objectives({"terms": {"test_AtoB/pair_psnr": 1.0}}), "must be a validation figure, such as val_AtoB/pair_psnr"),
-    (objectives({"terms": {"val_AtoB/pair_psnr": 0.0}}), "val_AtoB/pair_psnr has weight 0; remove it"),
-    (objectives({"terms": {"val_AtoB/cycle_l1": 1.0}}), "in which a generator that changes nothing is perfect; add"),
+    ({"search__repeats": 1}, ["search.repeats", 1, "at least 2"]),
+    (objectives(), ["search.objectives", "[]"]),
+    ({"search__objectives": "automatic"}, ["search.objectives", "'automatic'", "'auto'"]),
+    (objectives({}, {}), ["search.objectives", "'quality'"]),
+    (objectives({"direction": "up"}), ["search.objectives", "'up'", "'maximize'", "'minimize'"]),
+    (objectives({"terms": {}}), ["search.objectives.terms", "a mapping"]),
+    (objectives({"terms": {"G_AtoB/total": 1.0}}), ["G_AtoB/total", "loss", "val_AtoB/pair_psnr"]),
+    (objectives({"terms": {"D_A/output_fake": 1.0}}), ["D_A/output_fake", "loss", "val_AtoB/pair_psnr"]),
+    (
+        objectives({"terms": {"test_AtoB/pair_psnr": 1.0}}),
+        ["test_AtoB/pair_psnr", "validation", "val_AtoB/pair_psnr"],
+    ),
+    (objectives({"terms": {"val_AtoB/pair_psnr": 0.0}}), ["val_AtoB/pair_psnr", 0]),
+    (objectives({"terms": {"val_AtoB/cycle_l1": 1.0}}), ["search.objectives", "val_AtoB/cycle_l1"]),
     (
         objectives({}, {"name": "other"}) | {"search__pruner": "median"},
-        "search.pruner: median needs one objective, but search.objectives has 2; set it to none",
+        ["search.pruner", "median", "search.objectives", 2, "none"],
     ),
-    ({"train__checkpoint_every": 0}, "train.checkpoint_every = 0: must be greater than 0"),
+    ({"train__checkpoint_every": 0}, ["train.checkpoint_every", 0, "greater than 0"]),
 ]
 
 
-@pytest.mark.parametrize(("values", "message"), BAD, ids=[" ".join(values) for values, _ in BAD])
-def test_mistakes_are_told_in_one_line(values: dict[str, Any], message: str) -> None:
+@pytest.mark.parametrize(("values", "facts"), BAD, ids=[" ".join(values) for values, _ in BAD])
+def test_each_mistake_is_one_line(values: dict[str, Any], facts: Facts) -> None:
     with pytest.raises(UserError) as caught:
         validate(changed(**values))
-    (line,) = [line for line in str(caught.value).splitlines() if message in line]
+    (line,) = [line for line in str(caught.value).splitlines() if all(holds(line, fact) for fact in facts)]
     assert line.startswith("params.yaml: ")
 
 
@@ -358,7 +373,7 @@ def test_a_plateau_is_accepted_whole() -> None:
     assert validate(changed(**PLATEAU)).train.plateau.patience == 3
 
 
-def test_the_reference_ways_to_prepare_pictures() -> None:
+def test_the_reference_ways_to_prepare_images() -> None:
     ways = {
         "resize_and_crop": (72, 64, (64, 64)),
         "resize": ([64, 32], "whole", (64, 32)),
@@ -405,25 +420,25 @@ def test_a_preset_holds_only_what_differs(preset: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "facts"),
     [
-        (None, "does not exist; 'cyclegan preset quickstart' writes one"),
-        (b"", "must hold the sections data, model, search, train"),
-        (b"- 1\n", "must hold the sections data, model, search, train"),
-        (b"train: [", "is not valid YAML"),
-        (b"train: {}\ntrain: {}\n", "is not valid YAML"),
-        (b"\xff\xfe", "is not UTF-8 text"),
-        (b"train: !!python/object/apply:os.system ['true']\n", "is not valid YAML"),
+        (None, ["does not exist", "cyclegan preset quickstart"]),
+        (b"", ["params.yaml", "data, model, search, train"]),
+        (b"- 1\n", ["params.yaml", "data, model, search, train"]),
+        (b"train: [", ["not valid YAML"]),
+        (b"train: {}\ntrain: {}\n", ["not valid YAML"]),
+        (b"\xff\xfe", ["UTF-8"]),
+        (b"train: !!python/object/apply:os.system ['true']\n", ["not valid YAML"]),
     ],
     ids=["no file", "empty", "a list", "broken", "key twice", "binary", "code"],
 )
-def test_files_that_are_no_parameters(tmp_path: Path, text: bytes | None, message: str) -> None:
+def test_files_that_are_no_parameters(tmp_path: Path, text: bytes | None, facts: list[str]) -> None:
     file = tmp_path / "params.yaml"
     if text is not None:
         file.write_bytes(text)
     with pytest.raises(UserError) as caught:
         load(file)
-    assert message in str(caught.value)
+    assert all(fact in str(caught.value) for fact in facts)
     assert "\n" not in str(caught.value)
 
 

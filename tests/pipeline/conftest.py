@@ -1,4 +1,4 @@
-"""Projects for the tests: real DVC, a real MLflow store, the embedded pictures, tiny networks."""
+"""Projects for the tests: real DVC, a real MLflow store, the embedded images, tiny networks."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A trial whose best setting is known: cycle weight 4, identity weight 2. `search.command` runs it, process by process.
 
-It speaks the protocol of `cyclegan.search.worker` and notes in `ran.txt` that it ran. The figure grows over three
+It speaks the protocol of `cyclegan.search.worker` and notes in `ran.txt` that it ran. The metric grows over three
 reports to 30 dB minus the squared distance from the best setting, with a little noise by seed. With `--falls` it is
 best at the second report, which the trial then gives as its result.
 """
@@ -38,16 +38,16 @@ def main() -> None:
     results = []
     for done in (0.5, 1.0, 0.8) if options.falls else (0.5, 0.8, 1.0):
         time.sleep(options.seconds / 3)
-        figure = math.nan if slot == options.nan else 20 + done * (10 - distance) + noise
-        figures = {f"val_{way}/pair_psnr": figure for way in ("AtoB", "BtoA")}
-        figures |= {f"val_{way}/cycle_l1": 0.1 / setting["cycle"] for way in ("AtoB", "BtoA")}
-        figures |= {f"val_{way}/kid": (30 - figure) / 100 for way in ("AtoB", "BtoA")}
-        figures |= {"val_AtoB/kid": None} if slot == options.null else {}
-        print(json.dumps({"figures": figures}), flush=True)
+        metric = math.nan if slot == options.nan else 20 + done * (10 - distance) + noise
+        metrics = {f"val_{way}/pair_psnr": metric for way in ("AtoB", "BtoA")}
+        metrics |= {f"val_{way}/cycle_l1": 0.1 / setting["cycle"] for way in ("AtoB", "BtoA")}
+        metrics |= {f"val_{way}/kid": (30 - metric) / 100 for way in ("AtoB", "BtoA")}
+        metrics |= {"val_AtoB/kid": None} if slot == options.null else {}
+        print(json.dumps({"figures": metrics}), flush=True)
         answer = sys.stdin.readline()
         if not answer or not json.loads(answer)["continue"]:
             return
-        results.append(figures)
+        results.append(metrics)
     if slot == options.text:
         print(json.dumps({"result": {"val_AtoB/pair_psnr": "n/a"}}), flush=True)
     if options.falls:

@@ -312,8 +312,8 @@ def test_a_training_goes_on_while_its_server_is_away(make_sandbox: MakeSandbox, 
         assert client.get_run(run_id).info.status == "FINISHED"
         assert losses_of(client, run_id) == POINTS
         assert [point.step for point in client.get_metric_history(run_id, "val_AtoB/pair_psnr")] == [240]
-        pictures = [file.path for file in client.list_artifacts(run_id, "images")]
-        assert len(pictures) == 4, pictures
+        images = [file.path for file in client.list_artifacts(run_id, "images")]
+        assert len(images) == 4, images
     finally:
         server.kill()
 

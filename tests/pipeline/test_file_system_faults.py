@@ -1,4 +1,4 @@
-"""A full disk, a read-only folder, no permission, a locked data base: one line, exit code 2, nothing half-written.
+"""A full disk, a read-only folder, no permission, a locked database: one line, exit code 2, nothing half-written.
 
 Real ones: a small tmpfs that is filled up or mounted anew as read-only, permissions that bind, a lock that is held.
 """
@@ -154,7 +154,7 @@ def test_no_permission(states: States, tmp_path: Path, stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", ["fetch", "split"])
-def test_pictures_without_permission(states: States, tmp_path: Path, stage: str) -> None:
+def test_images_without_permission(states: States, tmp_path: Path, stage: str) -> None:
     drop = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
     if drop and shutil.which("setpriv") is None:
         pytest.skip("without setpriv permissions do not bind a super-user")

@@ -146,18 +146,18 @@ def rwlock_was_cut(sandbox: Sandbox) -> bool:
 
 @pytest.fixture(scope="module")
 def start(make_sandbox: MakeSandbox) -> Sandbox:
-    """A project with an archive of small pictures, in which nothing has run."""
+    """A project with an archive of small images, in which nothing has run."""
     sandbox = make_sandbox()
-    archive, rng = sandbox.root / "pictures.zip", np.random.default_rng(5)
+    archive, rng = sandbox.root / "images.zip", np.random.default_rng(5)
     with zipfile.ZipFile(archive, "w") as file:
         for folder, count in {"trainA": 120, "trainB": 110, "testA": 20, "testB": 25}.items():
             for number in range(count):
                 content = io.BytesIO()
                 Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8)).save(content, "PNG")
-                file.writestr(f"pictures/{folder}/{number:03}.png", content.getvalue())
+                file.writestr(f"images/{folder}/{number:03}.png", content.getvalue())
     sandbox.configure(
         data={
-            "source": "file:pictures.zip",
+            "source": "file:images.zip",
             "sha256": hashlib.sha256(archive.read_bytes()).hexdigest(),
             "load_size": 16,
         },
@@ -321,7 +321,7 @@ def series(sandbox: Sandbox, run: Run) -> dict[str, list[tuple[int, float]]]:
 
 
 def artifacts(sandbox: Sandbox, run: Run) -> Counter[str]:
-    """Names of all files of the run; of pictures without the time and the random part of their names."""
+    """Names of all files of the run; of images without the time and the random part of their names."""
 
     def walk(folder: str | None) -> Iterator[str]:
         for item in sandbox.client.list_artifacts(run.info.run_id, folder):

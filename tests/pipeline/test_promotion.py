@@ -66,7 +66,7 @@ def test_champion_moves_once_and_stays_and_comes_back(project: Sandbox) -> None:
         assert (decision["version"], decision["alias"], decision["champion"]) == ("3", "challenger", "2")
         assert "is worse than" in decision["gate"]["reason"]
         assert decision["gate"]["gain"] < 0
-        assert decision["gate"]["pictures"] == 233
+        assert decision["gate"]["images"] == 233
 
     # Nothing was registered twice, whatever is repeated; the winner of old is the champion still.
     again = train(project, epochs=14)

@@ -45,7 +45,7 @@ FAR = {"adversarial": 1.0, "identity": 0.5, "forward_cycle": 1.5, "backward_cycl
 
 @pytest.fixture(scope="module")
 def sandbox(make_sandbox: MakeSandbox) -> Sandbox:
-    """A project with split pictures; each test searches under a study name of its own."""
+    """A project with split images; each test searches under a study name of its own."""
     sandbox = make_sandbox()
     sandbox.run("dvc", "repro", "split")
     shutil.copy(PLANTED, sandbox.root)
@@ -53,7 +53,7 @@ def sandbox(make_sandbox: MakeSandbox) -> Sandbox:
 
 
 def planted(sandbox: Sandbox, study: str, *arguments: str, **search: Any) -> None:
-    """Configure a search of planted trials under a name of its own."""
+    """Conmetric a search of planted trials under a name of its own."""
     (sandbox.root / "ran.txt").unlink(missing_ok=True)
     command = " ".join([sys.executable, "planted.py", *arguments])
     start = {"trials": 8, "seed": 0, "workers": 2, "storage": None, "pruner": "none", "finalists": 1, "repeats": 2}
@@ -62,8 +62,8 @@ def planted(sandbox: Sandbox, study: str, *arguments: str, **search: Any) -> Non
     sandbox.configure(search={**start, **search, "study": study, "command": command}, train={"loss_weights": FAR})
 
 
-def objective(name: str, direction: str, figure: str) -> dict[str, Any]:
-    return {"name": name, "direction": direction, "terms": {f"val_{way}/{figure}": 0.5 for way in ("AtoB", "BtoA")}}
+def objective(name: str, direction: str, metric: str) -> dict[str, Any]:
+    return {"name": name, "direction": direction, "terms": {f"val_{way}/{metric}": 0.5 for way in ("AtoB", "BtoA")}}
 
 
 def ran(sandbox: Sandbox) -> list[dict[str, Any]]:
@@ -192,8 +192,8 @@ def test_a_planted_problem_is_solved(sandbox: Sandbox) -> None:
     assert {note["threads"] for note in ran(sandbox)} == {str(max(1, len(os.sched_getaffinity(0)) // 2))}
 
     folder = sandbox.root / "reports/search"
-    pictures = {file.stem for file in folder.glob("*.png")}
-    assert pictures == {"history", "slice", "importance", "intermediate", "finals"}
+    images = {file.stem for file in folder.glob("*.png")}
+    assert images == {"history", "slice", "importance", "intermediate", "finals"}
     page = (folder / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 5
     assert "http" not in page.replace("http-equiv", "")
@@ -249,7 +249,7 @@ def test_a_trial_counts_by_the_generators_that_it_keeps(sandbox: Sandbox) -> Non
 def test_what_cannot_be_searched_is_refused_before_any_trial(sandbox: Sandbox) -> None:
     planted(sandbox, "refused", objectives=[objective("x", "maximize", "lpips")])
     line = refused(sandbox.run("cyclegan", "search", check=False))
-    assert line.startswith("search.objectives: val_AtoB/lpips: the validation split yields no such figure; use some of")
+    assert line.startswith("search.objectives: val_AtoB/lpips: the validation split yields no such metric; use some of")
     planted(sandbox, "refused", objectives=[objective("x", "maximize", "pair_psnr")])
     sandbox.configure(search={"command": "no-such-program 1"})
     assert "there is no program 'no-such-program'" in refused(sandbox.run("cyclegan", "search", check=False))
@@ -257,7 +257,7 @@ def test_what_cannot_be_searched_is_refused_before_any_trial(sandbox: Sandbox) -
     assert "must be null or a URL" in refused(sandbox.run("cyclegan", "search", check=False))
     planted(sandbox, "refused", storage="postgresql://me:secret@127.0.0.1:1/none")
     line = refused(sandbox.run("cyclegan", "search", check=False))
-    assert "the data base cannot be used" in line
+    assert "the database cannot be used" in line
     assert "secret" not in line
     assert not (sandbox.root / "ran.txt").exists()
 
@@ -351,7 +351,7 @@ def test_trainings_are_trials_and_go_on_after_a_kill(make_sandbox: MakeSandbox) 
     # The attempt that went on where the other had stopped told Optuna of that one's evaluations as well.
     (trial,) = [t for t in study.trials if t.user_attrs["slot"] == "1" and t.state == TrialState.COMPLETE]
     assert list(trial.intermediate_values) == [1, 2, 3]
-    # Its value is that of the generators it keeps, by their figures in MLflow.
+    # Its value is that of the generators it keeps, by their metrics in MLflow.
     kept = int(second.data.tags["kept.step"])
     by_step = {
         name: {point.step: point.value for point in sandbox.client.get_metric_history(second.info.run_id, name)}
@@ -456,7 +456,7 @@ def test_workers_that_are_ended_or_lose_a_trial_do_not_end_the_search(sandbox: S
             os.kill(worker_pids(sandbox)[0], sent)
         wait_for(lambda: count_ran(sandbox) >= 6)
         study = study_of(sandbox, "ended")
-        # As another worker does on a data base after 30 silent seconds.
+        # As another worker does on a database after 30 silent seconds.
         taken = next(trial for trial in study.trials if trial.state == TrialState.RUNNING)
         study.tell(taken.number, state=TrialState.FAIL)
         text = output(search)
@@ -582,5 +582,5 @@ def test_a_search_waits_for_a_server_that_is_started_again(sandbox: Sandbox, pos
         postgresql.start()
         text = output(search)
         assert search.wait() == 0, text
-    assert "the search's data base is away; waiting" in text
+    assert "the search's database is away; waiting" in text
     whole(study_of(sandbox, "restart", RDBStorage(postgresql.url)), 8)

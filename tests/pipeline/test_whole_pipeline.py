@@ -1,4 +1,4 @@
-"""`dvc repro` from the embedded pictures to registered generators, and what it leaves behind."""
+"""`dvc repro` from the embedded images to registered generators, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ SERIES = {
     "training/seconds_per_epoch",
 }
 VALIDATION = {
-    f"val_{direction}/{figure}"
+    f"val_{direction}/{metric}"
     for direction in ("AtoB", "BtoA")
-    for figure in ("cycle_l1", "identity_l1", "kid", "pair_psnr", "pair_ssim")
+    for metric in ("cycle_l1", "identity_l1", "kid", "pair_psnr", "pair_ssim")
 }
 TEST = {f"{prefix}_{direction}/pair_psnr" for prefix in ("test", "identity") for direction in ("AtoB", "BtoA")}
 
@@ -134,16 +134,16 @@ def test_run_says_where_it_comes_from(finished: Sandbox) -> None:
     assert [file.path for file in finished.client.list_artifacts(run.info.run_id, "evaluate")]
 
 
-def test_every_figure_has_the_identity_baseline_beside_it(finished: Sandbox) -> None:
+def test_every_metric_has_the_identity_baseline_beside_it(finished: Sandbox) -> None:
     metrics = finished.json("reports/evaluate/metrics.json")
     for direction in ("AtoB", "BtoA"):
-        figures = metrics[direction]
-        assert figures["pair_n"] == 233
+        found = metrics[direction]
+        assert found["pair_n"] == 233
         # Measured independently of this project.
-        assert figures["identity"]["pair_psnr"] == pytest.approx(19.84, abs=0.005)
-        assert figures["identity"]["pair_ssim"] == pytest.approx(0.752, abs=0.0006)
-        assert figures["identity"]["pair_l1"] == pytest.approx(0.0576, abs=0.00005)
-        assert {"cycle_l1", "cycle_psnr", "cycle_ssim", "identity_l1", "change_l1", "pair_ssim"} <= set(figures)
+        assert found["identity"]["pair_psnr"] == pytest.approx(19.84, abs=0.005)
+        assert found["identity"]["pair_ssim"] == pytest.approx(0.752, abs=0.0006)
+        assert found["identity"]["pair_l1"] == pytest.approx(0.0576, abs=0.00005)
+        assert {"cycle_l1", "cycle_psnr", "cycle_ssim", "identity_l1", "change_l1", "pair_ssim"} <= set(found)
     with (finished.root / "reports/evaluate/per_image.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["direction"] == "AtoB" and row["scored"] == "True"]
     assert np.mean([float(row["pair_psnr"]) for row in rows]) == pytest.approx(metrics["AtoB"]["pair_psnr"], rel=1e-4)
@@ -198,7 +198,7 @@ def test_both_generators_are_registered(finished: Sandbox) -> None:
         assert report[direction]["version"] == str(version.version)
         decision = report[direction]["gate"]
         assert decision["metric"] == "pair_psnr"
-        assert decision["pictures"] == 233
+        assert decision["images"] == 233
         assert decision["against"] == pytest.approx(19.84, abs=0.005)
         better = decision["gain"] > max(decision["standard_error"], 0.001 * decision["against"])
         assert report[direction]["champion"] == ("1" if better else None)
@@ -208,14 +208,14 @@ def test_both_generators_are_registered(finished: Sandbox) -> None:
 
 
 def test_translate_takes_the_registered_model(finished: Sandbox, tmp_path: Path) -> None:
-    pictures = sorted((finished.root / "data/fluent-emoji/testA").glob("*.png"))[:3]
+    images = sorted((finished.root / "data/fluent-emoji/testA").glob("*.png"))[:3]
     model, output = "models:/fluent-emoji-AtoB@challenger", str(tmp_path / "out")
-    finished.run("cyclegan", "translate", model, *map(str, pictures), "--output", output)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [path.name for path in pictures]
-    again = finished.run("cyclegan", "translate", model, *map(str, pictures), "--output", output, check=False)
+    finished.run("cyclegan", "translate", model, *map(str, images), "--output", output)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [path.name for path in images]
+    again = finished.run("cyclegan", "translate", model, *map(str, images), "--output", output, check=False)
     assert again.returncode == 2
     assert "exists already" in again.stderr
-    missing = finished.run("cyclegan", "translate", model + "x", str(pictures[0]), "-o", output, check=False)
+    missing = finished.run("cyclegan", "translate", model + "x", str(images[0]), "-o", output, check=False)
     assert missing.returncode == 2
     assert "cannot be loaded from the registry" in missing.stderr
     assert "Traceback" not in missing.stderr

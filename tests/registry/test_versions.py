@@ -18,11 +18,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from PIL import Image
 
+import cyclegan
 from cyclegan.commands.model_argument import open_translator
 from cyclegan.models.generator import build_generator
 from cyclegan.params import Tracking
 from cyclegan.project import Project
-from cyclegan.registry import versions as module
 from cyclegan.registry.champion import changing, move, moves
 from cyclegan.registry.measurements import Measured
 from cyclegan.registry.versions import Candidate, RegisteredVersion, recorded, register
@@ -42,7 +42,7 @@ def write_generator(path: Path, channels_in: int, channels_out: int, seed: int =
 
 
 def measured(psnr: float = 20.5, md5: str = "aa") -> Measured:
-    """Four pictures, of which three are scored, with a mean PSNR of `psnr`."""
+    """Four images, of which three are scored, with a mean PSNR of `psnr`."""
     table = pd.DataFrame({"direction": "AtoB", "domain": "A", "id": ["0030", "NA", "x", "y"]})
     table["scored"] = [True, True, True, False]
     table["pair_psnr"] = [psnr - 0.1, psnr, psnr + 0.1, 99.0]
@@ -117,7 +117,7 @@ def test_both_directions_become_challengers_with_lineage_and_metrics(
         assert {"dataset": "emoji", "direction": version.direction}.items() <= tags.items()
 
 
-def test_page_shows_figures_verdict_grid_lineage_and_how_to_load(
+def test_page_shows_metrics_verdict_grid_lineage_and_how_to_load(
     store: Store, candidates: list[Candidate], tmp_path: Path
 ) -> None:
     grid = tmp_path / "grid.png"
@@ -133,7 +133,7 @@ def test_page_shows_figures_verdict_grid_lineage_and_how_to_load(
     (version,) = register(store, run.id, "page", [dataclasses.replace(candidates[0], grid=grid)], tags=TAGS)
 
     text = store.client.get_model_version("page-AtoB", "1").description
-    assert "Generator A → B: uint8 pictures [N, H, W, 3] to [N, H, W, 1]" in text
+    assert "Generator A → B: uint8 images [N, H, W, 3] to [N, H, W, 1]" in text
     assert "pair_psnr 20.5 beats doing nothing, 18.25, by more than its standard error (+2.25 ± 0.058" in text
     assert "| pair_psnr | 20.5 | 18.25 |\n| pair_ssim | 0.75 | 0.5 |\n| cycle_l1 | 0.05 |  |\n" in text
     assert "| kid | 0.01234 ± 0.0021 | 0.2 ± 0.01 |\n" in text
@@ -174,7 +174,7 @@ def test_the_evaluation_stays_with_the_version(store: Store, versions: list[Regi
     kept = recorded(store, "emoji-AtoB", "1")
     assert kept is not None
     original = measured()
-    assert (kept.figures, kept.identity, kept.protocol) == (original.figures, original.identity, original.protocol)
+    assert (kept.metrics, kept.identity, kept.protocol) == (original.metrics, original.identity, original.protocol)
     pd.testing.assert_frame_equal(kept.per_image, original.per_image, check_dtype=False)
 
 
@@ -184,7 +184,7 @@ def test_run_stays_finished_and_has_its_models_and_their_metrics(
     run = store.client.get_run(run_id)
     assert (run.info.status, run.info.run_name) == ("FINISHED", "training")
     assert {output.model_id for output in run.outputs.model_outputs} == {version.model_id for version in versions}
-    # The others are on the version: 30 figures of the test would bury the curves.
+    # The others are on the version: 30 metrics of the test would bury the curves.
     assert {key: value for key, value in run.data.metrics.items() if key != "loss"} == dict.fromkeys(KEYS, 20.5)
     for version in versions:
         model = store.client.get_logged_model(version.model_id)
@@ -283,7 +283,7 @@ def test_loads_by_alias_in_a_process_without_this_package(
     assert set(told["refused"]) == {"float", "channels", "rank"}
 
 
-def test_registering_again_adds_nothing_and_brings_figures_up_to_date(
+def test_registering_again_adds_nothing_and_brings_metrics_up_to_date(
     store: Store, candidates: list[Candidate]
 ) -> None:
     run_id = train(store, "again")
@@ -323,7 +323,7 @@ def test_a_version_that_becomes_champion_when_registered_again_says_why(
     assert store.client.get_model_version("late-AtoB", "1").tags["gate.reason"] == version.decision.reason
 
 
-def test_figures_that_an_earlier_stage_has_logged_are_not_doubled(store: Store, candidates: list[Candidate]) -> None:
+def test_metrics_that_an_earlier_stage_has_logged_are_not_doubled(store: Store, candidates: list[Candidate]) -> None:
     run_id = train(store, "evaluated")
     attached = TrackedRun.attach(store, run_id, experiment="evaluated", name="n")
     attached.log_metrics(7, {"test_AtoB/pair_psnr": 20.5})
@@ -348,11 +348,13 @@ def test_other_weights_other_run_or_other_serving_code_make_a_new_version(
     assert version(run_id, dataclasses.replace(candidate, path=retrained)) == "2"
     assert version(train(store, "new"), candidate) == "3"
     package = tmp_path / "cyclegan"
-    shutil.copytree(Path(module.cyclegan.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    with (package / "inference" / "translate.py").open("a") as file:
-        file.write("# mended\n")
-    monkeypatch.setattr(module.cyclegan, "__file__", str(package / "__init__.py"))
-    assert version(run_id, candidate) == "4"
+    shutil.copytree(Path(cyclegan.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(cyclegan, "__file__", str(package / "__init__.py"))
+    serving_code = package / "models" / "translator.py"
+    for addition, expected in (("# A comment.\n", "1"), ("FIXED = True\n", "4")):
+        with serving_code.open("a", encoding="utf-8") as file:
+            file.write(addition)
+        assert version(run_id, candidate) == expected
     monkeypatch.undo()
     # Going back to the first: its version is there, and is the challenger again.
     assert version(run_id, candidate) == "1"
@@ -394,7 +396,7 @@ def test_registered_models_move_with_the_project(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     copied = tmp_path / "renamed project"
     original = store.locks.parents[1]
-    # By another process: a process that closes any handle of a data base it uses drops SQLite's locks on it.
+    # By another process: a process that closes any handle of a database it uses drops SQLite's locks on it.
     subprocess.run(["cp", "-r", str(original), str(copied)], check=True)
     default = Tracking(uri=None, experiment=None, offline=False)
     try:
@@ -408,7 +410,7 @@ def test_registered_models_move_with_the_project(
         open_store(Project(root=original, home=original), default)
 
 
-def test_sixteen_bit_pictures(store: Store, candidates: list[Candidate]) -> None:
+def test_sixteen_bit_images(store: Store, candidates: list[Candidate]) -> None:
     (version,) = register(store, train(store, "deep"), "deep", candidates[:1], bit_depth=16, tags={})
     model = Model.load(version.uri)
     assert model.signature.inputs.inputs[0].type == np.dtype("uint16")
@@ -440,7 +442,7 @@ def test_champion_moves_only_for_the_better(store: Store, candidates: list[Candi
     worse = add(3, psnr=20.4)
     assert worse.champion == "2"
     assert worse.decision.reason == (
-        "pair_psnr 20.4 is worse than 20.5 of the champion, version 2 (-0.1 ± 0 over 3 pictures)"
+        "pair_psnr 20.4 is worse than 20.5 of the champion, version 2 (-0.1 ± 0 over 3 images)"
     )
     assert holders() == {"challenger": "3", "champion": "2"}
     elsewhere = add(4, psnr=30, md5="bb")
@@ -492,18 +494,18 @@ def test_a_champion_whose_evaluation_cannot_be_read_now_does_not_count_as_one_wi
     store: Store, candidates: list[Candidate], tmp_path: Path
 ) -> None:
     (old,) = register(store, train(store, "unread"), "unread", candidates[:1], tags={})
-    figures = folder_of(store, old.model_id) / "evaluation" / "figures.json"
-    new, content = candidate_of(candidates, tmp_path, 1, psnr=40), figures.read_bytes()
+    metrics = folder_of(store, old.model_id) / "evaluation" / "figures.json"
+    new, content = candidate_of(candidates, tmp_path, 1, psnr=40), metrics.read_bytes()
     run_id = train(store, "unread")
     # A pipe, which MLflow refuses to copy, and a link to itself, which the system refuses to follow.
     for spoil in (os.mkfifo, lambda file: file.symlink_to(file)):
-        figures.unlink()
-        spoil(figures)
+        metrics.unlink()
+        spoil(metrics)
         with pytest.raises((MlflowException, OSError)):
             register(store, run_id, "unread", [new], tags={})
         assert str(store.client.get_model_version_by_alias("unread-AtoB", "challenger").version) == "1"
-    figures.unlink()
-    figures.write_bytes(content)
+    metrics.unlink()
+    metrics.write_bytes(content)
     assert register(store, run_id, "unread", [new], tags={})[0].champion == "2"
 
 

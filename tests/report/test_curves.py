@@ -8,13 +8,13 @@ from cyclegan.report.curves import curves
 
 def drawn(history: pd.DataFrame) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
     """Panel → label → (x, y)."""
-    figure = curves(history)
-    assert figure is not None
+    metric = curves(history)
+    assert metric is not None
     return {
         axis.get_title(): {
             str(line.get_label()): (list(line.get_xdata()), list(line.get_ydata())) for line in axis.get_lines()
         }
-        for axis in figure.axes
+        for axis in metric.axes
         if axis.get_visible()
     }
 

@@ -1,4 +1,4 @@
-"""Each fault is planted in real pictures, found there, and found nowhere else."""
+"""Each fault is planted in real images, found there, and found nowhere else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.evaluation.checkerboard import StrideSpectrum, luminance_correlation
 from cyclegan.evaluation.features import FeatureNetwork, load_features
-from cyclegan.evaluation.protocol import RealPictures, evaluate
+from cyclegan.evaluation.protocol import RealImages, evaluate
 from cyclegan.models.translator import Translator
 from cyclegan.report.diagnostics import diagnose, diagnose_discriminators
 
@@ -27,7 +27,7 @@ def network() -> FeatureNetwork:
 
 
 def uneven_upsampling(strength: float) -> keras.Model:
-    """Halves a picture and doubles it again by a transposed convolution whose kernel overlaps unevenly."""
+    """Halves an image and doubles it again by a transposed convolution whose kernel overlaps unevenly."""
     image = keras.Input((None, None, 3))
     small = keras.layers.AveragePooling2D(2)(image)
     doubled = keras.layers.Conv2DTranspose(3, 2, 2, use_bias=True)
@@ -43,7 +43,7 @@ def uneven_upsampling(strength: float) -> keras.Model:
 
 def faults(dataset: PackedDataset, network: FeatureNetwork, generator: keras.Model) -> set[str]:
     translators = {direction: Translator(generator, batch_size=64) for direction in ("AtoB", "BtoA")}
-    metrics = evaluate(translators, dataset, "test", RealPictures(dataset, "test", network)).metrics
+    metrics = evaluate(translators, dataset, "test", RealImages(dataset, "test", network)).metrics
     one, other = (
         {finding.name for finding in diagnose(metrics[direction], *direction.split("to"), 10) if finding.found}
         for direction in ("AtoB", "BtoA")
@@ -53,10 +53,10 @@ def faults(dataset: PackedDataset, network: FeatureNetwork, generator: keras.Mod
 
 
 def test_planted_faults_are_told_apart(few: PackedDataset, network: FeatureNetwork, linear: Linear) -> None:
-    # Colours change as they do between the two styles, and nothing is wrong.
+    # Colors change as they do between the two styles, and nothing is wrong.
     assert faults(few, network, linear(np.eye(3) * 0.8 + 0.05, 0.05)) == set()
     assert faults(few, network, linear(np.eye(3))) == {"does nothing"}
-    assert faults(few, network, linear(-np.eye(3))) >= {"inverts colours"}
+    assert faults(few, network, linear(-np.eye(3))) >= {"inverts colors"}
     assert faults(few, network, linear(np.zeros((3, 3)), 0.3)) >= {"collapses", "ignores the input"}
     assert faults(few, network, uneven_upsampling(0.2)) == {"leaves a checkerboard"}
 
@@ -68,39 +68,39 @@ def test_findings_state_measurement_and_threshold() -> None:
     (finding,) = diagnose({"change_l1": 0.02, "n": 10}, "A", "B", 10)
     assert not finding.found
     (finding,) = diagnose({"diversity": 0.3, "n": 10}, "A", "B", 10)
-    assert "by 30% of what real pictures of B do; under 50% is a warning" in finding.text
+    assert "by 30% of what real images of B do; under 50% is a warning" in finding.text
     (finding,) = diagnose({"checkerboard": 3.2, "n": 10}, "A", "B", 10)
     assert finding.text.startswith("A checkerboard lies over the output")
     assert diagnose({"n": 10, "cycle_l1": 0.1}, "A", "B", 10) == []
 
 
 def test_few_images_are_no_ground_for_a_diagnosis() -> None:
-    figures = {"diversity": 0.1, "checkerboard": 9.0, "input_top1": 0.0, "change_l1": 0.5, "n": 6}
-    assert {f.name for f in diagnose(figures, "A", "B", 4) if f.found} == {
+    metrics = {"diversity": 0.1, "checkerboard": 9.0, "input_top1": 0.0, "change_l1": 0.5, "n": 6}
+    assert {f.name for f in diagnose(metrics, "A", "B", 4) if f.found} == {
         "collapses",
         "leaves a checkerboard",
         "ignores the input",
     }
-    assert [f.name for f in diagnose(figures, "A", "B", 3)] == ["does nothing", "ignores the input"]
-    assert [f.name for f in diagnose({**figures, "n": 5}, "A", "B", 3)] == ["does nothing"]
+    assert [f.name for f in diagnose(metrics, "A", "B", 3)] == ["does nothing", "ignores the input"]
+    assert [f.name for f in diagnose({**metrics, "n": 5}, "A", "B", 3)] == ["does nothing"]
 
 
 @pytest.mark.parametrize(("period", "amplitude"), [(2, 2), (4, 4)])
 def test_patterns_at_the_stride_frequencies_stand_out(emoji: PackedDataset, period: int, amplitude: int) -> None:
-    pictures = np.asarray(emoji.images("B", "test"))
+    images = np.asarray(emoji.images("B", "test"))
     clean, planted, noisy = StrideSpectrum(), StrideSpectrum(), StrideSpectrum()
-    clean.add(pictures)
-    cells = np.indices(pictures.shape[1:3]) // (period // 2)
+    clean.add(images)
+    cells = np.indices(images.shape[1:3]) // (period // 2)
     pattern = amplitude * (2 * (cells.sum(axis=0) % 2) - 1)[None, :, :, None]
-    planted.add(np.clip(pictures.astype(int) + pattern, 0, 255).astype(np.uint8))
-    noise = np.random.default_rng(0).normal(0, 10, pictures.shape)
-    noisy.add(np.clip(pictures + noise, 0, 255).astype(np.uint8))
+    planted.add(np.clip(images.astype(int) + pattern, 0, 255).astype(np.uint8))
+    noise = np.random.default_rng(0).normal(0, 10, images.shape)
+    noisy.add(np.clip(images + noise, 0, 255).astype(np.uint8))
     assert clean.energy is not None
     assert planted.energy > 3 * clean.energy
     assert noisy.energy < 1.5 * clean.energy
 
 
-def test_small_pictures_have_no_spectrum() -> None:
+def test_small_images_have_no_spectrum() -> None:
     spectrum = StrideSpectrum()
     spectrum.add(np.zeros((3, 31, 64, 3), np.uint8))
     assert spectrum.energy is None
@@ -108,16 +108,16 @@ def test_small_pictures_have_no_spectrum() -> None:
     assert spectrum.energy == 0
 
 
-def test_brightness_of_picture_and_negative() -> None:
-    pictures = np.random.default_rng(0).integers(0, 256, (4, 9, 8, 3), np.uint8)
-    np.testing.assert_allclose(luminance_correlation(pictures, pictures), 1)
-    np.testing.assert_allclose(luminance_correlation(255 - pictures, pictures), -1)
-    grey = pictures[..., :1]
+def test_brightness_of_image_and_negative() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 9, 8, 3), np.uint8)
+    np.testing.assert_allclose(luminance_correlation(images, images), 1)
+    np.testing.assert_allclose(luminance_correlation(255 - images, images), -1)
+    gray = images[..., :1]
     expected = [
-        np.corrcoef(a.ravel(), (b @ [0.299, 0.587, 0.114]).ravel())[0, 1] for a, b in zip(grey, pictures, strict=True)
+        np.corrcoef(a.ravel(), (b @ [0.299, 0.587, 0.114]).ravel())[0, 1] for a, b in zip(gray, images, strict=True)
     ]
-    np.testing.assert_allclose(luminance_correlation(grey, pictures), expected)
-    assert np.isnan(luminance_correlation(np.full_like(pictures, 7), pictures)).all()
+    np.testing.assert_allclose(luminance_correlation(gray, images), expected)
+    assert np.isnan(luminance_correlation(np.full_like(images, 7), images)).all()
 
 
 def history(real: float, fake: float, rows: int = 40) -> pd.DataFrame:
@@ -139,6 +139,6 @@ def test_who_won_at_the_end(real: float, fake: float, expected: str | None) -> N
     findings = diagnose_discriminators(history(real, fake), "least_squares")
     assert [finding.name for finding in findings] == [f"{d} {expected}" if expected else d for d in ("D_A", "D_B")]
     assert all(finding.found == (expected is not None) for finding in findings)
-    assert f"gave real pictures {real:.2f} and translations {fake:.2f}" in findings[0].text
+    assert f"gave real images {real:.2f} and translations {fake:.2f}" in findings[0].text
     assert diagnose_discriminators(history(real, fake), "wasserstein") == []
     assert diagnose_discriminators(pd.DataFrame({"step": [1]}), "least_squares") == []

@@ -16,10 +16,10 @@ from PIL import Image
 
 from browser import CHROMIUM, NO_BROWSER, content_width
 from cyclegan.data.loading.dataset import PackedDataset
-from cyclegan.evaluation.color_map import fit_colour_map
+from cyclegan.evaluation.color_map import fit_color_map
 from cyclegan.evaluation.comparison.gain import Gain
 from cyclegan.evaluation.features import FeatureNetwork
-from cyclegan.evaluation.protocol import RealPictures, evaluate
+from cyclegan.evaluation.protocol import RealImages, evaluate
 from cyclegan.models.translator import Translator
 from cyclegan.report.evaluation_report import SCALES, draw, write_reports
 
@@ -73,8 +73,8 @@ def dataset_and_translators(pack: Pack, linear: Linear) -> tuple[PackedDataset, 
 def folder(pack: Pack, linear: Linear, network: FeatureNetwork, tmp_path: Path) -> Path:
     """A complete set of reports with hostile names everywhere."""
     dataset, translators = dataset_and_translators(pack, linear)
-    colour_map = fit_colour_map(dataset, "test", "AtoB")
-    evaluation = evaluate(translators, dataset, "test", RealPictures(dataset, "test", network), {"AtoB": colour_map})
+    color_map = fit_color_map(dataset, "test", "AtoB")
+    evaluation = evaluate(translators, dataset, "test", RealImages(dataset, "test", network), {"AtoB": color_map})
     evaluation.metrics["checkpoint"] = {"select": "kid", "step": 20, "epoch": 2.0, "value": 0.0123}
     history = pd.DataFrame(
         {
@@ -90,9 +90,9 @@ def folder(pack: Pack, linear: Linear, network: FeatureNetwork, tmp_path: Path) 
         }
     )
     run = {"Run": HOSTILE, "Commit": "0123abcd", "Device": None}
-    pictures = draw(translators, dataset, evaluation, 3)
+    images = draw(translators, dataset, evaluation, 3)
     over_time = np.full((8, 12, 3), 7, np.uint8)
-    write_reports(tmp_path / "out", evaluation, pictures, title=HOSTILE, run=run, history=history, over_time=over_time)
+    write_reports(tmp_path / "out", evaluation, images, title=HOSTILE, run=run, history=history, over_time=over_time)
     return tmp_path / "out"
 
 
@@ -136,8 +136,8 @@ def test_page_tells_better_from_worse(folder: Path) -> None:
     better, worse = words.split("B → A On 5 true pairs")
     assert re.search(r"On 5 true pairs, against the unchanged input: PSNR better by .*, L1 better by", better)
     assert re.match(r", against the unchanged input: PSNR worse by .*, L1 worse by", worse)
-    figures = metrics["BtoA"]
-    psnr, unchanged = round(figures["pair_psnr"], 2), round(figures["identity"]["pair_psnr"], 2)
+    found = metrics["BtoA"]
+    psnr, unchanged = round(found["pair_psnr"], 2), round(found["identity"]["pair_psnr"], 2)
     table = pd.read_csv(folder / "per_image.csv")
     scored = table[(table["direction"] == "BtoA") & (table["scored"].astype(str) == "True")]
     differences = scored["pair_psnr"] - scored["baseline_pair_psnr"]
@@ -145,12 +145,12 @@ def test_page_tells_better_from_worse(folder: Path) -> None:
     row = re.search(rf"PSNR {psnr:.2f} dB {unchanged:.2f} dB worse by (\S+) dB ± (\S+) dB", worse)
     assert row
     assert [float(value) for value in row.groups()] == pytest.approx([-differences.mean(), error], abs=5e-5)
-    # The colour map is fitted to the pairs of this direction only, where it is all that there is to do.
-    figures = metrics["AtoB"]
-    row = f"KID {figures['kid']:.4f} ± {figures['kid_se']:.4f} {figures['identity']['kid']:.4f} ± "
+    # The color map is fitted to the pairs of this direction only, where it is all that there is to do.
+    found = metrics["AtoB"]
+    row = f"KID {found['kid']:.4f} ± {found['kid_se']:.4f} {found['identity']['kid']:.4f} ± "
     assert row in better
-    assert f"{figures['colour_map']['kid']:.4f} ± {figures['colour_map']['kid_se']:.4f}" in better
-    assert "Colour map" in better.split("All A → B against all real B")[0]
+    assert f"{found['color_map']['kid']:.4f} ± {found['color_map']['kid_se']:.4f}" in better
+    assert "Color map" in better.split("All A → B against all real B")[0]
 
 
 def test_a_verdict_needs_a_standard_error_below_the_difference(folder: Path) -> None:
@@ -192,7 +192,7 @@ def test_one_image_gets_no_verdict(
     image = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3), dtype=np.uint8)
     dataset = pack(image, image // 2, pairs=[(0, 0, True)] if paired else [])
     translators = {direction: Translator(linear(np.eye(3) / 2, offset=-0.5)) for direction in ("AtoB", "BtoA")}
-    evaluation = evaluate(translators, dataset, "test", RealPictures(dataset, "test", network))
+    evaluation = evaluate(translators, dataset, "test", RealImages(dataset, "test", network))
     assert "kid" not in evaluation.metrics["AtoB"]
     write_reports(tmp_path / "out", evaluation, draw(translators, dataset, evaluation, 2), title="one", run={})
     html = (tmp_path / "out" / "report.html").read_text()
@@ -220,14 +220,14 @@ def test_page_says_what_was_looked_for(folder: Path) -> None:
     words = Page((folder / "report.html").read_text()).words()
     assert "No sign: does nothing. Output and input differ by" in words
     assert "Warning: D_A won. D_A has won and its generator learns little from it" in words
-    assert "No sign: D_B. Over the last 10% of the training D_B gave real pictures 0.70 and translations 0.30" in words
+    assert "No sign: D_B. Over the last 10% of the training D_B gave real images 0.70 and translations 0.30" in words
 
 
 def test_page_names_features_and_checkpoint_and_never_says_fid(folder: Path) -> None:
     words = Page((folder / "report.html").read_text()).words()
-    assert "Features: nine means pixels, 9 numbers for each picture" in words
+    assert "Features: nine means pixels, 9 numbers for each image" in words
     assert "that of step 20 (epoch 2), the best on the validation split by kid (0.0123)" in words
-    assert "There are fewer pictures than dimensions" not in words
+    assert "There are fewer images than dimensions" not in words
     assert words.lower().count("fid") == words.count("none of them is the published FID or KID") == 1
 
 
@@ -235,7 +235,7 @@ def test_page_shows_the_run_and_the_protocol(folder: Path) -> None:
     words = Page((folder / "report.html").read_text()).words()
     assert "Commit 0123abcd" in words
     assert "Device" not in words
-    assert "12 pictures of A and 12 of B, 8×8 pixels, 8 bits" in words
+    assert "12 images of A and 12 of B, 8×8 pixels, 8 bits" in words
     assert "Of its 12 true pairs 5 are scored" in words
 
 
@@ -253,8 +253,8 @@ def test_best_and_worst_are_ranked_and_apart(folder: Path) -> None:
 
 def test_a_strip_shows_input_translation_and_partner(pack: Pack, linear: Linear) -> None:
     dataset, translators = dataset_and_translators(pack, linear)
-    pictures = draw(translators, dataset, evaluate(translators, dataset, "test"), 3)
-    pair = pictures.best["AtoB"][0]
+    images = draw(translators, dataset, evaluate(translators, dataset, "test"), 3)
+    pair = images.best["AtoB"][0]
     row = dataset.ids("A", "test").index(pair.name)
     one = dataset.images("A", "test")[[row]]
     shown = [one, translators["AtoB"].translate(one), dataset.images("B", "test")[[row]]]
@@ -276,35 +276,35 @@ def test_no_pairs_no_history(pack: Pack, unchanged: dict[str, Translator], tmp_p
 
 
 def test_unequal_channels(pack: Pack, linear: Linear, tmp_path: Path) -> None:
-    grey = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), dtype=np.uint8)
-    dataset = pack(grey, np.repeat(grey, 3, axis=-1), pairs=[(0, 1, True)])
+    gray = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), dtype=np.uint8)
+    dataset = pack(gray, np.repeat(gray, 3, axis=-1), pairs=[(0, 1, True)])
     translators = {"AtoB": Translator(linear(np.ones((1, 3)))), "BtoA": Translator(linear(np.full((3, 1), 1 / 3)))}
     evaluation = evaluate(translators, dataset, "test")
-    write_reports(tmp_path / "out", evaluation, draw(translators, dataset, evaluation, 8), title="grey", run={})
+    write_reports(tmp_path / "out", evaluation, draw(translators, dataset, evaluation, 8), title="gray", run={})
     words = Page((tmp_path / "out" / "report.html").read_text()).words()
     assert "Measured on 1 true pair. The channels differ" in words
 
 
 def test_curves_are_in_the_page(folder: Path) -> None:
     html = (folder / "report.html").read_text()
-    alternative = "Losses and validation figures over the epochs"
+    alternative = "Losses and validation metrics over the epochs"
     encoded = re.search(rf'src="data:image/png;base64,([^"]+)" alt="{alternative}"', html)
     assert encoded
     image = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded[1]))).convert("RGB"))
-    # Three panels, each with a line in the first colour of the palette.
+    # Three panels, each with a line in the first color of the palette.
     panels = np.array_split(image, 3, axis=1)
     assert all((np.abs(panel.astype(int) - [31, 119, 180]).sum(axis=-1) < 10).any() for panel in panels)
 
 
-def test_a_report_on_pictures_of_their_own_sizes(pack: Pack, linear: Linear, tmp_path: Path) -> None:
+def test_a_report_on_images_of_their_own_sizes(pack: Pack, linear: Linear, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     a = [random.integers(0, 256, (8 + n, 20 - n, 3), dtype=np.uint8) for n in range(6)]
     dataset = pack(a, [image // 2 for image in a], pairs=[(n, n, True) for n in range(6)])
     translators = {direction: Translator(linear(np.eye(3) * 0.9)) for direction in ("AtoB", "BtoA")}
     evaluation = evaluate(translators, dataset, "test")
-    pictures = draw(translators, dataset, evaluation, 4)
-    assert pictures.grid.ndim == 3
-    assert len(pictures.best["AtoB"]) == len(pictures.worst["BtoA"]) == 3
-    write_reports(tmp_path / "out", evaluation, pictures, title="own sizes", run={})
+    images = draw(translators, dataset, evaluation, 4)
+    assert images.grid.ndim == 3
+    assert len(images.best["AtoB"]) == len(images.worst["BtoA"]) == 3
+    write_reports(tmp_path / "out", evaluation, images, title="own sizes", run={})
     words = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8")).words()
-    assert "pictures at their own sizes, 15…20 by 8…13 pixels, 8 bits a channel" in words
+    assert "images at their own sizes, 15…20 by 8…13 pixels, 8 bits a channel" in words

@@ -28,7 +28,7 @@ def test_sample_grid_layout() -> None:
 
 
 @pytest.mark.parametrize(("side", "shown"), [(16, 128), (28, 140), (64, 128), (100, 100), (128, 128), (300, 300)])
-def test_small_pictures_are_enlarged_by_a_whole_number(side: int, shown: int) -> None:
+def test_small_images_are_enlarged_by_a_whole_number(side: int, shown: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
     grid = sample_grid(image, image, image)
     assert len(grid) == shown
@@ -36,7 +36,7 @@ def test_small_pictures_are_enlarged_by_a_whole_number(side: int, shown: int) ->
     np.testing.assert_array_equal(grid[::factor, :shown:factor], image[0])
 
 
-def test_display_of_every_kind_of_picture() -> None:
+def test_display_of_every_kind_of_image() -> None:
     assert (displayable(flat(7, channels=1)) == 7).all()
     assert displayable(flat(7, channels=1)).shape == (2, 64, 64, 3)
     assert (displayable(flat(257 * 7, dtype=np.uint16)) == 7).all()
@@ -65,7 +65,7 @@ def test_comparison_has_headings_and_both_blocks() -> None:
     assert {10, 20, 30, 40} <= set(np.unique(below))
     # The shorter block ends in white.
     assert (below[-128:, -128:] == 255).all()
-    # Every heading is written, and nothing but grey is.
+    # Every heading is written, and nothing but gray is.
     columns = [0, 128 + GAP, 2 * 128 + GAP + 12 * GAP, 3 * 128 + 2 * GAP + 12 * GAP]
     headings = [grid[:24, left : left + 128] for left in columns]
     assert all(heading.min() < 100 for heading in headings)
@@ -73,7 +73,7 @@ def test_comparison_has_headings_and_both_blocks() -> None:
     assert len({heading.tobytes() for heading in headings}) == 4
 
 
-def test_comparison_reduces_large_pictures() -> None:
+def test_comparison_reduces_large_images() -> None:
     grid = comparison_grid([[("wide", flat(10, 1, size=(300, 600)))]])
     assert grid.shape == (24 + 128, 256, 3)
 
@@ -83,7 +83,7 @@ def test_strips_are_rows_of_their_own() -> None:
     assert rows.shape == (3, 128, 2 * 64 + GAP, 3)
 
 
-def test_pictures_of_their_own_sizes_lie_on_white_of_one_size() -> None:
+def test_images_of_their_own_sizes_lie_on_white_of_one_size() -> None:
     wide, high = np.full((20, 40, 3), 10, np.uint8), np.full((64, 16, 1), 20, np.uint8)
     grid = sample_grid([wide, high], [wide, high], [wide, high])
     factor, cell_height, cell_width = 2, 64, 40
@@ -93,7 +93,7 @@ def test_pictures_of_their_own_sizes_lie_on_white_of_one_size() -> None:
     assert (first[factor * 20 :] == 255).all()
     assert (second[:, : factor * 16] == 20).all()
     assert (second[:, factor * 16 :] == 255).all()
-    # A large picture beside a small one is reduced, not the small one drowned.
+    # A large image beside a small one is reduced, not the small one drowned.
     large = np.full((600, 300, 3), 30, np.uint8)
     assert comparison_grid([[("one", [large, wide])]]).shape[1] == 128
     assert strips([[wide, high], [wide, high]]).shape == (2, 128, 2 * 80 + GAP, 3)

@@ -246,7 +246,7 @@ def test_another_search_under_the_same_name_is_refused(tmp_path: Path) -> None:
         ({"fidelity__epochs": 1}, "search.fidelity.epochs was None and is 1"),
         ({"space__identity": None}, "search.space.identity.high was 5.0 and is (none)"),
     ):
-        with pytest.raises(UserError, match="holds 1 trials of another search, which are not mixed") as caught:
+        with pytest.raises(UserError, match="1 trials of another search") as caught:
             opened(**changes)
         assert difference in str(caught.value)
     objectives = [{"name": name, "direction": "maximize", "terms": {"val_AtoB/kid": 1.0}} for name in "ab"]
@@ -254,7 +254,7 @@ def test_another_search_under_the_same_name_is_refused(tmp_path: Path) -> None:
     two.ask()
     with pytest.raises(UserError, match=r"search\.objectives was \['a', 'b'\] and is \['b', 'a'\]"):
         open_study(storage, "two", search(objectives=objectives[::-1]), lock, create=True, pruner=pruner)
-    with pytest.raises(UserError, match="the storage holds no study t, but s, two: start it"):
+    with pytest.raises(UserError, match=r"no study t\b.* s, two"):
         open_study(storage, "t", search(), lock, create=False, pruner=pruner)
 
 

@@ -83,7 +83,7 @@ def test_front_and_its_order() -> None:
     assert ranking({"1": trial(20.0), "2": trial(21.0)}, [ERROR]) == ["1", "2"]
 
 
-def test_objectives_are_weighted_sums_of_finite_figures() -> None:
+def test_objectives_are_weighted_sums_of_finite_metrics() -> None:
     mixed = Objective(name="mixed", direction="maximize", terms={"val_AtoB/pair_psnr": 0.5, "val_AtoB/cycle_l1": -10.0})
     assert objective_values({"val_AtoB/pair_psnr": 20.0, "val_AtoB/cycle_l1": 0.1}, [mixed]) == [9.0]
     with pytest.raises(ValueError, match="reported no finite val_AtoB/cycle_l1"):

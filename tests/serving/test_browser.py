@@ -1,4 +1,4 @@
-"""The page of `cyclegan serve` in a real browser: drop a picture, see it translated."""
+"""The page of `cyclegan serve` in a real browser: drop an image, see it translated."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def png(width: int, height: int) -> tuple[bytes, np.ndarray]:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason=NO_BROWSER)
-def test_a_dropped_picture_is_translated(served: Served) -> None:
+def test_a_dropped_image_is_translated(served: Served) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="install the extra 'browser'")
     with playwright.sync_playwright() as tool:
         # Containers have no user namespaces for Chromium's own sandbox.
@@ -63,18 +63,18 @@ def test_a_dropped_picture_is_translated(served: Served) -> None:
         data, pixels = png(40, 24)
         taken = page.evaluate(DROP, [drop.element_handle(), "photo.png", base64.b64encode(data).decode()])
         assert taken
-        page.locator("#pictures").wait_for(state="visible")
+        page.locator("#images").wait_for(state="visible")
         after.evaluate("image => image.decode()")
         shown = np.array(after.evaluate(PIXELS)).reshape(24, 40, 4)[..., :3]
         expected = Translator(load_generator(served.model)).translate(pixels[None])[0]
         assert np.abs(shown - expected.astype(int)).max() <= 1
         assert troubles == []
 
-        # By the keyboard and the file dialogue too; what is wrong is said, and the old pictures go.
+        # By the keyboard and the file dialogue too; what is wrong is said, and the old images go.
         page.locator("#file").set_input_files({"name": "<i>notes.txt", "mimeType": "text/plain", "buffer": b"hello"})
         page.get_by_text("not a JPEG").wait_for()
         assert page.locator("#status").inner_text().startswith("<i>notes.txt: ")
-        assert not page.locator("#pictures").is_visible()
+        assert not page.locator("#images").is_visible()
         assert {url for url in asked if not url.startswith(("blob:", "data:"))} == {address, f"{address}translate"}
         browser.close()
 
@@ -83,4 +83,4 @@ def test_a_dropped_picture_is_translated(served: Served) -> None:
 def test_the_page_fits_a_phone(served: Served, tmp_path: Path) -> None:
     with urlopen(f"http://127.0.0.1:{served.port}/") as answer:
         page = answer.read().decode()
-    assert content_width(page.replace('<div id="pictures" hidden>', '<div id="pictures">'), 390, tmp_path) <= 390
+    assert content_width(page.replace('<div id="images" hidden>', '<div id="images">'), 390, tmp_path) <= 390

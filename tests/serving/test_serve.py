@@ -40,18 +40,18 @@ def ask(served: Served, method: str = "POST", path: str = "/translate", body: ob
     return result
 
 
-def picture(width: int = 37, height: int = 21, mode: str = "RGB", form: str = "PNG") -> bytes:
+def image(width: int = 37, height: int = 21, mode: str = "RGB", form: str = "PNG") -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).convert(mode).save(file, form)
     return file.getvalue()
 
 
-def test_a_picture_comes_back_translated_at_its_own_size(served: Served) -> None:
-    status, headers, body = ask(served, body=picture())
+def test_a_image_comes_back_translated_at_its_own_size(served: Served) -> None:
+    status, headers, body = ask(served, body=image())
     assert (status, headers["content-type"]) == (200, "image/png")
     got = np.asarray(Image.open(io.BytesIO(body)))
-    expected = Translator(load_generator(served.model)).translate(np.asarray(Image.open(io.BytesIO(picture())))[None])
+    expected = Translator(load_generator(served.model)).translate(np.asarray(Image.open(io.BytesIO(image())))[None])
     assert got.shape == (21, 37, 3)
     assert np.abs(got.astype(int) - expected[0]).max() <= 1
 
@@ -69,14 +69,25 @@ def test_an_embedded_color_profile_is_applied(served: Served) -> None:
     assert bodies[0] == bodies[1] != bodies[2]
 
 
+def test_an_embedded_color_profile_is_logged(model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Image.open(Path(skimage.__file__).parent / "data" / "rocket.jpg") as photo:
+        photo.crop((0, 0, 40, 24)).save(tmp_path / "adobe.png", icc_profile=photo.info["icc_profile"])
+    (tmp_path / "plain.png").write_bytes(image())
+    translator = Translator(load_generator(model))
+    with caplog.at_level("INFO", logger="cyclegan"):
+        for name in ("adobe.png", "plain.png"):
+            translated_png(translator, tmp_path / name, max_pixels=10_000)
+    assert caplog.messages == ["converted to sRGB by their color profile: 1"]
+
+
 @pytest.mark.parametrize(("mode", "form"), [("L", "PNG"), ("RGBA", "PNG"), ("RGB", "JPEG"), ("P", "GIF")])
 def test_other_forms_are_converted(served: Served, mode: str, form: str) -> None:
-    status, _, body = ask(served, body=picture(mode=mode, form=form))
+    status, _, body = ask(served, body=image(mode=mode, form=form))
     assert status == 200
     assert Image.open(io.BytesIO(body)).mode == "RGB"
 
 
-def test_a_picture_that_pillow_alone_does_not_know(served: Served) -> None:
+def test_a_image_that_pillow_alone_does_not_know(served: Served) -> None:
     pixels = np.full((21, 37, 2), 65535, np.uint16)
     file = io.BytesIO()
     tifffile.imwrite(file, pixels, photometric="minisblack", extrasamples=["unassalpha"])
@@ -90,9 +101,9 @@ def test_it_says_that_it_is_there(served: Served) -> None:
     assert (status, body) == (200, b"ok\n")
 
 
-def test_sixteen_bit_pictures_where_the_depth_is_said(model: Path) -> None:
+def test_sixteen_bit_images_where_the_depth_is_said(model: Path) -> None:
     with serving(model, "--bit-depth", "16") as served:
-        status, _, body = ask(served, body=picture())
+        status, _, body = ask(served, body=image())
     assert (status, body[24]) == (200, 16)
 
 
@@ -118,9 +129,9 @@ def bomb() -> bytes:
     [
         (b"", 400, "the body is empty"),
         (b"hello", 415, "not a JPEG, PNG"),
-        (picture()[:300], 415, "this picture cannot be decoded"),
+        (image()[:300], 415, "this image cannot be decoded"),
         (b"\0" * 200_001, 413, "larger than the 0.2 MB allowed"),
-        (picture(101, 100), 413, "101×100 pixels are more than the 0.01 million allowed"),
+        (image(101, 100), 413, "101×100 pixels are more than the 0.01 million allowed"),
         (bomb(), 413, "more pixels than"),
     ],
     ids=["empty", "text", "cut short", "too many bytes", "too many pixels", "bomb"],
@@ -134,7 +145,7 @@ def test_what_cannot_be_translated_is_told_in_a_line(served: Served, body: bytes
 
 
 def test_the_limit_holds_for_a_header_of_two_sizes(model: Path, tmp_path: Path) -> None:
-    """Pillow passes over a width in a type that it does not know; tifffile, which reads 16-bit colour, takes it."""
+    """Pillow passes over a width in a type that it does not know; tifffile, which reads 16-bit color, takes it."""
     file = tmp_path / "two.tif"
     tifffile.imwrite(file, np.zeros((20, 200, 3), np.uint16), photometric="rgb")
     data = file.read_bytes()
@@ -149,10 +160,10 @@ def test_the_limit_holds_for_a_header_of_two_sizes(model: Path, tmp_path: Path) 
 
 
 def test_too_little_memory_is_told(tmp_path: Path) -> None:
-    """The generator's pictures are petabytes: refused by the allocator of any machine."""
-    image = keras.Input((None, None, 3))
-    greedy = keras.Model(image, keras.layers.ZeroPadding2D(2**24)(image))
-    (tmp_path / "x.png").write_bytes(picture())
+    """The generator's images are petabytes: refused by the allocator of any machine."""
+    inputs = keras.Input((None, None, 3))
+    greedy = keras.Model(inputs, keras.layers.ZeroPadding2D(2**24)(inputs))
+    (tmp_path / "x.png").write_bytes(image())
     with pytest.raises(HTTPException) as caught:
         translated_png(Translator(greedy), tmp_path / "x.png", max_pixels=1000)
     assert (caught.value.status_code, caught.value.detail) == (413, "37×21 pixels are too many for the memory")
@@ -185,7 +196,7 @@ def test_a_form_is_told_how_to_send_a_file(served: Served) -> None:
 )
 def test_other_web_pages_reach_nothing(served: Served, headers: dict[str, str]) -> None:
     chosen = {name: value.format(port=served.port) for name, value in headers.items()}
-    status, answered, _ = ask(served, body=picture(), **chosen)
+    status, answered, _ = ask(served, body=image(), **chosen)
     assert status == 403
     assert "access-control-allow-origin" not in answered
     status, answered, _ = ask(served, "OPTIONS", Access_Control_Request_Method="POST", **chosen)
@@ -195,14 +206,14 @@ def test_other_web_pages_reach_nothing(served: Served, headers: dict[str, str]) 
 
 @pytest.mark.parametrize("headers", [{"Host": "[::1"}, {"Origin": "http://["}])
 def test_what_is_no_address_reaches_nothing(served: Served, headers: dict[str, str]) -> None:
-    status, _, text = ask(served, body=picture(), **headers)
+    status, _, text = ask(served, body=image(), **headers)
     assert (status, text) == (403, b"the header Host or Origin holds no address\n")
 
 
 @pytest.mark.parametrize("host", ["localhost:{port}", "127.0.0.1:{port}", "[::1]:{port}", "localhost"])
 def test_this_machines_names_do(served: Served, host: str) -> None:
     name = host.format(port=served.port)
-    assert ask(served, body=picture(), Host=name, Origin=f"http://{name}", Sec_Fetch_Site="same-origin")[0] == 200
+    assert ask(served, body=image(), Host=name, Origin=f"http://{name}", Sec_Fetch_Site="same-origin")[0] == 200
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +240,7 @@ def test_behind_a_reverse_proxy_the_named_hosts_do_and_others_do_not(
 ) -> None:
     headers = {"Host": host, "Origin": origin, "Sec_Fetch_Site": "same-origin"}
     chosen = {name: value.format(port=behind_proxy.port) for name, value in headers.items()}
-    assert ask(behind_proxy, body=picture(), **chosen)[0] == status
+    assert ask(behind_proxy, body=image(), **chosen)[0] == status
 
 
 def test_a_refused_host_is_told_the_option(served: Served) -> None:
@@ -273,7 +284,7 @@ def test_page_is_whole_and_closed(served: Served) -> None:
 
 def test_many_at_once_are_all_answered(served: Served) -> None:
     answers: list[int] = []
-    threads = [threading.Thread(target=lambda: answers.append(ask(served, body=picture(80, 80))[0])) for _ in range(12)]
+    threads = [threading.Thread(target=lambda: answers.append(ask(served, body=image(80, 80))[0])) for _ in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -301,7 +312,7 @@ def test_host_that_no_name_can_be(model: Path, host: str) -> None:
 
 def test_a_broken_off_upload_leaves_no_trace_in_the_log(model: Path) -> None:
     with serving(model) as served:
-        body = picture(300, 300)
+        body = image(300, 300)
         head = f"POST /translate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
         with socket.create_connection(("127.0.0.1", served.port), timeout=60) as connection:
             connection.sendall(head.encode() + body[:1000])
@@ -318,7 +329,7 @@ def test_it_stops_when_asked_and_answers_first(model: Path) -> None:
     with serving(model) as served:
         # It listens before it answers: now it does both.
         assert ask(served, "GET", "/")[0] == 200
-        body = picture(300, 300)
+        body = image(300, 300)
         with socket.create_connection(("127.0.0.1", served.port), timeout=60) as connection:
             head = f"POST /translate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
             connection.sendall(head.encode() + body[:1000])

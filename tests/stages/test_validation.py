@@ -1,4 +1,4 @@
-"""The figures that a learning rate may follow are those that the validation measures."""
+"""The metrics that a learning rate may follow are those that the validation measures."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import tensorflow as tf
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.data.packing.pack import split
 from cyclegan.evaluation.features import FeatureNetwork, load_features
-from cyclegan.evaluation.protocol import RealPictures
+from cyclegan.evaluation.protocol import RealImages
 from cyclegan.evaluation.validation_series import validation_series
 from cyclegan.experiment.networks import build_cyclegan
+from cyclegan.experiment.plan import training_plan, with_possible_selection
 from cyclegan.experiment.samples import samples
-from cyclegan.experiment.session import Session, training_plan, validation_figures, with_possible_selection
+from cyclegan.experiment.session import Session
+from cyclegan.experiment.validation import validation_metrics
 from cyclegan.models.translator import Translator
 from cyclegan.params import read
 from cyclegan.project import Project
@@ -50,7 +52,7 @@ def test_series_are_known_before_training(
     model = build_cyclegan(params)
     translators = {direction: Translator(generator) for direction, generator in model.generators.items()}
     series = validation_series(dataset)
-    assert set(series) == set(validation_figures(translators, dataset, RealPictures(dataset, "val", features)))
+    assert set(series) == set(validation_metrics(translators, dataset, RealImages(dataset, "val", features)))
     assert {name.partition("/")[2] for name in series} == kinds
 
     with pytest.raises(UserError) as refused:
@@ -72,7 +74,7 @@ def test_batch_size_bounds_the_feature_networks_batches_too(tmp_path: Path) -> N
 
     features = FeatureNetwork("counting", 4, "0", run)
     session = Session.prepare(params, dataset, CheckpointFolder(tmp_path / "work"), features)
-    validation_figures(session.translators, dataset, session.real)
+    validation_metrics(session.translators, dataset, session.real)
     # Three images of each domain, real and translated.
     assert sizes.count(2) == sizes.count(1) == 4
     assert max(sizes) == 2
@@ -112,7 +114,7 @@ def test_auto_keeps_the_last_generators_where_one_validation_image_gives_no_metr
         with_possible_selection(patient, dataset)
 
 
-def test_sample_grids_show_so_many_pictures(tmp_path: Path) -> None:
+def test_sample_grids_show_so_many_images(tmp_path: Path) -> None:
     params = tiny(train={"lr_policy": "constant"})
     dataset = packed(tmp_path, params, paired=False)
     translators = {name: Translator(generator) for name, generator in build_cyclegan(params).generators.items()}
@@ -121,5 +123,5 @@ def test_sample_grids_show_so_many_pictures(tmp_path: Path) -> None:
         shown = samples(translators, dataset, count)
         assert set(shown) == {"AtoB", "BtoA"}
         (heights[count],) = {len(sample.grid) for sample in shown.values()}
-    # Enlarged eightfold, four white pixels between the rows; the split holds three pictures.
+    # Enlarged eightfold, four white pixels between the rows; the split holds three images.
     assert heights == {1: 128, 2: 260, 3: 392, 9: 392}

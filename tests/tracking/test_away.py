@@ -35,15 +35,15 @@ from mlflow_server import Server
 from proxy import Proxy
 
 Opened = Callable[..., Store]
-PICTURE = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
 
 
 def steps_of(store: Store, run_id: str, key: str) -> list[int]:
     return sorted(point.step for point in store.client.get_metric_history(run_id, key))
 
 
-def pictures_of(store: Store, run_id: str) -> list[tuple[str, str]]:
-    """`(step, kind)` of all stored pictures."""
+def images_of(store: Store, run_id: str) -> list[tuple[str, str]]:
+    """`(step, kind)` of all stored images."""
     files = [file.path for file in store.client.list_artifacts(run_id, "images")]
     return sorted((name.split("+")[2], name.rpartition(".")[2]) for name in files)
 
@@ -52,7 +52,7 @@ def record(run: TrackedRun, *steps: int) -> None:
     for step in steps:
         run.log_metrics(step, {"loss": 1 / step, "nan": math.nan})
         if step % 2 == 0:
-            run.log_image(step, "samples/AtoB", PICTURE)
+            run.log_image(step, "samples/AtoB", IMAGE)
 
 
 def both(*steps: int) -> list[tuple[str, str]]:
@@ -97,7 +97,7 @@ def test_an_offline_run_is_delivered_whole_later(project: Project, opened: Opene
     assert dataset.source == '{"uri": "https://host/x.zip"}'
     assert steps_of(store, run_id, "loss") == steps_of(store, run_id, "nan") == [1, 2, 3]
     assert steps_of(store, run_id, "test_AtoB/pair_psnr") == [3]
-    assert pictures_of(store, run_id) == both(2)
+    assert images_of(store, run_id) == both(2)
     assert [file.path for file in store.client.list_artifacts(run_id, "evaluate")] == ["evaluate/a.html"]
 
     # Later stages find it by the id that they know, and nothing is delivered twice.
@@ -108,7 +108,7 @@ def test_an_offline_run_is_delivered_whole_later(project: Project, opened: Opene
         record(resumed, 3, 4)
     assert resumed.id == run_id
     assert steps_of(store, run_id, "loss") == [1, 2, 3, 4]
-    assert pictures_of(store, run_id) == both(2, 4)
+    assert images_of(store, run_id) == both(2, 4)
 
 
 OFFLINE = """
@@ -291,7 +291,7 @@ def test_a_run_that_is_deleted_and_brought_back_gets_what_was_recorded_meanwhile
     assert f"MLflow run {run.id} is back" in caplog.text
     assert store.client.get_run(run.id).info.status == "FINISHED"
     assert steps_of(store, run.id, "loss") == [1, 2, 3]
-    assert pictures_of(store, run.id) == both(2)
+    assert images_of(store, run.id) == both(2)
 
 
 @pytest.mark.parametrize("for_good", [False, True])
@@ -320,7 +320,7 @@ def test_a_run_that_stays_deleted_does_not_end_its_training_and_is_replaced(
     assert found.data.tags[REPLACES_TAG] == run.id
     assert [item.dataset.name for item in found.inputs.dataset_inputs] == ["emoji"]
     assert steps_of(store, other, "loss") == [3, 4]
-    assert pictures_of(store, other) == both(4)
+    assert images_of(store, other) == both(4)
     assert TrackedRun.attach(store, run.id, experiment="e", name="n").id == other
 
 
@@ -367,7 +367,7 @@ def test_a_locked_data_base_delays_nothing_and_loses_nothing(
     assert "is back" in caplog.text
     assert store.client.get_run(run.id).info.status == "FINISHED"
     assert steps_of(store, run.id, "loss") == list(range(1, 10))
-    assert pictures_of(store, run.id) == both(2, 4, 6, 8)
+    assert images_of(store, run.id) == both(2, 4, 6, 8)
     assert journals(store.journals) == []
 
 
@@ -431,7 +431,7 @@ def test_files_that_are_refused_hold_up_nothing_else(
     assert [folder.name for folder in deliver_waiting(store).left] == [run.id]
     artifacts.unlink()
     assert deliver_waiting(store).entries == {run.id: 3}
-    assert pictures_of(store, run.id) == both(2, 4, 6)
+    assert images_of(store, run.id) == both(2, 4, 6)
     assert store.client.get_run(run.id).data.tags["note"] == "y"
     assert steps_of(store, run.id, "loss") == list(range(1, 8))
     assert journals(store.journals) == []
@@ -448,7 +448,7 @@ def test_files_that_were_refused_for_a_while_arrive_during_the_run(
         wait_for_text(caplog, "takes metrics but no files")
         artifacts.unlink()
         assert run.delivered(60)
-    assert pictures_of(store, run.id) == both(2, 4)
+    assert images_of(store, run.id) == both(2, 4)
     assert journals(store.journals) == []
 
 
@@ -494,11 +494,11 @@ def test_an_artifact_root_out_of_reach_is_named_and_holds_up_no_metrics(
         with pytest.raises(UserError, match=remedy):
             register_a_model(store, run.id, tmp_path / "model")
         with pytest.raises(UserError, match=remedy):
-            TrackedRun.attach(store, run.id, experiment="e", name="n").log_image(9, "samples/AtoB", PICTURE)
+            TrackedRun.attach(store, run.id, experiment="e", name="n").log_image(9, "samples/AtoB", IMAGE)
         # Somebody mounts it.
         (tmp_path / "file").unlink()
         assert deliver_waiting(store).entries == {run.id: 2}
-        assert pictures_of(store, run.id) == both(2, 4)
+        assert images_of(store, run.id) == both(2, 4)
     finally:
         server.kill()
 
@@ -517,7 +517,7 @@ def test_a_proxys_body_limit_is_named_and_holds_up_only_what_is_larger(
         assert store.client.get_run(run.id).info.status == "FINISHED"
         assert steps_of(store, run.id, "loss") == list(range(1, 6))
         assert kinds_of(store.journals / run.id) == ["image"]
-        assert pictures_of(store, run.id) == both(2, 4)
+        assert images_of(store, run.id) == both(2, 4)
         remedy = r"HTTP 413.*raise the proxy's body limit \(nginx: client_max_body_size\)"
         assert len(re.findall(remedy, caplog.text)) == 1
 
@@ -529,7 +529,7 @@ def test_a_proxys_body_limit_is_named_and_holds_up_only_what_is_larger(
             register_a_model(store, run.id, tmp_path / "model")
         proxy.body_limit = None
         assert deliver_waiting(store).entries == {run.id: 1}
-        assert pictures_of(store, run.id) == both(1, 2, 4)
+        assert images_of(store, run.id) == both(1, 2, 4)
 
 
 # A server that is killed and comes back --------------------------------------------------------------------------
@@ -565,7 +565,7 @@ def test_a_server_killed_in_the_middle_gets_everything_when_it_is_back(
     assert store.client.get_run(run.id).info.status == "FINISHED"
     for key in ("loss", "nan"):
         assert steps_of(store, run.id, key) == list(range(1, 61))
-    assert pictures_of(store, run.id) == both(*range(2, 61, 2))
+    assert images_of(store, run.id) == both(*range(2, 61, 2))
     assert journals(store.journals) == []
 
 
@@ -597,7 +597,7 @@ def test_a_server_that_is_still_away_at_the_end_gets_it_from_whoever_comes_next(
     assert close_stale_runs(store, "e") == []
     assert store.client.get_run(run.id).info.status == "FINISHED"
     assert steps_of(store, run.id, "loss") == [1, 2, 3, 4, 5, 6]
-    assert pictures_of(store, run.id) == both(2, 4, 6)
+    assert images_of(store, run.id) == both(2, 4, 6)
 
 
 @pytest.mark.slow
@@ -611,7 +611,7 @@ def test_a_server_that_goes_away_under_a_later_stage_is_told(
     with pytest.raises(UserError, match=told):
         run.log_metrics(1, {"loss": 1.0})
     with pytest.raises(UserError, match=told):
-        run.log_image(1, "samples/AtoB", PICTURE)
+        run.log_image(1, "samples/AtoB", IMAGE)
     (tmp_path / "report.html").write_text("<p>")
     with pytest.raises(UserError, match=told):
         run.log_artifact(tmp_path / "report.html")
@@ -686,4 +686,4 @@ def test_what_was_sent_twice_is_there_once(server: Server, opened: Opened, caplo
         (folder / name).write_bytes(content)
     deliver_waiting(store)
     assert steps_of(store, run.id, "loss") == [1, 2, 3]
-    assert pictures_of(store, run.id) == both(2)
+    assert images_of(store, run.id) == both(2)

@@ -64,14 +64,14 @@ def test_entries_outlive_the_object_in_their_order_with_their_stamps(tmp_path: P
 def test_what_was_delivered_is_gone_once_all_is(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "r", RUN)
     journal.append(*(metrics(step) for step in range(5)))
-    picture = journal.keep_image(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
-    journal.append(ImageEntry(step=1, key="k", file=picture))
+    image = journal.keep_image(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
+    journal.append(ImageEntry(step=1, key="k", file=image))
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "a.txt").write_text("a")
     files = journal.keep_files(tmp_path / "report")
     journal.append(ArtifactEntry(folder=None, file=files))
     assert (journal.folder / files / "a.txt").read_text() == "a"
-    np.testing.assert_array_equal(read_image(journal.folder / picture), np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
+    np.testing.assert_array_equal(read_image(journal.folder / image), np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
     assert steps_of(journal.oldest(3)) == [0, 1, 2]
     journal.drop(3)
     # Delivered again by a process that starts here, which MLflow takes for the same points.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cyclegan.project import Project
-from cyclegan.tracking.provenance import data_digest, tags
+from cyclegan.tracking.provenance import dvc_lock_digest, tags
 
 
 def git(project: Project, *arguments: str) -> str:
@@ -105,10 +105,10 @@ def test_no_heavy_import() -> None:
 TRAIN = """
 import json
 from cyclegan.project import Project
-from cyclegan.tracking.provenance import data_digest, tags
+from cyclegan.tracking.provenance import dvc_lock_digest, tags
 
 project = Project.find()
-digests = [data_digest(project, path) for path in ("data/split", "data/other")]
+digests = [dvc_lock_digest(project, path) for path in ("data/split", "data/other")]
 print(json.dumps([digests, tags(project)["dvc.stage"]]), file=open("seen.json", "w"))
 """
 
@@ -133,18 +133,18 @@ def test_real_pipeline_shows_a_stage_the_md5_of_its_input(project: Project) -> N
     assert (root / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]).is_file()
     assert missing is None
     assert stage == "train"
-    assert data_digest(project, "data/split") == digest
+    assert dvc_lock_digest(project, "data/split") == digest
 
 
 def test_no_lock_file(project: Project) -> None:
-    assert data_digest(project, "data/split") is None
+    assert dvc_lock_digest(project, "data/split") is None
     (project.root / "dvc.lock").write_text("")
-    assert data_digest(project, "data/split") is None
+    assert dvc_lock_digest(project, "data/split") is None
 
 
 def test_lock_file_of_a_stage_without_outputs(project: Project) -> None:
     (project.root / "dvc.lock").write_text("schema: '2.0'\nstages:\n  notify:\n    cmd: 'true'\n")
-    assert data_digest(project, "data/split") is None
+    assert dvc_lock_digest(project, "data/split") is None
 
 
 def test_tags_fit_mlflow(repository: Project) -> None:

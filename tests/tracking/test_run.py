@@ -231,17 +231,17 @@ def test_values_that_are_not_finite_are_kept(store: Store, experiment: str) -> N
     assert points(store, run.id, "array") == [(3, 0.5)]
 
 
-def test_pictures_form_a_series_with_steps(store: Store, experiment: str, tmp_path: Path) -> None:
+def test_images_form_a_series_with_steps(store: Store, experiment: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     with TrackedRun.start(store, experiment=experiment, name="n", params={}) as run:
         for step, channels in ((1, 3), (2, 1), (3, 4)):
             run.log_image(step, "samples/AtoB", rng.integers(0, 256, (20, 30, channels), np.uint8))
-        picture = rng.integers(0, 256, (20, 30, 3), np.uint8)
-        run.log_image(4, "samples/AtoB", picture)
+        image = rng.integers(0, 256, (20, 30, 3), np.uint8)
+        run.log_image(4, "samples/AtoB", image)
         assert run.delivered()
         names = sorted(file.path for file in store.client.list_artifacts(run.id, "images"))
         with pytest.raises(ValueError, match="uint8"):
-            run.log_image(5, "samples/AtoB", picture / 255)
+            run.log_image(5, "samples/AtoB", image / 255)
     assert len(names) == 8
     assert [name.split("+")[:3] for name in names[::2]] == [
         ["images/samples~AtoB", "step", str(step)] for step in (1, 2, 3, 4)
@@ -249,7 +249,7 @@ def test_pictures_form_a_series_with_steps(store: Store, experiment: str, tmp_pa
     path = store.client.download_artifacts(
         run.id, next(n for n in names if "+4+" in n and n.endswith(".png")), tmp_path
     )
-    np.testing.assert_array_equal(np.asarray(Image.open(path)), picture)
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), image)
     assert get(store, run.id).data.tags["mlflow.loggedImages"] == "True"
 
 
@@ -274,7 +274,7 @@ def test_host_metrics_are_sampled_in_few_series(store: Store, experiment: str, m
             if len(steps) > before:
                 return len(steps)
             time.sleep(0.05)
-        raise AssertionError("no figures")
+        raise AssertionError("no metrics")
 
     before = 0
     with TrackedRun.start(store, experiment=experiment, name="n", params={}) as run:
@@ -296,7 +296,7 @@ def test_resumed_run_has_one_point_per_step_and_no_holes(store: Store, experimen
     def loss(step: int) -> dict[str, float]:
         return {"G_AtoB/total": 1 / step, "nan": math.nan}
 
-    picture = np.zeros((4, 4, 3), np.uint8)
+    image = np.zeros((4, 4, 3), np.uint8)
     params = {"lr": 2e-4, "long": "x" * 7000}
 
     def train_until_interrupted() -> None:
@@ -304,7 +304,7 @@ def test_resumed_run_has_one_point_per_step_and_no_holes(store: Store, experimen
             ids.append(run.id)
             for step in range(1, 8):
                 run.log_metrics(step, loss(step))
-            run.log_image(5, "samples/AtoB", picture)
+            run.log_image(5, "samples/AtoB", image)
             raise KeyboardInterrupt
 
     ids: list[str] = []
@@ -320,7 +320,7 @@ def test_resumed_run_has_one_point_per_step_and_no_holes(store: Store, experimen
         for step in range(5, 11):
             run.log_metrics(step, {key: value + 1e-9 for key, value in loss(step).items()} | {"new": 1.0})
             if step % 5 == 0:
-                run.log_image(step, "samples/AtoB", picture)
+                run.log_image(step, "samples/AtoB", image)
 
     assert run.id == first
     info = get(store, first).info
@@ -416,7 +416,7 @@ def test_later_stage_leaves_the_finished_run_as_it_is(store: Store, experiment: 
     after = get(store, run.id)
     assert attached.id == run.id
     assert (after.info.status, after.info.run_name, after.info.end_time) == ("FINISHED", "training", before.end_time)
-    # Equal figures once; a figure that changed is added, and is the one that is shown.
+    # Equal metrics once; a metric that changed is added, and is the one that is shown.
     assert points(store, run.id, "test_AtoB/pair_psnr") == [(1, 20.0), (1, 21.0)]
     assert after.data.metrics["test_AtoB/pair_psnr"] == 21.0
     assert len(store.client.list_artifacts(run.id, "images")) == 2

@@ -285,10 +285,10 @@ def test_a_dead_proxy_names_no_proxy(opened: Opened, monkeypatch: pytest.MonkeyP
 def test_file_that_is_no_data_base(project: Project, opened: Opened) -> None:
     project.mlruns.mkdir()
     database = project.mlruns / "mlflow.db"
-    database.write_bytes(b"not a data base, but long enough to be one " * 50)
+    database.write_bytes(b"not a database, but long enough to be one " * 50)
     with pytest.raises(UserError, match=r"mlflow\.db is no usable MLflow store \(file is not a database\)"):
         opened()
-    assert database.read_bytes().startswith(b"not a data base")
+    assert database.read_bytes().startswith(b"not a database")
 
 
 def test_folder_that_cannot_be_written(project: Project, opened: Opened) -> None:
@@ -337,7 +337,7 @@ def test_copied_project_finds_its_artifacts_and_leaves_the_original_alone(
     lost = original.client.create_run("1", tags={"cyclegan.lock": str(original.locks / "x.lock")}).info.run_id
     (original.locks / "x.lock").touch()
     home = project.root.with_name(project.root.name + " copy %")
-    # By another process: a process that closes any handle of a data base it uses drops SQLite's locks on it.
+    # By another process: a process that closes any handle of a database it uses drops SQLite's locks on it.
     subprocess.run(["cp", "-r", str(project.root), str(home)], check=True)
 
     with held(home / "mlruns" / "running" / "x.lock"), pytest.raises(UserError, match="in use under its former path"):

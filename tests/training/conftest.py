@@ -17,7 +17,7 @@ SIZE = 16
 
 @pytest.fixture
 def make_model() -> Callable[..., CycleGAN]:
-    """A CycleGAN of a few thousand weights for 16×16 pictures, not compiled."""
+    """A CycleGAN of a few thousand weights for 16×16 images, not compiled."""
 
     def make(
         channels_A: int = 3, channels_B: int = 3, generator: Any = None, discriminator: Any = None, **options: Any
@@ -37,8 +37,8 @@ def make_model() -> Callable[..., CycleGAN]:
 
 
 @pytest.fixture
-def pictures() -> Callable[..., np.ndarray]:
-    """Random pictures `[N, 16, 16, C]` in [-1, 1]."""
+def random_images() -> Callable[..., np.ndarray]:
+    """Random images `[N, 16, 16, C]` in [-1, 1]."""
 
     def make(count: int, channels: int = 3, seed: int = 0) -> np.ndarray:
         return np.random.default_rng(seed).uniform(-1, 1, (count, SIZE, SIZE, channels)).astype(np.float32)

@@ -21,7 +21,7 @@ from cyclegan.training.losses import GENERATOR_TERMS, LossWeights, Objective
 from cyclegan.training.schedule import DecaySchedule
 
 Make = Callable[..., CycleGAN]
-Pictures = Callable[..., np.ndarray]
+ImageSet = Callable[..., np.ndarray]
 
 
 def snapshot(model: CycleGAN) -> dict[str, list[np.ndarray]]:
@@ -34,7 +34,7 @@ def moved(before: dict[str, list[np.ndarray]], after: dict[str, list[np.ndarray]
     for name in before:
         changes = [not np.array_equal(old, new) for old, new in zip(before[name], after[name], strict=True)]
         if any(changes):
-            # A bias ahead of a normalisation has no gradient, so not quite all arrays need to move.
+            # A bias ahead of a normalization has no gradient, so not quite all arrays need to move.
             assert np.mean(changes) > 0.7, name
             result.add(name)
     return result
@@ -47,18 +47,18 @@ def one_step(model: CycleGAN, real_A: np.ndarray, real_B: np.ndarray) -> dict[st
 
 
 @pytest.mark.parametrize("order", ["joint", "sequential"])
-def test_one_step_moves_all_four_networks(make_model: Make, pictures: Pictures, order: str) -> None:
+def test_one_step_moves_all_four_networks(make_model: Make, random_images: ImageSet, order: str) -> None:
     model = make_model(update_order=order)
     model.compile()
     before = snapshot(model)
-    one_step(model, pictures(1), pictures(1, seed=1))
+    one_step(model, random_images(1), random_images(1, seed=1))
     assert moved(before, snapshot(model)) == set(NETWORKS)
 
 
 @pytest.mark.parametrize("order", ["joint", "sequential"])
 @pytest.mark.parametrize("frozen", ["G", "D"])
 def test_each_optimizer_moves_only_its_own_networks(
-    make_model: Make, pictures: Pictures, order: str, frozen: str
+    make_model: Make, random_images: ImageSet, order: str, frozen: str
 ) -> None:
     """With one side's learning rate at zero that side must stand still: no gradient leaks into other networks."""
     model = make_model(update_order=order)
@@ -68,18 +68,18 @@ def test_each_optimizer_moves_only_its_own_networks(
             optimizer.learning_rate = 0.0
     before = snapshot(model)
     for seed in range(3):
-        one_step(model, pictures(1, seed=seed), pictures(1, seed=seed + 9))
+        one_step(model, random_images(1, seed=seed), random_images(1, seed=seed + 9))
     assert moved(before, snapshot(model)) == {name for name in NETWORKS if not name.startswith(frozen)}
 
 
 def test_joint_step_descends_the_summed_objective(
-    make_model: Make, pictures: Pictures, within: Callable[[str, float, float], None]
+    make_model: Make, random_images: ImageSet, within: Callable[[str, float, float], None]
 ) -> None:
     """Against the objective written out with one pass per term, and plain gradient descent."""
     weights = LossWeights(adversarial=1.5, identity=2.0, forward_cycle=7.0, backward_cycle=7.0)
     model = make_model()
     model.compile(keras.optimizers.SGD(0.1), Objective(weights))
-    real_A, real_B = pictures(2), pictures(2, seed=1)
+    real_A, real_B = random_images(2), random_images(2, seed=1)
     generators = model.G_AtoB.trainable_variables + model.G_BtoA.trainable_variables
     with tf.GradientTape() as tape:
         fake_A, fake_B = model.G_BtoA(real_B), model.G_AtoB(real_A)
@@ -110,11 +110,11 @@ def test_joint_step_descends_the_summed_objective(
 
 @pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
 def test_reported_losses_are_those_of_the_composite_models(
-    make_model: Make, pictures: Pictures, direction: str
+    make_model: Make, random_images: ImageSet, direction: str
 ) -> None:
     model = make_model()
     model.compile()
-    real_A, real_B = pictures(1), pictures(1, seed=1)
+    real_A, real_B = random_images(1), random_images(1, seed=1)
     source, target = (real_A, real_B) if direction == "AtoB" else (real_B, real_A)
     outputs = {name: value.numpy() for name, value in model.composites[direction]([source, target]).items()}
     expected = {
@@ -140,11 +140,11 @@ def test_composites_share_the_weights_of_the_trained_networks(make_model: Make) 
         assert {id(v) for v in composite.variables} == shared
 
 
-def test_separate_passes_where_a_batch_is_not_independent(make_model: Make, pictures: Pictures) -> None:
-    """With batch normalisation, translation and identity may not share a batch."""
+def test_separate_passes_where_a_batch_is_not_independent(make_model: Make, random_images: ImageSet) -> None:
+    """With batch normalization, translation and identity may not share a batch."""
     model = make_model(generator={"norm": "batch"}, discriminator={"norm": "batch"})
     model.compile()
-    real_A, real_B = pictures(2), pictures(2, seed=1)
+    real_A, real_B = random_images(2), random_images(2, seed=1)
     alone = np.mean(np.abs(model.G_AtoB(real_B, training=True) - real_B))
     np.testing.assert_allclose(one_step(model, real_A, real_B)["G_AtoB/identity"], alone, rtol=1e-4)
 
@@ -160,12 +160,12 @@ def test_separate_passes_where_a_batch_is_not_independent(make_model: Make, pict
     ids=lambda options: options["adversarial_loss"],
 )
 def test_other_losses_and_penalties_train(
-    make_model: Make, pictures: Pictures, order: str, options: dict[str, Any]
+    make_model: Make, random_images: ImageSet, order: str, options: dict[str, Any]
 ) -> None:
     model = make_model(update_order=order)
     model.compile(objective=Objective(**options))
     before = snapshot(model)
-    logs = one_step(model, pictures(2), pictures(2, seed=1))
+    logs = one_step(model, random_images(2), random_images(2, seed=1))
     assert all(np.isfinite(value) for value in logs.values())
     assert moved(before, snapshot(model)) == set(NETWORKS)
     if "label_smoothing" not in options:
@@ -196,7 +196,7 @@ ALL_TERMS = {
     ],
 )
 def test_a_term_of_weight_zero_is_not_computed(
-    make_model: Make, pictures: Pictures, order: str, without: list[str], fewer: dict[str, int]
+    make_model: Make, random_images: ImageSet, order: str, without: list[str], fewer: dict[str, int]
 ) -> None:
     def counting(name: str, call: Any, inputs: tf.Tensor, *args: Any, **options: Any) -> Any:
         seen[name] += inputs.shape[0]
@@ -208,7 +208,7 @@ def test_a_term_of_weight_zero_is_not_computed(
     for name in NETWORKS:
         network = getattr(model, name)
         network.call = partial(counting, name, network.call)
-    logs = tf.function(model.train_step)((tf.constant(pictures(1)), tf.constant(pictures(1, seed=1))))
+    logs = tf.function(model.train_step)((tf.constant(random_images(1)), tf.constant(random_images(1, seed=1))))
     assert seen == {name: count - fewer.get(name, 0) for name, count in ALL_TERMS[order].items()}
     # Reported all the same, so that every training has the same columns.
     terms = [f"{generator}/{term}" for generator in ("G_AtoB", "G_BtoA") for term in GENERATOR_TERMS]
@@ -216,12 +216,12 @@ def test_a_term_of_weight_zero_is_not_computed(
     assert [term for term in terms if logs[term] == 0] == [term for term in terms if term.split("/")[1] in off]
 
 
-def test_unequal_channels_train_without_identity_loss(make_model: Make, pictures: Pictures) -> None:
+def test_unequal_channels_train_without_identity_loss(make_model: Make, random_images: ImageSet) -> None:
     model = make_model(channels_A=1, channels_B=3)
     with pytest.raises(ValueError, match="equal channels"):
         model.compile()
     model.compile(objective=Objective(LossWeights(identity=0)))
-    logs = one_step(model, pictures(1, channels=1), pictures(1, channels=3))
+    logs = one_step(model, random_images(1, channels=1), random_images(1, channels=3))
     assert logs["G_AtoB/identity"] == 0
 
 
@@ -231,24 +231,24 @@ def test_contradictory_cycle_weights_are_refused(make_model: Make) -> None:
     make_model(update_order="sequential").compile(objective=Objective(LossWeights(forward_cycle=5)))
 
 
-def test_schedule_counts_training_steps_in_every_optimizer(make_model: Make, pictures: Pictures) -> None:
+def test_schedule_counts_training_steps_in_every_optimizer(make_model: Make, random_images: ImageSet) -> None:
     """In sequential order a discriminator takes two steps in one; the schedule must not run twice as fast."""
     model = make_model(update_order="sequential")
     model.compile(schedule=DecaySchedule(1e-3, total_steps=10, decay_start=0.0, policy="linear"))
     for _ in range(4):
-        one_step(model, pictures(1), pictures(1, seed=1))
+        one_step(model, random_images(1), random_images(1, seed=1))
     for optimizer in model.optimizers.values():
         np.testing.assert_allclose(float(optimizer.learning_rate), 1e-3 * 0.7, rtol=1e-5)
 
 
 @pytest.mark.parametrize("order", ["joint", "sequential"])
-def test_clipping_bounds_the_step_of_each_group(make_model: Make, pictures: Pictures, order: str) -> None:
+def test_clipping_bounds_the_step_of_each_group(make_model: Make, random_images: ImageSet, order: str) -> None:
     """Plain gradient descent moves a group of networks by no more than rate times norm, and here by just that."""
     norm, rate = 0.01, 0.5
     model = make_model(update_order=order)
     model.compile(keras.optimizers.SGD(rate, global_clipnorm=norm))
     before = snapshot(model)
-    one_step(model, pictures(1), pictures(1, seed=1))
+    one_step(model, random_images(1), random_images(1, seed=1))
     after = snapshot(model)
     moved = {
         name: sum(np.square(new - old).sum() for old, new in zip(before[name], after[name], strict=True))
@@ -264,12 +264,12 @@ def test_clipping_bounds_the_step_of_each_group(make_model: Make, pictures: Pict
             np.testing.assert_allclose(distance, rate * norm, rtol=1e-3)
 
 
-def test_average_follows_the_trained_generators(make_model: Make, pictures: Pictures) -> None:
+def test_average_follows_the_trained_generators(make_model: Make, random_images: ImageSet) -> None:
     model = make_model(ema_decay=0.999)
     model.compile()
     average = [value.copy() for value in model.ema_AtoB.get_weights()]
     for step in range(3):
-        one_step(model, pictures(1, seed=step), pictures(1, seed=step + 9))
+        one_step(model, random_images(1, seed=step), random_images(1, seed=step + 9))
         decay = min(0.999, (1 + step) / (10 + step))
         trained = model.G_AtoB.get_weights()
         average = [decay * old + (1 - decay) * new for old, new in zip(average, trained, strict=True)]
@@ -281,15 +281,15 @@ def test_average_follows_the_trained_generators(make_model: Make, pictures: Pict
 @pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("order", ["joint", "sequential"])
 def test_whole_model_round_trips_and_trains_on_identically(
-    make_model: Make, pictures: Pictures, order: str, tmp_path: Path
+    make_model: Make, random_images: ImageSet, order: str, tmp_path: Path
 ) -> None:
     model = make_model(update_order=order, pool_size=2, discriminator_batch=3, ema_decay=0.9, seed=5)
     model.compile(schedule=DecaySchedule(1e-3, total_steps=10, decay_start=0.0, policy="linear"))
     for seed in range(3):
-        one_step(model, pictures(1, seed=seed), pictures(1, seed=seed + 9))
+        one_step(model, random_images(1, seed=seed), random_images(1, seed=seed + 9))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
-    real = pictures(1), pictures(1, seed=1)
+    real = random_images(1), random_images(1, seed=1)
     for got, expected in zip(loaded(real), model(real), strict=True):
         np.testing.assert_array_equal(got, expected)
     assert loaded.state().keys() == model.state().keys()
@@ -321,7 +321,7 @@ def test_tensorflow_optimizes_the_step_without_an_error() -> None:
     assert [line for line in done.stderr.splitlines() if "optimizer" in line] == []
 
 
-def test_state_holds_every_variable(make_model: Make, pictures: Pictures) -> None:
+def test_state_holds_every_variable(make_model: Make, random_images: ImageSet) -> None:
     model = make_model(
         ema_decay=0.9, discriminator_batch=2, generator={"dropout": 0.5}, discriminator={"spectral_norm": True}
     )
@@ -342,22 +342,22 @@ def test_a_gpu_can_hold_every_variable(make_model: Make) -> None:
 
 @pytest.mark.usefixtures("deterministic")
 def test_fit_validates_evaluate_measures_and_predict_translates(
-    make_model: Make, pictures: Pictures, tmp_path: Path
+    make_model: Make, random_images: ImageSet, tmp_path: Path
 ) -> None:
     model = make_model(ema_decay=0.9, discriminator={"spectral_norm": True})
     model.compile("adam", Objective(r1_penalty=1.0))
     assert {type(optimizer) for optimizer in model.optimizers.values()} == {keras.optimizers.Adam}
-    val_A, val_B = pictures(3, seed=2), pictures(3, seed=3)
+    val_A, val_B = random_images(3, seed=2), random_images(3, seed=3)
     val = tf.data.Dataset.from_tensor_slices((val_A, val_B)).batch(3)
-    train = pictures(4), pictures(4, seed=1)
+    train = random_images(4), random_images(4, seed=1)
     history = model.fit(*train, batch_size=2, epochs=2, validation_data=val, verbose=0).history
     losses = {name for name in history if not name.startswith("val_")}
     assert {"G_AtoB/total", "G_BtoA/identity", "D_A/penalty", "D_B/output_fake"} <= losses
     assert history.keys() == losses | {f"val_{name}" for name in losses}
 
     state = {name: variable.numpy() for name, variable in model.state().items()}
-    figures = model.evaluate(val, return_dict=True, verbose=0)
-    assert figures == {name: history[f"val_{name}"][-1] for name in losses}
+    metrics = model.evaluate(val, return_dict=True, verbose=0)
+    assert metrics == {name: history[f"val_{name}"][-1] for name in losses}
     fake_B, fake_A = model.predict((val_A, val_B), verbose=0)
     for name, variable in model.state().items():
         if not name.startswith("losses/"):
@@ -367,14 +367,14 @@ def test_fit_validates_evaluate_measures_and_predict_translates(
         np.testing.assert_array_equal(got, expected)
     np.testing.assert_allclose(fake_B, model.ema_AtoB(val_A), atol=1e-6)
     cycle = np.abs(model.ema_BtoA(fake_B) - val_A).mean()
-    assert figures["G_AtoB/forward_cycle"] == figures["G_BtoA/backward_cycle"] == pytest.approx(cycle, rel=1e-5)
+    assert metrics["G_AtoB/forward_cycle"] == metrics["G_BtoA/backward_cycle"] == pytest.approx(cycle, rel=1e-5)
     scores = model.D_B(val_B), model.D_B(fake_B)
-    assert figures["D_B/real"] == pytest.approx(np.mean((scores[0] - 1) ** 2), rel=1e-5)
-    assert figures["G_AtoB/adversarial"] == pytest.approx(np.mean((scores[1] - 1) ** 2), rel=1e-5)
+    assert metrics["D_B/real"] == pytest.approx(np.mean((scores[0] - 1) ** 2), rel=1e-5)
+    assert metrics["G_AtoB/adversarial"] == pytest.approx(np.mean((scores[1] - 1) ** 2), rel=1e-5)
 
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
-    assert loaded.evaluate(val, return_dict=True, verbose=0) == figures
+    assert loaded.evaluate(val, return_dict=True, verbose=0) == metrics
 
 
 @pytest.mark.parametrize(
@@ -391,11 +391,11 @@ def test_fit_validates_evaluate_measures_and_predict_translates(
     ids=["scheduler", "plateau"],
 )
 def test_callbacks_of_keras_set_every_learning_rate(
-    make_model: Make, pictures: Pictures, order: str, callback: keras.callbacks.Callback, rates: list[float]
+    make_model: Make, random_images: ImageSet, order: str, callback: keras.callbacks.Callback, rates: list[float]
 ) -> None:
     model = make_model(update_order=order)
     model.compile(keras.optimizers.Adam(0.002, beta_1=0.5))
-    real = pictures(1), pictures(1, seed=1)
+    real = random_images(1), random_images(1, seed=1)
     options = {"batch_size": 1, "epochs": 2, "validation_data": real, "callbacks": [callback], "verbose": 0}
     history = model.fit(*real, **options).history
     for group, optimizer in model.optimizers.items():
@@ -408,10 +408,10 @@ def test_callbacks_of_keras_set_every_learning_rate(
         model.fit(*real, **options)
 
 
-def test_what_a_step_cannot_use_is_refused_by_name(make_model: Make, pictures: Pictures) -> None:
+def test_what_a_step_cannot_use_is_refused_by_name(make_model: Make, random_images: ImageSet) -> None:
     model = make_model()
     model.compile()
-    real = pictures(3), pictures(3, seed=1)
+    real = random_images(3), random_images(3, seed=1)
     with pytest.raises(ValueError, match=r"x: all batches must have one size.*drop_remainder=True"):
         model.fit(*real, batch_size=2, verbose=0)
     with pytest.raises(ValueError, match="sample_weight, class_weight: CycleGAN weighs all images alike"):
@@ -420,10 +420,12 @@ def test_what_a_step_cannot_use_is_refused_by_name(make_model: Make, pictures: P
         model.predict(real[0], verbose=0)
 
 
-def test_fit_learns_on_tf_data(make_model: Make, pictures: Pictures) -> None:
+def test_fit_learns_on_tf_data(make_model: Make, random_images: ImageSet) -> None:
     model = make_model()
     model.compile(keras.optimizers.Adam(2e-3, beta_1=0.5), steps_per_execution=2)
-    data = tf.data.Dataset.from_tensor_slices((pictures(8), pictures(8, seed=1))).batch(2, drop_remainder=True)
+    data = tf.data.Dataset.from_tensor_slices((random_images(8), random_images(8, seed=1))).batch(
+        2, drop_remainder=True
+    )
     history = model.fit(data, epochs=8, verbose=0).history
     assert history["G_AtoB/forward_cycle"][-1] < 0.95 * history["G_AtoB/forward_cycle"][0]
     assert history["D_A/total"][-1] < history["D_A/total"][0]

@@ -17,7 +17,7 @@ from cyclegan.training.draws import PURPOSES, Draws
 from cyclegan.training.losses import LossWeights, Objective
 
 Make = Callable[..., CycleGAN]
-Pictures = Callable[..., np.ndarray]
+ImageSet = Callable[..., np.ndarray]
 ALL = ("color", "translation", "cutout")
 SHAPES = [(5, 16, 24, 3), (5, 9, 7, 1), (5, 8, 8, 4), (4, 3, 2, 6)]
 
@@ -101,7 +101,7 @@ def test_gradients_are_those_of_the_definition(name: str) -> None:
         slope = tf.reduce_sum(gradient * weights)
 
     def value(at: np.ndarray) -> float:
-        moved = np.stack([REFERENCE[name](picture, *u) for picture, u in zip(at, draws, strict=True)])
+        moved = np.stack([REFERENCE[name](image, *u) for image, u in zip(at, draws, strict=True)])
         return float((weights * moved**2).sum() / 2)
 
     numeric = np.empty_like(images)
@@ -132,9 +132,9 @@ def one_step(model: CycleGAN, real_A: np.ndarray, real_B: np.ndarray) -> dict[st
 
 @pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("order", ["joint", "sequential"])
-def test_only_what_the_discriminators_see_changes(make_model: Make, pictures: Pictures, order: str) -> None:
+def test_only_what_the_discriminators_see_changes(make_model: Make, random_images: ImageSet, order: str) -> None:
     """Without weights moving, cycle and identity terms stay and every discriminator's score moves."""
-    real = pictures(2), pictures(2, seed=1)
+    real = random_images(2), random_images(2, seed=1)
     logs = {}
     for transforms in ((), ALL):
         model = make_model(update_order=order)
@@ -146,24 +146,26 @@ def test_only_what_the_discriminators_see_changes(make_model: Make, pictures: Pi
 
 
 @pytest.mark.parametrize("order", ["joint", "sequential"])
-def test_generators_learn_from_the_adversarial_term_alone(make_model: Make, pictures: Pictures, order: str) -> None:
+def test_generators_learn_from_the_adversarial_term_alone(
+    make_model: Make, random_images: ImageSet, order: str
+) -> None:
     """No other term holds a gradient here, so that all that moves the generators has come through the transforms."""
     model = make_model(update_order=order)
     weights = LossWeights(adversarial=1, identity=0, forward_cycle=0, backward_cycle=0)
     model.compile(keras.optimizers.SGD(1.0), Objective(weights, diff_augment=ALL))
     before = {name: getattr(model, name).get_weights() for name in ("G_AtoB", "G_BtoA")}
-    one_step(model, pictures(2), pictures(2, seed=1))
+    one_step(model, random_images(2), random_images(2, seed=1))
     for name, old in before.items():
         changed = [not np.array_equal(a, b) for a, b in zip(old, getattr(model, name).get_weights(), strict=True)]
         assert np.mean(changed) > 0.7, name
 
 
-def test_the_joint_step_descends_the_augmented_objective(make_model: Make, pictures: Pictures) -> None:
+def test_the_joint_step_descends_the_augmented_objective(make_model: Make, random_images: ImageSet) -> None:
     """Against the objective written out with the model's own draws, for a generator and a discriminator."""
     model = make_model(seed=3)
     weights = LossWeights(adversarial=1, identity=0, forward_cycle=0, backward_cycle=0)
     model.compile(keras.optimizers.SGD(0.1), Objective(weights, diff_augment=ALL))
-    real_A, real_B = pictures(2), pictures(2, seed=1)
+    real_A, real_B = random_images(2), random_images(2, seed=1)
 
     draws = Draws(3, model.step)
 
@@ -185,7 +187,7 @@ def test_the_joint_step_descends_the_augmented_objective(make_model: Make, pictu
         np.testing.assert_allclose(variable.numpy(), value, atol=2e-6, err_msg=variable.path)
 
 
-def test_draws_differ_by_purpose_picture_and_step(make_model: Make) -> None:
+def test_draws_differ_by_purpose_image_and_step(make_model: Make) -> None:
     model = make_model(seed=7)
     of_step = model.feed_A.draws
     draws = {purpose: of_step.uniform((2, 7), purpose).numpy() for purpose in PURPOSES}
@@ -200,14 +202,14 @@ def test_draws_differ_by_purpose_picture_and_step(make_model: Make) -> None:
 
 
 @pytest.mark.parametrize("order", ["joint", "sequential"])
-def test_off_adds_nothing_to_the_step(make_model: Make, pictures: Pictures, order: str) -> None:
+def test_off_adds_nothing_to_the_step(make_model: Make, random_images: ImageSet, order: str) -> None:
     """Without transforms the traced step holds neither their draws nor their operations."""
     kinds = {}
     for transforms in ((), ALL):
         model = make_model(update_order=order)
         model.compile(objective=Objective(diff_augment=transforms))
         step = tf.function(lambda a, b, model=model: model.train_step((a, b)))
-        graph = step.get_concrete_function(tf.constant(pictures(1)), tf.constant(pictures(1))).graph
+        graph = step.get_concrete_function(tf.constant(random_images(1)), tf.constant(random_images(1))).graph
         kinds[transforms] = sum(op.type == "StatelessRandomUniformV2" for op in graph.get_operations())
     assert kinds[()] == 2
     assert kinds[ALL] == 2 + 6
@@ -215,7 +217,7 @@ def test_off_adds_nothing_to_the_step(make_model: Make, pictures: Pictures, orde
 
 @pytest.mark.parametrize("order", ["joint", pytest.param("sequential", marks=pytest.mark.slow)])
 def test_xla_gives_the_same_losses(
-    make_model: Make, pictures: Pictures, order: str, monkeypatch: pytest.MonkeyPatch
+    make_model: Make, random_images: ImageSet, order: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fixed(self: Draws, shape: Any, purpose: str, dtype: Any = tf.float32) -> tf.Tensor:
         """XLA draws other numbers than TensorFlow does from one seed."""
@@ -223,7 +225,7 @@ def test_xla_gives_the_same_losses(
         return tf.constant(random.uniform(0, 1, (2, 2 if purpose.startswith("pool") else draws_for(ALL))), dtype)
 
     monkeypatch.setattr(Draws, "uniform", fixed)
-    real = pictures(2), pictures(2, seed=1)
+    real = random_images(2), random_images(2, seed=1)
     logs = []
     for compiled in (False, True):
         model = make_model(update_order=order)
@@ -236,12 +238,12 @@ def test_xla_gives_the_same_losses(
 
 
 @pytest.mark.usefixtures("deterministic")
-def test_round_trip(make_model: Make, pictures: Pictures, tmp_path: Path) -> None:
+def test_round_trip(make_model: Make, random_images: ImageSet, tmp_path: Path) -> None:
     model = make_model(channels_A=1, channels_B=1, pool_size=2)
     model.compile(objective=Objective(diff_augment=("translation", "color")))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
-    real = pictures(1, channels=1), pictures(1, channels=1, seed=1)
+    real = random_images(1, channels=1), random_images(1, channels=1, seed=1)
     for _ in range(3):
         assert one_step(loaded, *real) == one_step(model, *real)
     assert loaded.objective == Objective(diff_augment=("translation", "color"))

@@ -16,7 +16,7 @@ from cyclegan.training.dispatch import Batch, Dispatcher
 from cyclegan.training.schedule import DecaySchedule
 
 Make = Callable[..., CycleGAN]
-PICTURES = np.random.default_rng(0).integers(0, 256, (2, 7, 18, 18, 3)).astype(np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, 7, 18, 18, 3)).astype(np.uint8)
 DRAWN: dict[str, Any] = {"batch_size": 1, "crop_size": (16, 16), "flip": True, "seed": 3}
 
 
@@ -36,13 +36,13 @@ def trained(make_model: Make, batches: Iterable[Batch], within: float) -> tuple[
 
 @pytest.mark.parametrize("xla", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["graph", "xla"])
 def test_any_grouping_gives_the_same_bits(make_model: Make, monkeypatch: pytest.MonkeyPatch, xla: bool) -> None:
-    """Wherever the pictures lie."""
+    """Wherever the images lie."""
     monkeypatch.setattr(dispatch, "SECONDS_IN_A_CALL", 3600.0)
     # Keras has a property in its place, which refuses XLA once determinism was asked for in this process.
     monkeypatch.setattr(CycleGAN, "jit_compile", xla)
-    single, calls = trained(make_model, training_batches(*PICTURES, **DRAWN), within=0.0)
+    single, calls = trained(make_model, training_batches(*IMAGES, **DRAWN), within=0.0)
     assert calls == [1] * 12
-    grouped, calls = trained(make_model, ResidentBatches(*PICTURES, **DRAWN), within=3600.0)
+    grouped, calls = trained(make_model, ResidentBatches(*IMAGES, **DRAWN), within=3600.0)
     assert calls == [1, 5, 5, 1]
     for name, variable in single.state().items():
         np.testing.assert_array_equal(grouped.state()[name].numpy(), variable.numpy(), err_msg=name)

@@ -30,7 +30,7 @@ from cyclegan.training.schedule import DecaySchedule
 
 Make = Callable[..., CycleGAN]
 PLAN = Plan(epochs=3, steps_per_epoch=5, batch_size=1, log_every=4, evaluate_every=1, checkpoint_every=0.0)
-PICTURES = np.random.default_rng(0).integers(0, 256, (2, 7, 18, 18, 3)).astype(np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, 7, 18, 18, 3)).astype(np.uint8)
 
 
 class Recorder:
@@ -71,7 +71,7 @@ class Poisoner(Recorder):
 
 
 def start(make_model: Make, folder: Path, recorder: Recorder, plan: Plan = PLAN) -> tuple[CycleGAN, Progress]:
-    """What stage `train` does, on random pictures."""
+    """What stage `train` does, on random images."""
     prepare_device(seed=0, deterministic=True)
     model = make_model(pool_size=2, ema_decay=0.9, generator={"dropout": 0.2})
     model.compile(schedule=DecaySchedule(2e-3, plan.total_steps, 0.5, "linear"))
@@ -79,7 +79,7 @@ def start(make_model: Make, folder: Path, recorder: Recorder, plan: Plan = PLAN)
     progress = Progress.restore(checkpoints, model)
     train(
         model,
-        lambda step: training_batches(*PICTURES, batch_size=1, crop_size=(16, 16), flip=True, seed=3, start_step=step),
+        lambda step: training_batches(*IMAGES, batch_size=1, crop_size=(16, 16), flip=True, seed=3, start_step=step),
         plan,
         progress,
         checkpoints,
@@ -160,14 +160,14 @@ def test_divergence_stops_the_training_and_keeps_the_last_good_state(make_model:
         def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
             super().log_metrics(step, metrics)
             if step == 8:
-                PICTURES_FLOAT[...] = np.nan
+                IMAGES_FLOAT[...] = np.nan
 
-    PICTURES_FLOAT = np.ones((1, 16, 16, 3), np.float32)
+    IMAGES_FLOAT = np.ones((1, 16, 16, 3), np.float32)
 
     def batches(step: int) -> tf.data.Dataset:
         def generate() -> Any:
             while True:
-                yield PICTURES_FLOAT.copy(), PICTURES_FLOAT.copy()
+                yield IMAGES_FLOAT.copy(), IMAGES_FLOAT.copy()
 
         spec = tf.TensorSpec((1, 16, 16, 3), tf.float32)
         return tf.data.Dataset.from_generator(generate, output_signature=(spec, spec))
@@ -351,8 +351,8 @@ class Slow:
         def generate() -> Any:
             for number in itertools.count(step):
                 time.sleep(self.seconds)
-                picture = np.random.default_rng(number).uniform(-1, 1, (1, 16, 16, 3)).astype(np.float32)
-                yield picture, -picture
+                image = np.random.default_rng(number).uniform(-1, 1, (1, 16, 16, 3)).astype(np.float32)
+                yield image, -image
 
         spec = tf.TensorSpec((1, 16, 16, 3), tf.float32)
         return tf.data.Dataset.from_generator(generate, output_signature=(spec, spec))

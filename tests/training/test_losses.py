@@ -79,8 +79,8 @@ def test_a_term_added_later_is_off_in_the_parameters_of_earlier_trainings() -> N
 def test_a_term_without_a_weight_needs_no_output() -> None:
     images = tf.zeros((1, 2, 2, 3))
     weights = LossWeights(**{**dict.fromkeys(GENERATOR_TERMS, 0.0), "identity": 1.0})
-    assert [output for output in ("same", "score", "rec_source", "rec_target") if weights.need(output)] == ["same"]
-    terms = generator_terms(Passes(images, images, images, same=images + 0.5), weights)
+    assert [output for output in ("idt", "score", "rec_source", "rec_target") if weights.need(output)] == ["idt"]
+    terms = generator_terms(Passes(images, images, images, idt=images + 0.5), weights)
     assert {name: float(value) for name, value in terms.items()} == {
         **dict.fromkeys(GENERATOR_TERMS, 0.0),
         "identity": 0.5,
@@ -88,7 +88,7 @@ def test_a_term_without_a_weight_needs_no_output() -> None:
 
 
 def linear_critic(gradient: np.ndarray) -> keras.Model:
-    """Scores a picture by its product with `gradient`, which therefore is the gradient everywhere."""
+    """Scores an image by its product with `gradient`, which therefore is the gradient everywhere."""
     image = keras.Input((None, None, gradient.shape[-1]))
     convolution = keras.layers.Conv2D(1, gradient.shape[:2], use_bias=False)
     critic = keras.Model(image, convolution(image))

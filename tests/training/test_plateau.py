@@ -1,4 +1,4 @@
-"""The learning rate falls on a plateau of a validation figure, and only then."""
+"""The learning rate falls on a plateau of a validation metric, and only then."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cyclegan.training.progress import Plan, Progress
 from cyclegan.training.schedule import DecaySchedule
 
 Make = Callable[..., CycleGAN]
-PICTURES = np.random.default_rng(0).integers(0, 256, (2, 7, 16, 16, 3)).astype(np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, 7, 16, 16, 3)).astype(np.uint8)
 RATE = 1e-3
 
 
@@ -47,7 +47,7 @@ def test_direction_follows_from_the_name(metric: str, rising: float, falling: fl
     assert factors(plateau, [3.0, 2.0, 1.0])[-1] == pytest.approx(falling)
 
 
-def test_a_figure_that_is_not_measured_is_refused() -> None:
+def test_a_metric_that_is_not_measured_is_refused() -> None:
     plateau = Plateau("val_AtoB/pair_psnr", patience=1, factor=0.1)
     plateau.require({"val_AtoB/pair_psnr": 3.0})
     with pytest.raises(UserError, match=r"train\.plateau\.metric = 'val_AtoB/pair_psnr'.*use one of val_AtoB/cycle_l1"):
@@ -70,7 +70,7 @@ class Silent:
 def start(
     make_model: Make, folder: Path, plateau: Plateau | None, stop_at: int | None = None, metric: str = "val_AtoB/l1"
 ) -> tuple[CycleGAN, Progress]:
-    """Train 12 steps with an evaluation after every second one, whose figure never improves on the first."""
+    """Train 12 steps with an evaluation after every second one, whose metric never improves on the first."""
     prepare_device(seed=0, deterministic=True)
     model = make_model(pool_size=2)
     model.compile(schedule=DecaySchedule(RATE, 12, 1.0, "constant"))
@@ -92,7 +92,7 @@ def start(
 
     train(
         model,
-        lambda step: training_batches(*PICTURES, batch_size=1, crop_size=(16, 16), flip=True, seed=3, start_step=step),
+        lambda step: training_batches(*IMAGES, batch_size=1, crop_size=(16, 16), flip=True, seed=3, start_step=step),
         plan,
         progress,
         checkpoints,
@@ -129,9 +129,9 @@ def test_resumed_training_falls_at_the_same_steps(make_model: Make, tmp_path: Pa
         np.testing.assert_array_equal(resumed.state()[name].numpy(), variable.numpy(), err_msg=name)
 
 
-def test_the_first_evaluation_refuses_a_missing_figure(make_model: Make, tmp_path: Path) -> None:
+def test_the_first_evaluation_refuses_a_missing_metric(make_model: Make, tmp_path: Path) -> None:
     plateau = Plateau("val_AtoB/pair_psnr", patience=2, factor=0.5)
-    with pytest.raises(UserError, match="yields no such figure; use one of val_AtoB/l1"):
+    with pytest.raises(UserError, match="yields no such metric; use one of val_AtoB/l1"):
         start(make_model, tmp_path, plateau)
 
 

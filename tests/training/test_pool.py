@@ -34,7 +34,7 @@ def numpy_pool(fakes: np.ndarray, swap: np.ndarray, slot: np.ndarray, size: int)
 def test_equals_the_reference_for_every_batch_size(batch: int, jit_compile: bool) -> None:
     rng = np.random.default_rng(batch)
     fakes = rng.uniform(-1, 1, (40, 2, 2, 3)).astype(np.float32)
-    # Few slots, so that a batch swaps for a picture stored within the same batch.
+    # Few slots, so that a batch swaps for an image stored within the same batch.
     swap, slot = rng.random(40) < 0.7, rng.integers(0, 3, 40).astype(np.int32)
     pool = ImagePool(3, (2, 2, 3))
     exchange = tf.function(pool.exchange, jit_compile=jit_compile)
@@ -80,10 +80,10 @@ def test_half_of_the_queries_swap_and_all_slots_are_used(make_model: Callable[..
     assert abs(np.corrcoef(swaps[1:], swaps[:-1])[0, 1]) < 4 / np.sqrt(2000)
 
 
-def test_sampled_pictures_are_held_ones() -> None:
+def test_sampled_images_are_held_ones() -> None:
     pool = ImagePool(4, (1, 1, 1))
-    pictures = tf.reshape(tf.range(1.0, 4.0), (3, 1, 1, 1))
-    pool.exchange(pictures, tf.constant([True] * 3), tf.constant([0] * 3))
+    random_images = tf.reshape(tf.range(1.0, 4.0), (3, 1, 1, 1))
+    pool.exchange(random_images, tf.constant([True] * 3), tf.constant([0] * 3))
     draws = tf.constant([0.0, 0.3, 0.34, 0.67, 0.999999])
     # The fourth slot is empty, and stays unseen.
     assert pool.sample(draws).numpy().ravel().tolist() == [1, 1, 2, 3, 3]
@@ -91,13 +91,13 @@ def test_sampled_pictures_are_held_ones() -> None:
 
 @pytest.mark.parametrize("order", ["joint", "sequential"])
 def test_discriminators_learn_from_the_pools_too(
-    make_model: Callable[..., CycleGAN], pictures: Callable[..., np.ndarray], order: str
+    make_model: Callable[..., CycleGAN], random_images: Callable[..., np.ndarray], order: str
 ) -> None:
-    """The first terms of a step, against scores of all real pictures so far and all translations so far."""
+    """The first terms of a step, against scores of all real images so far and all translations so far."""
     model = make_model(update_order=order, pool_size=6, discriminator_batch=40)
-    # A rate of nothing: networks stand still, so that every step has the same translations of the same pictures.
+    # A rate of nothing: networks stand still, so that every step has the same translations of the same images.
     model.compile(keras.optimizers.SGD(0.0))
-    shown = {"A": pictures(3), "B": pictures(3, seed=1)}
+    shown = {"A": random_images(3), "B": random_images(3, seed=1)}
     for n in range(3):
         model.reset_metrics()
         logs = model.train_on_batch(shown["A"][n : n + 1], shown["B"][n : n + 1], return_dict=True)
@@ -114,11 +114,11 @@ def test_discriminators_learn_from_the_pools_too(
 
 
 def test_a_discriminators_batch_needs_pools_and_more_than_the_batch(
-    make_model: Callable[..., CycleGAN], pictures: Callable[..., np.ndarray]
+    make_model: Callable[..., CycleGAN], random_images: Callable[..., np.ndarray]
 ) -> None:
     with pytest.raises(ValueError, match="set pool_size above 0"):
         make_model(pool_size=0, discriminator_batch=3)
     model = make_model(pool_size=4, discriminator_batch=2)
     model.compile()
     with pytest.raises(ValueError, match="no more than the batch size, 2"):
-        model.train_on_batch(pictures(2), pictures(2, seed=1))
+        model.train_on_batch(random_images(2), random_images(2, seed=1))

@@ -53,6 +53,7 @@ GROUPS: list[dict[str, st.SearchStrategy[Any]]] = [
         "model.skip": some(["add", "concat"]),
         "model.padding": some(["reflect", "same"]),
         "model.upsample": some(["transpose", "resize", "antialias"]),
+        "model.halving": some(["same", "centered"]),
     },
     {"model.discriminator": some(["patch", "pixel", "tutorial"]), "model.patch_layers": st.integers(1, 3)},
     {"model.norm": norms, "model.output_norm": st.booleans()},
@@ -133,7 +134,7 @@ def configurations(draw: st.DrawFn) -> Params:
 
 
 def size_of(params: Params) -> tuple[int, int]:
-    """The size of the training pictures, with pictures that say 32×16 where the parameters leave it to them."""
+    """The size of the training images, with images that say 32×16 where the parameters leave it to them."""
     return params.training_size or (32, 16)
 
 
@@ -144,11 +145,11 @@ def check(params: Params, folder: Path) -> None:
     compile_cyclegan(model, params, total_steps=10)
     random = np.random.default_rng(0)
 
-    def pictures(channels: int) -> np.ndarray:
+    def random_images(channels: int) -> np.ndarray:
         shape = (train.batch_size, *model.image_size, channels)
         return random.uniform(-1, 1, shape).astype(np.float32)
 
-    real = pictures(data.channels_A), pictures(data.channels_B)
+    real = random_images(data.channels_A), random_images(data.channels_B)
     losses = model.train_on_batch(*real, return_dict=True)
     assert losses
     assert {name: value for name, value in losses.items() if not np.isfinite(value)} == {}

@@ -20,7 +20,7 @@ from cyclegan.training.schedule import DecaySchedule
 from cyclegan.training.selection import Selection
 
 Make = Callable[..., CycleGAN]
-PICTURES = np.random.default_rng(0).integers(0, 256, (2, 7, 16, 16, 3)).astype(np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (2, 7, 16, 16, 3)).astype(np.uint8)
 KID = [0.5, 0.3, 0.2, 0.4, 0.6, 0.3]
 """What each evaluation of the trainings below measures: the third is the best."""
 
@@ -59,7 +59,7 @@ def test_patience() -> None:
     assert not any(Selection("val_AtoB/kid").is_exhausted(measured[:n]) for n in range(len(values) + 1))
 
 
-def test_a_figure_that_is_not_measured_is_refused() -> None:
+def test_a_metric_that_is_not_measured_is_refused() -> None:
     Selection("kid").require({"val_AtoB/kid": 1, "val_BtoA/kid": 2})
     with pytest.raises(UserError, match=r"train\.select = 'kid'.*use last, or one of val_AtoB/kid"):
         Selection("kid").require(["val_AtoB/kid"])
@@ -115,7 +115,7 @@ def start(
 
     train(
         model,
-        lambda step: training_batches(*PICTURES, batch_size=1, crop_size=(16, 16), flip=True, seed=3, start_step=step),
+        lambda step: training_batches(*IMAGES, batch_size=1, crop_size=(16, 16), flip=True, seed=3, start_step=step),
         plan,
         progress,
         checkpoints,

@@ -15,7 +15,7 @@ from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.tensor_cores import MULTIPLE, pad_channels
 
 Make = Callable[..., CycleGAN]
-Pictures = Callable[..., np.ndarray]
+ImageSet = Callable[..., np.ndarray]
 
 
 def multiplied(network: keras.Model, channels: int = 3) -> bool:
@@ -28,8 +28,8 @@ def multiplied(network: keras.Model, channels: int = 3) -> bool:
 
 
 LAYERS = {
-    "from a picture": lambda: keras.layers.Conv2D(16, 7, padding="valid"),
-    "to a picture": lambda: keras.layers.Conv2D(3, 7, padding="same", activation="tanh"),
+    "from an image": lambda: keras.layers.Conv2D(16, 7, padding="valid"),
+    "to an image": lambda: keras.layers.Conv2D(3, 7, padding="same", activation="tanh"),
     "halving": lambda: keras.layers.Conv2D(24, 4, 2, padding="same", use_bias=False),
     "to a score": lambda: SpectralConv2D(1, 4, padding="same"),
 }

@@ -104,7 +104,7 @@ def expected_losses(recorded: dict[str, np.ndarray], prefix: str) -> dict[str, n
 def replay(
     model: CycleGAN, recorded: dict[str, np.ndarray], steps: int, jit_compile: bool = False
 ) -> dict[str, list[float]]:
-    """Train on the recorded pictures; every loss of every step."""
+    """Train on the recorded images; every loss of every step."""
 
     # Not the model's own: Keras clears that once any test of the session has asked for deterministic operations.
     @tf.function(jit_compile=jit_compile)

@@ -32,9 +32,9 @@ def run(options: argparse.Namespace) -> None:
     project = Project.find()
     params = load_checked(project)
     if params.data.source == "folders":
-        from cyclegan.data.fetching.raw_folder import picture_folders
+        from cyclegan.data.fetching.raw_folder import image_folders
 
-        picture_folders(params.data, project)
+        image_folders(params.data, project)
     if options.write:
         _write(project, params)
         return

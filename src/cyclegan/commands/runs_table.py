@@ -54,7 +54,7 @@ def comparison(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def chosen(table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """The columns to show: those asked for, or the parameters that differ between the runs and the test's figures.
+    """The columns to show: those asked for, or the parameters that differ between the runs and the test's metrics.
 
     Raises:
         UserError: there is no such column.
@@ -63,10 +63,10 @@ def chosen(table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
         return ["run", *_known(table, [name for name in columns if name != "run"])]
     others = [name for name in map(str, table.columns) if name not in ALWAYS and not name.startswith("tags.")]
     params = [name for name in others if "/" not in name and table[name].astype(str).nunique() > 1]
-    figures = [name for name in others if name.startswith("test_")] or [
+    metrics = [name for name in others if name.startswith("test_")] or [
         name for name in others if name.startswith("val_")
     ]
-    return [*ALWAYS, *params, *sorted(figures)]
+    return [*ALWAYS, *params, *sorted(metrics)]
 
 
 def sorted_by(table: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> None:
         UserError: there is no such search, or its storage cannot be used.
     """
     from cyclegan.data.loading.dataset import PackedDataset
-    from cyclegan.experiment.run_key import data_digest, study_key
+    from cyclegan.experiment.run_key import packed_data_digest, study_key
     from cyclegan.params import load
     from cyclegan.search.shared_search import SharedSearch, with_objectives
     from cyclegan.search.storage import needing_storage
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
     if options.supervised:
         end_with_standard_input()
     params = with_objectives(params, PackedDataset.open(project.split))
-    key = study_key(project, params, data_digest(project))
+    key = study_key(project, params, packed_data_digest(project))
     where = options.storage or params.search.storage
     with needing_storage(where):
         search = SharedSearch(project, params, key, where, create=False)

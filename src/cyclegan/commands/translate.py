@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cyclegan.commands.model_argument import add_model, open_translator
 from cyclegan.data.images.layout import endings, shown, walk
 from cyclegan.system.errors import UserError
+
+if TYPE_CHECKING:
+    from cyclegan.data.images.image import ProfileUse
 
 # So many different endings are named at most.
 ENDINGS_SHOWN = 8
@@ -35,6 +40,7 @@ def run(options: argparse.Namespace) -> None:
     """
     from tqdm import tqdm
 
+    from cyclegan.data.images.color_profile import describe_uses
     from cyclegan.inference.image_files import translate_files
 
     places: dict[Path, Path] = {}
@@ -50,16 +56,23 @@ def run(options: argparse.Namespace) -> None:
     translator = open_translator(options.model, options.bit_depth)
     if others:
         logger.warning("%s", _passed_over(others))
-    # The delay leaves the line to what is wrong, if anything is.
-    with tqdm(total=len(places), unit="image", delay=1) as bar:
-        translate_files(
-            translator,
-            places,
-            options.output,
-            places=places.values(),
-            overwrite=options.overwrite,
-            on_written=lambda _: bar.update(),
-        )
+    profile_uses: Counter[ProfileUse] = Counter()
+    try:
+        # The delay leaves the line to what is wrong, if anything is.
+        with tqdm(total=len(places), unit="image", delay=1) as bar:
+            translate_files(
+                translator,
+                places,
+                options.output,
+                places=places.values(),
+                overwrite=options.overwrite,
+                on_read=lambda use: profile_uses.update([use]),
+                on_written=lambda _: bar.update(),
+            )
+    finally:
+        # Also where others are unreadable.
+        if phrases := describe_uses(profile_uses):
+            print("; ".join(phrases))
 
 
 def images_in(folder: Path, output: Path) -> tuple[list[Path], list[Path]]:
@@ -82,7 +95,7 @@ def images_in(folder: Path, output: Path) -> tuple[list[Path], list[Path]]:
     others = sorted_out(found.others)
     if not images:
         rest = f"; {_passed_over(others)}" if others else ""
-        raise UserError(f"{shown(folder)} holds no picture ({endings()}){rest}")
+        raise UserError(f"{shown(folder)} holds no image ({endings()}){rest}")
     return images, others
 
 
@@ -90,4 +103,4 @@ def _passed_over(others: list[Path]) -> str:
     kinds = sorted({path.suffix.lower() or "none" for path in others})
     names = ", ".join(shown(kind) for kind in kinds[:ENDINGS_SHOWN]) + (", …" if len(kinds) > ENDINGS_SHOWN else "")
     files = "file" if len(others) == 1 else "files"
-    return f"{len(others)} {files} passed over for having no picture's ending: {names}"
+    return f"{len(others)} {files} passed over for having no image's ending: {names}"

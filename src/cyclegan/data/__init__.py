@@ -1,1 +1,1 @@
-"""From pictures on disk or on the network to packed arrays: the stages `fetch` and `split`, and their reader."""
+"""From images on disk or on the network to packed arrays: the stages `fetch` and `split`, and their reader."""

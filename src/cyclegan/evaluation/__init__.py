@@ -1,1 +1,1 @@
-"""How good the generators are: figures, their protocol, and a report to look at."""
+"""How good the generators are: metrics and the protocol by which they are measured. Nothing is drawn here."""

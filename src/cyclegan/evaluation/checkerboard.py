@@ -9,11 +9,11 @@ from cyclegan.models.pixels import displayable
 STRIDE_FREQUENCIES = [(u, v) for u in (0, 1, 2) for v in (0, 1, 2) if (u, v) != (0, 0)]
 """In quarters of the sampling frequency: where two and four pixels repeat, as strides of 2 leave them."""
 SMALLEST = 32
-"""Pictures with a shorter side have too few frequencies to tell a peak from its surroundings."""
+"""Images with a shorter side have too few frequencies to tell a peak from its surroundings."""
 
 
 def luminance_correlation(images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """How the brightness of each picture follows that of the other: Pearson's correlation over the pixels.
+    """How the brightness of each image follows that of the other: Pearson's correlation over the pixels.
 
     Args:
         images, others: [N, H, W, C], uint8 or uint16; channels and types may differ.
@@ -21,7 +21,7 @@ def luminance_correlation(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     Returns:
         [N], in -1…1: -1 for a negative; NaN where one of the two is of one brightness throughout.
     """
-    x, y = (_luminance(pictures).reshape(len(pictures), -1) for pictures in (images, others))
+    x, y = (_luminance(each).reshape(len(each), -1) for each in (images, others))
     x, y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
     lengths = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -31,7 +31,7 @@ def luminance_correlation(images: np.ndarray, others: np.ndarray) -> np.ndarray:
 class StrideSpectrum:
     """How far a spectrum stands out at the stride frequencies, where transposed convolutions leave a checkerboard.
 
-    The power spectra of all pictures (of the brightness, under a Hann window) are added up; at each stride frequency
+    The power spectra of all images (of the brightness, under a Hann window) are added up; at each stride frequency
     the power is divided by the mean power two to four frequencies around it.
     """
 
@@ -41,7 +41,7 @@ class StrideSpectrum:
         self._measured = False
 
     def add(self, images: np.ndarray) -> None:
-        """Take in pictures [N, H, W, C], uint8 or uint16; those smaller than `SMALLEST` are passed over."""
+        """Take in images [N, H, W, C], uint8 or uint16; those smaller than `SMALLEST` are passed over."""
         height, width = (side // 4 * 4 for side in images.shape[1:3])
         if min(height, width) < SMALLEST:
             return
@@ -59,10 +59,10 @@ class StrideSpectrum:
 
     @property
     def energy(self) -> float | None:
-        """The largest of the ratios, about 1 to 2 where nothing stands out; None where no picture was large enough."""
+        """The largest of the ratios, about 1 to 2 where nothing stands out; None where no image was large enough."""
         if not self._measured:
             return None
-        # Pictures without any detail have no power there at all, but for rounding.
+        # Images without any detail have no power there at all, but for rounding.
         return float((self._peaks / np.maximum(self._surroundings, 1e-9)).max())
 
 

@@ -1,4 +1,4 @@
-"""A baseline that knows true pairs: the best change of colours alone."""
+"""A baseline that knows true pairs: the best change of colors alone."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from cyclegan.models.pixels import to_float, to_integer
 
 
 @dataclass(frozen=True)
-class ColourMap:
-    """A quadratic function of a pixel's channels, the same for every pixel of every picture.
+class ColorMap:
+    """A quadratic function of a pixel's channels, the same for every pixel of every image.
 
     Attributes:
         coefficients: [monomials of degree 0 to 2, C_out].
-        bit_depth: of the pictures, 8 or 16.
+        bit_depth: of the images, 8 or 16.
     """
 
     coefficients: np.ndarray
     bit_depth: int
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Map pictures [N, H, W, C], uint8 or uint16, to [N, H, W, C_out] of the same type."""
+        """Map images [N, H, W, C], uint8 or uint16, to [N, H, W, C_out] of the same type."""
         pixels = _monomials(to_float(images).reshape(-1, images.shape[-1]))
         mapped = (pixels @ self.coefficients).reshape(*images.shape[:-1], -1)
         return to_integer(mapped, self.bit_depth)
 
 
-def fit_colour_map(dataset: PackedDataset, split: Split, direction: Direction) -> ColourMap | None:
+def fit_color_map(dataset: PackedDataset, split: Split, direction: Direction) -> ColorMap | None:
     """Fit the map by least squares to all pixels of the scored pairs of a split; None where there are no such pairs."""
     source, target = DIRECTIONS[direction]
     pairs = dataset.pairs(split)
@@ -43,9 +43,9 @@ def fit_colour_map(dataset: PackedDataset, split: Split, direction: Direction) -
         products, moments = products + x.T @ x, moments + x.T @ y
     if not pairs.scored.any():
         return None
-    # Not `solve`: pictures of few colours leave some monomials undetermined.
+    # Not `solve`: images of few colors leave some monomials undetermined.
     coefficients = np.linalg.lstsq(products, moments, rcond=None)[0]
-    return ColourMap(coefficients, dataset.bit_depth)
+    return ColorMap(coefficients, dataset.bit_depth)
 
 
 def _monomials(pixels: np.ndarray) -> np.ndarray:

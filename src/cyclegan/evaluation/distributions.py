@@ -1,4 +1,4 @@
-"""How far two sets of pictures are apart, as sets of feature vectors `[N, D]` float64 from one feature network."""
+"""How far two sets of images are apart, as sets of feature vectors `[N, D]` float64 from one feature network."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from cyclegan.domains import DOMAINS
 SUBSETS = 100
 """Random halves from which KID's standard error is estimated."""
 FEWEST = 4
-"""Pictures of each set that these halves take."""
+"""Images of each set that these halves take."""
 FEWEST_FOR_KID = 2
 """Images of each set that KID itself takes."""
-NEIGHBOURS = 3
+NEIGHBORS = 3
 """k of precision and recall, as in Kynkäänniemi et al. 2019."""
 ROWS = 512
 """Rows of a matrix of all pairs that are held in memory at once."""
@@ -98,16 +98,16 @@ def frechet_distance(features: np.ndarray, others: np.ndarray) -> float:
     return float(np.square(means[0] - means[1]).sum()) + traces - 2 * cross
 
 
-def precision_recall(generated: np.ndarray, real: np.ndarray, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
-    """Precision and recall of generated pictures (Kynkäänniemi et al. 2019).
+def precision_recall(generated: np.ndarray, real: np.ndarray, neighbors: int = NEIGHBORS) -> tuple[float, float]:
+    """Precision and recall of generated images (Kynkäänniemi et al. 2019).
 
-    Around each vector of a set lies a ball that reaches its k-th nearest neighbour in the set. Precision is the share
+    Around each vector of a set lies a ball that reaches its k-th nearest neighbor in the set. Precision is the share
     of generated vectors in some ball of the real ones; recall that of real vectors in some ball of the generated ones.
 
     Args:
         generated: [N, D]; N above k.
         real: [M, D]; M above k.
-        neighbours: k.
+        neighbors: k.
 
     Returns:
         precision, recall, each in 0…1.
@@ -115,13 +115,13 @@ def precision_recall(generated: np.ndarray, real: np.ndarray, neighbours: int = 
     Raises:
         ValueError: a set has no more than k vectors.
     """
-    if min(len(generated), len(real)) <= neighbours:
-        raise ValueError(f"precision and recall need more than {neighbours} vectors on each side")
-    return _covered(generated, real, neighbours), _covered(real, generated, neighbours)
+    if min(len(generated), len(real)) <= neighbors:
+        raise ValueError(f"precision and recall need more than {neighbors} vectors on each side")
+    return _covered(generated, real, neighbors), _covered(real, generated, neighbors)
 
 
 def mean_distance(features: np.ndarray) -> float:
-    """How different the pictures of a set are: the mean cosine distance over all pairs, 0…2; 0 for one picture."""
+    """How different the images of a set are: the mean cosine distance over all pairs, 0…2; 0 for one image."""
     n = len(features)
     if n < 2:
         return 0.0
@@ -130,7 +130,7 @@ def mean_distance(features: np.ndarray) -> float:
 
 
 def cosine_distance(features: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Distance of each vector [N, D] to the other of the same row, 1 - cosine, 0…2: [N]. Picture against picture."""
+    """Distance of each vector [N, D] to the other of the same row, 1 - cosine, 0…2: [N]. Image against image."""
     return 1 - (unit_vectors(features) * unit_vectors(others)).sum(axis=1)
 
 
@@ -169,18 +169,18 @@ def _pair_sums(features: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return _sums(features, features, chosen, chosen) - itself @ chosen
 
 
-def _root(centred: np.ndarray) -> np.ndarray:
+def _root(centerd: np.ndarray) -> np.ndarray:
     """A matrix R of at most D rows with RᵀR = XᵀX, for X [N, D]: X itself where it is as small."""
-    count, dimensions = centred.shape
-    return centred if count <= dimensions else np.asarray(np.linalg.qr(centred, mode="r"))
+    count, dimensions = centerd.shape
+    return centerd if count <= dimensions else np.asarray(np.linalg.qr(centerd, mode="r"))
 
 
-def _covered(features: np.ndarray, others: np.ndarray, neighbours: int) -> float:
-    """The share of `features` within the k-th neighbour's reach of some vector of `others`."""
+def _covered(features: np.ndarray, others: np.ndarray, neighbors: int) -> float:
+    """The share of `features` within the k-th neighbor's reach of some vector of `others`."""
     reach = np.concatenate(
         [
-            # A vector is its own nearest neighbour, and is passed over.
-            np.partition(_squared_distances(others[start : start + ROWS], others), neighbours, axis=1)[:, neighbours]
+            # A vector is its own nearest neighbor, and is passed over.
+            np.partition(_squared_distances(others[start : start + ROWS], others), neighbors, axis=1)[:, neighbors]
             for start in range(0, len(others), ROWS)
         ]
     )

@@ -1,6 +1,6 @@
-"""Feature networks: what realism and likeness are measured with, always named beside the figure.
+"""Feature networks: what realism and likeness are measured with, always named beside the metric.
 
-A feature network turns pictures into vectors in which distances mean likeness. Figures on different networks, or on one
+A feature network turns images into vectors in which distances mean likeness. Metrics on different networks, or on one
 network at different sizes, must not be compared.
 """
 
@@ -23,15 +23,15 @@ EFFICIENTNET = "efficientnet-lite0"
 EFFICIENTNET_SHA256 = "12a09625d2fb237c06a9bee05edbc874f8f57815f87fa0bc20d61ac93a072ec2"
 SMALLEST_INCEPTION = 75
 BATCH = 32
-"""Pictures in one call of the network; changes no result."""
+"""Images in one call of the network; changes no result."""
 
 
 @dataclass(frozen=True)
 class FeatureNetwork:
-    """A network from pictures to feature vectors.
+    """A network from images to feature vectors.
 
     Attributes:
-        name: how it is called in every output, with the size at which it sees pictures.
+        name: how it is called in every output, with the size at which it sees images.
         dimensions: D, the length of a feature vector.
         sha256: of its weights.
     """
@@ -42,7 +42,7 @@ class FeatureNetwork:
     _run: Callable[[tf.Tensor], tf.Tensor]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Compute the features of pictures.
+        """Compute the features of images.
 
         Args:
             images: [N, H, W, C], uint8 or uint16, any channels; seen as `displayable` shows them, resized to
@@ -65,13 +65,13 @@ class FeatureNetwork:
 
 
 def load_features(file: Path, size: int) -> FeatureNetwork:
-    """Load the network that `evaluate.features` names, for pictures of `size`×`size` pixels.
+    """Load the network that `evaluate.features` names, for images of `size`×`size` pixels.
 
     Args:
         file: `efficientnet-lite0.npz`, which comes with the project; an `.h5` file of Keras' ImageNet weights of
             Inception-v3 without the classifier; or a `.keras` file with a model from [N, S, S, 3] float in [-1, 1] to
             [N, D], or to [N, h, w, D], which is averaged.
-        size: side in pixels at which the network sees every picture.
+        size: side in pixels at which the network sees every image.
 
     Raises:
         UserError: the file is missing, damaged or of another form, or the network cannot take this size.

@@ -1,4 +1,4 @@
-"""Distances between pictures, as they are stored: batches of unsigned integers."""
+"""Distances between images, as they are stored: batches of unsigned integers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 from skimage.metrics import structural_similarity
 
 PSNR_CAP = 100.0
-"""dB given to identical pictures, whose true value is infinite and has no place in JSON or in a mean."""
+"""dB given to identical images, whose true value is infinite and has no place in JSON or in a mean."""
 
 
 def l1(images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Mean absolute error of each picture, in 0…1 of the full range.
+    """Mean absolute error of each image, in 0…1 of the full range.
 
     Args:
         images: [N, H, W, C], uint8 or uint16.
@@ -23,9 +23,9 @@ def l1(images: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def psnr(images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Peak signal-to-noise ratio of each picture in dB, at most `PSNR_CAP`.
+    """Peak signal-to-noise ratio of each image in dB, at most `PSNR_CAP`.
 
-    10 log10(1 / MSE), where the error is in 0…1 of the full range. The mean over pictures is the mean of decibels.
+    10 log10(1 / MSE), where the error is in 0…1 of the full range. The mean over images is the mean of decibels.
 
     Args and Returns: as `l1`.
     """
@@ -34,7 +34,7 @@ def psnr(images: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def ssim(images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Structural similarity of each picture, in -1…1 (Wang et al. 2004, as scikit-image computes it).
+    """Structural similarity of each image, in -1…1 (Wang et al. 2004, as scikit-image computes it).
 
     Uniform 7×7 window, mean over channels and positions. Sides under 7 pixels take the largest odd window that fits;
     a window of one pixel leaves the luminance term alone.
@@ -62,5 +62,5 @@ def _full_range(images: np.ndarray, others: np.ndarray) -> int:
     if images.shape != others.shape or images.dtype != others.dtype or images.ndim != 4:
         raise ValueError(f"cannot compare {images.dtype} {images.shape} with {others.dtype} {others.shape}")
     if images.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"expected uint8 or uint16 pictures, not {images.dtype}")
+        raise ValueError(f"expected uint8 or uint16 images, not {images.dtype}")
     return int(np.iinfo(images.dtype).max)

@@ -1,35 +1,35 @@
-"""What is measured, on which pictures, against what.
+"""What is measured, on which images, against what.
 
 For direction AtoB, with a from domain A and b from domain B:
 
 - cycle: G_BtoA(G_AtoB(a)) against a. The second generator receives the first one's unrounded output.
 - identity: G_AtoB(b) against b, the identity loss's meaning; only where both domains have equal channels.
 - change: G_AtoB(a) against a; near 0 means that the generator does nothing. On pixels only with equal channels.
-- input: whether G_AtoB(a) finds a again among all pictures of A by its features.
+- input: whether G_AtoB(a) finds a again among all images of A by its features.
 - pair: G_AtoB(a) against the true partner of a, over scored pairs.
 - kid, frechet, precision, recall, diversity: all G_AtoB(a) against all real b, as sets of feature vectors.
 
-All pictures are compared as the rounded integers that a user would save. A generator that returns its input unchanged
-has perfect cycle, identity, change and input figures: these measure faithfulness, never quality on their own. The
-figures of the unchanged input stand beside the model's as the baseline that a translation has to beat.
+All images are compared as the rounded integers that a user would save. A generator that returns its input unchanged
+has perfect cycle, identity, change and input metrics: these measure faithfulness, never quality on their own. The
+metrics of the unchanged input stand beside the model's as the baseline that a translation has to beat.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from cyclegan.data.loading.dataset import PackedDataset, Pictures, equal_batches, sizes_of
+from cyclegan.data.loading.dataset import ImageSet, PackedDataset, equal_batches, sizes_of
 from cyclegan.domains import DIRECTIONS, DOMAINS, OPPOSITE, Direction, Domain
 from cyclegan.evaluation.checkerboard import StrideSpectrum, luminance_correlation
-from cyclegan.evaluation.color_map import ColourMap
+from cyclegan.evaluation.color_map import ColorMap
 from cyclegan.evaluation.distributions import (
-    NEIGHBOURS,
+    NEIGHBORS,
     SUBSETS,
     cosine_distance,
     frechet_distance,
@@ -46,37 +46,37 @@ from cyclegan.system.errors import UserError
 
 EvaluatedSplit = Literal["val", "test"]
 VERSION = 1
-"""Of the protocol. Raised whenever what a figure means changes: figures of two versions are never compared."""
-FIGURES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {"l1": l1, "psnr": psnr, "ssim": ssim}
+"""Of the protocol. Raised whenever what a metric means changes: metrics of two versions are never compared."""
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {"l1": l1, "psnr": psnr, "ssim": ssim}
 
 
-PREFIXES = {"model": "", "identity": "baseline_", "colour_map": "colour_map_"}
-"""Of a table's columns, by what made the pictures: the generator, nothing at all, or a change of colours alone."""
+PREFIXES = {"model": "", "identity": "baseline_", "color_map": "color_map_"}
+"""Of a table's columns, by what made the images: the generator, nothing at all, or a change of colors alone."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The figures of one pair of generators on one split."""
+    """The metrics of one pair of generators on one split."""
 
     metrics: dict[str, Any]
-    """Plain numbers and text, for JSON: `{"AtoB": {"n", "cycle_l1", …, "identity": {"pair_l1", …}, "colour_map": …},
-    "BtoA": …, "protocol": …}`. L1 and change in 0…1, PSNR in dB, SSIM in -1…1, each the mean over pictures. `identity`
-    holds the figures of returning the input unchanged. Keys without meaning for the data (no pairs, unequal channels,
-    too few pictures) are absent."""
+    """Plain numbers and text, for JSON: `{"AtoB": {"n", "cycle_l1", …, "identity": {"pair_l1", …}, "color_map": …},
+    "BtoA": …, "protocol": …}`. L1 and change in 0…1, PSNR in dB, SSIM in -1…1, each the mean over images. `identity`
+    holds the metrics of returning the input unchanged. Keys without meaning for the data (no pairs, unequal channels,
+    too few images) are absent."""
 
     per_image: pd.DataFrame
-    """One row for each direction and picture. In direction AtoB a picture of domain A carries the `cycle_*`,
-    `change_*`, `input_rank`, `nearest`, `pair_*` and `baseline_pair_*` figures, a picture of domain B the `identity_*`
-    figures."""
+    """One row for each direction and image. In direction AtoB an image of domain A carries the `cycle_*`,
+    `change_*`, `input_rank`, `nearest`, `pair_*` and `baseline_pair_*` metrics, an image of domain B the `identity_*`
+    metrics."""
 
 
-class RealPictures:
-    """What is known of the real pictures of a split, computed when it is first asked for and kept.
+class RealImages:
+    """What is known of the real images of a split, computed when it is first asked for and kept.
 
     Args:
-        dataset, split: the pictures.
+        dataset, split: the images.
         network: in whose features they are seen.
-        batch_size: pictures read at once.
+        batch_size: images read at once.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class RealPictures:
         self._stride_energy: dict[Domain, float | None] = {}
 
     def features(self, domain: Domain) -> np.ndarray:
-        """Of all pictures of a domain: [N, D]."""
+        """Of all images of a domain: [N, D]."""
         if domain not in self._features:
             images = self._images[domain]
             features = np.empty((len(images), self.network.dimensions))
@@ -99,7 +99,7 @@ class RealPictures:
         return self._features[domain]
 
     def stride_energy(self, domain: Domain) -> float | None:
-        """See `artefacts.StrideSpectrum`."""
+        """Energy at the stride frequencies; see `checkerboard.StrideSpectrum`."""
         if domain not in self._stride_energy:
             images, spectrum = self._images[domain], StrideSpectrum()
             for index in equal_batches(images, self._batch_size):
@@ -112,17 +112,17 @@ def evaluate(
     translators: Mapping[Direction, Translator],
     dataset: PackedDataset,
     split: EvaluatedSplit,
-    real: RealPictures | None = None,
-    colour_maps: Mapping[Direction, ColourMap] | None = None,
+    real: RealImages | None = None,
+    color_maps: Mapping[Direction, ColorMap] | None = None,
 ) -> Evaluation:
-    """Measure both generators on a split, batch by batch; pictures of different sizes never share one.
+    """Measure both generators on a split, batch by batch; images of different sizes never share one.
 
     Args:
         translators: one for each direction. Their batch size bounds the memory.
-        dataset: packed pictures, with pairs where the data has them.
+        dataset: packed images, with pairs where the data has them.
         split: `val` during training, `test` once at the end.
-        real: the real pictures of this split; without them nothing is measured on features.
-        colour_maps: fitted elsewhere than on this split, to be measured beside the generators.
+        real: the real images of this split; without them nothing is measured on features.
+        color_maps: fitted elsewhere than on this split, to be measured beside the generators.
 
     Raises:
         UserError: a generator does not fit the data, or its output is not finite.
@@ -133,15 +133,15 @@ def evaluate(
     metrics: dict[str, Any] = {}
     frames = []
     for direction in DIRECTIONS:
-        colour_map = (colour_maps or {}).get(direction)
-        table, baselines = _translated(translators, dataset, split, direction, real, colour_map)
-        figures = {"n": len(table)} | _means(table)
+        color_map = (color_maps or {}).get(direction)
+        table, baselines = _translated(translators, dataset, split, direction, real, color_map)
+        found = {"n": len(table)} | _means(table)
         frames.append(table)
         if "change_l1" in table:
             reproduced = _reproduced(translators[direction], dataset, split, direction)
-            figures |= _means(reproduced)
+            found |= _means(reproduced)
             frames.append(reproduced)
-        metrics[direction] = figures | baselines.pop("model") | baselines
+        metrics[direction] = found | baselines.pop("model") | baselines
     metrics["protocol"] = _protocol(dataset, split, real)
     return Evaluation(metrics, pd.concat(frames, ignore_index=True))
 
@@ -156,120 +156,182 @@ def _translated(
     dataset: PackedDataset,
     split: EvaluatedSplit,
     direction: Direction,
-    real: RealPictures | None,
-    colour_map: ColourMap | None,
+    real: RealImages | None,
+    color_map: ColorMap | None,
 ) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
-    """The table of the pictures of the direction's source, and figures over all of them by what made the pictures."""
+    """The table of the images of the direction's source, and the metrics over all of them by what made the images."""
     source, target = DIRECTIONS[direction]
-    forward, backward = translators[direction], translators[OPPOSITE[direction]]
     images, others = dataset.images(source, split), dataset.images(target, split)
     partner, scored = _partners(dataset, split, direction)
     comparable = images.shape[-1] == others.shape[-1]
-    table = pd.DataFrame({"direction": direction, "domain": source, "id": dataset.ids(source, split)})
-    if (partner >= 0).any():
-        names = pd.Series(dataset.ids(target, split))
-        table["partner"] = names.reindex(partner).to_numpy()
-        table["scored"] = pd.array(scored, dtype="boolean")
-    figures: dict[str, np.ndarray] = defaultdict(lambda: np.full(len(images), np.nan))
-    makers = ["model", *(["identity"] if comparable else []), *(["colour_map"] if colour_map is not None else [])]
-    features = {maker: np.empty((len(images), real.network.dimensions)) for maker in makers} if real else {}
+    makers = ["model", *(["identity"] if comparable else []), *(["color_map"] if color_map is not None else [])]
+    metrics: dict[str, np.ndarray] = defaultdict(lambda: np.full(len(images), np.nan))
+    features: dict[str, np.ndarray] = {}
+    if real:
+        features = {maker: np.empty((len(images), real.network.dimensions)) for maker in makers if maker != "identity"}
     spectrum = StrideSpectrum()
-    for index in equal_batches(images, forward.batch_size):
-        inputs = np.asarray(images[index])
-        unrounded = forward.translate_float(to_float(inputs))
-        back = to_integer(backward.translate_float(unrounded), dataset.bit_depth)
-        outputs = to_integer(unrounded, dataset.bit_depth)
-        made = {"model": outputs, "identity": inputs}
-        if colour_map is not None:
-            made["colour_map"] = colour_map(inputs)
-        for name, measure in FIGURES.items():
-            figures[f"cycle_{name}"][index] = measure(back, inputs)
-        if comparable:
-            figures["change_l1"][index] = l1(outputs, inputs)
+    for batch in _translate(translators, direction, images, dataset.bit_depth, color_map):
+        _compare_with_input(metrics, batch, comparable)
         if real:
-            figures["luminance_correlation"][index] = luminance_correlation(outputs, inputs)
-            spectrum.add(outputs)
-            for maker in makers:
-                if maker != "identity":
-                    features[maker][index] = real.network(made[maker])
-        paired = partner[index] >= 0
-        if not paired.any():
-            continue
-        truth = others[partner[index[paired]]]
-        for maker in makers:
-            for name, measure in FIGURES.items():
-                figures[f"{PREFIXES[maker]}pair_{name}"][index[paired]] = measure(made[maker][paired], truth)
+            metrics["luminance_correlation"][batch.index] = luminance_correlation(batch.made["model"], batch.inputs)
+            spectrum.add(batch.made["model"])
+            for maker in features:
+                features[maker][batch.index] = real.network(batch.made[maker])
+        _compare_with_partners(metrics, batch, makers, others, partner)
+    table = _named_images(dataset, split, direction, partner, scored)
     over_all: dict[str, dict[str, Any]] = {maker: {} for maker in makers}
     if real:
         if comparable:
             features["identity"] = real.features(source)
         for maker in makers:
             over_all[maker] = _as_sets(features[maker], real.features(target))
-            _against_partners(figures, PREFIXES[maker], features[maker], real.features(target), partner)
-        figures["change_perceptual"] = cosine_distance(features["model"], real.features(source))
-        figures["input_rank"] = ranks(features["model"], real.features(source), np.arange(len(images)))
-        over_all["model"] |= {"input_top1": float((figures["input_rank"] == 1).mean())}
+            _against_partners(metrics, PREFIXES[maker], features[maker], real.features(target), partner)
+        over_all["model"] |= _compare_features_with_input(metrics, features["model"], real.features(source))
+        over_all["model"] |= _checkerboard(spectrum, real, target)
         table["nearest"] = np.array(dataset.ids(target, split))[nearest(features["model"], real.features(target))]
-        energy, usual = spectrum.energy, real.stride_energy(target)
-        if energy is not None and usual:
-            over_all["model"]["checkerboard"] = energy / usual
-    table = table.assign(**figures).dropna(axis="columns", how="all")
+    table = table.assign(**metrics).dropna(axis="columns", how="all")
     for maker in makers:
         over_all[maker] |= _pair_means(table, PREFIXES[maker])
     if "identity" in over_all:
         over_all["identity"] = {"change_l1": 0.0} | ({"change_perceptual": 0.0} if real else {}) | over_all["identity"]
         over_all["identity"].pop("pair_n", None)
-    over_all.get("colour_map", {}).pop("pair_n", None)
+    over_all.get("color_map", {}).pop("pair_n", None)
     return table, over_all
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Images of the source, and what is made of them, all `[N, H, W, C]` of the data's integer type.
+
+    Attributes:
+        index: where the images lie in their split.
+        inputs: the images themselves.
+        back: their translations, translated back.
+        made: what each maker makes of them, by `PREFIXES`' names.
+    """
+
+    index: np.ndarray
+    inputs: np.ndarray
+    back: np.ndarray
+    made: dict[str, np.ndarray]
+
+
+def _translate(
+    translators: Mapping[Direction, Translator],
+    direction: Direction,
+    images: ImageSet,
+    bit_depth: int,
+    color_map: ColorMap | None,
+) -> Iterator[_Batch]:
+    """Translate the images of the direction's source there and back, batch by batch."""
+    forward, backward = translators[direction], translators[OPPOSITE[direction]]
+    for index in equal_batches(images, forward.batch_size):
+        inputs = np.asarray(images[index])
+        unrounded = forward.translate_float(to_float(inputs))
+        back = to_integer(backward.translate_float(unrounded), bit_depth)
+        made = {"model": to_integer(unrounded, bit_depth), "identity": inputs}
+        if color_map is not None:
+            made["color_map"] = color_map(inputs)
+        yield _Batch(index, inputs, back, made)
+
+
+def _compare_with_input(metrics: dict[str, np.ndarray], batch: _Batch, comparable: bool) -> None:
+    """Add `cycle_*` and, where the domains have equal channels, `change_l1` of the images of a batch."""
+    for name, measure in METRICS.items():
+        metrics[f"cycle_{name}"][batch.index] = measure(batch.back, batch.inputs)
+    if comparable:
+        metrics["change_l1"][batch.index] = l1(batch.made["model"], batch.inputs)
+
+
+def _compare_with_partners(
+    metrics: dict[str, np.ndarray], batch: _Batch, makers: Sequence[str], others: ImageSet, partner: np.ndarray
+) -> None:
+    """Add `pair_*` of the images of a batch that have a partner among `others`."""
+    paired = partner[batch.index] >= 0
+    if not paired.any():
+        return
+    index = batch.index[paired]
+    truth = others[partner[index]]
+    for maker in makers:
+        for name, measure in METRICS.items():
+            metrics[f"{PREFIXES[maker]}pair_{name}"][index] = measure(batch.made[maker][paired], truth)
+
+
+def _compare_features_with_input(
+    metrics: dict[str, np.ndarray], outputs: np.ndarray, inputs: np.ndarray
+) -> dict[str, float]:
+    """Add `change_perceptual` and `input_rank` of all images, and return the share of rank 1."""
+    metrics["change_perceptual"] = cosine_distance(outputs, inputs)
+    metrics["input_rank"] = ranks(outputs, inputs, np.arange(len(inputs)))
+    return {"input_top1": float((metrics["input_rank"] == 1).mean())}
+
+
+def _checkerboard(outputs: StrideSpectrum, real: RealImages, target: Domain) -> dict[str, float]:
+    """The outputs' energy at the stride frequencies, as a multiple of that of real images."""
+    energy, usual = outputs.energy, real.stride_energy(target)
+    return {"checkerboard": energy / usual} if energy is not None and usual else {}
+
+
+def _named_images(
+    dataset: PackedDataset, split: EvaluatedSplit, direction: Direction, partner: np.ndarray, scored: np.ndarray
+) -> pd.DataFrame:
+    """The images of the direction's source by name, with their partners where there are any."""
+    source, target = DIRECTIONS[direction]
+    table = pd.DataFrame({"direction": direction, "domain": source, "id": dataset.ids(source, split)})
+    if (partner >= 0).any():
+        names = pd.Series(dataset.ids(target, split))
+        table["partner"] = names.reindex(partner).to_numpy()
+        table["scored"] = pd.array(scored, dtype="boolean")
+    return table
+
+
 def _as_sets(features: np.ndarray, real: np.ndarray) -> dict[str, float]:
-    """The figures of a set of pictures against the real ones that its size allows."""
+    """The metrics of a set of images against the real ones that its size allows."""
     count = min(len(features), len(real))
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     if count >= 2:
         distance = kid(features, real)
-        figures["kid"] = distance.value
+        metrics["kid"] = distance.value
         if np.isfinite(distance.error):
-            figures["kid_se"] = distance.error
-        figures["frechet"] = frechet_distance(features, real)
+            metrics["kid_se"] = distance.error
+        metrics["frechet"] = frechet_distance(features, real)
         spread = mean_distance(real)
         if spread > 0:
-            figures["diversity"] = mean_distance(features) / spread
-    if count > NEIGHBOURS:
-        figures["precision"], figures["recall"] = precision_recall(features, real)
-    return figures
+            metrics["diversity"] = mean_distance(features) / spread
+    if count > NEIGHBORS:
+        metrics["precision"], metrics["recall"] = precision_recall(features, real)
+    return metrics
 
 
 def _against_partners(
-    figures: dict[str, np.ndarray], prefix: str, features: np.ndarray, real: np.ndarray, partner: np.ndarray
+    metrics: dict[str, np.ndarray], prefix: str, features: np.ndarray, real: np.ndarray, partner: np.ndarray
 ) -> None:
-    """Add `pair_perceptual` and `pair_rank` of the pictures that have a partner."""
+    """Add `pair_perceptual` and `pair_rank` of the images that have a partner."""
     paired = np.flatnonzero(partner >= 0)
     if len(paired):
         truth = partner[paired]
-        figures[f"{prefix}pair_perceptual"][paired] = cosine_distance(features[paired], real[truth])
-        figures[f"{prefix}pair_rank"][paired] = ranks(features[paired], real, truth)
+        metrics[f"{prefix}pair_perceptual"][paired] = cosine_distance(features[paired], real[truth])
+        metrics[f"{prefix}pair_rank"][paired] = ranks(features[paired], real, truth)
 
 
 def _reproduced(
     translator: Translator, dataset: PackedDataset, split: EvaluatedSplit, direction: Direction
 ) -> pd.DataFrame:
-    """The `identity_*` figures of each picture of the direction's target domain."""
+    """The `identity_*` metrics of each image of the direction's target domain."""
     _, target = DIRECTIONS[direction]
     images = dataset.images(target, split)
     table = pd.DataFrame({"direction": direction, "domain": target, "id": dataset.ids(target, split)})
-    figures: dict[str, np.ndarray] = defaultdict(lambda: np.full(len(images), np.nan))
+    metrics: dict[str, np.ndarray] = defaultdict(lambda: np.full(len(images), np.nan))
     for index in equal_batches(images, translator.batch_size):
         inputs = np.asarray(images[index])
         outputs = translator.translate(inputs)
-        for name, measure in FIGURES.items():
-            figures[f"identity_{name}"][index] = measure(outputs, inputs)
-    return table.assign(**figures)
+        for name, measure in METRICS.items():
+            metrics[f"identity_{name}"][index] = measure(outputs, inputs)
+    return table.assign(**metrics)
 
 
 def _partners(dataset: PackedDataset, split: EvaluatedSplit, direction: Direction) -> tuple[np.ndarray, np.ndarray]:
-    """For each picture of the source its true partner's index (-1: none), and whether that pair is scored."""
+    """For each image of the source its true partner's index (-1: none), and whether that pair is scored."""
     source, _ = DIRECTIONS[direction]
     pairs = dataset.pairs(split)
     index, other = (pairs.index_A, pairs.index_B) if source == "A" else (pairs.index_B, pairs.index_A)
@@ -281,18 +343,18 @@ def _partners(dataset: PackedDataset, split: EvaluatedSplit, direction: Directio
 
 
 def _means(table: pd.DataFrame) -> dict[str, float]:
-    """The figures that every picture has."""
+    """The metrics that every image has."""
     kinds = ("cycle_", "identity_", "change_", "luminance_")
     return {name: float(table[name].mean()) for name in map(str, table.columns) if name.startswith(kinds)}
 
 
 def _pair_means(table: pd.DataFrame, prefix: str) -> dict[str, Any]:
-    """The figures over scored pairs of what made the pictures."""
+    """The metrics over scored pairs of what made the images."""
     if "scored" not in table or not table["scored"].any():
         return {}
     scored = table[table["scored"]]
     result: dict[str, Any] = {"pair_n": len(scored)}
-    for name in (*FIGURES, "perceptual"):
+    for name in (*METRICS, "perceptual"):
         if f"{prefix}pair_{name}" in table:
             result[f"pair_{name}"] = float(scored[f"{prefix}pair_{name}"].mean())
     if f"{prefix}pair_rank" in table:
@@ -301,30 +363,30 @@ def _pair_means(table: pd.DataFrame, prefix: str) -> dict[str, Any]:
     return result
 
 
-def _protocol(dataset: PackedDataset, split: EvaluatedSplit, real: RealPictures | None) -> dict[str, Any]:
+def _protocol(dataset: PackedDataset, split: EvaluatedSplit, real: RealImages | None) -> dict[str, Any]:
     images = {domain: dataset.images(domain, split) for domain in DOMAINS}
     pairs = dataset.pairs(split)
     protocol = {
         "version": VERSION,
         "split": split,
-        "counts": {domain: len(pictures) for domain, pictures in images.items()}
+        "counts": {domain: len(part) for domain, part in images.items()}
         | {"pairs": len(pairs), "scored_pairs": int(pairs.scored.sum())},
         "scored_rule": "pairs marked as scored in the data set" if len(pairs) else "no pairs",
         "resolution": _resolution([*images.values()]),
-        "channels": {domain: pictures.shape[-1] for domain, pictures in images.items()},
+        "channels": {domain: part.shape[-1] for domain, part in images.items()},
         "bit_depth": dataset.bit_depth,
     }
     if real is not None:
         network = real.network
         protocol["features"] = {"network": network.name, "dimensions": network.dimensions, "sha256": network.sha256}
-        protocol["kid"] = f"unbiased, kernel (x·y/D + 1)³, all pictures; kid_se from {SUBSETS} random halves"
-        protocol["precision_recall"] = f"k = {NEIGHBOURS}"
+        protocol["kid"] = f"unbiased, kernel (x·y/D + 1)³, all images; kid_se from {SUBSETS} random halves"
+        protocol["precision_recall"] = f"k = {NEIGHBORS}"
     return protocol
 
 
-def _resolution(images: list[Pictures]) -> dict[str, Any]:
-    """The one size of all pictures, or the smallest and the largest height and width."""
-    sizes = np.concatenate([sizes_of(pictures) for pictures in images])
+def _resolution(images: list[ImageSet]) -> dict[str, Any]:
+    """The one size of all images, or the smallest and the largest height and width."""
+    sizes = np.concatenate([sizes_of(part) for part in images])
     (least_height, least_width), (height, width) = sizes.min(axis=0).tolist(), sizes.max(axis=0).tolist()
     if (least_height, least_width) == (height, width):
         return {"height": height, "width": width}

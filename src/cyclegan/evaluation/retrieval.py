@@ -1,4 +1,4 @@
-"""Whether a picture can be found again among others by its features alone."""
+"""Whether an image can be found again among others by its features alone."""
 
 from __future__ import annotations
 

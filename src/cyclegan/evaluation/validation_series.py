@@ -6,22 +6,22 @@ from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.domains import DIRECTIONS, DOMAINS
 from cyclegan.evaluation.distributions import FEWEST_FOR_KID
 
-VALIDATION_FIGURES = ("cycle_l1", "identity_l1", "kid", "pair_psnr", "pair_ssim")
+VALIDATION_METRICS = ("cycle_l1", "identity_l1", "kid", "pair_psnr", "pair_ssim")
 """What becomes a series, for each direction; the full table is the test's."""
 
 
 def validation_series(dataset: PackedDataset) -> list[str]:
-    """The names of the figures that a training on this data measures on its validation split."""
+    """The names of the metrics that a training on this data measures on its validation split."""
     images = [dataset.images(domain, "val") for domain in DOMAINS]
     possible = {
         "cycle": True,
-        "identity": len({pictures.shape[-1] for pictures in images}) == 1,
-        "kid": min(len(pictures) for pictures in images) >= FEWEST_FOR_KID,
+        "identity": len({part.shape[-1] for part in images}) == 1,
+        "kid": min(len(part) for part in images) >= FEWEST_FOR_KID,
         "pair": bool(dataset.pairs("val").scored.any()),
     }
     return [
         f"val_{direction}/{name}"
         for direction in DIRECTIONS
-        for name in VALIDATION_FIGURES
+        for name in VALIDATION_METRICS
         if possible[name.partition("_")[0]]
     ]

@@ -18,7 +18,7 @@ def memory_advice(params: Params, size: Size, device: str) -> Iterator[None]:
 
     Args:
         params: of the training.
-        size: `(height, width)` of the training pictures.
+        size: `(height, width)` of the training images.
         device: its name.
 
     Raises:
@@ -33,18 +33,18 @@ def memory_advice(params: Params, size: Size, device: str) -> Iterator[None]:
         what = f" (a tensor with {tensor[1]} found no room)" if tensor else ""
         options, train = smaller(params, size), params.train
         raise UserError(
-            f"the memory of {device} does not suffice{what} for train.batch_size: {train.batch_size}, pictures of "
+            f"the memory of {device} does not suffice{what} for train.batch_size: {train.batch_size}, images of "
             f"{list(size)}, model.base_filters: {params.model.base_filters}, train.mixed_precision: "
-            f"{str(train.mixed_precision).lower()}; each of these takes about half of what grows with the pictures: "
+            f"{str(train.mixed_precision).lower()}; each of these takes about half of what grows with the images: "
             f"{', '.join(options)}{pools(params, size)}; or end what else uses the device"
         ) from error
 
 
 def smaller(params: Params, size: Size) -> list[str]:
-    """Values of single parameters that about halve the memory of the activations, which grows with the pictures.
+    """Values of single parameters that about halve the memory of the activations, which grows with the images.
 
     An estimate: activations grow in proportion to the batch, the area and the filters, and bfloat16 halves them;
-    weights and optimizers, which do not depend on the pictures, are not counted.
+    weights and optimizers, which do not depend on the images, are not counted.
     """
     train, model = params.train, params.model
     options = []
@@ -64,7 +64,7 @@ def smaller(params: Params, size: Size) -> list[str]:
 def pools(params: Params, size: Size) -> str:
     """What the image pools take, where that is worth a word."""
     train, data = params.train, params.data
-    # Four bytes a number, a pool for each domain; and one of real pictures where a discriminator sees more of them.
+    # Four bytes a number, a pool for each domain; and one of real images where a discriminator sees more of them.
     kinds = 2 if train.discriminator_batch else 1
     gigabytes = 4 * kinds * train.pool_size * size[0] * size[1] * (data.channels_A + data.channels_B) / 2**30
     return f"; the image pools take {gigabytes:.1f} GiB, less with a lower train.pool_size" if gigabytes >= 1 else ""

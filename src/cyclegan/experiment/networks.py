@@ -25,7 +25,7 @@ def build_cyclegan(params: Params, size: Size | None = None) -> CycleGAN:
 
     Args:
         params: all parameters.
-        size: `(height, width)` of the training pictures; needed where the parameters leave it to the data.
+        size: `(height, width)` of the training images; needed where the parameters leave it to the data.
 
     Raises:
         UserError: the size is needed.
@@ -34,7 +34,7 @@ def build_cyclegan(params: Params, size: Size | None = None) -> CycleGAN:
     size = size or params.training_size
     if size is None:
         raise UserError(
-            "train.crop_size: whole with data.load_size: original leaves the networks' size to the pictures; "
+            "train.crop_size: whole with data.load_size: original leaves the networks' size to the images; "
             "give one of them in pixels"
         )
     with _precision(train.mixed_precision):
@@ -118,6 +118,7 @@ def _generator(params: Params, name: str, size: Size) -> keras.Model:
         skip=model.skip if model.generator == "resnet" else "add",
         padding=model.padding,
         upsample=model.upsample,
+        halving=model.halving,
         norm=model.norm,
         output_norm=model.output_norm,
         residual_output=model.residual_output,

@@ -25,7 +25,9 @@ TRAINING_CODE = (
     "domains.py",
     "evaluation",
     "experiment/networks.py",
+    "experiment/plan.py",
     "experiment/session.py",
+    "experiment/validation.py",
     "metric_names.py",
     "models",
     "params/derived.py",
@@ -55,7 +57,7 @@ def study_key(project: Project, params: Params, data: str) -> str:
     """Short digest of all that a trial's value depends on beside its hyperparameters and `search.*`.
 
     Args:
-        data: see `data_digest`, which reads all of it.
+        data: `packed_data_digest`.
     """
     features = file_digest(project.root / params.evaluate.features)
     return run_key(
@@ -69,8 +71,8 @@ def study_key(project: Project, params: Params, data: str) -> str:
     )
 
 
-def data_digest(project: Project) -> str:
-    """Digest of the packed data.
+def packed_data_digest(project: Project) -> str:
+    """Digest of the packed data, which is opened and read in full.
 
     Raises:
         UserError: there is none yet, or it is corrupt.

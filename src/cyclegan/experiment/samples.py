@@ -1,4 +1,4 @@
-"""Some validation pictures, translated and translated back."""
+"""Some validation images, translated and translated back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cyclegan.report.grid import Column, sample_grid
 
 @dataclass(frozen=True)
 class Sample:
-    """Some pictures of a direction's source, translated, and translated back."""
+    """Some images of a direction's source, translated, and translated back."""
 
     real: Column
     translated: Column
@@ -24,12 +24,12 @@ class Sample:
 
     @property
     def grid(self) -> np.ndarray:
-        """One row for each picture: [H, W, 3], uint8."""
+        """One row for each image: [H, W, 3], uint8."""
         return sample_grid(self.real, self.translated, self.back)
 
 
 def samples(translators: Mapping[Direction, Translator], dataset: PackedDataset, count: int) -> dict[Direction, Sample]:
-    """Validation pictures, the same ones every time, for each direction."""
+    """Validation images, the same ones every time, for each direction."""
     found = {}
     for direction, (source, _) in DIRECTIONS.items():
         images = dataset.images(source, "val")

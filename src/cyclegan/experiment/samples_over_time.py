@@ -1,4 +1,4 @@
-"""The same validation pictures at every evaluation, kept beside the checkpoints and shown side by side at the end."""
+"""The same validation images at every evaluation, kept beside the checkpoints and shown side by side at the end."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from cyclegan.report.grid import Column, comparison_grid, stacked
 from cyclegan.system.files import replacing
 
 SHOWN = 4
-"""So many pictures of each domain, at so many evaluations."""
+"""So many images of each domain, at so many evaluations."""
 EVALUATIONS = 6
 
 
 class SamplesOverTime:
-    """Translated pictures, one file for each evaluation. A resumed training writes those that it repeats again.
+    """Translated images, one file for each evaluation. A resumed training writes those that it repeats again.
 
     Args:
         folder: made when it is first needed.
@@ -29,11 +29,11 @@ class SamplesOverTime:
         self._folder = folder
 
     def keep(self, step: int, translated: Mapping[Direction, Column]) -> None:
-        """Write the pictures of an evaluation, uint8 or uint16."""
+        """Write the images of an evaluation, uint8 or uint16."""
         arrays = {
-            f"{direction}_{n}": displayable(np.asarray(picture)[None])[0]
-            for direction, pictures in translated.items()
-            for n, picture in enumerate(pictures[:SHOWN])
+            f"{direction}_{n}": displayable(np.asarray(image)[None])[0]
+            for direction, images in translated.items()
+            for n, image in enumerate(images[:SHOWN])
         }
         self._folder.mkdir(parents=True, exist_ok=True)
         with replacing(self._file(step)) as temporary, temporary.open("wb") as file:
@@ -42,12 +42,12 @@ class SamplesOverTime:
     def drawn(
         self, evaluations: Sequence[Mapping[str, float]], kept: int, real: Mapping[Direction, Column]
     ) -> np.ndarray:
-        """Real pictures and their translations as the training went on.
+        """Real images and their translations as the training went on.
 
         Args:
             evaluations: `step` and `epoch` of each, oldest first.
             kept: the step whose generators the training results in, which must have been kept; always shown.
-            real: the source pictures, in the order in which they were translated.
+            real: the source images, in the order in which they were translated.
 
         Returns:
             [H, W, 3], uint8.

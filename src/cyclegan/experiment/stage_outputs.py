@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +16,20 @@ from cyclegan.params import Tracking
 from cyclegan.project import Project
 from cyclegan.system.errors import UserError, one_line
 from cyclegan.tracking.recovery import deliver_waiting
-from cyclegan.tracking.run import TrackedRun
-from cyclegan.tracking.store import Store, open_store, waiting
-from cyclegan.tracking.store_errors import require_store
+from cyclegan.tracking.store import Store, open_store
 
 
-def training_run(project: Project) -> dict[str, Any]:
-    """What stage `train` said of its run.
-
-    Raises:
-        UserError: it has not run, or its word is damaged.
-    """
-    keys = {"run_id", "experiment", "dataset", "run_key", "steps", "epochs", "seconds", "device", "data_md5"}
-    keys |= {"kept", "adversarial_loss"}
-    return _report(project.reports / "train" / "run.json", keys, "train")
-
-
-def test_figures(project: Project) -> dict[str, Any]:
+def test_metrics(project: Project) -> dict[str, Any]:
     """What stage `evaluate` measured, by direction.
 
     Raises:
-        UserError: it has not run, or its word is damaged.
+        UserError: it has not run, or its file is corrupt.
     """
-    return _report(project.reports / "evaluate" / "metrics.json", {*DIRECTIONS, "protocol"}, "evaluate")
+    return read_report(project.reports / "evaluate" / "metrics.json", {*DIRECTIONS, "protocol"}, "evaluate")
 
 
 def training_curves(project: Project) -> list[pd.DataFrame]:
-    """The losses and the validation figures that stage `train` wrote down.
+    """The losses and the validation metrics that stage `train` wrote down.
 
     Raises:
         UserError: they are missing or damaged.
@@ -51,7 +37,7 @@ def training_curves(project: Project) -> list[pd.DataFrame]:
     return [_curve(project.reports / "train" / f"{name}.csv") for name in ("losses", "validation")]
 
 
-def training_pictures(project: Project) -> np.ndarray | None:
+def training_images(project: Project) -> np.ndarray | None:
     """The samples over time that stage `train` drew, [H, W, 3]; a training outside the pipeline may have left none.
 
     Raises:
@@ -61,8 +47,8 @@ def training_pictures(project: Project) -> np.ndarray | None:
     if not file.is_file():
         return None
     try:
-        with Image.open(file) as picture:
-            return np.asarray(picture.convert("RGB"))
+        with Image.open(file) as image:
+            return np.asarray(image.convert("RGB"))
     # Codecs raise nearly every type on a damaged file; an OSError with a number comes from the system.
     except Exception as error:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
@@ -81,8 +67,12 @@ def _curve(file: Path) -> pd.DataFrame:
         raise UserError(f"{file} is damaged ({error}): make it anew with 'dvc repro --force train'") from None
 
 
-def _report(file: Path, keys: set[str], stage: str) -> dict[str, Any]:
-    """A JSON file that holds at least these keys."""
+def read_report(file: Path, keys: set[str], stage: str) -> dict[str, Any]:
+    """A JSON file of a stage, which holds at least these keys.
+
+    Raises:
+        UserError: the stage has not run, or the file is corrupt.
+    """
     if not file.is_file():
         raise UserError(f"{file} does not exist: {stage} first ('dvc repro {stage}')")
     try:
@@ -101,40 +91,6 @@ def generator_files(project: Project) -> dict[Direction, Path]:
     return {direction: project.models / f"generator_{direction}.keras" for direction in DIRECTIONS}
 
 
-@contextmanager
-def attached(project: Project, tracking: Tracking, training: dict[str, Any]) -> Iterator[TrackedRun]:
-    """The training's MLflow run, open for what later stages add to it; with `tracking.offline` its journal.
-
-    The store is opened at once, so that one that is away is told before any work.
-
-    Raises:
-        UserError: the store cannot be used, then or later, or another process writes to the journal.
-    """
-    if tracking.offline:
-        with TrackedRun.attach_offline(waiting(project), **_known(training)) as tracked:
-            yield tracked
-    else:
-        yield attach(opened_store(project, tracking), training)
-
-
-def attach(store: Store, training: dict[str, Any]) -> TrackedRun:
-    """The training's MLflow run, open for what later stages add to it.
-
-    Raises:
-        UserError: the store went away.
-    """
-    with require_store(store):
-        return TrackedRun.attach(store, **_known(training))
-
-
-def _known(training: dict[str, Any]) -> dict[str, str]:
-    return {
-        "run_id": training["run_id"],
-        "experiment": training["experiment"],
-        "name": f"{training['dataset']}-{training['run_key'][:8]}",
-    }
-
-
 def opened_store(project: Project, tracking: Tracking) -> Store:
     """The store, with all in it that trainings could not deliver.
 
@@ -146,6 +102,6 @@ def opened_store(project: Project, tracking: Tracking) -> Store:
     return store
 
 
-def measured(figures: Mapping[str, Any]) -> dict[str, float]:
-    """The measured figures of one direction of `metrics.json`, without the counts and the nested baseline."""
-    return {name: value for name, value in figures.items() if isinstance(value, float)}
+def measured(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The measured metrics of one direction of `metrics.json`, without the counts and the nested baseline."""
+    return {name: value for name, value in metrics.items() if isinstance(value, float)}

@@ -17,9 +17,9 @@ from typing import IO, Any
 import numpy as np
 
 from cyclegan.data.loading.dataset import PackedDataset
-from cyclegan.evaluation.features import load_features
-from cyclegan.experiment.run_key import data_digest, study_key
-from cyclegan.experiment.session import Session, recorded_params
+from cyclegan.experiment.run_key import packed_data_digest, study_key
+from cyclegan.experiment.session import Session
+from cyclegan.experiment.training_setup import TrainingSetup
 from cyclegan.params import Params, load
 from cyclegan.project import Project
 from cyclegan.search.shared_search import study_name, with_objectives, work_folder
@@ -27,14 +27,9 @@ from cyclegan.search.space import variant
 from cyclegan.search.study import definition
 from cyclegan.system.digests import run_key
 from cyclegan.system.errors import UserError, system_fault
-from cyclegan.system.locks import only_process
-from cyclegan.tracking.description import DatasetInput
-from cyclegan.tracking.provenance import tags
-from cyclegan.tracking.recovery import close_stale_runs
 from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import open_store
 from cyclegan.training.checkpoint import CheckpointFolder
-from cyclegan.training.device import prepare_device
 from cyclegan.training.progress import Progress, Row
 
 SECONDS_FOR_ANOTHER = 60.0
@@ -106,15 +101,15 @@ class Answers:
 
 
 class Telling:
-    """A listener of the training that passes everything on to MLflow, and the validation figures to the worker."""
+    """A listener of the training that passes everything on to MLflow, and the validation metrics to the worker."""
 
     def __init__(self, tracked: TrackedRun, answers: Answers, told: IO[str]) -> None:
         self._tracked, self._answers, self._told = tracked, answers, told
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         self._tracked.log_metrics(step, metrics)
-        if figures := measured(metrics):
-            self.tell(figures)
+        if found := measured(metrics):
+            self.tell(found)
 
     def log_image(self, step: int, key: str, image: np.ndarray) -> None:
         self._tracked.log_image(step, key, image)
@@ -122,9 +117,9 @@ class Telling:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self._tracked.set_tags(tags)
 
-    def tell(self, figures: Mapping[str, float]) -> None:
+    def tell(self, metrics: Mapping[str, float]) -> None:
         """Report, and raise Pruned if that is the answer."""
-        self.say({"figures": figures})
+        self.say({"figures": metrics})
         if not self._answers.next()["continue"]:
             raise Pruned
 
@@ -135,7 +130,7 @@ class Telling:
 
 
 def measured(row: Mapping[str, float]) -> dict[str, float]:
-    """The validation figures among what an evaluation has recorded."""
+    """The validation metrics among what an evaluation has recorded."""
     return {name: value for name, value in row.items() if name.startswith("val_")}
 
 
@@ -154,38 +149,29 @@ def run(project: Project) -> None:
 
 
 def _run(project: Project, request: Mapping[str, Any], answers: Answers, told: IO[str]) -> None:
+    # Read the data and the parameters, and check that they are those of the search.
     dataset = PackedDataset.open(project.split)
     params = with_objectives(load(project.params), dataset)
-    digest = data_digest(project)
-    _refuse_changes(project, params, digest, request)
+    data_md5 = packed_data_digest(project)
+    _refuse_changes(project, params, data_md5, request)
+
+    # Set the training up with this trial's hyperparameters.
     with of_the_setting():
         params = variant(params, request["values"], seed=request["seed"], cheap=request["cheap"])
-    device = prepare_device(params.train.seed, params.train.deterministic)
-    store = open_store(project, params.tracking)
-    kind = "final" if request["final"] else "trial"
+    store, experiment = open_store(project, params.tracking), request["experiment"]
+    setup = TrainingSetup.prepare(project, params, dataset, data_md5=data_md5, store=store, experiment=experiment)
     work = work_folder(Path(request["folder"]), request["slot"], final=request["final"])
     checkpoints = CheckpointFolder(work, keep=1)
-    with only_process(work / "lock", "runs this trial", wait=SECONDS_FOR_ANOTHER):
-        close_stale_runs(store, request["experiment"])
-        features = load_features(project.root / params.evaluate.features, params.evaluate.features_size)
+    with setup.claimed(checkpoints, "runs this trial", wait=SECONDS_FOR_ANOTHER):
         with of_the_setting():
-            session = Session.prepare(params, dataset, checkpoints, features)
-        parent = {"mlflow.parentRunId": request["parent"]} if request["parent"] else {}
-        with TrackedRun.start(
-            store,
-            experiment=request["experiment"],
-            name=f"{kind}-{request['slot']}",
-            params=recorded_params(params),
-            tags={
-                **tags(project),
-                **parent,
-                "device": device,
-                "search.study": request["study"],
-                f"search.{kind}": request["slot"],
-            },
-            inputs=[DatasetInput(params.data.dataset, digest, params.data.recorded_source, "training")],
-            resume=session.earlier_run,
-        ) as tracked:
+            session = setup.session(checkpoints)
+
+        # Train as an MLflow run of its own, below that of the search.
+        kind = "final" if request["final"] else "trial"
+        run_tags = {"search.study": request["study"], f"search.{kind}": request["slot"]}
+        if request["parent"]:
+            run_tags["mlflow.parentRunId"] = request["parent"]
+        with setup.tracked_run(session, f"{kind}-{request['slot']}", run_tags) as tracked:
             telling = Telling(tracked, answers, told)
             telling.say({"run_id": tracked.id})
             with of_the_setting():

@@ -1,1 +1,1 @@
-"""Trained generators at work: arrays in, arrays out; picture files in, picture files out."""
+"""Trained generators at work: arrays in, arrays out; image files in, image files out."""

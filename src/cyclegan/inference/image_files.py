@@ -15,17 +15,20 @@ import numpy as np
 import tensorflow as tf
 
 from cyclegan.data.images.decode import BadImageError, decode
+from cyclegan.data.images.image import DecodedImage, ProfileUse
 from cyclegan.data.images.layout import shown
 from cyclegan.models.translator import Translator
 from cyclegan.system.errors import UserError, is_out_of_memory
 from cyclegan.system.files import replacing
 
 PIXELS_AT_ONCE = 2**20
-"""Pictures share a batch up to so many pixels: with 64 filters a generator wants about 1 GiB for them."""
+"""Images share a batch up to so many pixels: with 64 filters a generator wants about 1 GiB for them."""
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _Decoded:
+    """An image, and where its translation goes."""
+
     source: Path
     target: Path
     pixels: np.ndarray
@@ -38,29 +41,31 @@ def translate_files(
     *,
     places: Iterable[Path] | None = None,
     overwrite: bool = False,
+    on_read: Callable[[ProfileUse], None] | None = None,
     on_written: Callable[[Path], None] | None = None,
 ) -> list[Path]:
-    """Translate picture files into files of the same stem in folder `output`; pictures keep their own size.
+    """Translate image files into files of the same stem in folder `output`; images keep their own size.
 
-    Grey, RGB and RGBA become PNG files, any other number of channels TIFF files.
+    Gray, RGB and RGBA become PNG files, any other number of channels TIFF files.
 
-    Nothing is written before every name is known to be free. Pictures are decoded and encoded in threads beside the
-    network; consecutive pictures of one size share a batch, large ones go through the network one by one. A picture
+    Nothing is written before every name is known to be free. Images are decoded and encoded in threads beside the
+    network; consecutive images of one size share a batch, large ones go through the network one by one. An image
     that cannot be read keeps no other from being translated.
 
     Args:
-        inputs: picture files, of any form that `cyclegan.data.images.decode` decodes.
+        inputs: image files, of any form that `cyclegan.data.images.decode` decodes.
         output: made where it is missing.
         places: where below `output` each goes, such as `cats/1.jpg`, whose ending is replaced; None: its own name.
         overwrite: replace files that exist; an input is never replaced.
+        on_read: called for each image that could be read, with what came of its color profile.
         on_written: called with each path once it is on disk, in the order of `inputs`.
 
     Returns:
         the written paths, in the order of `inputs`.
 
     Raises:
-        UserError: a picture is missing, two would get one name, a target exists and `overwrite` is false, or the
-            memory does not suffice for a picture; or, once all others are written, pictures are unreadable.
+        UserError: an image is missing, two would get one name, a target exists and `overwrite` is false, or the
+            memory does not suffice for an image; or, once all others are written, images are unreadable.
     """
     sources = list(inputs)
     below = [Path(source.name) for source in sources] if places is None else list(places)
@@ -68,17 +73,17 @@ def translate_files(
     targets = _targets(sources, below, output, ending, overwrite)
     unreadable: dict[Path, str] = {}
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        pictures = _decoded(pool, translator, sources, targets, unreadable)
+        images = _decoded(pool, translator, sources, targets, unreadable, on_read)
         writing: list[tuple[Path, Future[None]]] = []
-        for (height, width, _), group in itertools.groupby(pictures, key=lambda picture: picture.pixels.shape):
+        for (height, width, _), group in itertools.groupby(images, key=lambda image: image.pixels.shape):
             together = max(1, min(translator.batch_size, PIXELS_AT_ONCE // (height * width)))
             while batch := list(itertools.islice(group, together)):
-                with _room_for([picture.source for picture in batch], f" ({width}×{height} pixels)"):
-                    translated = translator.translate(np.stack([picture.pixels for picture in batch]))
+                with _room_for([image.source for image in batch], f" ({width}×{height} pixels)"):
+                    translated = translator.translate(np.stack([image.pixels for image in batch]))
                 _finish(writing, on_written)
                 writing = [
-                    (picture.target, pool.submit(write, picture.target, pixels))
-                    for picture, pixels in zip(batch, translated, strict=True)
+                    (image.target, pool.submit(write, image.target, pixels))
+                    for image, pixels in zip(batch, translated, strict=True)
                 ]
         _finish(writing, on_written)
     if unreadable:
@@ -102,7 +107,7 @@ def _targets(sources: list[Path], places: list[Path], output: Path, ending: str,
         if target in targets:
             raise UserError(f"{targets[target]} and {source} would both become {target}: rename one of them")
         if target.resolve() in originals:
-            raise UserError(f"{target} is itself a picture to translate: choose another output folder")
+            raise UserError(f"{target} is itself an image to translate: choose another output folder")
         if target.is_dir():
             raise UserError(f"{target} is a folder, where a file must go: choose another output folder")
         if target.exists() and not overwrite:
@@ -119,9 +124,10 @@ def _decoded(
     sources: list[Path],
     targets: list[Path],
     unreadable: dict[Path, str],
-) -> Iterator[_Picture]:
-    """Pictures in order, with at most two batches decoded before they are needed; what cannot be read is noted."""
-    ahead: deque[tuple[Path, Path, Future[np.ndarray]]] = deque()
+    on_read: Callable[[ProfileUse], None] | None,
+) -> Iterator[_Decoded]:
+    """Images in order, with at most two batches decoded before they are needed; what cannot be read is noted."""
+    ahead: deque[tuple[Path, Path, Future[DecodedImage]]] = deque()
     coming = zip(sources, targets, strict=True)
     while True:
         for source, target in itertools.islice(coming, 2 * translator.batch_size + 1 - len(ahead)):
@@ -131,11 +137,13 @@ def _decoded(
         source, target, future = ahead.popleft()
         try:
             with _room_for([source]):
-                pixels = future.result()
+                image = future.result()
         except BadImageError as reason:
             unreadable[source] = str(reason)
             continue
-        yield _Picture(source, target, pixels)
+        if on_read is not None:
+            on_read(image.profile_use)
+        yield _Decoded(source, target, image.pixels)
 
 
 @contextmanager
@@ -157,7 +165,7 @@ def _told(unreadable: dict[Path, str], count: int, output: Path) -> str:
     if count == 1:
         return f"{lines[0]}; leave it out or save it again"
     rest = f"; all others are in {output}" if len(lines) < count else ""
-    return f"{len(lines)} of {count} pictures cannot be read; leave them out or save them again{rest}\n" + "\n".join(
+    return f"{len(lines)} of {count} images cannot be read; leave them out or save them again{rest}\n" + "\n".join(
         f"  {line}" for line in lines
     )
 
@@ -169,17 +177,17 @@ def _finish(writing: list[tuple[Path, Future[None]]], on_written: Callable[[Path
             on_written(target)
 
 
-def _write_png(target: Path, picture: np.ndarray) -> None:
-    # TensorFlow's encoder rather than Pillow's, which has no 16-bit colour. Its default compression took most of a
+def _write_png(target: Path, image: np.ndarray) -> None:
+    # TensorFlow's encoder rather than Pillow's, which has no 16-bit color. Its default compression took most of a
     # translation's time beside a small network; this one takes a quarter of it, for files a fifth larger.
-    encoded = tf.io.encode_png(picture, compression=1).numpy()
+    encoded = tf.io.encode_png(image, compression=1).numpy()
     with replacing(target) as temporary:
         temporary.write_bytes(encoded)
 
 
-def _write_tiff(target: Path, picture: np.ndarray) -> None:
+def _write_tiff(target: Path, image: np.ndarray) -> None:
     with replacing(target) as temporary:
         # Not at the top: a served model has no need of it.
         import tifffile
 
-        tifffile.imwrite(temporary, picture, photometric="minisblack", planarconfig="contig")
+        tifffile.imwrite(temporary, image, photometric="minisblack", planarconfig="contig")

@@ -1,4 +1,4 @@
-"""The composite model that a generator is trained through."""
+"""A generator joined with the networks that judge it: the tutorial's composite model."""
 
 from __future__ import annotations
 

@@ -71,9 +71,9 @@ class _Parts:
     initializers: SeededInitializers
 
     def conv(self, x: Any, filters: int, size: int, name: str, *, normed: bool = False, **options: Any) -> Any:
-        """Convolution; `normed` if a normalisation follows."""
+        """Convolution; `normed` if a normalization follows."""
         options["kernel_initializer"] = self.initializers()
-        # As in the reference: batch normalisation has its own offset and no bias before it.
+        # As in the reference: batch normalization has its own offset and no bias before it.
         options["use_bias"] = not (normed and self.norm == "batch")
         if self.spectral_norm:
             seed = self.initializers.next_seed()
@@ -82,7 +82,7 @@ class _Parts:
         return layer(filters, size, name=f"{name}_conv", **options)(x)
 
     def layer(self, x: Any, filters: int, size: int, name: str, *, normed: bool = True, **options: Any) -> Any:
-        """Convolution, normalisation if `normed`, leaky ReLU."""
+        """Convolution, normalization if `normed`, leaky ReLU."""
         x = self.conv(x, filters, size, name, normed=normed, **options)
         norm = normalization(self.norm, f"{name}_norm") if normed else None
         if norm is not None:

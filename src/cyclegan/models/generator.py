@@ -1,4 +1,31 @@
-"""The generators: the paper's residual network and the U-Net."""
+"""The generators: the paper's residual network and the U-Net.
+
+Architectures:
+
+- `resnet`: the paper's (Zhu et al. 2017, appendix 7.2). The defaults are its network for 256×256: c7s1-64, d128, d256,
+  nine R256, u128, u64, c7s1-3; 11.4 million parameters.
+- `unet`: the reference implementation's `UnetGenerator`: 4×4 convolutions with stride 2, skip connections, widths
+  doubling up to 8 times that of the first layer. It makes its output from half the size alone.
+- `unet_full`: the same with a 3×3 convolution before the first halving, which joins in again before the last one.
+
+How the height and width double (`upsample`):
+
+- `transpose`: transposed convolutions, as in the reference.
+- `resize`: bilinear, then a convolution; avoids checkerboards (Odena et al. 2016).
+- `antialias`: `resize`, and halving by a blur after an unstrided convolution, as in CUT; `resnet` only.
+
+Where the zeros around a 3×3 convolution of stride 2 lie (`halving`, `resnet` only; 4×4 ones have no choice):
+
+- `same`: Keras' padding; on even sides one zero at the end and none at the start.
+- `centered`: one zero at each end, as in the reference; transposed convolutions likewise.
+
+Example:
+
+>>> from cyclegan.models import build_generator
+>>> generator = build_generator(base_filters=8, blocks=2)
+>>> generator.output_shape
+(None, None, None, 3)
+"""
 
 from __future__ import annotations
 
@@ -39,81 +66,74 @@ def build_generator(
     residual_output: bool = False,
     dropout: float = 0.0,
     depth: int = 8,
+    halving: str = "same",
     init: str = "normal",
     init_gain: float = 0.02,
     seed: int = 0,
     name: str = "generator",
 ) -> keras.Model:
-    """Build a generator for images of any size whose sides are multiples of `sizes.size_multiple(generator)`.
+    """Build a generator for images of any size whose sides are multiples of `size_multiple(generator)`.
 
-    Input `(batch, height, width, channels_in)` in [-1, 1], output `(batch, height, width, channels_out)` in
-    [-1, 1], float32 under mixed precision too. The defaults are the paper's generator for 256×256 (Zhu et al.
-    2017, appendix 7.2): c7s1-64, d128, d256, nine R256, u128, u64, c7s1-3; 11.4 million parameters.
+    Input `(batch, height, width, channels_in)` in [-1, 1]; output `(batch, height, width, channels_out)` in [-1, 1],
+    float32 under mixed precision too.
 
     Args:
         channels_in, channels_out: channels of the input and output images.
-        architecture: `resnet`, or `unet` (the reference implementation's `UnetGenerator`: 4×4 convolutions with
-            stride 2, skip connections, widths doubling up to 8 * `base_filters`), or `unet_full`, the same with a 3×3
-            convolution of `base_filters / 2` before the first halving, which joins in again before the last
-            convolution: the reference's makes its output from half the size alone.
+        architecture, upsample, halving: see this module's docstring.
         base_filters: width of the first layer.
         blocks: number of residual blocks (`resnet` only).
-        skip: how a residual block joins its input: `add`, or `concat` as in the Keras tutorial, which makes each
-            block wider than the one before by 4 * `base_filters` (`resnet` only).
-        padding: `reflect` as in the reference, or `same` (zeros), around the 7×7 and the residual blocks'
-            convolutions (`resnet` only; all others pad with zeros).
-        upsample: `transpose` (transposed convolutions); `resize` (bilinear, then a convolution; avoids
-            checkerboards, Odena et al. 2016); `antialias` (`resize`, and halving by a blur after an unstrided
-            convolution, as in CUT; `resnet` only).
-        norm: see `normalization.normalization`. The U-Net's outermost and innermost halvings have none: at 1×1 pixel an
-            instance norm would return a constant.
-        output_norm: normalise the last convolution before tanh, as the Keras tutorial does.
-        residual_output: the network computes a change to the input, see `layers.AddChange`; starts near the
-            identity. Needs `channels_in == channels_out`.
-        dropout: rate; the reference's is 0.5. `resnet`: inside each residual block. U-Nets: after the doublings
-            between the first and the last four, at least one.
+        skip: how a residual block joins its input (`resnet` only): `add`, or the Keras tutorial's `concat`.
+        padding: around the 7×7 and the residual blocks' convolutions (`resnet` only): `reflect`, or `same` (zeros).
+        norm, output_norm: see `normalization.normalization`; whether the last convolution has one, as in the tutorial.
+        residual_output: compute a change to the input, see `layers.AddChange`; needs equal channels.
+        dropout: rate; the reference's is 0.5.
         depth: number of halvings, at least 3 (U-Nets only).
         init, init_gain, seed: see `initializers.SeededInitializers`.
         name: name of the model.
 
     Raises:
         ValueError: an unknown choice, or choices that exclude each other.
-
-    Example:
-
-    >>> from cyclegan.models import build_generator
-    >>> generator = build_generator(base_filters=8, blocks=2)
-    >>> generator.output_shape
-    (None, None, None, 3)
     """
-    _check("architecture", architecture, ("resnet", "unet", "unet_full"))
-    _check("skip", skip, ("add", "concat"))
-    _check("padding", padding, ("reflect", "same"))
-    _check("upsample", upsample, ("transpose", "resize", "antialias"))
-    if residual_output and channels_in != channels_out:
-        raise ValueError(
-            f"residual_output adds a change to the input, but channels_in = {channels_in} and "
-            f"channels_out = {channels_out}"
-        )
-    if output_norm and norm == "none":
-        raise ValueError("output_norm needs a normalisation, but norm = 'none'")
-    parts = _Parts(norm, padding, upsample, dropout, SeededInitializers(init, init_gain, seed))
+    _check_architecture(architecture, skip, padding, upsample, halving, depth)
+    _check_output(channels_in, channels_out, norm, output_norm, residual_output)
+    parts = _Parts(norm, padding, upsample, halving, dropout, SeededInitializers(init, init_gain, seed))
     output = _Output(channels_out, output_norm, residual_output)
-
     image = keras.Input((None, None, channels_in), name="image")
     if architecture == "resnet":
         x = _resnet(image, parts, output, base_filters, blocks, skip)
     else:
-        if skip != "add" or upsample == "antialias":
-            raise ValueError(f"architecture = {architecture!r} has neither skip = 'concat' nor upsample = 'antialias'")
-        if depth < 3:
-            raise ValueError(f"depth = {depth}: a U-Net halves its input at least 3 times")
         x = _unet(image, parts, output, base_filters, depth, full_size=architecture == "unet_full")
     if residual_output:
         x = AddChange(dtype=output_dtype(), name="output")([x, image])
     else:
         x = layers.Activation("tanh", dtype=output_dtype(), name="output")(x)
     return keras.Model(image, x, name=name)
+
+
+def _check_architecture(architecture: str, skip: str, padding: str, upsample: str, halving: str, depth: int) -> None:
+    """Refuse an unknown choice, and one that a U-Net does not have."""
+    _check("architecture", architecture, ("resnet", "unet", "unet_full"))
+    _check("skip", skip, ("add", "concat"))
+    _check("padding", padding, ("reflect", "same"))
+    _check("upsample", upsample, ("transpose", "resize", "antialias"))
+    _check("halving", halving, ("same", "centered"))
+    if architecture == "resnet":
+        return
+    if skip != "add" or upsample == "antialias":
+        raise ValueError(f"architecture = {architecture!r} has neither skip = 'concat' nor upsample = 'antialias'")
+    if depth < 3:
+        raise ValueError(f"depth = {depth}: a U-Net halves its input at least 3 times")
+
+
+def _check_output(channels_in: int, channels_out: int, norm: str, output_norm: bool, residual_output: bool) -> None:
+    """Refuse a form of the output that channels or normalization do not allow."""
+    if residual_output and channels_in != channels_out:
+        raise ValueError(
+            f"residual_output adds a change to the input, but channels_in = {channels_in} and "
+            f"channels_out = {channels_out}"
+        )
+    if output_norm and norm == "none":
+        raise ValueError("output_norm needs a normalization, but norm = 'none'")
 
 
 def _check(key: str, value: str, choices: tuple[str, ...]) -> None:
@@ -137,6 +157,7 @@ class _Parts:
     norm: str
     padding: str
     upsample: str
+    halving: str
     dropout: float
     initializers: SeededInitializers
 
@@ -152,38 +173,43 @@ class _Parts:
         normed: bool = True,
         scale: float = 1.0,
     ) -> Any:
-        """Convolution with stride and padding; `normed` if a normalisation follows."""
+        """Convolution with stride and padding; `normed` if a normalization follows."""
         if padding == "reflect":
             x = ReflectionPadding2D(size // 2, name=f"{name}_pad")(x)
+        elif padding == "centered":
+            x = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
         return layers.Conv2D(
             filters,
             size,
             strides,
-            padding="valid" if padding == "reflect" else "same",
+            padding="same" if padding == "same" else "valid",
             use_bias=self._needs_bias(normed),
             kernel_initializer=self.initializers(scale),
             name=f"{name}_conv",
         )(x)
 
     def halve(self, x: Any, filters: int, name: str) -> Any:
-        """Half the height and width, normalised and rectified (`resnet`)."""
+        """Half the height and width, normalized and rectified (`resnet`)."""
         if self.upsample == "antialias":
             x = self.rectified(self.conv(x, filters, 3, name), name)
             return BlurPooling2D(name=f"{name}_blur")(x)
-        return self.rectified(self.conv(x, filters, 3, name, strides=2), name)
+        return self.rectified(self.conv(x, filters, 3, name, strides=2, padding=self.halving), name)
 
     def double(self, x: Any, filters: int, size: int, name: str, *, normed: bool = True, scale: float = 1.0) -> Any:
         """Twice the height and width; `size` is that of a transposed kernel."""
         if self.upsample == "transpose":
-            return layers.Conv2DTranspose(
+            centered = self.halving == "centered" and size == 3
+            x = layers.Conv2DTranspose(
                 filters,
                 size,
                 2,
-                padding="same",
+                padding="valid" if centered else "same",
                 use_bias=self._needs_bias(normed),
                 kernel_initializer=self.initializers(scale),
                 name=f"{name}_conv",
             )(x)
+            # The output is one row and column too large, which lie at the start.
+            return layers.Cropping2D(((1, 0), (1, 0)), name=f"{name}_crop")(x) if centered else x
         x = BilinearUpsampling2D(name=f"{name}_resize")(x)
         return self.conv(x, filters, 3, name, normed=normed, scale=scale)
 
@@ -200,18 +226,19 @@ class _Parts:
         return layers.Dropout(self.dropout, seed=self.initializers.next_seed(), name=f"{name}_dropout")(x)
 
     def finish(self, x: Any, output: _Output, conv: Callable[..., Any]) -> Any:
-        """The last convolution, made by `conv(x, normed=, scale=)`, with its normalisation if there is one."""
+        """The last convolution, made by `conv(x, normed=, scale=)`, with its normalization if there is one."""
         small = _FIRST_CHANGE if output.residual else 1.0
         if output.norm:
             return self.normalized(conv(x, normed=True, scale=1.0), "head", gamma=small)
         return conv(x, normed=False, scale=small)
 
     def _needs_bias(self, normed: bool) -> bool:
-        # As in the reference: batch normalisation has its own offset and no bias before it.
+        # As in the reference: batch normalization has its own offset and no bias before it.
         return not (normed and self.norm == "batch")
 
 
 def _resnet(x: Any, parts: _Parts, output: _Output, base_filters: int, blocks: int, skip: str) -> Any:
+    """Two halvings, the residual blocks, two doublings, between 7×7 convolutions."""
     x = parts.rectified(parts.conv(x, base_filters, 7, "stem", padding=parts.padding), "stem")
     x = parts.halve(x, 2 * base_filters, "down1")
     x = parts.halve(x, 4 * base_filters, "down2")
@@ -227,6 +254,7 @@ def _resnet(x: Any, parts: _Parts, output: _Output, base_filters: int, blocks: i
 
 
 def _residual_block(x: Any, parts: _Parts, filters: int, skip: str, name: str) -> Any:
+    """Two convolutions beside a skip; with `concat` each block has `filters` more channels than the one before."""
     y = parts.rectified(parts.conv(x, filters, 3, f"{name}a", padding=parts.padding), f"{name}a")
     y = parts.dropped(y, name)
     y = parts.normalized(parts.conv(y, filters, 3, f"{name}b", padding=parts.padding), f"{name}b")
@@ -235,6 +263,11 @@ def _residual_block(x: Any, parts: _Parts, filters: int, skip: str, name: str) -
 
 
 def _unet(x: Any, parts: _Parts, output: _Output, base_filters: int, depth: int, *, full_size: bool) -> Any:
+    """`depth` halvings and as many doublings, of which each but the last is joined with the halving of its size.
+
+    The outermost and innermost halvings have no normalization: at 1×1 pixel an instance norm would return a constant.
+    With `full_size` a convolution before the first halving joins in again before the last convolution.
+    """
     widths = [base_filters * min(2**level, 8) for level in range(depth)]
     width_above = [max(1, base_filters // 2), *widths]
     skips = []
@@ -250,7 +283,7 @@ def _unet(x: Any, parts: _Parts, output: _Output, base_filters: int, depth: int,
         if normed:
             x = parts.normalized(x, name)
 
-    # In the reference the blocks between the innermost one and the outer four have dropout.
+    # In the reference the blocks between the innermost one and the outer four have dropout; here at least one has.
     dropped = range(depth - 1, depth - 1 - max(1, depth - 5), -1)
     for level in range(depth, 0 if full_size else 1, -1):
         name = f"up{level}"

@@ -83,7 +83,7 @@ class BlurPooling2D(keras.layers.Layer):
 def _doubled(x: tf.Tensor, axis: int) -> tf.Tensor:
     """Twice as many rows (axis 1) or columns (axis 2), by linear interpolation.
 
-    The gradient is written out: that of a slice, which TensorFlow would derive, fills the whole picture with zeros, for
+    The gradient is written out: that of a slice, which TensorFlow would derive, fills the whole image with zeros, for
     each slice anew.
     """
 
@@ -145,7 +145,7 @@ class AddChange(keras.layers.Layer):
 
     A change of 0 gives back the image exactly. Beyond the range only those gradients pass that lead back into it. (The
     smoother tanh(change + atanh(image)) was tried: its slope is near 0 where the image is saturated, so saturated
-    colours, of which drawings are full, hardly changed.)
+    colors, of which drawings are full, hardly changed.)
 
     Input: `[change, image]`, both `(batch, height, width, channels)`, the image in [-1, 1]. Output: in [-1, 1].
 

@@ -1,4 +1,4 @@
-"""Normalisation of each picture by itself: the paper's, and keras-contrib's."""
+"""Normalization of each image by itself: the paper's, and keras-contrib's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ register = keras.saving.register_keras_serializable(package="cyclegan")
 
 
 def normalization(kind: str, name: str, gamma_initializer: Any = "ones") -> keras.layers.Layer | None:
-    """Return a new normalisation layer, or None for `none`.
+    """Return a new normalization layer, or None for `none`.
 
     Args:
         kind: `instance` (the paper's), `instance_contrib` (keras-contrib's), `batch` (momentum and epsilon as in
@@ -59,7 +59,7 @@ def _standardized(
 ) -> tf.Tensor:
     """Return gamma * (x - mean) * r(variance) + beta, with the biased variance, of the type of `inputs`.
 
-    The gradient is written out: what TensorFlow derives by itself sweeps over the picture about twice as often. It is
+    The gradient is written out: what TensorFlow derives by itself sweeps over the image about twice as often. It is
     made of differentiable operations, so that gradient penalties can go through it.
 
     Args:
@@ -76,21 +76,21 @@ def _standardized(
         # Two sweeps. One, for the means of x and x², loses all digits where the mean is large against the deviation;
         # there even the mean itself has few digits for the deviation, hence the correction.
         mean = tf.reduce_mean(x, axes, keepdims=True)
-        centred = x - mean
-        error = tf.reduce_mean(centred, axes, keepdims=True)
-        variance = tf.reduce_mean(tf.square(centred), axes, keepdims=True) - tf.square(error)
+        centerd = x - mean
+        error = tf.reduce_mean(centerd, axes, keepdims=True)
+        variance = tf.reduce_mean(tf.square(centerd), axes, keepdims=True) - tf.square(error)
         r, slope = inverse(variance)
         scale = gamma * r
-        y = tf.cast(centred * scale + (beta - error * scale), inputs.dtype)
+        y = tf.cast(centerd * scale + (beta - error * scale), inputs.dtype)
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             dy = tf.cast(upstream, dtype)
             # From the inputs again, which may have half the size of what was computed from them.
-            centred = tf.cast(inputs, dtype) - mean
-            count = tf.cast(tf.size(centred) // tf.size(mean), dtype)
+            centerd = tf.cast(inputs, dtype) - mean
+            count = tf.cast(tf.size(centerd) // tf.size(mean), dtype)
             sum_dy = tf.reduce_sum(dy, axes, keepdims=True)
-            sum_dy_x = tf.reduce_sum(dy * centred, axes, keepdims=True) - error * sum_dy
-            dx = scale * dy + (centred * (2.0 * gamma * slope * sum_dy_x / count) - scale * sum_dy / count)
+            sum_dy_x = tf.reduce_sum(dy * centerd, axes, keepdims=True) - error * sum_dy
+            dx = scale * dy + (centerd * (2.0 * gamma * slope * sum_dy_x / count) - scale * sum_dy / count)
             dgamma = tf.reduce_sum(r * sum_dy_x, 0, keepdims=True)
             return tf.cast(dx, inputs.dtype), dgamma, tf.reduce_sum(sum_dy, 0, keepdims=True)
 
@@ -101,7 +101,7 @@ def _standardized(
 
 @register
 class InstanceNormalization(keras.layers.Layer):
-    """Instance normalisation: y = gamma * (x - mean) / sqrt(variance + epsilon) + beta.
+    """Instance normalization: y = gamma * (x - mean) / sqrt(variance + epsilon) + beta.
 
     Mean and biased variance run over all positions of one channel of one sample, in training and inference alike
     (Ulyanov et al. 2016, arXiv:1607.08022; epsilon and the affine parameters as in the original Torch CycleGAN).
@@ -159,7 +159,7 @@ class ContribInstanceNormalization(keras.layers.Layer):
     and does not run under Keras 3; this layer takes the same configuration and weights and gives the same numbers.
 
     Args:
-        axis: the channel axis, with one gamma and beta per channel; None normalises each sample as a whole, with
+        axis: the channel axis, with one gamma and beta per channel; None normalizes each sample as a whole, with
             one gamma and beta. The batch axis 0 is refused.
         epsilon: added to the standard deviation.
         center, scale: whether there is a beta, a gamma.
@@ -195,7 +195,7 @@ class ContribInstanceNormalization(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         if axis == 0:
-            raise ValueError("axis = 0 is the batch axis, which instance normalisation never reduces over")
+            raise ValueError("axis = 0 is the batch axis, which instance normalization never reduces over")
         self.axis = axis
         self.epsilon = epsilon
         self.center = center
@@ -212,7 +212,7 @@ class ContribInstanceNormalization(keras.layers.Layer):
         kept: list[int] = []
         if self.axis is not None:
             if rank == 2:
-                raise ValueError(f"axis = {self.axis} leaves nothing to normalise in inputs of shape {input_shape}")
+                raise ValueError(f"axis = {self.axis} leaves nothing to normalize in inputs of shape {input_shape}")
             kept = [self.axis % rank]
         self._reduced = [axis for axis in range(1, rank) if axis not in kept]
         self._broadcast = [input_shape[axis] if axis in kept else 1 for axis in range(rank)]

@@ -16,27 +16,27 @@ from cyclegan.models.pixels import to_float, to_integer
 from cyclegan.system.errors import UserError
 
 Column = np.ndarray | list[np.ndarray]
-"""Pictures of one size, `[N, H, W, C]`, or of different sizes, each `[H, W, C]`."""
+"""Images of one size, `[N, H, W, C]`, or of different sizes, each `[H, W, C]`."""
 
 # A ResNet generator at its narrowest is a quarter of the input, and reflecting one pixel there needs two.
 SMALLEST_SIDE = 8
 
 
 class Translator:
-    """A generator that takes pictures as they are stored and returns them as they are stored.
+    """A generator that takes images as they are stored and returns them as they are stored.
 
     Sides that the network cannot take are padded at the bottom and the right by reflection, and the result is cropped
     back. The generator's variables are read at every call, so one `Translator` serves a whole training.
 
     Args:
         generator: maps float images [N, H, W, C] in [-1, 1] to [N, H, W, C_out] in [-1, 1].
-        bit_depth: of the stored pictures, 8 (uint8) or 16 (uint16).
-        batch_size: pictures in one call of the network.
+        bit_depth: of the stored images, 8 (uint8) or 16 (uint16).
+        batch_size: images in one call of the network.
     """
 
     def __init__(self, generator: keras.Model, bit_depth: int = 8, batch_size: int = 8) -> None:
         if bit_depth not in (8, 16):
-            raise UserError(f"bit_depth = {bit_depth}: pictures hold 8 or 16 bits a channel")
+            raise UserError(f"bit_depth = {bit_depth}: images hold 8 or 16 bits a channel")
         if batch_size < 1:
             raise UserError(f"batch_size = {batch_size}: must be at least 1")
         self.channels: int = generator.input_shape[-1]
@@ -47,7 +47,7 @@ class Translator:
 
         self._fixed_size: tuple[int | None, int | None] = generator.input_shape[1:3]
 
-        # The signature leaves every size open that the generator leaves open: one trace serves all pictures.
+        # The signature leaves every size open that the generator leaves open: one trace serves all images.
         @tf.function(input_signature=[tf.TensorSpec([None, *generator.input_shape[1:]], tf.float32)])
         def run(images: tf.Tensor) -> tf.Tensor:
             return tf.cast(generator(images, training=False), tf.float32)
@@ -56,11 +56,11 @@ class Translator:
 
     @property
     def dtype(self) -> np.dtype:
-        """Of stored pictures: uint8 or uint16."""
+        """Of stored images: uint8 or uint16."""
         return np.dtype(np.uint8 if self.bit_depth == 8 else np.uint16)
 
     def translate(self, images: np.ndarray) -> np.ndarray:
-        """Translate stored pictures.
+        """Translate stored images.
 
         Args:
             images: [N, H, W, C], uint8 or uint16 by `bit_depth`. A memory map is read batch by batch.
@@ -95,7 +95,7 @@ class Translator:
     def _translate_batch(self, images: np.ndarray) -> np.ndarray:
         height, width = images.shape[1:3]
         padding = [(0, 0), (0, self._padding(height)), (0, self._padding(width)), (0, 0)]
-        # np.pad reflects again and again where the padding is larger than the picture.
+        # np.pad reflects again and again where the padding is larger than the image.
         padded = np.pad(images, padding, mode="reflect")
         translated = self._run(padded).numpy()[:, :height, :width]
         if not np.isfinite(translated).all():
@@ -124,7 +124,7 @@ class Translator:
 
 
 def each(function: Callable[[np.ndarray], np.ndarray], images: Column) -> Column:
-    """Apply a function of `[N, H, W, C]` to an array at once, and to a list of `[H, W, C]` picture by picture."""
+    """Apply a function of `[N, H, W, C]` to an array at once, and to a list of `[H, W, C]` image by image."""
     if isinstance(images, np.ndarray):
         return function(images)
     return [function(image[None])[0] for image in images]

@@ -123,7 +123,7 @@ class Data(Section):
             raise impossible("data.sha256 is empty: an archive needs its SHA-256 sum (run sha256sum on the file)")
         if self.labels != "none" and self.load_size == "original":
             raise impossible(
-                f"data.labels: {self.labels} is for a classifier, which needs pictures of one size, but data.load_size "
+                f"data.labels: {self.labels} is for a classifier, which needs images of one size, but data.load_size "
                 "is original; set it to a number"
             )
         if self.name is None and not all(map(_plain, self._names)):

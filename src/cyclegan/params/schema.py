@@ -65,7 +65,7 @@ class Evaluate(Section):
 
 
 class Gates(Section):
-    """The figure that decides, for each direction."""
+    """The metric that decides, for each direction."""
 
     AtoB: Annotated[str, Field(min_length=1)]
     BtoA: Annotated[str, Field(min_length=1)]
@@ -89,11 +89,11 @@ class Registry(Section):
     @field_validator("gate", mode="before")
     @classmethod
     def _same_both_ways(cls, value: Any) -> Any:
-        # Which figures there are depends on the data; stage `register` refuses the others.
+        # Which metrics there are depends on the data; stage `register` refuses the others.
         if isinstance(value, str):
             return {"AtoB": value, "BtoA": value}
         if not isinstance(value, dict):
-            raise impossible("must be auto, the name of a test figure such as pair_psnr, or {AtoB: name, BtoA: name}")
+            raise impossible("must be auto, the name of a test metric such as pair_psnr, or {AtoB: name, BtoA: name}")
         return value
 
 
@@ -168,5 +168,5 @@ class Params(Section):
 
     @property
     def training_size(self) -> Size | None:
-        """`(height, width)` of the pictures that the networks are trained on; None where it follows from the data."""
+        """`(height, width)` of the images that the networks are trained on; None where it follows from the data."""
         return training_size(self.train.crop_size, self.data.load_size)

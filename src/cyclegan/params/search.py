@@ -103,7 +103,7 @@ class SearchSpace(Section):
 
 
 class Objective(Section):
-    """One figure by which trials are compared: a weighted sum of validation figures."""
+    """One metric by which trials are compared: a weighted sum of validation metrics."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z][\w -]{0,31}$")]
     direction: Literal["maximize", "minimize"]
@@ -112,22 +112,22 @@ class Objective(Section):
     @field_validator("terms")
     @classmethod
     def _terms(cls, terms: dict[str, float]) -> dict[str, float]:
-        # Which figures there are depends on the data; stage `search` refuses the others before it starts.
+        # Which metrics there are depends on the data; stage `search` refuses the others before it starts.
         for name, weight in terms.items():
             if re.fullmatch(r"(G_AtoB|G_BtoA|D_A|D_B)/.*", name):
                 raise impossible(
                     f"{name} is a loss of the training: it falls and rises with the other network's skill and does "
-                    "not tell quality; use a validation figure such as val_AtoB/pair_psnr"
+                    "not tell quality; use a validation metric such as val_AtoB/pair_psnr"
                 )
             if not re.fullmatch(r"val_(AtoB|BtoA)/\w+", name):
-                raise impossible(f"{name} must be a validation figure, such as val_AtoB/pair_psnr")
+                raise impossible(f"{name} must be a validation metric, such as val_AtoB/pair_psnr")
             if weight == 0:
                 raise impossible(f"{name} has weight 0; remove it")
         return terms
 
 
-def _mean_of_both(name: str, direction: Literal["maximize", "minimize"], figure: str) -> Objective:
-    terms = {f"val_{way}/{figure}": 1 / len(DIRECTIONS) for way in DIRECTIONS}
+def _mean_of_both(name: str, direction: Literal["maximize", "minimize"], metric: str) -> Objective:
+    terms = {f"val_{way}/{metric}": 1 / len(DIRECTIONS) for way in DIRECTIONS}
     return Objective(name=name, direction=direction, terms=terms)
 
 
@@ -226,11 +226,11 @@ class Search(Section):
                 f"search.pruner: {self.pruner} needs one objective, but search.objectives has {len(names)}; "
                 "set it to none"
             )
-        figures = [name for objective in self.objectives for name in objective.terms]
-        if all(re.search(r"/(cycle|identity)_", name) for name in figures):
+        metrics = [name for objective in self.objectives for name in objective.terms]
+        if all(re.search(r"/(cycle|identity)_", name) for name in metrics):
             raise impossible(
-                f"search.objectives has only {', '.join(figures)}, in which a generator that changes nothing is "
-                "perfect; add a figure that compares with the target domain, such as val_AtoB/pair_psnr"
+                f"search.objectives has only {', '.join(metrics)}, in which a generator that changes nothing is "
+                "perfect; add a metric that compares with the target domain, such as val_AtoB/pair_psnr"
             )
         return self
 
@@ -255,7 +255,7 @@ class Search(Section):
         for name in [name for objective in self.objectives for name in objective.terms]:
             if name not in series:
                 raise UserError(
-                    f"search.objectives: {name}: the validation split yields no such figure; use some of "
+                    f"search.objectives: {name}: the validation split yields no such metric; use some of "
                     f"{', '.join(series)}"
                 )
         return self

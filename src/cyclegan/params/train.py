@@ -77,10 +77,10 @@ class Plateau(Section):
     @field_validator("metric")
     @classmethod
     def _metric(cls, value: str) -> str:
-        # Which figures there are depends on the data; stage `train` refuses the others before it starts.
+        # Which metrics there are depends on the data; stage `train` refuses the others before it starts.
         if not re.fullmatch(r"val_(AtoB|BtoA)/(kid|[a-z_]+_(l1|psnr|ssim))", value):
             raise impossible(
-                "must be a validation figure: kid, or one that ends in l1, psnr or ssim, such as val_AtoB/kid"
+                "must be a validation metric: kid, or one that ends in l1, psnr or ssim, such as val_AtoB/kid"
             )
         return value
 
@@ -212,7 +212,7 @@ class Train(Section):
     @field_validator("select")
     @classmethod
     def _selectable(cls, value: str) -> str:
-        # Cycle and identity figures are perfect for a generator that does nothing.
+        # Cycle and identity metrics are perfect for a generator that does nothing.
         if not re.fullmatch(r"auto|last|(val_(AtoB|BtoA)/)?(kid|pair_psnr|pair_ssim)", value):
             raise impossible(
                 "must be auto, last, kid, pair_psnr or pair_ssim, or one of a single direction: val_AtoB/kid"
@@ -222,7 +222,7 @@ class Train(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.early_stop is not None and self.select == "last":
-            raise impossible("train.early_stop needs a figure to watch, but train.select is last; set it to auto")
+            raise impossible("train.early_stop needs a metric to watch, but train.select is last; set it to auto")
         weights = self.loss_weights
         for direction in ("AtoB", "BtoA"):
             if not any(getattr(getattr(weights, term), direction) for term in LossWeights.model_fields):
@@ -239,12 +239,12 @@ class Train(Section):
             )
         if self.discriminator_batch is not None and self.discriminator_batch <= self.batch_size:
             raise impossible(
-                f"train.discriminator_batch = {self.discriminator_batch} adds no picture to train.batch_size = "
+                f"train.discriminator_batch = {self.discriminator_batch} adds no image to train.batch_size = "
                 f"{self.batch_size}; raise it, or set it to null"
             )
         if self.discriminator_batch is not None and self.pool_size == 0:
             raise impossible(
-                "train.discriminator_batch draws earlier pictures, but train.pool_size = 0 keeps none; "
+                "train.discriminator_batch draws earlier images, but train.pool_size = 0 keeps none; "
                 "set train.discriminator_batch to null, or train.pool_size to 50"
             )
         if self.gradient_penalty > 0 and self.adversarial_loss != "wasserstein":

@@ -137,7 +137,7 @@ def find_version(store: Store, name: str, version: str) -> ModelVersion:
     if version not in map(str, known):
         listed = ", ".join(map(str, known)) or "(none)"
         raise UserError(f"{name} has no version {version!r}; there are: {listed}")
-    # Not from the search: on a data base that leaves the aliases out.
+    # Not from the search: on a database that leaves the aliases out.
     return store.client.get_model_version(name, version)
 
 

@@ -14,7 +14,7 @@ from cyclegan.registry.measurements import Measured
 from cyclegan.system.errors import UserError
 
 NOTHING = 1e-3
-"""Share of the figure: a generator that beats doing nothing by less does nothing, too, however certain the gain."""
+"""Share of the metric: a generator that beats doing nothing by less does nothing, too, however certain the gain."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Decision:
     promote: bool
     reason: str
     against: float | None = None
-    """The same figure of the champion, or of doing nothing."""
+    """The same metric of the champion, or of doing nothing."""
     gain: float | None = None
-    """The mean difference; above 0 is better, whatever the figure."""
+    """The mean difference; above 0 is better, whatever the metric."""
     standard_error: float | None = None
-    pictures: int | None = None
-    """So many differences; None where the figure is of no single picture."""
+    images: int | None = None
+    """So many differences; None where the metric is of no single image."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -39,18 +39,18 @@ class Decision:
 
 
 def choose(gate: str, direction: str, measured: Measured) -> str:
-    """The figure that decides: `gate`, or for `auto` the headline of the data.
+    """The metric that decides: `gate`, or for `auto` the headline of the data.
 
     Raises:
-        UserError: the evaluation has no such figure, or one without a standard error.
+        UserError: the evaluation has no such metric, or one without a standard error.
     """
     if gate == "auto":
-        return headline(measured.figures)
-    usable = sorted(name for name in measured.figures if _can_decide(name, measured))
+        return headline(measured.metrics)
+    usable = sorted(name for name in measured.metrics if _can_decide(name, measured))
     if gate not in usable:
         lack = _lack(measured)
         raise UserError(
-            f"registry.gate = {gate!r}: the test split yields no such figure with a standard error for {direction}; "
+            f"registry.gate = {gate!r}: the test split yields no such metric with a standard error for {direction}; "
             f"use auto, or one of {', '.join(usable)}{f' ({lack})' if lack else ''}"
         )
     return gate
@@ -59,23 +59,23 @@ def choose(gate: str, direction: str, measured: Measured) -> str:
 def decide(metric: str, candidate: Measured, champion: Measured | None = None, version: str = "") -> Decision:
     """Compare a candidate with the champion, or with the identity baseline where there is no champion.
 
-    It has to be better by more than one standard error of the mean difference. Where both have the figure of each
-    picture, that is of the paired differences; else the two figures' own errors are added in quadrature.
+    It has to be better by more than one standard error of the mean difference. Where both have the metric of each
+    image, that is of the paired differences; else the two metrics' own errors are added in quadrature.
 
     Args:
-        metric: name of the figure.
+        metric: name of the metric.
         candidate: what was measured for the new version.
         champion: the same for the present champion, `version` of the model; None if there is none.
     """
-    value = candidate.figures[metric]
+    value = candidate.metrics[metric]
     if champion is None:
         return _first(metric, value, candidate)
     if obstacle := _not_comparable(metric, candidate, champion):
         reason = f"it cannot be compared with the champion, version {version}: {obstacle}"
         return Decision(metric, value, promote=False, reason=reason)
-    against = champion.figures[metric]
-    gain = paired_gain(metric, candidate.of_each_picture(metric), champion.of_each_picture(metric))
-    gain = gain or combined_gain(metric, candidate.figures, champion.figures)
+    against = champion.metrics[metric]
+    gain = paired_gain(metric, candidate.of_each_image(metric), champion.of_each_image(metric))
+    gain = gain or combined_gain(metric, candidate.metrics, champion.metrics)
     if gain is None:
         compared = f"{metric} {value:.4g} against {against:.4g} of the champion, version {version}"
         return Decision(metric, value, promote=False, reason=f"{compared}: {_undecided(candidate)}")
@@ -92,12 +92,12 @@ def _first(metric: str, value: float, candidate: Measured) -> Decision:
         reason = (
             f"{lack}; raise data.test_fraction or add images, or promote it by hand"
             if lack
-            else f"{metric} has no baseline that a first version could beat; look at its pictures, then promote it by "
+            else f"{metric} has no baseline that a first version could beat; look at its images, then promote it by "
             "hand"
         )
         return Decision(metric, value, promote=False, reason=reason)
-    gain = paired_gain(metric, candidate.of_each_picture(metric), candidate.of_each_picture(f"baseline_{metric}"))
-    gain = gain or combined_gain(metric, candidate.figures, candidate.identity)
+    gain = paired_gain(metric, candidate.of_each_image(metric), candidate.of_each_image(f"baseline_{metric}"))
+    gain = gain or combined_gain(metric, candidate.metrics, candidate.identity)
     if gain is None:
         reason = f"{metric} {value:.4g} against {against:.4g} of doing nothing: {_undecided(candidate)}"
         return Decision(metric, value, promote=False, reason=reason)
@@ -120,8 +120,8 @@ def _undecided(measured: Measured) -> str:
     few = [f"{counts[domain]} of domain {domain}" for domain in DOMAINS if counts.get(domain, FEWEST) < FEWEST]
     if few:
         why = f"with {' and '.join(few)} in the test split there is no standard error, which takes {FEWEST} of each"
-        return f"{why}; raise data.test_fraction or add pictures, or promote it by hand"
-    return "the pictures or errors recorded for the two do not match"
+        return f"{why}; raise data.test_fraction or add images, or promote it by hand"
+    return "the images or errors recorded for the two do not match"
 
 
 def _decision(metric: str, value: float, against: float, gain: Gain, reason: str, *, promote: bool) -> Decision:
@@ -136,7 +136,7 @@ def _not_comparable(metric: str, candidate: Measured, champion: Measured) -> str
     other = sorted(key for key in {*here, *there} if here.get(key) != there.get(key))
     if other:
         return f"it was measured by another protocol ({', '.join(other)} differ)"
-    if metric not in champion.figures:
+    if metric not in champion.metrics:
         return f"its {metric} was not measured"
     return None
 
@@ -146,5 +146,5 @@ def _short(md5: Any) -> str:
 
 
 def _can_decide(name: str, measured: Measured) -> bool:
-    known = not measured.of_each_picture(name).empty or f"{name}_se" in measured.figures
+    known = not measured.of_each_image(name).empty or f"{name}_se" in measured.metrics
     return known and higher_is_better(name) is not None

@@ -28,7 +28,7 @@ def resolve(store: Store, reference: str) -> ModelVersion:
 
 
 def listed(store: Store) -> str:
-    """All models, each with its champion, its challenger and the champion's gate figure."""
+    """All models, each with its champion, its challenger and the champion's gate metric."""
     rows = []
     for name in all_models(store):
         aliases = store.client.get_registered_model(name).aliases
@@ -41,7 +41,7 @@ def listed(store: Store) -> str:
                 "versions": len(store.client.search_model_versions(f"name = '{name}'")),
                 "champion": champion or "–",
                 "challenger": aliases.get("challenger", "–"),
-                "champion's figure": "–" if metric is None else f"{metric} {float(tags[f'metric.{metric}']):.4g}",
+                "champion's metric": "–" if metric is None else f"{metric} {float(tags[f'metric.{metric}']):.4g}",
                 "champion since": tags.get("champion.since", "–"),
             }
         )
@@ -57,14 +57,14 @@ def shown(store: Store, reference: str) -> str:
     found = store.client.search_model_versions(f"name = '{text}'")
     rows = []
     for version in sorted(found, key=lambda version: int(version.version)):
-        # Not from the search: on a data base that leaves the aliases out.
+        # Not from the search: on a database that leaves the aliases out.
         full = store.client.get_model_version(text, str(version.version))
         metric = full.tags.get("gate.metric")
         rows.append(
             {
                 "version": full.version,
                 "aliases": ", ".join(sorted(full.aliases)) or "–",
-                "figure": "–" if metric is None else f"{metric} {float(full.tags[f'metric.{metric}']):.4g}",
+                "metric": "–" if metric is None else f"{metric} {float(full.tags[f'metric.{metric}']):.4g}",
                 "run": (full.run_id or "–")[:8],
                 "commit": full.tags.get("git.commit", "–")[:8],
                 "registered": _when(full.creation_timestamp),

@@ -15,19 +15,19 @@ from cyclegan.system.files import replacing, write_json
 
 @dataclass(frozen=True)
 class Measured:
-    """The figures of one direction on the test split."""
+    """The metrics of one direction on the test split."""
 
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     identity: Mapping[str, float]
-    """The same figures for the input itself as output: what any use has to beat."""
+    """The same metrics for the input itself as output: what any use has to beat."""
     protocol: Mapping[str, Any]
-    """How and on which pictures they were measured."""
+    """How and on which images they were measured."""
     per_image: pd.DataFrame
-    """One row for each picture, as in `cyclegan.evaluation.protocol.Evaluation`."""
+    """One row for each image, as in `cyclegan.evaluation.protocol.Evaluation`."""
 
     def save(self, folder: Path) -> None:
         """Write `figures.json` and `per_image.csv`."""
-        parts = {"figures": self.figures, "identity": self.identity, "protocol": self.protocol}
+        parts = {"figures": self.metrics, "identity": self.identity, "protocol": self.protocol}
         write_json(folder / "figures.json", {name: dict(part) for name, part in parts.items()})
         with replacing(folder / "per_image.csv") as temporary:
             self.per_image.to_csv(temporary, index=False, float_format="%.6g")
@@ -36,10 +36,11 @@ class Measured:
     def load(cls, folder: Path) -> Measured:
         """Read what `save` wrote."""
         parts = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
-        return cls(**parts, per_image=read_per_image(folder / "per_image.csv"))
+        per_image = read_per_image(folder / "per_image.csv")
+        return cls(parts["figures"], parts["identity"], parts["protocol"], per_image)
 
-    def of_each_picture(self, name: str) -> pd.Series:
-        """A figure by picture (domain and id), for `pair_…` of scored pairs. Empty if no single picture has it."""
+    def of_each_image(self, name: str) -> pd.Series:
+        """A metric by image (domain and id), for `pair_…` of scored pairs. Empty if no single image has it."""
         table = self.per_image
         if name not in table:
             return pd.Series(dtype=float)

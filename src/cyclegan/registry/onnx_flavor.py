@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mlflow.models import Model
 
+from cyclegan.system.digests import file_digest
 from cyclegan.system.quiet_tensorflow import import_tensorflow
 
 FILE = "model.onnx"
@@ -44,6 +45,7 @@ def add_onnx(folder: Path, generator: Path, bit_depth: int, lineage: Mapping[str
     from cyclegan.export.formats import ONNX
     from cyclegan.models.translator import load_generator
 
+    lineage = {**lineage, "model.sha256": file_digest(generator)}
     export(load_generator(generator), folder / FILE, ONNX, bit_depth=bit_depth, lineage=lineage)
     model = Model.load(folder)
     # As mlflow.onnx.save_model writes it.

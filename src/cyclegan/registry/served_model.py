@@ -1,4 +1,4 @@
-"""What the registry serves: stored pictures in, stored pictures out.
+"""What the registry serves: stored images in, stored images out.
 
 MLflow copies this file beside the model and runs it wherever the model is loaded ("models from code"): nothing is
 pickled, and this package need not be installed there, for the model brings its own copy.
@@ -30,7 +30,7 @@ class ServedGenerator(PythonModel):
         )
 
     def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> np.ndarray:
-        """Translate pictures [N, H, W, C] of any size, uint8 (uint16 for 16-bit models), to the same type and size."""
+        """Translate images [N, H, W, C] of any size, uint8 (uint16 for 16-bit models), to the same type and size."""
         return self._translator.translate(np.asarray(model_input))
 
 

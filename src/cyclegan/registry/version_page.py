@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from cyclegan.registry.measurements import Measured
 
 LIMIT = 5000
-"""Characters that every data base has room for."""
+"""Characters that every database has room for."""
 # Stands for the weights of all loss terms, of the page's own direction.
 WEIGHTS = "train.loss_weights"
 # Of the run's parameters, those that say what kind of generator this is.
@@ -48,11 +48,11 @@ class Page:
     def markdown(self) -> str:
         """The page, at most `LIMIT` characters."""
         parts = [
-            f"Generator {self.direction[0]} → {self.direction[-1]}: {self.dtype} pictures [N, H, W, {self.channels_in}]"
+            f"Generator {self.direction[0]} → {self.direction[-1]}: {self.dtype} images [N, H, W, {self.channels_in}]"
             f" to [N, H, W, {self.channels_out}] of the same size, any size.",
             f"When it was registered: {self.reason}.",
-            *self._figures(),
-            *([f"![Test pictures, their translations and the way back]({self._grid()})"] if self.has_grid else []),
+            *self._metrics(),
+            *([f"![Test images, their translations and the way back]({self._grid()})"] if self.has_grid else []),
             self._use(),
             self._lineage(),
             self._parameters(),
@@ -64,11 +64,11 @@ class Page:
                 text += part + "\n\n"
         return text.rstrip()
 
-    def _figures(self) -> list[str]:
-        figures, unchanged = self.measured.figures, self.measured.identity
+    def _metrics(self) -> list[str]:
+        metrics, unchanged = self.measured.metrics, self.measured.identity
         # A standard error stands beside its metric.
-        names = [name for name in figures if not name.endswith("_se")]
-        rows = [f"| {name} | {_with_error(name, figures)} | {_with_error(name, unchanged)} |" for name in names]
+        names = [name for name in metrics if not name.endswith("_se")]
+        rows = [f"| {name} | {_with_error(name, metrics)} | {_with_error(name, unchanged)} |" for name in names]
         table = "\n".join(["| test split | this version | doing nothing |", "|---|---|---|", *rows])
         md5 = self.measured.protocol.get("md5")
         return [table, f"Test split of md5 `{md5}`, protocol {self.measured.protocol.get('version')}."]
@@ -90,7 +90,7 @@ class Page:
                 "```",
                 "",
                 "```console",
-                f"$ cyclegan translate models:/{self.name}/{self.version} PICTURE --output FOLDER",
+                f"$ cyclegan translate models:/{self.name}/{self.version} IMAGE --output FOLDER",
                 f"$ cyclegan serve models:/{self.name}/{self.version}",
                 "```",
             ]
@@ -111,8 +111,8 @@ class Page:
         return "\n".join(["| parameter | value |", "|---|---|", *rows]) if rows else ""
 
 
-def _with_error(name: str, figures: Mapping[str, float]) -> str:
-    if name not in figures:
+def _with_error(name: str, metrics: Mapping[str, float]) -> str:
+    if name not in metrics:
         return ""
-    error = figures.get(f"{name}_se")
-    return f"{figures[name]:.4g}" + ("" if error is None else f" ± {error:.2g}")
+    error = metrics.get(f"{name}_se")
+    return f"{metrics[name]:.4g}" + ("" if error is None else f" ± {error:.2g}")

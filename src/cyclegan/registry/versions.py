@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
-import numpy as np
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
-from mlflow.types import Schema, TensorSpec
 
-import cyclegan
 from cyclegan.registry.champion import champion_of, changing, move, rolled_back
 from cyclegan.registry.gate import Decision, decide
 from cyclegan.registry.measurements import Measured
-from cyclegan.registry.onnx_flavor import add_onnx
+from cyclegan.registry.served_form import content_digest, save_served
 from cyclegan.registry.version_page import Page
-from cyclegan.tracking.provenance import installed
+from cyclegan.system.digests import file_digest
 from cyclegan.tracking.store import Store
 from cyclegan.tracking.store_errors import is_hopeless
 
 CHALLENGER = "challenger"
 EVALUATION = "evaluation"
-SERVED_BATCH = 8
-# What the served code imports; the model's requirements pin the versions installed here.
-REQUIREMENTS = ("tensorflow", "tensorflow-cpu", "keras", "mlflow", "numpy", "pandas", "pillow")
-# What the ONNX file needs.
-ONNX_REQUIREMENTS = ("onnx", "onnxruntime")
 CONTENT_TAG = "content.sha256"
 WEIGHTS_TAG = "model.sha256"
 
@@ -54,9 +43,9 @@ class Candidate:
     measured: Measured
     """On the test split."""
     gate: str
-    """Name of the figure by which it may become champion."""
+    """Name of the metric by which it may become champion."""
     grid: Path | None = None
-    """Test pictures and their translations, a PNG file for its page."""
+    """Test images and their translations, a PNG file for its page."""
     with_onnx: bool = False
     """Its version holds an ONNX file, too."""
 
@@ -93,12 +82,12 @@ def register(
     """Make each candidate a version of `<dataset>-<direction>`, alias `challenger`, and champion if it is better.
 
     The same generator of the same run, with the same code to serve it, keeps its version: repeating this, also after
-    it was killed half-way, adds nothing and only brings figures, tags and description up to date. The run's status
+    it was killed half-way, adds nothing and only brings metrics, tags and description up to date. The run's status
     is left as it is. Each direction is decided by itself. Processes on one machine register one after the other.
 
     Args:
         run_id: of the training, in `store`.
-        bit_depth: of the pictures, 8 (uint8) or 16 (uint16).
+        bit_depth: of the images, 8 (uint8) or 16 (uint16).
         tags: lineage (commit, DVC stage, md5 of the data …), set on every version.
     """
     with changing(store):
@@ -110,11 +99,7 @@ def _register(
 ) -> RegisteredVersion:
     model = log_generator(store, run_id, candidate, bit_depth)
     name = f"{dataset}-{candidate.direction}"
-    try:
-        store.client.create_registered_model(name, {"dataset": dataset, "direction": candidate.direction})
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
+    create_model(store, name, {"dataset": dataset, "direction": candidate.direction})
     source = f"models:/{model.model_id}"
     found = _version_from(store, name, source)
     version = str((found or store.client.create_model_version(name, source, run_id, model_id=model.model_id)).version)
@@ -134,7 +119,7 @@ def _register(
         "test.md5": str(measured.protocol.get("md5")),
         "gate.metric": decision.metric,
         "gate.reason": reason,
-        **{f"metric.{key}": f"{value:.6g}" for key, value in measured.figures.items()},
+        **{f"metric.{key}": f"{value:.6g}" for key, value in measured.metrics.items()},
         **{f"identity.{key}": f"{value:.6g}" for key, value in measured.identity.items()},
     }
     for key, value in details.items():
@@ -165,9 +150,18 @@ def _register(
     )
 
 
+def create_model(store: Store, name: str, tags: Mapping[str, str]) -> None:
+    """Create a registered model; one that exists keeps its tags."""
+    try:
+        store.client.create_registered_model(name, dict(tags))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
 def decision_on(store: Store, name: str, version: str, measured: Measured, metric: str) -> Decision:
     """What the gate says of a version of `name` that was so measured."""
-    champion, value = champion_of(store, name), measured.figures[metric]
+    champion, value = champion_of(store, name), measured.metrics[metric]
     if champion == version:
         return Decision(metric, value, promote=False, reason="it is the champion already")
     weights, by_hand = _weights(store, name, version), f"'cyclegan registry promote {name} {version}'"
@@ -235,14 +229,12 @@ def recorded(store: Store, name: str, version: str) -> Measured | None:
 def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: int = 8) -> LoggedModel:
     """Store a generator in the form in which it is served, as a model of the run, unless the run has it already.
 
-    The figure of the gate appears on the run as `test_<direction>/<name>`, tied to the model. All figures, those of
-    each picture and the grid lie in the model's folder `evaluation`.
+    The metric of the gate appears on the run as `test_<direction>/<name>`, tied to the model. All metrics, those of
+    each image and the grid lie in the model's folder `evaluation`.
     """
     run = store.client.get_run(run_id)
-    names = (*REQUIREMENTS, *ONNX_REQUIREMENTS) if candidate.with_onnx else REQUIREMENTS
-    requirements = [f"{name}=={version}" for name in names if (version := installed(name))]
-    weights = hashlib.sha256(candidate.path.read_bytes()).hexdigest()
-    content = _content_digest(weights, requirements, bit_depth)
+    weights = file_digest(candidate.path)
+    content = content_digest(weights, bit_depth, candidate.with_onnx)
     alike = store.client.search_logged_models(
         [run.info.experiment_id], f"source_run_id = '{run_id}' AND tags.`{CONTENT_TAG}` = '{content}'"
     )
@@ -263,10 +255,8 @@ def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: in
             model_type="generator",
         )
         with tempfile.TemporaryDirectory() as folder:
-            _save(Path(folder) / "model", model, run_id, candidate, bit_depth, requirements)
-            if candidate.with_onnx:
-                lineage = {"direction": candidate.direction, "run_id": run_id, "model_id": model.model_id}
-                add_onnx(Path(folder) / "model", candidate.path, bit_depth, lineage | {WEIGHTS_TAG: weights})
+            channels = (candidate.channels_in, candidate.channels_out)
+            save_served(Path(folder) / "model", model, candidate.path, channels, bit_depth, candidate.with_onnx)
             store.client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
         store.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
         model = store.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
@@ -279,40 +269,9 @@ def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: in
     return model
 
 
-def _save(
-    path: Path, model: LoggedModel, run_id: str, candidate: Candidate, bit_depth: int, requirements: list[str]
-) -> None:
-    dtype = np.dtype(np.uint8 if bit_depth == 8 else np.uint16)
-    with warnings.catch_warnings():
-        # The signature is given; an example picture in JSON would add nothing to it.
-        warnings.filterwarnings("ignore", message=".*input example was not provided")
-        mlflow.pyfunc.save_model(
-            path,
-            mlflow_model=Model(artifact_path=model.artifact_location, run_id=run_id, model_id=model.model_id),
-            python_model=Path(__file__).with_name("served_model.py"),
-            artifacts={"generator": candidate.path.resolve().as_uri()},
-            code_paths=[str(Path(cyclegan.__file__).parent)],
-            model_config={"bit_depth": bit_depth, "batch_size": SERVED_BATCH},
-            pip_requirements=requirements,
-            signature=ModelSignature(
-                inputs=Schema([TensorSpec(dtype, (-1, -1, -1, candidate.channels_in))]),
-                outputs=Schema([TensorSpec(dtype, (-1, -1, -1, candidate.channels_out))]),
-            ),
-        )
-
-
-def _content_digest(weights: str, requirements: list[str], bit_depth: int) -> str:
-    """One sum over everything that decides what the served model answers: weights, code and libraries."""
-    digest = hashlib.sha256("\n".join([weights, *requirements, str(bit_depth)]).encode())
-    package = Path(cyclegan.__file__).parent
-    for file in sorted(package.rglob("*.py")):
-        digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
 def _log_metric(store: Store, run_id: str, model: LoggedModel, candidate: Candidate) -> None:
-    """Tie the gate's figure to the model, so that MLflow compares models by it, without doubling points of the run."""
-    key, value = f"test_{candidate.direction}/{candidate.gate}", candidate.measured.figures[candidate.gate]
+    """Tie the gate's metric to the model, so that MLflow compares models by it, without doubling points of the run."""
+    key, value = f"test_{candidate.direction}/{candidate.gate}", candidate.measured.metrics[candidate.gate]
     known = {metric.key: metric.value for metric in model.metrics or []}
     if known.get(key) == value or not math.isfinite(value):
         return

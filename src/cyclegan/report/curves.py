@@ -1,4 +1,4 @@
-"""A training's history as one picture."""
+"""A training's history as one image."""
 
 from __future__ import annotations
 

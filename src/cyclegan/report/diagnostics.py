@@ -1,6 +1,6 @@
 """What usually goes wrong, looked for and told in plain words. Each finding states its measurement and its threshold.
 
-A warning is a reason to look at the pictures, not a verdict; no warning is no proof of quality.
+A warning is a reason to look at the images, not a verdict; no warning is no proof of quality.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ SMALL_CHANGE = 0.01
 INVERTED = -0.2
 """Correlation of brightness between output and input under which bright has become dark."""
 COLLAPSED = 0.5
-"""Diversity of the outputs, as a share of that of real pictures, under which many outputs look alike."""
+"""Diversity of the outputs, as a share of that of real images, under which many outputs look alike."""
 CHANCE = 3
 """An input that its output does not find more often than this many times by chance has been ignored."""
 CHECKERBOARD = 3.0
-"""Energy at the stride frequencies, as a multiple of that of real pictures, from which a pattern stands out."""
+"""Energy at the stride frequencies, as a multiple of that of real images, from which a pattern stands out."""
 FEWEST_FOR_SETS = 4
 """Images of each domain from which outputs as a set can be judged: fewer differ by chance."""
 FEWEST_FOR_CHANCE = 2 * CHANCE
 """Images of the source from which `CHANCE` times chance is at most a half."""
 WON = 0.9
-"""A discriminator that gives real pictures more than this, and translations less than 1 minus this, has won."""
+"""A discriminator that gives real images more than this, and translations less than 1 minus this, has won."""
 LOST = 0.05
-"""A discriminator whose answers to real pictures and to translations differ by less than this has lost."""
+"""A discriminator whose answers to real images and to translations differ by less than this has lost."""
 LAST = 0.1
 """The share of the training, at its end, over which the discriminators are judged."""
 
@@ -48,71 +48,89 @@ class Finding:
     text: str
 
 
-def diagnose(figures: Mapping[str, Any], source: str, target: str, fewest: int) -> list[Finding]:
-    """Look for a generator's usual faults in its figures.
+def diagnose(metrics: Mapping[str, Any], source: str, target: str, fewest: int) -> list[Finding]:
+    """Look for a generator's usual faults in its metrics.
 
     Args:
-        figures: of one direction, from `protocol.evaluate`; what is not there is not looked for.
+        metrics: of one direction, from `protocol.evaluate`; what is missing is not looked for.
         source, target: names of the domains.
-        fewest: images of the domain that has fewer; what takes more is not looked for.
+        fewest: images of the smaller domain; faults that need more images are not looked for.
     """
-    findings = []
-    if (change := figures.get("change_l1")) is not None:
-        findings.append(
-            _finding(
-                "does nothing",
-                change < SMALL_CHANGE,
-                f"output and input differ by {change:.2%} of the range on average; "
-                f"under {SMALL_CHANGE:.0%} is a warning",
-                means="The output is almost the input",
-                remedy="Lower the weights of the identity and cycle losses.",
-            )
-        )
-    if (input_top1 := figures.get("input_top1")) is not None and figures["n"] >= FEWEST_FOR_CHANCE:
-        chance = CHANCE / figures["n"]
-        findings.append(
-            _finding(
-                "ignores the input",
-                input_top1 < chance,
-                f"{input_top1:.0%} of the outputs are more like their own input than like any other picture of "
-                f"{source}; under {chance:.0%}, {CHANCE} times chance, is a warning",
-                means="The output does not depend on the input",
-                remedy="Raise the weights of the cycle losses.",
-            )
-        )
-    if (correlation := figures.get("luminance_correlation")) is not None:
-        findings.append(
-            _finding(
-                "inverts colours",
-                correlation < INVERTED,
-                f"the brightness of output and input correlates with {correlation:.2f}; under {INVERTED} is a warning",
-                means="Colours are inverted",
-                remedy="Raise train.loss_weights.identity, or start with another seed.",
-            )
-        )
-    if (diversity := figures.get("diversity")) is not None and fewest >= FEWEST_FOR_SETS:
-        findings.append(
-            _finding(
-                "collapses",
-                diversity < COLLAPSED,
-                f"outputs differ from each other by {diversity:.0%} of what real pictures of {target} do; "
-                f"under {COLLAPSED:.0%} is a warning",
-                means="Many outputs look alike (mode collapse)",
-                remedy="Raise the weights of the cycle losses.",
-            )
-        )
-    if (pattern := figures.get("checkerboard")) is not None and fewest >= FEWEST_FOR_SETS:
-        findings.append(
-            _finding(
-                "leaves a checkerboard",
-                pattern > CHECKERBOARD,
-                f"patterns that repeat every 2 or 4 pixels have {pattern:.1f} times the energy that they have in real "
-                f"pictures of {target}; over {CHECKERBOARD:.0f} is a warning",
-                means="A checkerboard lies over the output",
-                remedy="Use model.upsample: resize.",
-            )
-        )
-    return findings
+    findings = [
+        _does_nothing(metrics),
+        _ignores_the_input(metrics, source),
+        _inverts_colors(metrics),
+        _collapses(metrics, target, fewest),
+        _leaves_a_checkerboard(metrics, target, fewest),
+    ]
+    return [finding for finding in findings if finding is not None]
+
+
+def _does_nothing(metrics: Mapping[str, Any]) -> Finding | None:
+    if (change := metrics.get("change_l1")) is None:
+        return None
+    return _finding(
+        "does nothing",
+        change < SMALL_CHANGE,
+        f"output and input differ by {change:.2%} of the range on average; under {SMALL_CHANGE:.0%} is a warning",
+        means="The output is almost the input",
+        remedy="Lower the weights of the identity and cycle losses.",
+    )
+
+
+def _ignores_the_input(metrics: Mapping[str, Any], source: str) -> Finding | None:
+    input_top1 = metrics.get("input_top1")
+    if input_top1 is None or metrics["n"] < FEWEST_FOR_CHANCE:
+        return None
+    chance = CHANCE / metrics["n"]
+    return _finding(
+        "ignores the input",
+        input_top1 < chance,
+        f"{input_top1:.0%} of the outputs are more like their own input than like any other image of "
+        f"{source}; under {chance:.0%}, {CHANCE} times chance, is a warning",
+        means="The output does not depend on the input",
+        remedy="Raise the weights of the cycle losses.",
+    )
+
+
+def _inverts_colors(metrics: Mapping[str, Any]) -> Finding | None:
+    if (correlation := metrics.get("luminance_correlation")) is None:
+        return None
+    return _finding(
+        "inverts colors",
+        correlation < INVERTED,
+        f"the brightness of output and input correlates with {correlation:.2f}; under {INVERTED} is a warning",
+        means="Colors are inverted",
+        remedy="Raise train.loss_weights.identity, or start with another seed.",
+    )
+
+
+def _collapses(metrics: Mapping[str, Any], target: str, fewest: int) -> Finding | None:
+    diversity = metrics.get("diversity")
+    if diversity is None or fewest < FEWEST_FOR_SETS:
+        return None
+    return _finding(
+        "collapses",
+        diversity < COLLAPSED,
+        f"outputs differ from each other by {diversity:.0%} of what real images of {target} do; "
+        f"under {COLLAPSED:.0%} is a warning",
+        means="Many outputs look alike (mode collapse)",
+        remedy="Raise the weights of the cycle losses.",
+    )
+
+
+def _leaves_a_checkerboard(metrics: Mapping[str, Any], target: str, fewest: int) -> Finding | None:
+    pattern = metrics.get("checkerboard")
+    if pattern is None or fewest < FEWEST_FOR_SETS:
+        return None
+    return _finding(
+        "leaves a checkerboard",
+        pattern > CHECKERBOARD,
+        f"patterns that repeat every 2 or 4 pixels have {pattern:.1f} times the energy that they have in real "
+        f"images of {target}; over {CHECKERBOARD:.0f} is a warning",
+        means="A checkerboard lies over the output",
+        remedy="Use model.upsample: resize.",
+    )
 
 
 def _finding(name: str, found: bool, measured: str, *, means: str, remedy: str) -> Finding:
@@ -138,7 +156,7 @@ def diagnose_discriminators(losses: pd.DataFrame, adversarial_loss: str) -> list
     for name in ("D_A", "D_B"):
         real, fake = float(means[f"{name}/output_real"]), float(means[f"{name}/output_fake"])
         text = (
-            f"over the last {LAST:.0%} of the training {name} gave real pictures {real:.2f} and translations {fake:.2f}"
+            f"over the last {LAST:.0%} of the training {name} gave real images {real:.2f} and translations {fake:.2f}"
         )
         won, lost = real > WON and fake < 1 - WON, real - fake < LOST
         if won:

@@ -1,4 +1,4 @@
-"""The evaluation as files: figures for machines, one self-contained page for people."""
+"""The evaluation as files: metrics for machines, one self-contained page for people."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
+from matplotlib.metric import Figure
 from PIL import Image
 
 from cyclegan.data.loading.dataset import PackedDataset, picked
@@ -45,7 +45,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ReportImages:
     """What the report shows."""
 
     grid: np.ndarray
@@ -56,12 +56,12 @@ class Pictures:
 
 def draw(
     translators: Mapping[Direction, Translator], dataset: PackedDataset, evaluation: Evaluation, count: int
-) -> Pictures:
-    """Translate the pictures that the report shows.
+) -> ReportImages:
+    """Translate the images that the report shows.
 
     Args:
         translators, dataset, evaluation: as given to and returned by `evaluate`.
-        count: rows of the grid: scored pairs where there are any, else pictures of each domain, spread over the split.
+        count: rows of the grid: scored pairs where there are any, else images of each domain, spread over the split.
     """
     split = evaluation.metrics["protocol"]["split"]
     pairs = dataset.pairs(split)
@@ -85,13 +85,13 @@ def draw(
             block.append((f"true {target}", picked(dataset.images(target, split), shown[target])))
             best[direction], worst[direction] = _extremes(translators[direction], dataset, evaluation, direction)
         blocks.append(block)
-    return Pictures(comparison_grid(blocks), best, worst)
+    return ReportImages(comparison_grid(blocks), best, worst)
 
 
 def write_reports(
     folder: Path,
     evaluation: Evaluation,
-    pictures: Pictures,
+    images: ReportImages,
     *,
     title: str,
     run: Mapping[str, object],
@@ -105,25 +105,25 @@ def write_reports(
 
     Args:
         folder: made where it is missing; files of these names are replaced.
-        evaluation, pictures: from `evaluate` and `draw`.
+        evaluation, images: from `evaluate` and `draw`.
         title: heading of the page, usually the data set's name.
         run: what made the generators, label by label as it is to be read (run id, commit, md5 of the data, device,
             duration); entries of None are left out.
         history: the training's series for `curves` and `diagnose_discriminators`.
         adversarial_loss: that of the training.
-        over_time: validation pictures at some of the training's evaluations, [H, W, 3] uint8.
+        over_time: validation images at some of the training's evaluations, [H, W, 3] uint8.
     """
     write_json(folder / "metrics.json", evaluation.metrics)
     with replacing(folder / "per_image.csv") as temporary:
         evaluation.per_image.to_csv(temporary, index=False, float_format="%.6g")
     with replacing(folder / "grid.png") as temporary:
-        temporary.write_bytes(_png(pictures.grid))
-    write_text(folder / "report.html", _page(evaluation, pictures, title, run, history, adversarial_loss, over_time))
+        temporary.write_bytes(_png(images.grid))
+    write_text(folder / "report.html", _page(evaluation, images, title, run, history, adversarial_loss, over_time))
 
 
 def _page(
     evaluation: Evaluation,
-    pictures: Pictures,
+    images: ReportImages,
     title: str,
     run: Mapping[str, object],
     history: pd.DataFrame | None,
@@ -142,14 +142,14 @@ def _page(
                 "name": f"{source} → {target}",
                 "summary": _summary(evaluation.metrics[direction], gains[direction]),
                 "headline": _headline(evaluation.metrics[direction], gains[direction], source, target),
-                "has_colour_map": "colour_map" in evaluation.metrics[direction],
+                "has_color_map": "color_map" in evaluation.metrics[direction],
                 "findings": diagnose(evaluation.metrics[direction], source, target, fewest),
-                "best": pictures.best.get(direction, []),
-                "worst": pictures.worst.get(direction, []),
+                "best": images.best.get(direction, []),
+                "worst": images.worst.get(direction, []),
             }
             for direction, (source, target) in DIRECTIONS.items()
         ],
-        grid=pictures.grid,
+        grid=images.grid,
         curves=None if history is None else curves(history),
         run={label: value for label, value in run.items() if value is not None},
         discriminators=[] if history is None else diagnose_discriminators(history, adversarial_loss),
@@ -159,20 +159,20 @@ def _page(
 
 
 def _too_few_for_frechet(protocol: Mapping[str, Any]) -> bool:
-    """Whether covariances are estimated from fewer pictures than they have dimensions."""
+    """Whether covariances are estimated from fewer images than they have dimensions."""
     smallest = min(protocol["counts"][domain] for domain in DOMAINS)
     return "features" in protocol and smallest <= protocol["features"]["dimensions"]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How one figure is read."""
+    """How one metric is read."""
 
     name: str
     unit: str
     digits: int
     perfect: float | None = None
-    """Of a picture compared with itself."""
+    """Of an image compared with itself."""
 
     def text(self, value: float, error: float | None = None) -> str:
         return f"{value:.{self.digits}f}{self.unit}" + ("" if error is None else f" ± {error:.{self.digits}f}")
@@ -220,65 +220,65 @@ class Line:
     name: str
     model: str
     baseline: str = "–"
-    colour_map: str = "–"
+    color_map: str = "–"
     verdict: str = "–"
     tone: str = "soft"
     """Class of the verdict on the page: `better`, `worse` or `soft`."""
 
 
-def _headline(figures: Mapping[str, Any], gains: Mapping[str, Gain], source: str, target: str) -> dict[str, list[Line]]:
-    """Each figure of one direction beside that of returning the input unchanged, by what it is measured against."""
-    tables = _accuracies(figures, gains, source, target) | {
+def _headline(metrics: Mapping[str, Any], gains: Mapping[str, Gain], source: str, target: str) -> dict[str, list[Line]]:
+    """Each metric of one direction beside that of returning the input unchanged, by what it is measured against."""
+    tables = _accuracies(metrics, gains, source, target) | {
         f"{source} → {target} against the true partner": [
-            _contest(scale, f"pair_{key}", figures, gains) for key, scale in SCALES.items() if f"pair_{key}" in figures
+            _contest(scale, f"pair_{key}", metrics, gains) for key, scale in SCALES.items() if f"pair_{key}" in metrics
         ],
         f"All {source} → {target} against all real {target}": [
-            _contest(scale, key, figures, gains) for key, scale in SET_SCALES.items() if key in figures
+            _contest(scale, key, metrics, gains) for key, scale in SET_SCALES.items() if key in metrics
         ],
         f"{source} → {target} against the input (how much it changes)": [
-            _faithful(scale, f"change_{key}", figures) for key, scale in SCALES.items() if f"change_{key}" in figures
+            _faithful(scale, f"change_{key}", metrics) for key, scale in SCALES.items() if f"change_{key}" in metrics
         ],
         f"{source} → {target} → {source} against the input (cycle; doing nothing is perfect)": [
-            _faithful(scale, f"cycle_{key}", figures) for key, scale in SCALES.items() if f"cycle_{key}" in figures
+            _faithful(scale, f"cycle_{key}", metrics) for key, scale in SCALES.items() if f"cycle_{key}" in metrics
         ],
         f"{target} → {target} against the input (identity; doing nothing is perfect)": [
-            _faithful(scale, f"identity_{key}", figures)
+            _faithful(scale, f"identity_{key}", metrics)
             for key, scale in SCALES.items()
-            if f"identity_{key}" in figures
+            if f"identity_{key}" in metrics
         ],
     }
-    if "input_top1" in figures:
-        found = Line("Input found first", f"{figures['input_top1']:.3f}")
+    if "input_top1" in metrics:
+        found = Line("Input found first", f"{metrics['input_top1']:.3f}")
         tables[f"{source} → {target} against the input (how much it changes)"].append(found)
     return {title: lines for title, lines in tables.items() if lines}
 
 
 def _accuracies(
-    figures: Mapping[str, Any], gains: Mapping[str, Gain], source: str, target: str
+    metrics: Mapping[str, Any], gains: Mapping[str, Gain], source: str, target: str
 ) -> dict[str, list[Line]]:
-    if "supervised" not in figures:
+    if "supervised" not in metrics:
         return {}
-    most = ACCURACY.text(figures["supervised"]["transfer_accuracy"])
+    most = ACCURACY.text(metrics["supervised"]["transfer_accuracy"])
     lines = {
         "transfer_accuracy": f"Trained on {source} → {target}, tested on real {target}",
         "content_accuracy": f"Trained on real {target} with its labels, tested on {source} → {target}",
     }
     return {
         f"Accuracy of a classifier; trained and tested on real {target}, with its labels, it has {most}": [
-            replace(_contest(ACCURACY, key, figures, gains), name=name) for key, name in lines.items()
+            replace(_contest(ACCURACY, key, metrics, gains), name=name) for key, name in lines.items()
         ]
     }
 
 
 def _gains(evaluation: Evaluation, direction: Direction) -> dict[str, Gain]:
     """The model against the unchanged input, by metric, where there is a standard error."""
-    figures = evaluation.metrics[direction]
-    unchanged = figures.get("identity", {})
+    metrics = evaluation.metrics[direction]
+    unchanged = metrics.get("identity", {})
     table = evaluation.per_image
     if "scored" in table:
         table = table[(table["direction"] == direction) & table["scored"].astype("boolean").fillna(False)]
     gains: dict[str, Gain | None] = {}
-    for key in figures.keys() & unchanged.keys():
+    for key in metrics.keys() & unchanged.keys():
         if f"baseline_{key}" in table:
             gains[key] = paired_gain(key, table[key], table[f"baseline_{key}"])
         elif key.startswith("pair_top") and "baseline_pair_rank" in table:
@@ -286,30 +286,30 @@ def _gains(evaluation: Evaluation, direction: Direction) -> dict[str, Gain]:
             found, by_input = (table[rank].le(first).astype(float) for rank in ("pair_rank", "baseline_pair_rank"))
             gains[key] = paired_gain(key, found, by_input)
         else:
-            gains[key] = combined_gain(key, figures, unchanged)
+            gains[key] = combined_gain(key, metrics, unchanged)
     return {key: gain for key, gain in gains.items() if gain is not None}
 
 
-def _contest(scale: Scale, key: str, figures: Mapping[str, Any], gains: Mapping[str, Gain]) -> Line:
-    """A figure in which a translation has to beat the unchanged input."""
+def _contest(scale: Scale, key: str, metrics: Mapping[str, Any], gains: Mapping[str, Gain]) -> Line:
+    """A metric in which a translation has to beat the unchanged input."""
 
     def text(by: Mapping[str, Any]) -> str:
         return scale.text(by[key], by.get(f"{key}_se")) if key in by else "–"
 
-    unchanged = figures.get("identity", {})
+    unchanged = metrics.get("identity", {})
     verdict = scale.verdict(gains.get(key))
     tone = verdict.split()[0] if verdict.startswith(("better", "worse")) else "soft"
-    return Line(scale.name, text(figures), text(unchanged), text(figures.get("colour_map", {})), verdict, tone)
+    return Line(scale.name, text(metrics), text(unchanged), text(metrics.get("color_map", {})), verdict, tone)
 
 
-def _faithful(scale: Scale, key: str, figures: Mapping[str, Any]) -> Line:
-    """A figure in which the unchanged input is perfect. Falling behind it by doing something is no fault."""
-    value, perfect = figures[key], scale.perfect
+def _faithful(scale: Scale, key: str, metrics: Mapping[str, Any]) -> Line:
+    """A metric in which the unchanged input is perfect. Falling behind it by doing something is no fault."""
+    value, perfect = metrics[key], scale.perfect
     assert perfect is not None
     return Line(scale.name, scale.text(value), scale.text(perfect))
 
 
-def _summary(figures: Mapping[str, Any], gains: Mapping[str, Gain]) -> str:
+def _summary(metrics: Mapping[str, Any], gains: Mapping[str, Gain]) -> str:
     """One direction in a sentence or two."""
     shown = {f"pair_{key}": scale for key, scale in SCALES.items() if scale.perfect is not None}
     shown |= {"kid": SET_SCALES["kid"], "transfer_accuracy": ACCURACY}
@@ -317,10 +317,10 @@ def _summary(figures: Mapping[str, Any], gains: Mapping[str, Gain]) -> str:
         f"{scale.name} {verdict}" for key, scale in shown.items() if (verdict := scale.verdict(gains.get(key))) != "–"
     ]
     against = f"Against the unchanged input: {', '.join(verdicts)}." if verdicts else ""
-    if "pair_n" not in figures:
-        return f"No true pairs: look at the pictures as well as at the figures. {against}".strip()
-    pairs = f"{figures['pair_n']} true pair{'' if figures['pair_n'] == 1 else 's'}"
-    if "identity" not in figures:
+    if "pair_n" not in metrics:
+        return f"No true pairs: look at the images as well as at the metrics. {against}".strip()
+    pairs = f"{metrics['pair_n']} true pair{'' if metrics['pair_n'] == 1 else 's'}"
+    if "identity" not in metrics:
         return f"Measured on {pairs}. The channels differ, so that there is no unchanged input to compare with."
     if not verdicts:
         return f"Measured on {pairs}, too few for a standard error: no verdict."
@@ -334,7 +334,7 @@ def _extremes(
     source, target = DIRECTIONS[direction]
     split = evaluation.metrics["protocol"]["split"]
     table = evaluation.per_image
-    # The rows of the source domain lie in the order of the packed pictures.
+    # The rows of the source domain lie in the order of the packed images.
     table = table[(table["direction"] == direction) & (table["domain"] == source)].reset_index(drop=True)
     ranked = table[table["scored"]].sort_values("pair_psnr", ascending=False)
     count = min(EXTREMES, (len(ranked) + 1) // 2)
@@ -349,9 +349,9 @@ def _extremes(
             return []
         inputs = picked(dataset.images(source, split), rows.index.to_numpy())
         truth = picked(dataset.images(target, split), np.array([partners[row] for row in rows.index]))
-        pictures = strips([inputs, each(translator.translate, inputs), truth])
+        images = strips([inputs, each(translator.translate, inputs), truth])
         baselines = rows["baseline_pair_psnr"] if "baseline_pair_psnr" in rows else [None] * len(rows)
-        columns = (rows["id"], rows["partner"], rows["pair_psnr"], rows["pair_ssim"], baselines, pictures)
+        columns = (rows["id"], rows["partner"], rows["pair_psnr"], rows["pair_ssim"], baselines, images)
         return [Pair(*values) for values in zip(*columns, strict=True)]
 
     return shown(best), shown(worst)

@@ -1,4 +1,4 @@
-"""Pictures side by side, for the eye. Everything here is for display; nothing is measured on it."""
+"""Images side by side, for the eye. Everything here is for display; nothing is measured on it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from PIL import Image, ImageDraw, ImageFont
 from cyclegan.models.pixels import displayable
 
 GAP = 2
-"""White pixels between the pictures of a row; rows are twice as far apart."""
+"""White pixels between the images of a row; rows are twice as far apart."""
 READABLE = 128
-"""Smaller pictures are enlarged by the whole number that brings them nearest to this many pixels."""
+"""Smaller images are enlarged by the whole number that brings them nearest to this many pixels."""
 LARGEST = 256
-"""Pictures in a comparison are reduced to this many pixels on the longer side."""
+"""Images in a comparison are reduced to this many pixels on the longer side."""
 WHITE = 255
 
 Column = np.ndarray | Sequence[np.ndarray]
-"""Pictures of one size, `[N, H, W, C]`, or of different sizes, each `[H, W, C]`; uint8 or uint16."""
+"""Images of one size, `[N, H, W, C]`, or of different sizes, each `[H, W, C]`; uint8 or uint16."""
 
 
 def sample_grid(real: Column, translated: Column, back: Column, partner: Column | None = None) -> np.ndarray:
-    """One row for each picture: real, translated, translated back and, where pairs exist, the true partner.
+    """One row for each image: real, translated, translated back and, where pairs exist, the true partner.
 
     Args:
         real, translated, back, partner: their channels may differ.
@@ -35,18 +35,18 @@ def sample_grid(real: Column, translated: Column, back: Column, partner: Column 
 
 
 def comparison_grid(blocks: Sequence[Sequence[tuple[str, Column]]]) -> np.ndarray:
-    """A table of pictures with a heading over each column.
+    """A table of images with a heading over each column.
 
     Args:
         blocks: groups of columns, set apart by a wider gap, usually one for each direction. A column is its heading
-            and its pictures; all columns hold equally many.
+            and its images; all columns hold equally many.
 
     Returns:
         [height, width, 3], uint8, on white.
     """
     tables = []
     for block in blocks:
-        columns = [_enlarged(_reduced(column, LARGEST)) for column in _uniform([pictures for _, pictures in block])]
+        columns = [_enlarged(_reduced(column, LARGEST)) for column in _uniform([images for _, images in block])]
         headings = [_heading(heading, column.shape[2]) for (heading, _), column in zip(block, columns, strict=True)]
         tables.append(np.concatenate([_row(headings), _table(columns)]))
     tallest = max(len(table) for table in tables)
@@ -54,16 +54,16 @@ def comparison_grid(blocks: Sequence[Sequence[tuple[str, Column]]]) -> np.ndarra
 
 
 def strips(columns: Sequence[Column]) -> np.ndarray:
-    """The rows of a table as pictures of their own, at about `READABLE` pixels for each picture.
+    """The rows of a table as images of their own, at about `READABLE` pixels for each image.
 
     Args:
-        columns: equally many pictures in each.
+        columns: equally many images in each.
 
     Returns:
         [N, height, width, 3], uint8.
     """
     shown = [_enlarged(_reduced(column, READABLE)) for column in _uniform(columns)]
-    return np.stack([_row(pictures) for pictures in zip(*shown, strict=True)])
+    return np.stack([_row(images) for images in zip(*shown, strict=True)])
 
 
 def stacked(grids: Sequence[np.ndarray]) -> np.ndarray:
@@ -74,20 +74,20 @@ def stacked(grids: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _uniform(columns: Sequence[Column]) -> list[np.ndarray]:
-    """Columns as 8-bit RGB; pictures of different sizes are reduced to `LARGEST` and set on white of one size."""
+    """Columns as 8-bit RGB; images of different sizes are reduced to `LARGEST` and set on white of one size."""
     if all(isinstance(column, np.ndarray) for column in columns):
         return [displayable(np.asarray(column)) for column in columns]
-    shown = [[_reduced(displayable(picture[None]), LARGEST)[0] for picture in column] for column in columns]
-    height, width = np.max([picture.shape[:2] for column in shown for picture in column], axis=0)
+    shown = [[_reduced(displayable(image[None]), LARGEST)[0] for image in column] for column in columns]
+    height, width = np.max([image.shape[:2] for column in shown for image in column], axis=0)
     return [
         np.stack(
             [
                 np.pad(
-                    picture,
-                    [(0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0)],
+                    image,
+                    [(0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)],
                     constant_values=WHITE,
                 )
-                for picture in column
+                for image in column
             ]
         )
         for column in shown
@@ -109,15 +109,15 @@ def _reduced(images: np.ndarray, largest: int) -> np.ndarray:
 
 
 def _table(columns: Sequence[np.ndarray]) -> np.ndarray:
-    rows = [_row(pictures) for pictures in zip(*columns, strict=True)]
+    rows = [_row(images) for images in zip(*columns, strict=True)]
     between = np.full((2 * GAP, rows[0].shape[1], 3), WHITE, np.uint8)
     stacked = [part for row in rows for part in (between, row)]
     return np.concatenate(stacked[1:])
 
 
-def _row(pictures: Sequence[np.ndarray], gap: int = GAP) -> np.ndarray:
-    between = np.full((len(pictures[0]), gap, 3), WHITE, np.uint8)
-    side_by_side = [part for picture in pictures for part in (between, picture)]
+def _row(images: Sequence[np.ndarray], gap: int = GAP) -> np.ndarray:
+    between = np.full((len(images[0]), gap, 3), WHITE, np.uint8)
+    side_by_side = [part for image in images for part in (between, image)]
     return np.concatenate(side_by_side[1:], axis=1)
 
 

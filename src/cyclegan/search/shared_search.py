@@ -32,7 +32,7 @@ class SharedSearch:
     Args:
         params: of the project; `search.trials` is at least 1.
         key: short digest of data, parameters and code, on which every value depends: other ones, another study.
-        storage: URL of a data base; None for the project's journal file.
+        storage: URL of a database; None for the project's journal file.
         create: False: only take part in a study that exists.
 
     Raises:
@@ -165,18 +165,18 @@ def costs_of(values: Sequence[float], objectives: Sequence[Objective]) -> list[f
     ]
 
 
-def objective_values(figures: Mapping[str, float], objectives: Sequence[Objective]) -> list[float]:
+def objective_values(metrics: Mapping[str, float], objectives: Sequence[Objective]) -> list[float]:
     """The weighted sums.
 
     Raises:
-        ValueError: a figure is missing or not finite.
+        ValueError: a metric is missing or not finite.
     """
     values = []
     for objective in objectives:
-        missing = [name for name in objective.terms if not math.isfinite(figures.get(name, math.nan))]
+        missing = [name for name in objective.terms if not math.isfinite(metrics.get(name, math.nan))]
         if missing:
             raise ValueError(f"reported no finite {', '.join(missing)}")
-        values.append(sum(weight * figures[name] for name, weight in objective.terms.items()))
+        values.append(sum(weight * metrics[name] for name, weight in objective.terms.items()))
     return values
 
 

@@ -251,7 +251,7 @@ def _flat(params: Params) -> dict[str, Any]:
 def _blocks(params: Params) -> int:
     size = params.training_size
     if params.model.blocks == "auto" and size is None:
-        raise UserError("search.space.blocks: model.blocks: auto depends on the pictures' size; set a number")
+        raise UserError("search.space.blocks: model.blocks: auto depends on the images' size; set a number")
     return residual_blocks(params.model.blocks, size or (0, 0))
 
 

@@ -1,4 +1,4 @@
-"""Where a search keeps its studies: a journal file of this machine, or a data base that other machines reach too."""
+"""Where a search keeps its studies: a journal file of this machine, or a database that other machines reach too."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 5
 GRACE_SECONDS = 30
-"""A worker on a data base that was silent for so long is dead."""
+"""A worker on a database that was silent for so long is dead."""
 SECONDS_AWAY = 300.0
-"""How long a data base may be away, as while it is started again, before a search gives up."""
+"""How long a database may be away, as while it is started again, before a search gives up."""
 CONNECT_SECONDS = 10
 """How long a server may take to answer to a connection."""
 CLAIM_SECONDS = 120
 
 AWAY = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
-"""What is raised when a data base cannot be reached."""
+"""What is raised when a database cannot be reached."""
 
 
 def open_storage(where: str | None, folder: Path) -> BaseStorage:
-    """Open the data base at a URL, or the journal file in a folder, creating it where it is missing.
+    """Open the database at a URL, or the journal file in a folder, creating it where it is missing.
 
-    Once opened, a data base may go away for SECONDS_AWAY: whatever needs it waits.
+    Once opened, a database may go away for SECONDS_AWAY: whatever needs it waits.
 
     Raises:
         UserError: it cannot be used.
@@ -72,7 +72,7 @@ def open_storage(where: str | None, folder: Path) -> BaseStorage:
         if fault := database_fault(error):
             raise UserError(f"search.storage = {shown_address(where)}: {fault}") from error
         raise UserError(
-            f"search.storage = {shown_address(where)}: the data base cannot be used; start it, correct the "
+            f"search.storage = {shown_address(where)}: the database cannot be used; start it, correct the "
             f"address, or install its driver, for PostgreSQL with pip install psycopg[binary] ({_reason(error)})"
         ) from error
     sqlalchemy.event.listen(storage.engine, "do_connect", _connect_patiently)
@@ -81,7 +81,7 @@ def open_storage(where: str | None, folder: Path) -> BaseStorage:
 
 @contextmanager
 def needing_storage(where: str | None) -> Iterator[None]:
-    """Turn the errors of a data base that goes away for good, or refuses its service, into one that says what to do.
+    """Turn the errors of a database that goes away for good, or refuses its service, into one that says what to do.
 
     Args:
         where: as for `open_storage`.
@@ -93,14 +93,14 @@ def needing_storage(where: str | None) -> Iterator[None]:
         yield
     except AWAY as error:
         if where is None:
-            # It speaks of another data base.
+            # It speaks of another database.
             raise
         if fault := database_fault(error):
             raise UserError(
                 f"search.storage = {shown_address(where)}: {fault}. Mend that and run the same command again to go on"
             ) from error
         raise UserError(
-            f"search.storage = {shown_address(where)}: the data base went away ({_reason(error)}); start it "
+            f"search.storage = {shown_address(where)}: the database went away ({_reason(error)}); start it "
             "and run the same command again to go on"
         ) from error
 
@@ -127,7 +127,7 @@ def _connect_patiently(dialect: Any, _record: Any, arguments: Any, options: Any)
             if time.monotonic() >= until:
                 raise
             if not told:
-                logger.warning("the search's data base is away; waiting up to %.0f seconds", SECONDS_AWAY)
+                logger.warning("the search's database is away; waiting up to %.0f seconds", SECONDS_AWAY)
                 told = True
             time.sleep(1)
 

@@ -194,7 +194,7 @@ class Phase:
         except BaseException as error:
             stopped = (KeyboardInterrupt, SystemExit, UserError, *AWAY)
             given_back = isinstance(error, stopped) or system_fault(error) is not None
-            # First where no data base is needed: that may be what is away.
+            # First where no database is needed: that may be what is away.
             if given_back:
                 with suppress(OSError):
                     self._note(trial.number).touch()
@@ -205,7 +205,7 @@ class Phase:
         finally:
             stop.set()
             if thread is not None:
-                # Not to its end: it may be waiting for a data base that is away.
+                # Not to its end: it may be waiting for a database that is away.
                 thread.join(HEARTBEAT_SECONDS)
 
     def _note(self, number: int) -> Path:
@@ -294,6 +294,6 @@ def living(folder: Path) -> Iterator[Path]:
 
 def _beat(storage: BaseHeartbeat, trial_id: int, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_SECONDS):
-        # The data base may be away for a moment; without further heartbeats the trial would count as lost.
+        # The database may be away for a moment; without further heartbeats the trial would count as lost.
         with suppress(*AWAY):
             storage.record_heartbeat(trial_id)

@@ -6,17 +6,18 @@ A trial's process may be anything that speaks this protocol, one JSON object a l
   "definition"}`;
 - whenever it has measured, it says `{"figures": {"val_AtoB/pair_psnr": 20.1, …}}` and is answered `{"continue": true}`,
   or `{"continue": false}` when it is pruned and should end, with exit code 0 like at its normal end;
-- it may say `{"result": {"val_AtoB/pair_psnr": 20.1, …}}`, the figures of the generators that it results in, where
+- it may say `{"result": {"val_AtoB/pair_psnr": 20.1, …}}`, the metrics of the generators that it results in, where
   these are not those of its last evaluation;
 - it may say `{"run_id": "…"}`, the MLflow run with its details.
 
-Without a result the last figures are it. Another exit code, or no figures, costs this trial and nothing else; but 75
+Without a result the last metrics are it. Another exit code, or no metrics, costs this trial and nothing else; but 75
 (EX_TEMPFAIL) says that any other trial would fail here and now as well: the worker gives the trial back and ends. When
 its standard input closes its worker is dead: it should end.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shlex
@@ -59,7 +60,7 @@ THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM
 class Outcome:
     """What became of a trial's process."""
 
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     run_id: str | None = None
     pruned: bool = False
     reason: str | None = None
@@ -89,7 +90,7 @@ def work(project: Project, search: SharedSearch, threads: int | None = None) -> 
                 with phase.working(trial):
                     _run_trial(project, search, phase, trial, command, threads)
             except UpdateFinishedTrialError:
-                # On a data base: this worker was silent for so long that another one took it for dead.
+                # On a database: this worker was silent for so long that another one took it for dead.
                 print(f"{trial.user_attrs[SLOT]}: another worker took this trial over, this one goes on", flush=True)
                 continue
             done += 1
@@ -130,61 +131,79 @@ def end_with_standard_input() -> None:
 def _run_trial(
     project: Project, search: SharedSearch, phase: Phase, trial: Trial, command: list[str], threads: int | None
 ) -> None:
-    final = phase is not search.trials
-    name = trial.user_attrs[SLOT]
+    """Run a trial in a process of its own, and record in the study what became of it."""
+    final, name = phase is not search.trials, trial.user_attrs[SLOT]
+
+    # Choose the hyperparameters and the seed.
     setting = {dimension.name: dimension.suggest(trial) for dimension in search.space}
     seed = search.seed(name, final=final)
-    objectives = search.options.compared
-    prunable = phase.slots[name].prunable
-    reports = 0
-
-    def go_on(figures: dict[str, float]) -> bool:
-        nonlocal reports
-        reports += 1
-        values = objective_values(figures, objectives)
-        if len(values) > 1:
-            # Optuna takes no reports with two objectives.
-            return True
-        trial.report(values[0], reports)
-        return not (prunable and trial.should_prune())
-
     trial.set_user_attr("seed", seed)
+
+    # Run its process.
     started = time.monotonic()
     outcome = _converse(
         command,
-        {
-            "setting": setting,
-            "values": overlay(search.space, setting),
-            "seed": seed,
-            "cheap": not final,
-            "slot": name,
-            "final": final,
-            "folder": str(search.folder),
-            "parent": search.trials.study.user_attrs.get(PARENT),
-            "experiment": experiment(search.params),
-            "study": search.name,
-            "definition": run_key(definition(search.options)),
-        },
-        go_on,
+        _request(search, name, setting, seed, final=final),
+        _reporter(search, trial, prunable=phase.slots[name].prunable),
         cwd=project.root,
         log=log_file(search.folder, name, final=final),
         environment=_environment(threads),
     )
-    values = None
-    if outcome.reason is None:
-        try:
-            values = objective_values(outcome.figures, objectives)
-        except ValueError as error:
-            outcome.reason = str(error)
     trial.set_user_attr("seconds", round(time.monotonic() - started, 1))
-    trial.set_user_attr("figures", outcome.figures)
+
+    # Record the outcome.
+    _record(search, phase, trial, outcome)
+
+
+def _request(search: SharedSearch, slot: str, setting: Mapping[str, Any], seed: int, *, final: bool) -> dict[str, Any]:
+    """The first line that a trial's process reads."""
+    return {
+        "setting": setting,
+        "values": overlay(search.space, setting),
+        "seed": seed,
+        "cheap": not final,
+        "slot": slot,
+        "final": final,
+        "folder": str(search.folder),
+        "parent": search.trials.study.user_attrs.get(PARENT),
+        "experiment": experiment(search.params),
+        "study": search.name,
+        "definition": run_key(definition(search.options)),
+    }
+
+
+def _reporter(search: SharedSearch, trial: Trial, *, prunable: bool) -> Callable[[dict[str, float]], bool]:
+    """A function that reports an evaluation to Optuna, and returns whether the trial continues."""
+    reports = itertools.count(1)
+
+    def continues(metrics: dict[str, float]) -> bool:
+        report = next(reports)
+        values = objective_values(metrics, search.options.compared)
+        if len(values) > 1:
+            # Optuna takes no reports with two objectives.
+            return True
+        trial.report(values[0], report)
+        return not (prunable and trial.should_prune())
+
+    return continues
+
+
+def _record(search: SharedSearch, phase: Phase, trial: Trial, outcome: Outcome) -> None:
+    """Record in the study how a trial ended; one without all objectives has failed, and leaves nothing to resume."""
+    values, reason = None, outcome.reason
+    if reason is None:
+        try:
+            values = objective_values(outcome.metrics, search.options.compared)
+        except ValueError as error:
+            reason = str(error)
+    trial.set_user_attr("figures", outcome.metrics)
     if outcome.run_id is not None:
         trial.set_user_attr("run_id", outcome.run_id)
-    if outcome.reason is not None:
-        trial.set_user_attr(REASON, outcome.reason)
+    if reason is not None:
+        trial.set_user_attr(REASON, reason)
         phase.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-        # Nobody will go on with it.
-        shutil.rmtree(work_folder(search.folder, name, final=final), ignore_errors=True)
+        final = phase is not search.trials
+        shutil.rmtree(work_folder(search.folder, trial.user_attrs[SLOT], final=final), ignore_errors=True)
     elif outcome.pruned:
         phase.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
     else:
@@ -222,13 +241,13 @@ def _converse(
                     outcome.run_id = run_id
                 case {"result": dict(told)}:
                     try:
-                        outcome.figures = _figures(told)
+                        outcome.metrics = _metrics(told)
                     except ValueError as error:
                         outcome.reason = str(error)
                 case {"figures": dict(told)}:
                     try:
-                        outcome.figures = _figures(told)
-                        outcome.pruned = not go_on(outcome.figures)
+                        outcome.metrics = _metrics(told)
+                        outcome.pruned = not go_on(outcome.metrics)
                     except ValueError as error:
                         # Not a number, or not there: no use in going on.
                         outcome.reason = str(error)
@@ -286,19 +305,19 @@ def _message(line: bytes) -> Any:
         return None
 
 
-def _figures(told: Mapping[str, Any]) -> dict[str, float]:
-    """Figures as numbers.
+def _metrics(told: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics as numbers.
 
     Raises:
         ValueError: one is none.
     """
-    figures = {}
+    metrics = {}
     for name, value in told.items():
         try:
-            figures[name] = float(value)
+            metrics[name] = float(value)
         except (TypeError, ValueError, OverflowError):
             raise ValueError(f"reported {name} = {json.dumps(value)[:100]}, which is no number") from None
-    return figures
+    return metrics
 
 
 def _last_error(log: Path, began: int, code: int) -> str:

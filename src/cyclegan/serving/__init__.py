@@ -1,1 +1,1 @@
-"""A generator behind HTTP: a picture in, a PNG out, and a page to drop pictures on."""
+"""A generator behind HTTP: an image in, a PNG out, and a page to drop images on."""

@@ -1,10 +1,12 @@
-"""The web application: `GET /` is the page, `POST /translate` takes a picture file as body and returns a PNG."""
+"""The web application: `GET /` is the page, `POST /translate` takes an image file as body and returns a PNG."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import tempfile
+from collections import Counter
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cyclegan.data.images.color_profile import describe_uses
 from cyclegan.data.images.decode import FORMATS, BadImageError, decode, size
 from cyclegan.models.translator import Translator
 from cyclegan.system.errors import UserError, is_out_of_memory
@@ -37,6 +40,9 @@ HEADERS = {
 }
 
 
+logger = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class Limits:
     """What is refused before any work."""
@@ -44,7 +50,7 @@ class Limits:
     bytes: int
     """Of a file."""
     pixels: int
-    """Of a picture."""
+    """Of an image."""
 
 
 def application(
@@ -53,15 +59,15 @@ def application(
     """Build the application.
 
     Args:
-        translator: its pictures have 1, 3 or 4 channels.
+        translator: its images have 1, 3 or 4 channels.
         title: the model's name, shown on the page.
-        limits: larger files and pictures are refused with 413.
+        limits: larger files and images are refused with 413.
         hosts: names under which the server may be addressed, without the port; None: any. A web page that has its own
             name point to this machine (DNS rebinding) comes with another name.
         proxies: names of reverse proxies, whose pages may send requests even if the proxy replaces the header Host.
     """
     template = page_template("cyclegan.serving", "page.html.j2")
-    # One picture at a time: two would share the processor and need the memory of both.
+    # One image at a time: two would share the processor and need the memory of both.
     turn = asyncio.Lock()
 
     async def page(_request: Request) -> Response:
@@ -78,7 +84,7 @@ def application(
 
     async def translate(request: Request) -> Response:
         if request.headers.get("content-type", "").startswith("multipart/"):
-            raise HTTPException(415, "send the picture file itself as body, as curl --data-binary @FILE does, no form")
+            raise HTTPException(415, "send the image file itself as body, as curl --data-binary @FILE does, no form")
         with tempfile.NamedTemporaryFile(prefix="cyclegan-") as file:
             try:
                 await _receive(request, file, limits.bytes)
@@ -140,15 +146,15 @@ class Guard:
 
 
 def translated_png(translator: Translator, file: Path, max_pixels: int) -> bytes:
-    """Translate one picture file; 8-bit models give 8-bit PNG, 16-bit models 16-bit PNG, of the picture's own size.
+    """Translate one image file; 8-bit models give 8-bit PNG, 16-bit models 16-bit PNG, of the image's own size.
 
     Raises:
-        HTTPException: 413 for too many pixels, 415 for what is no picture, 422 for one that the model cannot take.
+        HTTPException: 413 for too many pixels, 415 for what is not an image, 422 for one that the model cannot take.
     """
     if file.stat().st_size == 0:
-        raise HTTPException(400, "the body is empty: send a picture file")
+        raise HTTPException(400, "the body is empty: send an image file")
     try:
-        # The header alone: decoding a picture that is far too large would take the memory that the limit protects.
+        # The header alone: decoding an image that is far too large would take the memory that the limit protects.
         with Image.open(file, formats=FORMATS) as image:
             width, height = image.size
     except Image.DecompressionBombError:
@@ -157,22 +163,24 @@ def translated_png(translator: Translator, file: Path, max_pixels: int) -> bytes
         # Some TIFF files are known to another reader alone.
         width, height = size(file)
     if not width:
-        raise HTTPException(415, "this is not a JPEG, PNG, WebP, BMP, GIF or TIFF picture, or it is damaged")
+        raise HTTPException(415, "this is not a JPEG, PNG, WebP, BMP, GIF or TIFF image, or it is damaged")
     _check_size(width, height, max_pixels)
     try:
-        picture = decode(file, translator.channels, translator.bit_depth)
+        decoded = decode(file, translator.channels, translator.bit_depth)
         # Again: some TIFF files are decoded by another reader, to which the header may say something else.
-        _check_size(picture.shape[1], picture.shape[0], max_pixels)
-        translated = translator.translate(picture[None])[0]
+        _check_size(decoded.pixels.shape[1], decoded.pixels.shape[0], max_pixels)
+        translated = translator.translate(decoded.pixels[None])[0]
     except BadImageError as error:
-        raise HTTPException(415, f"this picture {error}") from None
+        raise HTTPException(415, f"this image {error}") from None
     except UserError as error:
         raise HTTPException(422, str(error)) from None
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         raise HTTPException(413, f"{width}×{height} pixels are too many for the memory") from None
-    # TensorFlow's encoder rather than Pillow's, which has no 16-bit colour.
+    for phrase in describe_uses(Counter([decoded.profile_use])):
+        logger.info("%s", phrase)
+    # TensorFlow's encoder rather than Pillow's, which has no 16-bit color.
     return bytes(tf.io.encode_png(translated).numpy())
 
 

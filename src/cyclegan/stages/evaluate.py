@@ -8,110 +8,98 @@ from typing import Any
 import pandas as pd
 
 from cyclegan.data.loading.dataset import PackedDataset
-from cyclegan.domains import DIRECTIONS, Direction
-from cyclegan.evaluation.color_map import fit_colour_map
+from cyclegan.domains import DIRECTIONS
+from cyclegan.evaluation.color_map import fit_color_map
 from cyclegan.evaluation.distributions import lack_for_kid
 from cyclegan.evaluation.features import load_features
-from cyclegan.evaluation.labels.transfer import FIGURES, add_accuracies
-from cyclegan.evaluation.protocol import Evaluation, RealPictures, evaluate
-from cyclegan.experiment.stage_outputs import (
-    attached,
-    generator_files,
-    measured,
-    training_curves,
-    training_pictures,
-    training_run,
-)
+from cyclegan.evaluation.labels.transfer import METRICS, add_accuracies
+from cyclegan.evaluation.protocol import Evaluation, RealImages, evaluate
+from cyclegan.experiment.stage_outputs import generator_files, measured, training_curves, training_images
+from cyclegan.experiment.trained_run import TrainedRun
 from cyclegan.metric_names import headline
 from cyclegan.models.translator import Translator, load_generator
 from cyclegan.params import Params, load
 from cyclegan.project import Project
 from cyclegan.report.evaluation_report import draw, write_reports
-from cyclegan.system.errors import UserError
 from cyclegan.tracking.provenance import tags
 
 
 def run(project: Project) -> None:
     """Write `reports/evaluate/` and store it with the training's MLflow run."""
     params = load(project.params)
-    training = training_run(project)
-    with attached(project, params.tracking, training) as tracked:
-        evaluation = measure(project, params, training)
-        tracked.log_metrics(training["steps"], headlines(evaluation.metrics))
+    trained = TrainedRun.load(project)
+    with trained.attached(project, params.tracking) as tracked:
+        evaluation = measure(project, params, trained)
+        tracked.log_metrics(trained.steps, headlines(evaluation.metrics))
         tracked.log_artifact(project.reports / "evaluate", "evaluate")
     lack = lack_for_kid(evaluation.metrics["protocol"]["counts"], "test")
     for direction in DIRECTIONS:
-        figures = evaluation.metrics[direction]
-        shown = ("kid", "kid_se", "pair_psnr", "pair_ssim", "pair_top1", *FIGURES)
-        printed = [f"{name} {figures[name]:.4g}" for name in shown if name in figures]
+        metrics = evaluation.metrics[direction]
+        names = ("kid", "kid_se", "pair_psnr", "pair_ssim", "pair_top1", *METRICS)
+        printed = [f"{name} {metrics[name]:.4g}" for name in names if name in metrics]
         print(direction, *([lack] if lack else []), *printed, sep="  ")
 
 
-def measure(project: Project, params: Params, training: Mapping[str, Any]) -> Evaluation:
+def measure(project: Project, params: Params, trained: TrainedRun) -> Evaluation:
     """Measure on the test split and write `reports/evaluate/`."""
     dataset = PackedDataset.open(project.split)
-    curves, over_time = training_curves(project), training_pictures(project)
+    curves, over_time = training_curves(project), training_images(project)
+    files = generator_files(project)
     translators = {
-        direction: Translator(load_generator(path), dataset.bit_depth, params.evaluate.batch_size)
-        for direction, path in generator_files(project).items()
+        direction: Translator(load_generator(file), dataset.bit_depth, params.evaluate.batch_size)
+        for direction, file in files.items()
     }
-    _refuse_other_channels(translators, dataset, project)
-    real = RealPictures(
+    for direction, (source, target) in DIRECTIONS.items():
+        translator = translators[direction]
+        dataset.require_channels(
+            "test",
+            {source: translator.channels, target: translator.channels_out},
+            claim=f"{files[direction]} maps {translator.channels} to {translator.channels_out} channels",
+            remedy="train again ('dvc repro train')",
+        )
+    real = RealImages(
         dataset,
         "test",
         load_features(project.root / params.evaluate.features, params.evaluate.features_size),
         params.evaluate.batch_size,
     )
-    maps = {direction: fit_colour_map(dataset, "val", direction) for direction in DIRECTIONS}
-    colour_maps = {direction: fitted for direction, fitted in maps.items() if fitted is not None}
-    evaluation = evaluate(translators, dataset, "test", real, colour_maps)
+    maps = {direction: fit_color_map(dataset, "val", direction) for direction in DIRECTIONS}
+    color_maps = {direction: fitted for direction, fitted in maps.items() if fitted is not None}
+    evaluation = evaluate(translators, dataset, "test", real, color_maps)
     if dataset.labels("A", "test") is not None:
         add_accuracies(evaluation.metrics, translators, dataset, params.evaluate.classifier_steps)
-    evaluation.metrics["checkpoint"] = training["kept"]
+    evaluation.metrics["checkpoint"] = trained.kept
     evaluation.metrics["protocol"]["md5"] = dataset.digest("test")
     folder = project.reports / "evaluate"
     write_reports(
         folder,
         evaluation,
         draw(translators, dataset, evaluation, params.evaluate.grid_images),
-        title=training["dataset"],
+        title=trained.dataset,
         run={
-            "MLflow run": training["run_id"],
-            "md5 of the data": training["data_md5"],
-            "training": f"{training['epochs']} epochs, {training['steps']} steps",
-            "training time": f"{training['seconds'] / 60:.1f} minutes",
-            "device": training["device"],
+            "MLflow run": trained.run_id,
+            "md5 of the data": trained.data_md5,
+            "training": f"{trained.epochs} epochs, {trained.steps} steps",
+            "training time": f"{trained.seconds / 60:.1f} minutes",
+            "device": trained.device,
             "commit": tags(project).get("git.commit"),
         },
         history=pd.concat(curves, ignore_index=True),
-        adversarial_loss=training["adversarial_loss"],
+        adversarial_loss=trained.adversarial_loss,
         over_time=over_time,
     )
     return evaluation
 
 
-def _refuse_other_channels(
-    translators: Mapping[Direction, Translator], dataset: PackedDataset, project: Project
-) -> None:
-    for direction, (source, target) in DIRECTIONS.items():
-        found = translators[direction].channels, translators[direction].channels_out
-        expected = tuple(dataset.images(domain, "test").shape[-1] for domain in (source, target))
-        if found != expected:
-            raise UserError(
-                f"{generator_files(project)[direction]} maps {found[0]} to {found[1]} channels, the pictures of "
-                f"{project.split} have {expected[0]} and {expected[1]}; train again ('dvc repro train')"
-            )
-
-
 def headlines(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """What of the figures becomes a metric of the MLflow run: `test_AtoB/pair_psnr`, and `identity_AtoB/pair_psnr`.
+    """The metrics that the MLflow run shows among its curves: `test_AtoB/pair_psnr`, and `identity_AtoB/pair_psnr`.
 
-    One figure for each direction, the accuracies where there are labels, and those of doing nothing: whoever compares
-    runs finds them among the curves. All figures are in the run's files and on the registered version.
+    One metric for each direction, the accuracies where there are labels, and those of the identity baseline. All
+    metrics are in the run's files and on the registered version.
     """
     named: dict[str, float] = {}
     for direction in DIRECTIONS:
-        names = (headline(measured(metrics[direction])), *FIGURES)
-        for prefix, figures in (("test", metrics[direction]), ("identity", metrics[direction].get("identity", {}))):
-            named |= {f"{prefix}_{direction}/{name}": figures[name] for name in names if name in figures}
+        names = (headline(measured(metrics[direction])), *METRICS)
+        for prefix, found in (("test", metrics[direction]), ("identity", metrics[direction].get("identity", {}))):
+            named |= {f"{prefix}_{direction}/{name}": found[name] for name in names if name in found}
     return named

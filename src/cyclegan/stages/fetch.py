@@ -10,7 +10,7 @@ from cyclegan.tracking.provenance import is_versioned
 
 
 def run(project: Project) -> None:
-    """Bring the pictures of `data.source` into `data/raw`."""
+    """Bring the images of `data.source` into `data/raw`."""
     data = load(project.params).data
     fetch(data, project)
     _warn_unversioned(data, project)

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
 import pandas as pd
 
 from cyclegan.domains import DIRECTIONS
-from cyclegan.experiment.stage_outputs import (
-    attach,
-    generator_files,
-    measured,
-    opened_store,
-    test_figures,
-    training_run,
-)
-from cyclegan.params import load
+from cyclegan.experiment.stage_outputs import generator_files, measured, opened_store, test_metrics
+from cyclegan.experiment.trained_run import TrainedRun
+from cyclegan.params import Params, load
 from cyclegan.project import Project
 from cyclegan.registry.gate import choose
 from cyclegan.registry.measurements import Measured, read_per_image
 from cyclegan.registry.onnx_flavor import prepare_export
-from cyclegan.registry.versions import Candidate, register
+from cyclegan.registry.versions import Candidate, RegisteredVersion, register
 from cyclegan.system.errors import UserError, one_line
 from cyclegan.system.files import write_json
 from cyclegan.tracking.provenance import tags
@@ -41,9 +36,46 @@ def run(project: Project) -> None:
         )
     if params.registry.export:
         prepare_export()
-    training = training_run(project)
+    trained = TrainedRun.load(project)
+    # Before the store is opened, so that a gate that cannot work is reported first.
+    candidates = _candidates(project, params)
+    store = opened_store(project, params.tracking)
+    with require_store(store):
+        tracked = trained.attach(store)
+        versions = register(
+            store,
+            tracked.id,
+            params.data.dataset,
+            candidates,
+            bit_depth=params.data.bit_depth,
+            tags={
+                **tags(project),
+                "run_id": tracked.id,
+                "run_key": trained.run_key,
+                "data.md5": trained.data_md5,
+            },
+        )
+    _write_report(project, tracked.id, versions)
+    if store.artifacts is not None and unquote(str(project.mlruns)) != str(project.mlruns):
+        logger.warning(
+            "%s: MLflow decodes the %% in this path, so mlflow.pyfunc.load_model needs dst_path=FOLDER; "
+            "rename the folder",
+            project.mlruns,
+        )
+    for version in versions:
+        again = " (was registered already)" if version.reused else ""
+        verdict = "is champion" if version.champion == version.version else "stays challenger"
+        print(f"{version.uri}{again} {verdict}: {version.decision.reason}")
+
+
+def _candidates(project: Project, params: Params) -> list[Candidate]:
+    """Both generators with what stage `evaluate` measured for them and the metric that decides.
+
+    Raises:
+        UserError: a stage before this one has not run, or a gate cannot decide by what was measured.
+    """
     evaluated = project.reports / "evaluate"
-    metrics = test_figures(project)
+    metrics = test_metrics(project)
     files = generator_files(project)
     for file in files.values():
         if not file.is_file():
@@ -53,7 +85,7 @@ def run(project: Project) -> None:
     candidates = []
     for direction, (source, target) in DIRECTIONS.items():
         found = Measured(
-            figures=measured(metrics[direction]),
+            metrics=measured(metrics[direction]),
             identity=measured(metrics[direction].get("identity", {})),
             protocol=metrics["protocol"],
             per_image=per_image[per_image["direction"] == direction],
@@ -71,23 +103,11 @@ def run(project: Project) -> None:
                 with_onnx="onnx" in params.registry.export,
             )
         )
-    # Only now: a gate that cannot work is told before anything is opened.
-    store = opened_store(project, params.tracking)
-    with require_store(store):
-        tracked = attach(store, training)
-        versions = register(
-            store,
-            tracked.id,
-            params.data.dataset,
-            candidates,
-            bit_depth=params.data.bit_depth,
-            tags={
-                **tags(project),
-                "run_id": tracked.id,
-                "run_key": training["run_key"],
-                "data.md5": training["data_md5"],
-            },
-        )
+    return candidates
+
+
+def _write_report(project: Project, run_id: str, versions: Sequence[RegisteredVersion]) -> None:
+    """Write `reports/register.json`."""
     report = {
         version.direction: {
             "name": version.name,
@@ -99,21 +119,11 @@ def run(project: Project) -> None:
         }
         for version in versions
     }
-    write_json(project.reports / "register.json", {"run_id": tracked.id, **report})
-    if store.artifacts is not None and unquote(str(project.mlruns)) != str(project.mlruns):
-        logger.warning(
-            "%s: MLflow decodes the %% in this path, so mlflow.pyfunc.load_model needs dst_path=FOLDER; "
-            "rename the folder",
-            project.mlruns,
-        )
-    for version in versions:
-        again = " (was registered already)" if version.reused else ""
-        verdict = "is champion" if version.champion == version.version else "stays challenger"
-        print(f"{version.uri}{again} {verdict}: {version.decision.reason}")
+    write_json(project.reports / "register.json", {"run_id": run_id, **report})
 
 
 def _table(file: Path) -> pd.DataFrame:
-    """The figures of each test picture.
+    """The metrics of each test image.
 
     Raises:
         UserError: stage `evaluate` has not run, or the table is damaged.

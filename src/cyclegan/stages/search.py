@@ -90,13 +90,13 @@ def _open_search(project: Project, params: Params, dataset: PackedDataset, stora
     Raises:
         UserError: it cannot be run, or the storage holds another one of this name.
     """
-    from cyclegan.experiment.run_key import data_digest, study_key
+    from cyclegan.experiment.run_key import packed_data_digest, study_key
     from cyclegan.search.shared_search import SharedSearch, with_objectives
     from cyclegan.search.worker import trial_command
 
     params = with_objectives(params, dataset)
     trial_command(params.search.command)
-    key = study_key(project, params, data_digest(project))
+    key = study_key(project, params, packed_data_digest(project))
     return SharedSearch(project, params, key, storage or params.search.storage, create=True)
 
 

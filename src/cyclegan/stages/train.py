@@ -6,126 +6,114 @@ import json
 import os
 import re
 import zipfile
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 from PIL import Image
 
 from cyclegan.data.loading.dataset import PackedDataset
-from cyclegan.evaluation.features import load_features
-from cyclegan.experiment.earlier_trainings import remember, shorter_finished
-from cyclegan.experiment.lineage import extended, history, lineage, tell_differences
+from cyclegan.experiment.earlier_trainings import remember
+from cyclegan.experiment.lineage import history, lineage, starting_point
 from cyclegan.experiment.memory_advice import memory_advice
 from cyclegan.experiment.naming import data_tags, refuse_other_images
 from cyclegan.experiment.networks import inference_copy
+from cyclegan.experiment.plan import training_size
 from cyclegan.experiment.run_key import training_shape
 from cyclegan.experiment.samples import samples
-from cyclegan.experiment.session import Session, recorded_params, training_size, translators_of
+from cyclegan.experiment.session import Session
 from cyclegan.experiment.stage_outputs import opened_store
+from cyclegan.experiment.trained_run import TrainedRun, run_name
+from cyclegan.experiment.training_setup import TrainingSetup
+from cyclegan.experiment.validation import translators_of
 from cyclegan.params import Params
-from cyclegan.params.overrides import effective
+from cyclegan.params.overrides import Effective, effective
 from cyclegan.project import Project
 from cyclegan.report.grid import stacked
 from cyclegan.system.digests import folder_digest, run_key
-from cyclegan.system.files import remove_leftovers, replacing, write_json, write_text
-from cyclegan.system.locks import only_process
+from cyclegan.system.files import remove_leftovers, replacing, write_text
 from cyclegan.system.processes import ends_with_dvc
-from cyclegan.tracking.description import DatasetInput
-from cyclegan.tracking.provenance import data_digest, tags
-from cyclegan.tracking.recovery import close_stale_runs
-from cyclegan.tracking.run import TrackedRun
-from cyclegan.tracking.store import waiting
+from cyclegan.tracking.provenance import dvc_lock_digest
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN
-from cyclegan.training.device import prepare_device
 
 # How long a second training of a run waits for the first one, which may be about to stop.
 SECONDS_FOR_ANOTHER = 15
 
 
 def run(project: Project) -> None:
-    """Train, or go on training; write `models/*.keras` and `reports/train/`."""
+    """Train, or resume a training; write `models/*.keras` and `reports/train/`."""
+    # Read the parameters, those that a search has chosen included, and the data.
     found = effective(project)
     params = found.params
     # As split does after fetch: DVC may bring the output of a killed split from its run cache.
     remove_leftovers(project.split)
     dataset = PackedDataset.open(project.split)
-    device = prepare_device(params.train.seed, params.train.deterministic)
-    # Before any work: a tracking server that is away is told at once.
+
+    # Open the store before any work: one that is unavailable is reported at once.
     store = None if params.tracking.offline else opened_store(project, params.tracking)
     if store is not None:
         refuse_other_images(store, params, dataset)
+
+    # Set the training up.
     experiment = params.tracking.experiment or params.data.dataset
-    # Outside DVC nothing says that dvc.lock describes the files that are there.
-    recorded = data_digest(project, "data/split") if "DVC_STAGE" in os.environ else None
-    digest = recorded or folder_digest(project.split)
-    features = load_features(project.root / params.evaluate.features, params.evaluate.features_size)
+    setup = TrainingSetup.prepare(
+        project, params, dataset, data_md5=_data_md5(project), store=store, experiment=experiment
+    )
     for name, both in found.replaced.items():
         print(f"{name} = {both['best.yaml']} from reports/search/best.yaml; params.yaml has {both['params.yaml']}")
 
-    shapes = training_shape(params, digest, features)
+    # Find its checkpoints: those of the same data, parameters and code.
+    shapes = training_shape(params, setup.data_md5, setup.features)
     key = run_key(shapes)
     checkpoints = CheckpointFolder(project.checkpoints / key, keep=params.train.keep_checkpoints)
-    advised = memory_advice(params, training_size(params, dataset), device)
-    alone = only_process(checkpoints.path / "lock", "trains this run", wait=SECONDS_FOR_ANOTHER)
-    with ends_with_dvc(), alone, advised:
-        if store is not None:
-            close_stale_runs(store, experiment)
+    advised = memory_advice(params, training_size(params, dataset), setup.device)
+    with ends_with_dvc(), setup.claimed(checkpoints, "trains this run", wait=SECONDS_FOR_ANOTHER), advised:
         remember(checkpoints.path, shapes)
-        session = Session.prepare(params, dataset, checkpoints, features)
-        plan, origin = session.plan, None
-        print(f"training on {device}: {plan.epochs} epochs of {plan.steps_per_epoch} steps")
-        if session.progress.step:
-            print(f"resuming at step {session.progress.step} of {plan.total_steps}")
-        else:
-            if params.train.extend:
-                origin = shorter_finished(project.checkpoints, checkpoints.path, shapes, plan.steps_per_epoch)
-            if origin is None:
-                tell_differences(project.checkpoints, checkpoints.path, shapes)
-            else:
-                session = replace(session, progress=extended(origin, session.model, params))
-        progress = session.progress
-        opened = partial(TrackedRun.offline, waiting(project)) if store is None else partial(TrackedRun.start, store)
-        with opened(
-            experiment=experiment,
-            name=os.environ.get("DVC_EXP_NAME") or f"{params.data.dataset}-{key[:8]}",
-            params=recorded_params(params),
-            tags={
-                **tags(project),
-                **found.tags,
-                **data_tags(params, dataset),
-                "device": device,
-                "run_key": key,
-                **lineage(origin),
-            },
-            inputs=[DatasetInput(params.data.dataset, digest, params.data.recorded_source, "training")],
-            resume=session.earlier_run,
-        ) as tracked:
+
+        # Build the networks, and choose the step at which the training starts.
+        session = setup.session(checkpoints)
+        print(f"training on {setup.device}: {session.plan.epochs} epochs of {session.plan.steps_per_epoch} steps")
+        session, origin = starting_point(session, project.checkpoints, shapes)
+
+        # Train as one MLflow run, and write the results before it ends.
+        name = os.environ.get("DVC_EXP_NAME") or run_name(params.data.dataset, key)
+        run_tags = {**found.tags, **data_tags(params, dataset), "run_key": key, **lineage(origin)}
+        with setup.tracked_run(session, name, run_tags) as tracked:
             if origin is not None:
-                tracked.log_rows(history(progress))
+                tracked.log_rows(history(session.progress))
             session.train(tracked.id, tracked)
-            kept = session.kept
             write_models(project.models, session.model, params)
             write_training_report(project.reports / "train", session)
-            tracked.set_tags(kept.tags)
-    write_json(
-        project.reports / "train" / "run.json",
-        {
-            "run_id": progress.run_id,
-            "experiment": experiment,
-            "dataset": params.data.dataset,
-            "run_key": key,
-            "steps": progress.step,
-            "epochs": params.train.epochs,
-            "kept": asdict(kept),
-            "adversarial_loss": params.train.adversarial_loss,
-            "seconds": round(progress.seconds, 1),
-            "device": device,
-            "data_md5": digest,
-            "search": {"origin": dict(found.origin), "replaced": dict(found.replaced)},
-        },
+            tracked.set_tags(session.kept.tags)
+
+    # Record the run for the later stages.
+    _trained_run(found, setup, session, key, tracked.id).save(project)
+
+
+def _data_md5(project: Project) -> str:
+    """The MD5 of the packed data: as DVC has just recorded it, or else from the files."""
+    # Outside DVC, dvc.lock may describe other files than those that are there.
+    recorded = dvc_lock_digest(project, "data/split") if "DVC_STAGE" in os.environ else None
+    return recorded or folder_digest(project.split)
+
+
+def _trained_run(found: Effective, setup: TrainingSetup, session: Session, key: str, run_id: str) -> TrainedRun:
+    """What the later stages read of this training."""
+    train = setup.params.train
+    return TrainedRun(
+        run_id=run_id,
+        experiment=setup.experiment,
+        dataset=setup.params.data.dataset,
+        run_key=key,
+        steps=session.progress.step,
+        epochs=train.epochs,
+        kept=asdict(session.kept),
+        adversarial_loss=train.adversarial_loss,
+        seconds=round(session.progress.seconds, 1),
+        device=setup.device,
+        data_md5=setup.data_md5,
+        search={"origin": dict(found.origin), "replaced": dict(found.replaced)},
     )
 
 
@@ -169,12 +157,12 @@ def write_training_report(folder: Path, session: Session) -> None:
     step = session.kept.step
     # Again: an extended training may result in the generators of the one that it extends.
     session.over_time.keep(step, {direction: sample.translated for direction, sample in shown.items()})
-    pictures = {
+    images = {
         "samples.png": stacked([sample.grid for sample in shown.values()]),
         "over_time.png": session.over_time.drawn(
             progress.validation, step, {direction: sample.real for direction, sample in shown.items()}
         ),
     }
-    for name, picture in pictures.items():
+    for name, image in images.items():
         with replacing(folder / name) as temporary:
-            Image.fromarray(picture).save(temporary)
+            Image.fromarray(image).save(temporary)

@@ -22,5 +22,5 @@ def page_template(package: str, name: str, png: Callable[[Any], bytes] = bytes) 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["data_url"] = lambda picture: f"data:image/png;base64,{base64.b64encode(png(picture)).decode()}"
+    environment.filters["data_url"] = lambda image: f"data:image/png;base64,{base64.b64encode(png(image)).decode()}"
     return environment.get_template(name)

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 import psutil
 
 from cyclegan.system.signals import stop_was_asked
+from cyclegan.system.threads import in_background
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +33,8 @@ def ends_with_dvc(interval: float = 1.0) -> Iterator[None]:
     if dvc is None:
         yield
         return
-    over = threading.Event()
 
-    def watch() -> None:
+    def watch(over: threading.Event) -> None:
         while not over.wait(interval):
             if stop_was_asked():
                 return
@@ -44,13 +44,8 @@ def ends_with_dvc(interval: float = 1.0) -> Iterator[None]:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
-    watcher = threading.Thread(target=watch, name="watch dvc", daemon=True)
-    watcher.start()
-    try:
+    with in_background("watch dvc", watch):
         yield
-    finally:
-        over.set()
-        watcher.join()
 
 
 def _starter() -> psutil.Process | None:

@@ -57,7 +57,7 @@ def is_versioned(project: Project, path: str) -> bool:
     return tracked != "" or any(place.with_name(f"{place.name}.dvc").is_file() for place in places if place.name)
 
 
-def data_digest(project: Project, path: str) -> str | None:
+def dvc_lock_digest(project: Project, path: str) -> str | None:
     """Return the md5 that `dvc.lock` records for a stage output, such as `data/split` (36 characters for a folder).
 
     DVC writes it when the stage that makes the output ends, so later stages can rely on it. None if it is not there.

@@ -35,7 +35,7 @@ def open_sql(uri: str, origin: str, lock: Path) -> MlflowClient:
             client.search_experiments(max_results=1)
     except (ImportError, sqlalchemy.exc.SQLAlchemyError, MlflowException) as error:
         raise UserError(
-            f"{origin} = {shown_address(uri)}: the data base cannot be used; start it, correct the address, or "
+            f"{origin} = {shown_address(uri)}: the database cannot be used; start it, correct the address, or "
             f"install its driver ({reason(error)})"
         ) from error
     return client

@@ -13,6 +13,7 @@ from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonito
 from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 
+from cyclegan.system.threads import in_background
 from cyclegan.tracking.entries import MetricsEntry
 from cyclegan.tracking.journal import Journal
 
@@ -33,10 +34,10 @@ def host_metrics(record: Callable[[int, Mapping[str, float]], None], first: int)
         record: is given step and metrics.
         first: the step of the first point.
     """
-    monitors, over = _monitors(), threading.Event()
+    monitors = _monitors()
     interval = MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or SECONDS  # type: ignore[no-untyped-call]
 
-    def watch() -> None:
+    def sample(over: threading.Event) -> None:
         step = first
         while not over.is_set():
             for monitor in monitors:
@@ -55,13 +56,8 @@ def host_metrics(record: Callable[[int, Mapping[str, float]], None], first: int)
                 return
             step += 1
 
-    watcher = threading.Thread(target=watch, name="host metrics", daemon=True)
-    watcher.start()
-    try:
+    with in_background("host metrics", sample):
         yield
-    finally:
-        over.set()
-        watcher.join()
 
 
 def next_host_step(run: entities.Run | None, journal: Journal) -> int:

@@ -177,3 +177,18 @@ def unpack_pair(data: Any) -> tuple[tf.Tensor, tf.Tensor]:
             raise ValueError("x: CycleGAN takes a batch of each domain, (real_A, real_B); see model.generators for one")
         first, second = first
     return first, second
+
+
+def refuse_batch_sizes(size_A: int | None, size_B: int | None, discriminator_batch: int | None) -> None:
+    """Refuse batches of unknown size, and those that leave nothing to draw from the pools.
+
+    Raises:
+        ValueError: of either.
+    """
+    if size_A is None or size_B is None:
+        raise ValueError("x: all batches must have one size, for the image pools; use batch(…, drop_remainder=True)")
+    if discriminator_batch is not None and discriminator_batch <= size_A:
+        raise ValueError(
+            f"discriminator_batch = {discriminator_batch} is no more than the batch size, {size_A}: "
+            "raise it, or set it to None"
+        )

@@ -17,10 +17,11 @@ import tensorflow as tf
 from cyclegan.domains import DIRECTIONS, Direction, Domain
 from cyclegan.models.normalization import batches_are_independent
 from cyclegan.training.adam import FusedAdam
-from cyclegan.training.averages import copy_of, follow
-from cyclegan.training.base_model import BaseModel, GroupOptimizers, copy_optimizer, unpack_pair
+from cyclegan.training.base_model import BaseModel, GroupOptimizers, copy_optimizer, refuse_batch_sizes, unpack_pair
 from cyclegan.training.discriminator_feed import DiscriminatorFeed
 from cyclegan.training.draws import Draws
+from cyclegan.training.ema import copy_of, update_average
+from cyclegan.training.gradient_checkpointing import recomputing
 from cyclegan.training.losses import (
     Losses,
     Objective,
@@ -30,9 +31,8 @@ from cyclegan.training.losses import (
     generator_terms,
     joint_objective,
     loss_names,
-    weighted,
+    named_losses,
 )
-from cyclegan.training.recompute import recomputing
 from cyclegan.training.running_means import MeanOfEach
 from cyclegan.training.sequential import sequential_step
 from cyclegan.training.tensor_cores import pad_channels
@@ -128,13 +128,13 @@ class CycleGAN(BaseModel):
             schedule: learning rate as a function of the *training* step, multiplied by `learning_rate_factor`, which
                 starts at 1 and is lowered from outside (see `training.plateau`); default: the optimizer's own rate.
             gradient_checkpointing: compute the insides of the generators' residual blocks again for the gradient
-                instead of keeping them; see `training.recompute`.
+                instead of keeping them; see `training.gradient_checkpointing`.
             jit_compile: `auto` compiles with XLA on a GPU only; on a CPU it was measured to be slower. On a GPU the
                 networks' convolutions are padded too, see `training.tensor_cores`.
             steps_per_execution, run_eagerly: as in `keras.Model.compile`.
 
         Raises:
-            ValueError: generators that `training.recompute` refuses, or weights that `Objective.check` refuses.
+            ValueError: generators that `gradient_checkpointing` cannot take, or weights that `Objective.check` refuses.
         """
         objective = objective or Objective()
         objective.check(self.update_order, same_channels=self.D_A.input_shape[-1] == self.D_B.input_shape[-1])
@@ -174,7 +174,7 @@ class CycleGAN(BaseModel):
         Returns the running means of every loss since the metrics were last reset, each measured before its own update.
         """
         real_A, real_B = unpack_pair(data)
-        self._refuse_batch_sizes(real_A.shape[0], real_B.shape[0])
+        refuse_batch_sizes(real_A.shape[0], real_B.shape[0], self.discriminator_batch)
         if self.schedule is not None:
             rate = self.schedule(self.step.value) * self.learning_rate_factor.value
             for optimizer in self.optimizers.values():
@@ -185,20 +185,20 @@ class CycleGAN(BaseModel):
             losses = sequential_step(self, real_A, real_B)
         self._means.update_state(losses)
         if self.ema_AtoB is not None and self.ema_BtoA is not None:
-            follow(self.ema_AtoB, self.G_AtoB, self.ema_decay, self.step.value)
-            follow(self.ema_BtoA, self.G_BtoA, self.ema_decay, self.step.value)
+            update_average(self.ema_AtoB, self.G_AtoB, self.ema_decay, self.step.value)
+            update_average(self.ema_BtoA, self.G_BtoA, self.ema_decay, self.step.value)
         self.step.assign_add(1)
         return self._means.result()
 
     def _joint_step(self, real_A: tf.Tensor, real_B: tf.Tensor) -> Losses:
         """Both generators on the sum of all terms, then both discriminators (reference: `optimize_parameters`)."""
         with self.tape("G") as tape:
-            fake_B, same_B = self.translate("AtoB", real_A, real_B)
-            fake_A, same_A = self.translate("BtoA", real_B, real_A)
+            fake_B, idt_B = self.translate("AtoB", real_A, real_B)
+            fake_A, idt_A = self.translate("BtoA", real_B, real_A)
             rec_A = self.run("BtoA", fake_B) if self._needs_rec("A") else None
             rec_B = self.run("AtoB", fake_A) if self._needs_rec("B") else None
-            terms_AtoB = self.generator_terms("AtoB", Passes(real_A, real_B, fake_B, same_B, rec_A, rec_B))
-            terms_BtoA = self.generator_terms("BtoA", Passes(real_B, real_A, fake_A, same_A, rec_B, rec_A))
+            terms_AtoB = self.generator_terms("AtoB", Passes(real_A, real_B, fake_B, idt_B, rec_A, rec_B))
+            terms_BtoA = self.generator_terms("BtoA", Passes(real_B, real_A, fake_A, idt_A, rec_B, rec_A))
             objective = joint_objective({"AtoB": terms_AtoB, "BtoA": terms_BtoA}, self.objective)
         self.descend("G", tape, objective)
 
@@ -208,7 +208,7 @@ class CycleGAN(BaseModel):
             terms_B = self.discriminator_terms("B", *shown_B)
             objective = terms_A["total"] + terms_B["total"]
         self.descend("D", tape, objective)
-        return self.named_losses(terms_AtoB, terms_BtoA, terms_A, terms_B)
+        return named_losses(self.objective, terms_AtoB, terms_BtoA, terms_A, terms_B)
 
     def test_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> Losses:
         """The losses of `train_step` for `generators`, without an update and without the image pools."""
@@ -216,13 +216,14 @@ class CycleGAN(BaseModel):
         G_AtoB, G_BtoA = self.generators["AtoB"], self.generators["BtoA"]
         weights = self.objective.weights
         fake_B, fake_A = self.call((real_A, real_B))
-        same_B = G_AtoB(real_B, training=False) if weights["AtoB"].need("same") else None
-        same_A = G_BtoA(real_A, training=False) if weights["BtoA"].need("same") else None
+        idt_B = G_AtoB(real_B, training=False) if weights["AtoB"].need("idt") else None
+        idt_A = G_BtoA(real_A, training=False) if weights["BtoA"].need("idt") else None
         rec_A = G_BtoA(fake_B, training=False) if self._needs_rec("A") else None
         rec_B = G_AtoB(fake_A, training=False) if self._needs_rec("B") else None
-        passes_AtoB = Passes(real_A, real_B, fake_B, same_B, rec_A, rec_B)
-        passes_BtoA = Passes(real_B, real_A, fake_A, same_A, rec_B, rec_A)
-        losses = self.named_losses(
+        passes_AtoB = Passes(real_A, real_B, fake_B, idt_B, rec_A, rec_B)
+        passes_BtoA = Passes(real_B, real_A, fake_A, idt_A, rec_B, rec_A)
+        losses = named_losses(
+            self.objective,
             self.generator_terms("AtoB", passes_AtoB, training=False),
             self.generator_terms("BtoA", passes_BtoA, training=False),
             self.discriminator_terms("A", real_A, fake_A, training=False),
@@ -238,11 +239,11 @@ class CycleGAN(BaseModel):
 
         One batch for both where that gives the same numbers, that is, unless batch normalization mixes images.
         """
-        if not self.objective.weights[direction].need("same"):
+        if not self.objective.weights[direction].need("idt"):
             return self.run(direction, source), None
         if batches_are_independent(self._generator(direction)):
-            fake, same = tf.split(self.run(direction, tf.concat([source, target], axis=0)), 2)
-            return fake, same
+            fake, idt = tf.split(self.run(direction, tf.concat([source, target], axis=0)), 2)
+            return fake, idt
         return self.run(direction, source), self.run(direction, target)
 
     def run(self, direction: Direction, images: tf.Tensor) -> tf.Tensor:
@@ -282,21 +283,6 @@ class CycleGAN(BaseModel):
         gradients = tape.gradient(objective, [variable.value for variable in variables])
         self.optimizers[group].apply(gradients, variables)
 
-    def named_losses(self, terms_AtoB: Losses, terms_BtoA: Losses, terms_A: Losses, terms_B: Losses) -> Losses:
-        """All losses of a step by name.
-
-        A generator's `total` is its own weighted sum, as in its composite model. In `joint` order the objective is the
-        sum of both totals less both backward cycles, which are the other generator's forward cycles.
-        """
-        weights = self.objective.weights
-        networks = {
-            "G_AtoB": {"total": weighted(terms_AtoB, weights["AtoB"]), **terms_AtoB},
-            "G_BtoA": {"total": weighted(terms_BtoA, weights["BtoA"]), **terms_BtoA},
-            "D_A": terms_A,
-            "D_B": terms_B,
-        }
-        return {f"{network}/{term}": value for network, terms in networks.items() for term, value in terms.items()}
-
     def discriminator(self, domain: Domain) -> keras.Model:
         """The discriminator of a domain."""
         return self.D_A if domain == "A" else self.D_B
@@ -323,14 +309,3 @@ class CycleGAN(BaseModel):
 
     def _variables(self, group: str) -> list[keras.Variable]:
         return [variable for network in self._groups()[group] for variable in network.trainable_variables]
-
-    def _refuse_batch_sizes(self, size_A: int | None, size_B: int | None) -> None:
-        if size_A is None or size_B is None:
-            raise ValueError(
-                "x: all batches must have one size, for the image pools; use batch(…, drop_remainder=True)"
-            )
-        if self.discriminator_batch is not None and self.discriminator_batch <= size_A:
-            raise ValueError(
-                f"discriminator_batch = {self.discriminator_batch} is no more than the batch size, {size_A}: "
-                "raise it, or set it to None"
-            )

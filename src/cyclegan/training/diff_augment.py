@@ -60,8 +60,8 @@ def color(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     brightness, saturation, contrast = tf.unstack(tf.cast(draws, images.dtype)[:, :, None, None, None], axis=1)
     images += brightness - 0.5
     if images.shape[-1] == 3:
-        grey = tf.reduce_mean(images, axis=3, keepdims=True)
-        images = (images - grey) * (2.0 * saturation) + grey
+        gray = tf.reduce_mean(images, axis=3, keepdims=True)
+        images = (images - gray) * (2.0 * saturation) + gray
     middle = tf.reduce_mean(images, axis=[1, 2, 3], keepdims=True)
     return (images - middle) * (contrast + 0.5) + middle
 

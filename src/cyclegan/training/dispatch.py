@@ -10,7 +10,7 @@ import tensorflow as tf
 from cyclegan.training.cyclegan import CycleGAN
 
 Batch = tuple[tf.Tensor, tf.Tensor]
-"""Real pictures of both domains, as `CycleGAN.train_step` takes them."""
+"""Real images of both domains, as `CycleGAN.train_step` takes them."""
 
 SECONDS_IN_A_CALL = 0.5
 """How long a call may take. A signal waits for its end, hence no longer; Python's part of it is small by then."""

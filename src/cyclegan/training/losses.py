@@ -172,7 +172,8 @@ class Passes:
     Attributes:
         real_source, real_target: real images of both domains.
         fake: the generator's translation of `real_source`.
-        same: the generator's output for `real_target`, which should stay the same.
+        idt: the generator's output for `real_target`, which should equal it. For G_AtoB that is `idt_B`, which the
+            reference calls `idt_A`, by its generator.
         rec_source: `real_source` translated and back again.
         rec_target: `real_target` translated by the other generator and back again by this one.
         score: the discriminator's scores of `fake`, `[N, h, w, 1]`.
@@ -182,7 +183,7 @@ class Passes:
     real_source: tf.Tensor
     real_target: tf.Tensor
     fake: tf.Tensor
-    same: tf.Tensor | None = None
+    idt: tf.Tensor | None = None
     rec_source: tf.Tensor | None = None
     rec_target: tf.Tensor | None = None
     score: tf.Tensor | None = None
@@ -208,7 +209,7 @@ class GeneratorTerm:
 GENERATOR_TERMS: Mapping[str, GeneratorTerm] = {
     "adversarial": GeneratorTerm(lambda passes: passes.score_loss.generator(passes.score), needs=("score",)),
     "identity": GeneratorTerm(
-        lambda passes: absolute_error(passes.same, passes.real_target), needs=("same",), needs_equal_channels=True
+        lambda passes: absolute_error(passes.idt, passes.real_target), needs=("idt",), needs_equal_channels=True
     ),
     "forward_cycle": GeneratorTerm(
         lambda passes: absolute_error(passes.rec_source, passes.real_source), needs=("rec_source",)
@@ -307,6 +308,23 @@ def loss_names(objective: Objective) -> list[str]:
     return [f"{G}/{term}" for G in ("G_AtoB", "G_BtoA") for term in ("total", *GENERATOR_TERMS)] + [
         f"{D}/{term}" for D in ("D_A", "D_B") for term in of_discriminator
     ]
+
+
+def named_losses(
+    objective: Objective, terms_AtoB: Losses, terms_BtoA: Losses, terms_A: Losses, terms_B: Losses
+) -> Losses:
+    """All losses of a step by the names that `loss_names` lists, from the terms of both generators and discriminators.
+
+    A generator's `total` is its own weighted sum, as in its composite model. In `joint` order the objective is the sum
+    of both totals less both backward cycles, which are the other generator's forward cycles.
+    """
+    networks = {
+        "G_AtoB": {"total": weighted(terms_AtoB, objective.weights["AtoB"]), **terms_AtoB},
+        "G_BtoA": {"total": weighted(terms_BtoA, objective.weights["BtoA"]), **terms_BtoA},
+        "D_A": terms_A,
+        "D_B": terms_B,
+    }
+    return {f"{network}/{term}": value for network, terms in networks.items() for term, value in terms.items()}
 
 
 def gradient_penalty(

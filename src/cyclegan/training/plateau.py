@@ -1,4 +1,4 @@
-"""Lower the learning rate when a validation figure stops improving."""
+"""Lower the learning rate when a validation metric stops improving."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Plateau:
     """Multiply the learning rate by `factor` whenever `patience` evaluations in a row brought no new best value.
 
     The rule of `keras.callbacks.ReduceLROnPlateau` without a cooldown or a smallest improvement. It keeps no state: the
-    factor follows from the figures measured so far, so that a resumed training goes on with the same one.
+    factor follows from the metrics measured so far, so that a resumed training goes on with the same one.
 
     Attributes:
-        metric: a validation figure such as `val_AtoB/pair_psnr`.
+        metric: a validation metric such as `val_AtoB/pair_psnr`.
         patience: evaluations without improvement before the rate falls.
         factor: what the rate is multiplied by, in (0, 1).
     """
@@ -35,7 +35,7 @@ class Plateau:
         names = sorted(available)
         if self.metric not in names:
             raise UserError(
-                f"train.plateau.metric = {self.metric!r}: the validation split yields no such figure; "
+                f"train.plateau.metric = {self.metric!r}: the validation split yields no such metric; "
                 f"use one of {', '.join(names) or '(none)'}"
             )
 
@@ -43,8 +43,8 @@ class Plateau:
         """The factor on the learning rate after these evaluations, oldest first; each must have the metric."""
         sign = 1.0 if higher_is_better(self.metric) else -1.0
         best, waited, reached = float("-inf"), 0, 1.0
-        for figures in validation:
-            value = sign * figures[self.metric]
+        for metrics in validation:
+            value = sign * metrics[self.metric]
             if value > best:
                 best, waited = value, 0
                 continue

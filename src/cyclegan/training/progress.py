@@ -24,7 +24,7 @@ class Plan:
     Attributes:
         epochs: passes over the larger domain.
         steps_per_epoch: training steps in a pass.
-        batch_size: pictures of each domain in a step; only for the rate shown.
+        batch_size: images of each domain in a step; only for the rate shown.
         log_every: steps between two points of a series.
         evaluate_every: epochs between two evaluations.
         checkpoint_every: minutes between two checkpoints.
@@ -67,7 +67,7 @@ class Progress:
         window_steps: those of them that belong to a window that has not ended.
         window_seconds: how long those took.
         losses: one row for each window: `step`, `epoch`, every loss, `learning_rate`.
-        validation: one row for each evaluation: `step`, `epoch`, every validation figure.
+        validation: one row for each evaluation: `step`, `epoch`, every validation metric.
         unlogged: `[step, metrics]` that the listener has not heard of yet; see `rewind`.
         rollbacks: for each time that the training went back after diverging: `why`, and `to` which step.
         seconds: time spent training, over all resumptions.

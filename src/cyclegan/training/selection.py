@@ -9,15 +9,15 @@ from cyclegan.domains import DIRECTIONS
 from cyclegan.metric_names import higher_is_better
 from cyclegan.system.errors import UserError
 
-FIGURES = ("pair_psnr", "pair_ssim", "kid")
-"""By which generators may be chosen: cycle and identity figures are perfect for those that do nothing."""
+METRICS = ("pair_psnr", "pair_ssim", "kid")
+"""By which generators may be chosen: cycle and identity metrics are perfect for those that do nothing."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The best evaluation by one figure on the validation split. Of equally good ones the first counts.
+    """The best evaluation by one metric on the validation split. Of equally good ones the first counts.
 
-    It keeps no state: all follows from the figures measured so far, so that a resumed training decides alike.
+    It keeps no state: all follows from the metrics measured so far, so that a resumed training decides alike.
 
     Attributes:
         metric: a validation series such as `val_AtoB/kid`, or without its direction, `kid`: the mean of both.
@@ -66,20 +66,20 @@ class Selection:
         """
         series = set(available)
         if not set(self.series) <= series:
-            names = sorted(name for name in series if name.rpartition("/")[2] in FIGURES)
+            names = sorted(name for name in series if name.rpartition("/")[2] in METRICS)
             others = f", or one of {', '.join(names)}" if names else ""
             raise UserError(
-                f"train.select = {asked or self.metric!r}: the validation split yields no such figure; use last{others}"
+                f"train.select = {asked or self.metric!r}: the validation split yields no such metric; use last{others}"
             )
 
-    def value(self, figures: Mapping[str, float]) -> float:
+    def value(self, metrics: Mapping[str, float]) -> float:
         """The metric of one evaluation."""
-        return sum(figures[name] for name in self.series) / len(self.series)
+        return sum(metrics[name] for name in self.series) / len(self.series)
 
     def best(self, validation: Sequence[Mapping[str, float]]) -> int:
         """Index of the best of these evaluations, oldest first; there must be one, and each must have the metric."""
         sign = 1 if higher_is_better(self.metric) else -1
-        values = [sign * self.value(figures) for figures in validation]
+        values = [sign * self.value(metrics) for metrics in validation]
         return values.index(max(values))
 
     def is_exhausted(self, validation: Sequence[Mapping[str, float]]) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 from cyclegan.domains import Domain
-from cyclegan.training.losses import DISCRIMINATOR_WEIGHT, Losses, Passes, mean, penalty, weighted
+from cyclegan.training.losses import DISCRIMINATOR_WEIGHT, Losses, Passes, mean, named_losses, penalty, weighted
 
 if TYPE_CHECKING:
     from cyclegan.training.cyclegan import CycleGAN
@@ -21,15 +21,15 @@ def sequential_step(model: CycleGAN, real_A: tf.Tensor, real_B: tf.Tensor) -> Lo
     """
     AtoB, BtoA = model.objective.weights["AtoB"], model.objective.weights["BtoA"]
     with model.tape("G_AtoB") as tape_AtoB, model.tape("G_BtoA") as tape_BtoA:
-        fake_B, same_B = model.translate("AtoB", real_A, real_B)
-        fake_A, same_A = model.translate("BtoA", real_B, real_A)
+        fake_B, idt_B = model.translate("AtoB", real_A, real_B)
+        fake_A, idt_A = model.translate("BtoA", real_B, real_A)
     shown_A, shown_B = model.feed_A.select(real_A, fake_A), model.feed_B.select(real_B, fake_B)
 
     # Update G_BtoA, then D_A.
     with tape_BtoA:
         rec_B = model.run("AtoB", fake_A) if BtoA.need("rec_source") else None
         rec_A = model.run("BtoA", tf.stop_gradient(fake_B)) if BtoA.need("rec_target") else None
-        terms_BtoA = model.generator_terms("BtoA", Passes(real_B, real_A, fake_A, same_A, rec_B, rec_A))
+        terms_BtoA = model.generator_terms("BtoA", Passes(real_B, real_A, fake_A, idt_A, rec_B, rec_A))
         objective = weighted(terms_BtoA, BtoA)
     model.descend("G_BtoA", tape_BtoA, objective)
     terms_A = _discriminate_in_turn(model, "A", *shown_A)
@@ -38,11 +38,11 @@ def sequential_step(model: CycleGAN, real_A: tf.Tensor, real_B: tf.Tensor) -> Lo
     with tape_AtoB:
         rec_A = model.run("BtoA", fake_B) if AtoB.need("rec_source") else None
         rec_B = model.run("AtoB", model.run("BtoA", real_B)) if AtoB.need("rec_target") else None
-        terms_AtoB = model.generator_terms("AtoB", Passes(real_A, real_B, fake_B, same_B, rec_A, rec_B))
+        terms_AtoB = model.generator_terms("AtoB", Passes(real_A, real_B, fake_B, idt_B, rec_A, rec_B))
         objective = weighted(terms_AtoB, AtoB)
     model.descend("G_AtoB", tape_AtoB, objective)
     terms_B = _discriminate_in_turn(model, "B", *shown_B)
-    return model.named_losses(terms_AtoB, terms_BtoA, terms_A, terms_B)
+    return named_losses(model.objective, terms_AtoB, terms_BtoA, terms_A, terms_B)
 
 
 def _discriminate_in_turn(model: CycleGAN, domain: Domain, real: tf.Tensor, fake: tf.Tensor) -> Losses:

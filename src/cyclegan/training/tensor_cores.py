@@ -12,7 +12,7 @@ MULTIPLE = 8
 
 
 def pad_channels(network: keras.Model) -> None:
-    """Let a network's convolutions with few channels, such as those from and to a picture, run on tensor cores.
+    """Let a network's convolutions with few channels, such as those from and to an image, run on tensor cores.
 
     Where a number of channels is no multiple of 8, zeros make it one for the operation, and are cut off from its
     result. The layers, their weights and what is saved of them stay as they are; outputs and gradients are the same

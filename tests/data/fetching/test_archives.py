@@ -137,7 +137,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "old tar": (b"a.png".ljust(512, b"\0"), "is not a zip or tar archive"),
     "empty": (b"", "is not a zip or tar archive"),
     "gzip of text": (gzip.compress(b"hello"), "is damaged or cut short|is not a zip"),
-    "picture": (b"\x89PNG\r\n\x1a\n" + b"\0" * 100, "is not a zip or tar archive"),
+    "image": (b"\x89PNG\r\n\x1a\n" + b"\0" * 100, "is not a zip or tar archive"),
 }
 
 SMALL = Limits(members=50, total_bytes=10_000_000, ratio=20, free_bytes=1_000_000)
@@ -189,7 +189,7 @@ def test_too_many_members(unpack: Callable[..., dict[str, bytes]]) -> None:
 
 
 def test_a_well_packed_set_is_no_bomb(unpack: Callable[..., dict[str, bytes]]) -> None:
-    """Small pictures of one colour pack well: the ratio is only counted beyond a size that does no harm."""
+    """Small images of one color pack well: the ratio is only counted beyond a size that does no harm."""
     assert len(unpack(zip_bytes({"a.bmp": b"\0" * 900_000}), SMALL)["a.bmp"]) == 900_000
 
 

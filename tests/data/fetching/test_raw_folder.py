@@ -47,7 +47,7 @@ def test_the_embedded_set(project: Project, data: Build) -> None:
         "source": "fluent-emoji",
         "sha256": None,
         "layout": "domains",
-        "pictures": {"testA": 245, "testB": 245, "trainA": 606, "trainB": 615, "valA": 96, "valB": 96},
+        "images": {"testA": 245, "testB": 245, "trainA": 606, "trainB": 615, "valA": 96, "valB": 96},
         "passed_over": 0,
         "unreadable": {},
     }
@@ -73,24 +73,24 @@ def test_two_folders_are_copied_with_their_subfolders(
     for name in ("x.png", "more/x.png", "X.png"):
         assert copied[f"trainA/{name}"] == before[name]
     assert len(copied) == 5
-    assert described(project)["pictures"] == {"trainA": 3, "trainB": 1}
+    assert described(project)["images"] == {"trainA": 3, "trainB": 1}
     assert described(project)["passed_over"] == 4
     told = capsys.readouterr().out
-    assert told.startswith("passed over, as no pictures by their endings (.bmp/.gif/")
+    assert told.startswith("passed over, as no images by their endings (.bmp/.gif/")
     assert sorted(told.strip().partition("): ")[2].split(", ")) == ["1 .txt", "1 without ending", "2 .heic"]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"folder_A": "nowhere"}, r"data.folder_A = .*nowhere: does not exist"),
-        ({"folder_B": "a/x.png"}, r"data.folder_B = .*a/x.png: is not a folder"),
-        ({"folder_B": "a"}, r"data.folder_A and data.folder_B are the same folder"),
-        ({"folder_B": "link"}, r"data.folder_A and data.folder_B are the same folder"),
-        ({"folder_B": "a/sub"}, r"one lies inside the other"),
-        ({"folder_A": ".", "name": "x"}, r"one lies inside the other"),
-        ({"folder_A": "empty"}, r"data.folder_A = .*empty: holds no picture \(.bmp/.*\)$"),
-        ({"folder_B": "texts"}, r"data.folder_B = .*texts: holds no picture .*; it holds 2 other files"),
+        ({"folder_A": "nowhere"}, r"data.folder_A.*nowhere.* does not exist"),
+        ({"folder_B": "a/x.png"}, r"data.folder_B.*a/x.png.* not a folder"),
+        ({"folder_B": "a"}, r"data.folder_A.*data.folder_B.* same folder"),
+        ({"folder_B": "link"}, r"data.folder_A.*data.folder_B.* same folder"),
+        ({"folder_B": "a/sub"}, r"data.folder_A.*data.folder_B.*inside"),
+        ({"folder_A": ".", "name": "x"}, r"data.folder_A.*data.folder_B.*inside"),
+        ({"folder_A": "empty"}, r"data.folder_A.*empty: .*\(.bmp/[^ ]*\)$"),
+        ({"folder_B": "texts"}, r"data.folder_B.*texts: .*2 other files"),
     ],
 )
 def test_unusable_folders(
@@ -115,7 +115,7 @@ def test_a_broken_link_is_listed_or_skipped(project: Project, folders: Build, pa
     paint(project.root / "a" / "x.png", 1)
     paint(project.root / "b" / "x.png", 2)
     (project.root / "b" / "gone.png").symlink_to("nowhere")
-    with pytest.raises(UserError, match=r"1 pictures cannot be opened.*\n  folder_B/gone.png: No such file"):
+    with pytest.raises(UserError, match=r"^1 .*data.on_bad_image.*\n  folder_B/gone.png: No such file"):
         fetch(folders(), project)
     fetch(folders(on_bad_image="skip"), project)
     assert described(project)["unreadable"] == {"folder_B/gone.png": "No such file or directory"}
@@ -134,7 +134,7 @@ def test_archives(project: Project, data: Build, paint_domains: Callable[..., No
         name: content for name, content in tree(made / "top").items() if name != "setup.sh"
     }
     assert described(project)["sha256"] == found
-    assert described(project)["pictures"] == {"testB": 1, "trainA": 2, "trainB": 2}
+    assert described(project)["images"] == {"testB": 1, "trainA": 2, "trainB": 2}
     assert archive.exists()
     assert [p.name for p in project.raw.parent.iterdir()] == ["raw"]
 
@@ -146,7 +146,7 @@ def test_side_by_side_pairs(project: Project, data: Build, paint: Callable[..., 
     assert described(project)["layout"] == "pairs"
 
 
-def test_a_picture_too_large_to_look_at_is_left_to_split(project: Project, data: Build, tmp_path: Path) -> None:
+def test_a_image_too_large_to_look_at_is_left_to_split(project: Project, data: Build, tmp_path: Path) -> None:
     (tmp_path / "made" / "train").mkdir(parents=True)
     chunks = ((b"IHDR", struct.pack(">IIBBBBB", 40_000, 20_000, 8, 0, 0, 0, 0)), (b"IDAT", b""))
     content = [
@@ -155,15 +155,15 @@ def test_a_picture_too_large_to_look_at_is_left_to_split(project: Project, data:
     (tmp_path / "made" / "train" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(content))
     _, found = pack(tmp_path / "made", project.root / "pairs")
     fetch(data(source="file:pairs.zip", sha256=found), project)
-    assert described(project)["pictures"] == {"train": 1}
+    assert described(project)["images"] == {"train": 1}
 
 
-def test_a_lone_train_folder_of_single_pictures_is_no_layout(
+def test_a_lone_train_folder_of_single_images_is_no_layout(
     project: Project, data: Build, paint_domains: Callable[..., None], tmp_path: Path
 ) -> None:
     paint_domains(tmp_path / "made", train=2)
     _, found = pack(tmp_path / "made", project.root / "set")
-    with pytest.raises(UserError, match=r"train/000.png has 20×16 pixels, so train holds no pairs side by side"):
+    with pytest.raises(UserError, match=r"train/000.png .*20×16"):
         fetch(data(source="file:set.zip", sha256=found), project)
     assert not project.raw.exists()
 
@@ -172,10 +172,10 @@ def test_archive_errors(project: Project, data: Build, tmp_path: Path) -> None:
     (project.root / "x.zip").write_bytes(b"text")
     found = hashlib.sha256(b"text").hexdigest()
     cases = {
-        "there is no file .*gone.zip": data(source="file:gone.zip", sha256=found),
-        f"SHA-256 is {found}, expected 00+; check data.source": data(source="file:x.zip", sha256="0" * 64),
-        "x.zip is not a zip or tar archive": data(source="file:x.zip", sha256=found),
-        "names the machine 'host'": data(source="file://host/x.zip", sha256=found),
+        "data.source.*gone.zip": data(source="file:gone.zip", sha256=found),
+        f"SHA-256.*{found}.* 00+; .*data.source": data(source="file:x.zip", sha256="0" * 64),
+        "x.zip.* zip or tar": data(source="file:x.zip", sha256=found),
+        "data.source.*'host'": data(source="file://host/x.zip", sha256=found),
     }
     for message, section in cases.items():
         with pytest.raises(UserError, match=message):
@@ -207,7 +207,7 @@ def test_a_later_fetch_replaces_the_earlier(project: Project, folders: Build, pa
     fetch(folders(), project)
     assert tree(project.raw) == first
     (project.root / "a" / "x.png").unlink()
-    with pytest.raises(UserError, match="holds no picture"):
+    with pytest.raises(UserError, match="holds no image"):
         fetch(folders(), project)
     assert tree(project.raw) == first
 
@@ -230,7 +230,7 @@ def test_a_folder_that_an_experiments_copy_lacks_is_refused(
     copy = Project(root=tmp_path / "copy", home=project.home)
     for name in "ab":
         paint(project.home / name / "x.png", ord(name))
-    with pytest.raises(UserError, match=r"^data.folder_A = a: not in this experiment's copy .* 'dvc add' it, or .*$"):
+    with pytest.raises(UserError, match=r"^data.folder_A.*\ba\b.*experiment.*dvc add.*$"):
         fetch(folders(), copy)
     fetch(folders(folder_A=str(project.home / "a"), folder_B=str(project.home / "b")), copy)
     assert (copy.raw / "trainA/x.png").is_file()
@@ -244,7 +244,7 @@ def test_a_relative_archive_is_the_experiments_own_where_its_copy_has_one(
     copy = Project(root=tmp_path / "copy", home=project.home)
     source = data(source="file:set.zip", sha256=hashlib.sha256(archive.read_bytes()).hexdigest())
     fetch(source, copy)
-    assert described(copy)["pictures"] == {"trainA": 2, "trainB": 2}
+    assert described(copy)["images"] == {"trainA": 2, "trainB": 2}
     (copy.root / "set.zip").write_bytes(b"another")
     with pytest.raises(UserError, match=r"copy/set.zip: SHA-256 is "):
         fetch(source, copy)

@@ -149,25 +149,25 @@ def assert_near(found: np.ndarray, wanted: np.ndarray, tolerance: float = 1.5) -
 def test_pixels_are_those_of_the_primaries(tmp_path: Path, name: str, file: str, options: dict[str, object]) -> None:
     path = save(tmp_path / file, COLORS, rgb_profile(name), **options)
     assert np.abs(expected(name, COLORS) - COLORS).max() > 20
-    assert_near(decode(path, 3, 8), expected(name, COLORS))
+    assert_near(decode(path, 3, 8).pixels, expected(name, COLORS))
     assert read(path, 8).profile_use == "converted"
 
 
 def test_jpeg(tmp_path: Path) -> None:
     flat = np.full((16, 16, 3), (200, 90, 60), np.uint8)
     path = save(tmp_path / "x.jpg", flat, rgb_profile("Adobe RGB"), quality=100)
-    assert_near(decode(path, 3, 8), expected("Adobe RGB", flat), 4)
+    assert_near(decode(path, 3, 8).pixels, expected("Adobe RGB", flat), 4)
 
 
 def test_alpha_and_palette(tmp_path: Path) -> None:
     alpha = np.concatenate([COLORS, COLORS[..., :1]], axis=-1)
     for file in ("x.png", "x.tif"):
-        found = decode(save(tmp_path / file, alpha, rgb_profile("Display P3")), 4, 8)
+        found = decode(save(tmp_path / file, alpha, rgb_profile("Display P3")), 4, 8).pixels
         assert_near(found[..., :3], expected("Display P3", COLORS))
         np.testing.assert_array_equal(found[..., 3], alpha[..., 3])
     palette = Image.fromarray(COLORS).quantize(64)
     palette.save(tmp_path / "p.png", icc_profile=rgb_profile("Display P3"))
-    assert_near(decode(tmp_path / "p.png", 3, 8), expected("Display P3", np.asarray(palette.convert("RGB"))))
+    assert_near(decode(tmp_path / "p.png", 3, 8).pixels, expected("Display P3", np.asarray(palette.convert("RGB"))))
 
 
 @pytest.mark.parametrize("file", ["x.png", "x.tif", "y.jpg"])
@@ -176,18 +176,18 @@ def test_gray_stays_gray(tmp_path: Path, file: str) -> None:
     path = save(tmp_path / file, gray, gray_profile(256))
     wanted = srgb_encoded(gray[..., None] / 255)
     # A linear curve is steepest in the shadows, where JPEG's own error of a level counts most.
-    assert_near(decode(path, 1, 8), wanted, 1.5 if file != "y.jpg" else 14)
-    three = decode(path, 3, 8)
+    assert_near(decode(path, 1, 8).pixels, wanted, 1.5 if file != "y.jpg" else 14)
+    three = decode(path, 3, 8).pixels
     assert (three == three[..., :1]).all()
 
 
 def test_gray_with_alpha_and_with_a_color_profile(tmp_path: Path) -> None:
     both = np.stack([COLORS[..., 0], COLORS[..., 1]], axis=-1)
-    found = decode(save(tmp_path / "la.png", both, gray_profile(256), "LA"), 4, 8)
+    found = decode(save(tmp_path / "la.png", both, gray_profile(256), "LA"), 4, 8).pixels
     assert_near(found[..., 0], srgb_encoded(both[..., 0] / 255))
     np.testing.assert_array_equal(found[..., 3], both[..., 1])
     path = save(tmp_path / "l.png", COLORS[..., 0], rgb_profile("Adobe RGB"))
-    assert_near(decode(path, 1, 8)[..., 0], srgb_encoded((COLORS[..., 0] / 255) ** ADOBE_GAMMA))
+    assert_near(decode(path, 1, 8).pixels[..., 0], srgb_encoded((COLORS[..., 0] / 255) ** ADOBE_GAMMA))
 
 
 @pytest.mark.parametrize("file", ["x.tif", "x.jpg"])
@@ -195,21 +195,21 @@ def test_cmyk_by_its_own_profile(tmp_path: Path, file: str) -> None:
     inks = np.array([[c, m, y, k] for c in (0, 255) for m in (0, 255) for y in (0, 255) for k in (0, 255)], np.uint8)
     blocks = np.repeat(np.repeat(inks.reshape(4, 4, 4), 16, axis=0), 16, axis=1)
     path = save(tmp_path / file, blocks, cmyk_profile(), "CMYK", **({"quality": 100} if file == "x.jpg" else {}))
-    picture = read(path, 8)
-    assert (picture.mode, picture.profile_use) == ("CMYK", "converted")
-    assert_near(picture.pixels[8::16, 8::16], of_lab(CORNERS).reshape(4, 4, 3), 4)
+    image = read(path, 8)
+    assert (image.mode, image.profile_use) == ("CMYK", "converted")
+    assert_near(image.pixels[8::16, 8::16], of_lab(CORNERS).reshape(4, 4, 3), 4)
 
 
 def test_sixteen_bits(tmp_path: Path) -> None:
     deep = COLORS.astype(np.uint16) * 257
     tag = [(34675, 7, len(rgb_profile("Display P3")), rgb_profile("Display P3"), True)]
     tifffile.imwrite(tmp_path / "deep.tif", deep, photometric="rgb", extratags=tag)
-    np.testing.assert_array_equal(decode(tmp_path / "deep.tif", 3, 16), deep)
+    np.testing.assert_array_equal(decode(tmp_path / "deep.tif", 3, 16).pixels, deep)
     assert read(tmp_path / "deep.tif", 16).profile_use == ""
     # Read as 8 bits, a file of 16 is what one of 8 is; and one of 8 is converted before it is scaled up.
     path = save(tmp_path / "x.png", COLORS, rgb_profile("Display P3"))
-    np.testing.assert_array_equal(decode(tmp_path / "deep.tif", 3, 8), decode(path, 3, 8))
-    np.testing.assert_array_equal(decode(path, 3, 16), decode(path, 3, 8).astype(np.uint16) * 257)
+    np.testing.assert_array_equal(decode(tmp_path / "deep.tif", 3, 8).pixels, decode(path, 3, 8).pixels)
+    np.testing.assert_array_equal(decode(path, 3, 16).pixels, decode(path, 3, 8).pixels.astype(np.uint16) * 257)
 
 
 @pytest.mark.parametrize(
@@ -222,9 +222,9 @@ def test_sixteen_bits(tmp_path: Path) -> None:
     ids=["littleCMS", "HP", "primaries"],
 )
 def test_srgb_is_left_as_it_is(tmp_path: Path, icc: bytes) -> None:
-    picture = read(save(tmp_path / "x.png", COLORS, icc), 8)
-    np.testing.assert_array_equal(picture.pixels, COLORS)
-    assert picture.profile_use == ""
+    image = read(save(tmp_path / "x.png", COLORS, icc), 8)
+    np.testing.assert_array_equal(image.pixels, COLORS)
+    assert image.profile_use == ""
 
 
 @pytest.mark.parametrize(
@@ -242,23 +242,23 @@ def test_a_profile_that_cannot_be_used_costs_no_image(tmp_path: Path, icc: bytes
     image = Image.fromarray(COLORS).convert(mode)
     image.save(tmp_path / "plain.tif")
     image.save(tmp_path / "x.tif", icc_profile=icc)
-    picture = read(tmp_path / "x.tif", 8)
-    np.testing.assert_array_equal(picture.pixels, read(tmp_path / "plain.tif", 8).pixels)
-    assert picture.profile_use == "unusable"
+    decoded = read(tmp_path / "x.tif", 8)
+    np.testing.assert_array_equal(decoded.pixels, read(tmp_path / "plain.tif", 8).pixels)
+    assert decoded.profile_use == "unusable"
 
 
 def test_real_files() -> None:
     """A photo in Adobe RGB, a scan in "Dot Gain 20%" and a screenshot in a monitor's profile."""
     photo = PHOTOS / "rocket.jpg"
     with Image.open(photo) as image:
-        assert_near(decode(photo, 3, 8), expected("Adobe RGB", np.asarray(image)), 2)
+        assert_near(decode(photo, 3, 8).pixels, expected("Adobe RGB", np.asarray(image)), 2)
     for name, channels in (("page.png", 1), ("color.png", 3)):
         path = PHOTOS / name
-        picture = read(path, 8)
+        decoded = read(path, 8)
         with Image.open(path) as image:
-            stored = np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(picture.pixels.shape)
-        assert picture.profile_use == "converted"
-        assert 2 < np.abs(picture.pixels.astype(int) - stored).mean() < 60
+            stored = np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(decoded.pixels.shape)
+        assert decoded.profile_use == "converted"
+        assert 2 < np.abs(decoded.pixels.astype(int) - stored).mean() < 60
 
 
 def test_split_counts_them(

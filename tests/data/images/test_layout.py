@@ -66,11 +66,11 @@ def test_other_layouts_are_refused_with_what_is_accepted(tmp_path: Path, folders
     assert "\n" not in str(error.value)
 
 
-def test_a_domain_without_pictures(tmp_path: Path, paint_domains: Callable[..., None]) -> None:
+def test_a_domain_without_images(tmp_path: Path, paint_domains: Callable[..., None]) -> None:
     paint_domains(tmp_path, trainA=1)
     (tmp_path / "trainB").mkdir()
     (tmp_path / "trainB" / "readme.txt").touch()
-    with pytest.raises(UserError, match=r"domain B has no pictures: trainB holds no .bmp/.gif/"):
+    with pytest.raises(UserError, match=r"domain B has no images: trainB holds no .bmp/.gif/"):
         list_images(tmp_path)
 
 
@@ -81,7 +81,7 @@ def test_names_that_differ_only_in_the_ending_keep_it(tmp_path: Path, paint: Cal
     assert [row[0] for row in summary(tmp_path)] == ["A/x.jpg", "A/x.png", "B/x"]
 
 
-def test_walk_takes_pictures_only(tmp_path: Path, paint: Callable[..., Path]) -> None:
+def test_walk_takes_images_only(tmp_path: Path, paint: Callable[..., Path]) -> None:
     names = ["b.PNG", "sub/a.jpeg", "sub/deep/ü ñ.webp", "new\nline.gif", "quote'\";$(rm -rf)`.bmp", "A.tif", "a.tif"]
     for number, name in enumerate(names):
         paint(tmp_path / name, number)

@@ -88,33 +88,33 @@ class Kind:
     def stored(self, bits: int) -> np.ndarray:
         values = np.random.default_rng(bits).integers(0, 2**bits, (HEIGHT, WIDTH, self.channels))
         if self.extra == (1,):
-            # Clear pixels too; of the others, none so faint that its colour is lost.
+            # Clear pixels too; of the others, none so faint that its color is lost.
             values[..., -1] |= 3 << (bits - 2)
             values[0, 0, -1] = 0
             values[..., :-1] = values[..., :-1] * values[..., -1:] // (2**bits - 1)
         return values.astype(f"u{bits // 8}")
 
     def meant(self, bits: int) -> np.ndarray:
-        """Floats from 0 (black) to 1; what is not seen at all has no colour."""
+        """Floats from 0 (black) to 1; what is not seen at all has no color."""
         values = self.stored(bits) / (2**bits - 1)
-        colours = 3 if self.photometric == 2 else 1
-        colour, alpha = values[..., :colours], values[..., colours:]
+        colors = 3 if self.photometric == 2 else 1
+        color, alpha = values[..., :colors], values[..., colors:]
         if self.extra == (1,):
-            colour = colour / np.maximum(alpha, 1e-9)
+            color = color / np.maximum(alpha, 1e-9)
         if self.photometric == 0:
-            colour = 1 - colour
+            color = 1 - color
         if self.photometric == 5:
             return (1 - values[..., :3]) * (1 - values[..., 3:])
         if self.extra in ((1,), (2,)):
-            return np.concatenate([np.repeat(colour, 3 // colours, axis=-1), alpha], axis=-1)
-        return values if len(self.extra) > 1 or (self.extra and colours == 1) else colour
+            return np.concatenate([np.repeat(color, 3 // colors, axis=-1), alpha], axis=-1)
+        return values if len(self.extra) > 1 or (self.extra and colors == 1) else color
 
 
 KINDS = {
     "black is 0": Kind(1, 1),
     "white is 0": Kind(0, 1),
-    "grey with alpha": Kind(1, 2, (2,)),
-    "grey with premultiplied alpha": Kind(1, 2, (1,)),
+    "gray with alpha": Kind(1, 2, (2,)),
+    "gray with premultiplied alpha": Kind(1, 2, (1,)),
     "white is 0 with alpha": Kind(0, 2, (2,)),
     "white is 0 with premultiplied alpha": Kind(0, 2, (1,)),
     "two channels": Kind(1, 2, (0,)),
@@ -159,7 +159,7 @@ def test_every_form_shows_what_was_stored(tmp_path: Path, name: str, bits: int) 
             # What was multiplied by alpha has lost some bits, and Pillow's CMYK rounds twice.
             within = 3 / 255 if name == "CMYK" else 3 * exact if kind.extra == (1,) else exact
             if (name, bits) == ("CMYK", 16) and form.startswith("none") and "planes=True" in form:
-                with pytest.raises(BadImageError, match="has 16-bit colour other than RGB, in planes; save it as RGB"):
+                with pytest.raises(BadImageError, match=r"16-bit.* RGB.* planes.*RGB"):
                     read(path, depth)
             else:
                 assert_shows(path, depth, meant, within)
@@ -172,7 +172,7 @@ def test_a_compression_of_pillows_is_read_right_or_refused(tmp_path: Path, name:
     kind, path = KINDS[name], tmp_path / "x.tif"
     common = {"black is 0", "RGB", "CMYK"} | ({"white is 0"} if bits == 8 else set())
     also_with_alpha = {"RGBA", "RGB with premultiplied alpha", "RGB and an unmarked fourth"}
-    also_with_alpha |= {"grey with alpha"} if bits == 8 else set()
+    also_with_alpha |= {"gray with alpha"} if bits == 8 else set()
     for form, content, meant in forms(kind, bits, ("LZW",)):
         path.write_bytes(content)
         for depth in (8, 16):
@@ -180,7 +180,7 @@ def test_a_compression_of_pillows_is_read_right_or_refused(tmp_path: Path, name:
             if bits == 16 and depth == 16:
                 must = name == "black is 0"
             try:
-                # Where Pillow cuts 16-bit colour to 8 bits, it does not round.
+                # Where Pillow cuts 16-bit color to 8 bits, it does not round.
                 assert_shows(path, depth, meant, 3 / 255 if kind.channels > 1 else 0.6 / (2 ** min(bits, depth) - 1))
             except BadImageError as error:
                 assert not must, form
@@ -191,11 +191,11 @@ def test_a_compression_of_pillows_is_read_right_or_refused(tmp_path: Path, name:
 @pytest.mark.parametrize(
     ("dtype", "reason"),
     [
-        ("i1", "has signed pixels; save it with 8 or 16 unsigned bits"),
-        ("i2", "has signed pixels; save it with 8 or 16 unsigned bits"),
-        ("i4", "has 32-bit pixels; save it with 8 or 16 bits"),
-        ("u4", "has 32-bit pixels; save it with 8 or 16 bits"),
-        ("f4", "has floating-point pixels; save it with 8 or 16 bits"),
+        ("i1", "signed.* 8 or 16 unsigned bits"),
+        ("i2", "signed.* 8 or 16 unsigned bits"),
+        ("i4", "32-bit.* 8 or 16 bits"),
+        ("u4", "32-bit.* 8 or 16 bits"),
+        ("f4", "floating-point.* 8 or 16 bits"),
     ],
 )
 @pytest.mark.parametrize("channels", [1, 3, 5])
@@ -209,7 +209,7 @@ def test_numbers_without_a_white_are_refused_whatever_they_are(
     for compression, order in itertools.product(COMPRESSIONS, "<>"):
         path.write_bytes(tiff(stored, 2 if channels == 3 else 1, (0,) * (channels - 1), compression, order))
         for depth in (8, 16):
-            with pytest.raises(BadImageError, match=f"^{reason}$"):
+            with pytest.raises(BadImageError, match=f"{reason}$"):
                 read(path, depth)
 
 
@@ -222,13 +222,13 @@ def test_twelve_bits_are_refused(tmp_path: Path, photometric: int, order: str) -
     width = {256: ("L", [8]), 258: ("H", [12])}
     path.write_bytes(tiff(white, photometric, order=order, more=width))
     for depth in (8, 16):
-        with pytest.raises(BadImageError, match=r"^has 12-bit pixels; save it with 8 or 16 bits$"):
+        with pytest.raises(BadImageError, match=r"12-bit.* 8 or 16 bits$"):
             read(path, depth)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
 @pytest.mark.parametrize("photometric", [0, 1])
-def test_few_bits_of_grey(tmp_path: Path, bits: int, photometric: int) -> None:
+def test_few_bits_of_gray(tmp_path: Path, bits: int, photometric: int) -> None:
     values = np.random.default_rng(bits).integers(0, 2**bits, (HEIGHT, WIDTH), np.uint8)
     unpacked = np.unpackbits(values[..., None], axis=-1)[..., -bits:].reshape(HEIGHT, -1)
     packed = np.packbits(unpacked, axis=-1)[..., None]
@@ -240,25 +240,25 @@ def test_few_bits_of_grey(tmp_path: Path, bits: int, photometric: int) -> None:
 
 @pytest.mark.parametrize("turn", range(1, 9))
 def test_a_palette_is_turned_upright(tmp_path: Path, turn: int) -> None:
-    """Pillow's own reader, whose short cut for uncompressed pixels mistakes the sides of a turned picture."""
+    """Pillow's own reader, whose short cut for uncompressed pixels mistakes the sides of a turned image."""
     stored = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 1), np.uint8)
     table = np.random.default_rng(1).integers(0, 256, (3, 256))
     path = tmp_path / "x.tif"
     path.write_bytes(tiff(stored, 3, turn=turn, more={320: ("H", (table * 257).ravel().tolist())}))
-    colours = table[:, stored[..., 0]].transpose(1, 2, 0)
+    colors = table[:, stored[..., 0]].transpose(1, 2, 0)
     # Where the standard puts the stored first row and first column.
     meant = {
-        1: colours,
-        2: colours[:, ::-1],
-        3: colours[::-1, ::-1],
-        4: colours[::-1],
-        5: colours.swapaxes(0, 1),
-        6: np.rot90(colours, -1),
-        7: np.rot90(colours, 2).swapaxes(0, 1),
-        8: np.rot90(colours, 1),
+        1: colors,
+        2: colors[:, ::-1],
+        3: colors[::-1, ::-1],
+        4: colors[::-1],
+        5: colors.swapaxes(0, 1),
+        6: np.rot90(colors, -1),
+        7: np.rot90(colors, 2).swapaxes(0, 1),
+        8: np.rot90(colors, 1),
     }[turn]
     assert_shows(path, 8, meant / 255, 0)
-    path.write_bytes(tiff(colours.astype(np.uint16) * 257, 2, turn=turn))
+    path.write_bytes(tiff(colors.astype(np.uint16) * 257, 2, turn=turn))
     assert_shows(path, 16, meant / 255, 0)
 
 
@@ -312,7 +312,7 @@ def test_pixels_that_were_left_out_are_missed(tmp_path: Path) -> None:
 def test_other_kinds_are_refused_as_what_they_are(tmp_path: Path, photometric: int, channels: int) -> None:
     path = tmp_path / "x.tif"
     path.write_bytes(tiff(np.zeros((HEIGHT, WIDTH, channels), np.uint16), photometric))
-    with pytest.raises(BadImageError, match=r"^is a TIFF of a form that is not read; save it as PNG$"):
+    with pytest.raises(BadImageError, match=r"TIFF.* PNG$"):
         read(path, 8)
 
 
@@ -320,7 +320,7 @@ def test_several_channels_of_few_bits_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.tif"
     stored = np.zeros((HEIGHT, 4, 5), np.uint8)
     path.write_bytes(tiff(stored, 1, (0,) * 4, more={256: ("L", [WIDTH]), 258: ("H", [4] * 5)}))
-    with pytest.raises(BadImageError, match=r"^has 5 channels of 4 bits; save it with 8 or 16 bits$"):
+    with pytest.raises(BadImageError, match=r"5 channels of 4 bits.* 8 or 16 bits$"):
         read(path, 8)
 
 

@@ -10,12 +10,12 @@ import pytest
 import tensorflow as tf
 
 from cyclegan.data.loading import pipeline
-from cyclegan.data.loading.dataset import Pictures, RaggedImages
+from cyclegan.data.loading.dataset import ImageSet, RaggedImages
 from cyclegan.data.loading.pipeline import ResidentBatches, fit_on_device, steps_per_epoch, training_batches
 
 
 def numbered(count: int, size: int = 6, dtype: type = np.uint8) -> np.ndarray:
-    """Pictures that tell their number in channel 0, their row in channel 1 and their column in channel 2."""
+    """Images that tell their number in channel 0, their row in channel 1 and their column in channel 2."""
     images = np.zeros((count, size, size, 3), dtype)
     images[..., 0] = np.arange(count)[:, None, None]
     images[..., 1] = np.arange(size)[None, :, None]
@@ -41,7 +41,7 @@ def test_the_same_step_has_the_same_batch_wherever_one_starts() -> None:
     np.testing.assert_array_equal(take(20)[9:], take(11, start_step=9))
 
 
-def test_every_pass_sees_every_picture_once_in_a_new_order() -> None:
+def test_every_pass_sees_every_image_once_in_a_new_order() -> None:
     drawn = np.array([[batch[domain, 0, 0, 0, 0] for batch in take(70)] for domain in (0, 1)])
     passes_A, passes_B = drawn[0].reshape(10, 7), drawn[1].reshape(14, 5)
     assert all(sorted(order) == list(range(7)) for order in passes_A.tolist())
@@ -68,7 +68,7 @@ def test_crops_and_flips_are_random_and_whole() -> None:
     assert abs(flipped - 100) < 4 * np.sqrt(200 * 0.25)
 
 
-def test_without_flip_and_crop_pictures_stay_whole() -> None:
+def test_without_flip_and_crop_images_stay_whole() -> None:
     for batch in take(5, flip=False, crop=6):
         np.testing.assert_array_equal(batch[0, 0, :, :, 1:], numbered(1)[0, :, :, 1:])
 
@@ -88,12 +88,12 @@ def test_steps_per_epoch() -> None:
     assert steps_per_epoch(3, 4) == 1
 
 
-def as_ragged(pictures: list[np.ndarray]) -> RaggedImages:
-    pixels = np.concatenate([picture.reshape(-1, picture.shape[-1]) for picture in pictures])
-    return RaggedImages(pixels, np.array([picture.shape[:2] for picture in pictures]))
+def as_ragged(images: list[np.ndarray]) -> RaggedImages:
+    pixels = np.concatenate([image.reshape(-1, image.shape[-1]) for image in images])
+    return RaggedImages(pixels, np.array([image.shape[:2] for image in images]))
 
 
-def test_pictures_of_one_size_give_the_same_batches_however_they_are_packed() -> None:
+def test_images_of_one_size_give_the_same_batches_however_they_are_packed() -> None:
     options = {"batch_size": 2, "crop_size": (4, 5), "flip": True, "seed": 3}
     flat = training_batches(numbered(7), numbered(5), **options)
     ragged = training_batches(as_ragged(list(numbered(7))), as_ragged(list(numbered(5))), **options)
@@ -101,19 +101,19 @@ def test_pictures_of_one_size_give_the_same_batches_however_they_are_packed() ->
         np.testing.assert_array_equal(one, other)
 
 
-def test_crops_of_pictures_of_their_own_sizes_are_whole_and_reach_everywhere() -> None:
+def test_crops_of_images_of_their_own_sizes_are_whole_and_reach_everywhere() -> None:
     sizes = [(4, 5), (9, 6), (5, 12), (20, 7)]
-    # Row and column stand in channels 1 and 2, the picture's number in channel 0.
-    pictures = [numbered(1, 20)[0, :height, :width].copy() for height, width in sizes]
-    for number, picture in enumerate(pictures):
-        picture[..., 0] = number
-    images = as_ragged(pictures)
+    # Row and column stand in channels 1 and 2, the image's number in channel 0.
+    originals = [numbered(1, 20)[0, :height, :width].copy() for height, width in sizes]
+    for number, image in enumerate(originals):
+        image[..., 0] = number
+    images = as_ragged(originals)
     batches = training_batches(images, images, batch_size=1, crop_size=(4, 5), flip=False, seed=0)
     corners: dict[int, set[tuple[int, int]]] = {}
     for batch, _ in batches.take(1200).as_numpy_iterator():
         (crop,) = np.rint((batch + 1) * 127.5).astype(int)
         number, top, left = crop[0, 0].tolist()
-        np.testing.assert_array_equal(crop, pictures[number][top : top + 4, left : left + 5])
+        np.testing.assert_array_equal(crop, originals[number][top : top + 4, left : left + 5])
         corners.setdefault(number, set()).add((top, left))
     for number, (height, width) in enumerate(sizes):
         assert corners[number] == {(top, left) for top in range(height - 3) for left in range(width - 4)}
@@ -124,7 +124,7 @@ def noise(count: int, height: int, width: int, channels: int, dtype: type = np.u
 
 
 @pytest.mark.parametrize(
-    ("pictures", "options"),
+    ("images", "options"),
     [
         ((noise(7, 9, 6, 3), noise(5, 9, 6, 3)), {}),
         ((noise(7, 9, 6, 3), noise(5, 8, 7, 1)), {"batch_size": 3}),
@@ -133,19 +133,17 @@ def noise(count: int, height: int, width: int, channels: int, dtype: type = np.u
     ],
     ids=["not square", "unequal channels and sizes", "16 bits, unmirrored", "each of its own size"],
 )
-def test_pictures_on_the_device_give_the_same_batches(
-    pictures: tuple[Pictures, Pictures], options: dict[str, Any]
-) -> None:
+def test_images_on_the_device_give_the_same_batches(images: tuple[ImageSet, ImageSet], options: dict[str, Any]) -> None:
     drawn = {"batch_size": 1, "crop_size": (4, 5), "flip": True, "seed": 3} | options
-    resident = iter(ResidentBatches(*pictures, **drawn).starting_at(2))
+    resident = iter(ResidentBatches(*images, **drawn).starting_at(2))
     draw = tf.function(lambda: next(resident))
-    for expected in training_batches(*pictures, **drawn, start_step=2).take(20):
+    for expected in training_batches(*images, **drawn, start_step=2).take(20):
         for one, other in zip(expected, draw(), strict=True):
             assert one.dtype == other.dtype
             np.testing.assert_array_equal(one, other)
 
 
-def test_pictures_beyond_the_budget_do_not_go_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_beyond_the_budget_do_not_go_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "RESIDENT_BYTES", 2 * 7 * 6 * 6 * 3)
     assert fit_on_device(numbered(7), numbered(7))
     assert fit_on_device(as_ragged(list(numbered(7))), numbered(7))
@@ -154,8 +152,8 @@ def test_pictures_beyond_the_budget_do_not_go_on_the_device(monkeypatch: pytest.
 
 
 @pytest.mark.slow
-def test_memory_of_mapped_pictures_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """200 MiB read from files, at most 16 of them held at once, and the pictures are right all the while."""
+def test_memory_of_mapped_images_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 MiB read from files, at most 16 of them held at once, and the images are right all the while."""
     monkeypatch.setattr(pipeline, "KEPT_BYTES", 2**23)
     file = tmp_path / "packed.npy"
     images = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(400, 512, 512, 1))

@@ -92,7 +92,7 @@ class _Meter:
         self.bar.update(count)
         if self.bytes > self.most:
             raise UserError(
-                f"{self.name} unpacks to more than {self.most:,} bytes, too many for pictures in a file of its size; "
+                f"{self.name} unpacks to more than {self.most:,} bytes, too many for images in a file of its size; "
                 "refused as a decompression bomb"
             )
 

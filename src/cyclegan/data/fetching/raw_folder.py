@@ -1,4 +1,4 @@
-"""Stage `fetch`: bring the pictures, from wherever they are, into `data/raw` in one of the known layouts.
+"""Stage `fetch`: bring the images, from wherever they are, into `data/raw` in one of the known layouts.
 
 Nothing of the user's is moved, changed or deleted. The folder appears whole or not at all.
 """
@@ -41,9 +41,9 @@ class Brought:
     source: str
     sha256: str | None
     passed_over: Counter[str]
-    """How many files of which ending are no pictures by it."""
+    """How many files of which ending are no images by it."""
     unreadable: dict[str, str]
-    """Pictures that could not be opened, with the reason."""
+    """Images that could not be opened, with the reason."""
 
 
 def fetch(data: params.Data, project: Project) -> None:
@@ -64,7 +64,7 @@ def fetch(data: params.Data, project: Project) -> None:
             brought = _from_archive(data, project, raw)
         images = list_images(raw)
         if images[0].part != "whole":
-            _refuse_single_pictures(raw, images[0].file)
+            _refuse_single_images(raw, images[0].file)
         counts: dict[str, int] = {}
         for file in {image.file for image in images}:
             folder = file.split("/", 1)[0]
@@ -73,20 +73,20 @@ def fetch(data: params.Data, project: Project) -> None:
             "source": brought.source,
             "sha256": brought.sha256,
             "layout": find_layout(raw).kind,
-            "pictures": dict(sorted(counts.items())),
+            "images": dict(sorted(counts.items())),
             "passed_over": sum(brought.passed_over.values()),
             "unreadable": brought.unreadable,
         }
         if brought.passed_over:
             kinds = ", ".join(f"{count} {kind}" for kind, count in brought.passed_over.most_common())
-            print(f"passed over, as no pictures by their endings ({endings()}): {kinds}")
+            print(f"passed over, as no images by their endings ({endings()}): {kinds}")
         files.write_json(raw / "source.json", described)
 
 
 def _from_tree(
     folder: Path, raw: Path, transfer: Transfer, data: params.Data, source: str, sha256: str | None
 ) -> Brought:
-    """Bring the picture folders of a data set, and what stands beside them, to `raw`."""
+    """Bring the image folders of a data set, and what stands beside them, to `raw`."""
     layout = find_layout(folder)
     passed_over = Counter[str]()
     unreadable: dict[str, str] = {}
@@ -103,7 +103,7 @@ def _from_tree(
 
 def _from_folders(data: params.Data, project: Project, raw: Path) -> Brought:
     """Copy the two folders as `trainA` and `trainB`; subfolders stay, so equal names in them do not meet."""
-    folders = picture_folders(data, project)
+    folders = image_folders(data, project)
     passed_over = Counter[str]()
     unreadable: dict[str, str] = {}
     for domain in DOMAINS:
@@ -112,13 +112,13 @@ def _from_folders(data: params.Data, project: Project, raw: Path) -> Brought:
         unreadable |= _broken(found, f"folder_{domain}", data)
         if not found.images:
             other = f"; it holds {len(found.others)} other files" if found.others else ""
-            raise UserError(f"data.folder_{domain} = {shown(folder)}: holds no picture ({endings()}){other}")
+            raise UserError(f"data.folder_{domain} = {shown(folder)}: holds no image ({endings()}){other}")
         _transfer(found, folder, raw / f"train{domain}", shutil.copyfile)
         passed_over += found.kinds_of_others
     return Brought(f"folders {data.folder_A} and {data.folder_B}", None, passed_over, unreadable)
 
 
-def picture_folders(data: params.Data, project: Project) -> dict[Domain, Path]:
+def image_folders(data: params.Data, project: Project) -> dict[Domain, Path]:
     """The user's own two folders.
 
     Raises:
@@ -147,7 +147,7 @@ def picture_folders(data: params.Data, project: Project) -> dict[Domain, Path]:
         if path.is_relative_to(ours) or ours.is_relative_to(path):
             raise UserError(
                 f"data.folder_{domain} = {shown(path)}: overlaps with {shown(ours)}, which stage fetch replaces; "
-                "keep your pictures elsewhere"
+                "keep your images elsewhere"
             )
     return folders
 
@@ -235,18 +235,18 @@ def _read_checksums(path: Path) -> dict[str, str]:
     return known
 
 
-def _refuse_single_pictures(raw: Path, file: str) -> None:
-    """A layout of `train` alone must hold pairs side by side; one look at its first picture tells.
+def _refuse_single_images(raw: Path, file: str) -> None:
+    """A layout of `train` alone must hold pairs side by side; one look at its first image tells.
 
     Raises:
-        UserError: the picture is not twice as wide as high.
+        UserError: the image is not twice as wide as high.
     """
     try:
         with Image.open(raw / file, formats=FORMATS) as image:
             width, height = image.size
     # Pillow raises nearly every exception type on damaged or oversized files.
     except Exception:
-        return  # Stage split lists every unreadable picture.
+        return  # Stage split lists every unreadable image.
     if width != 2 * height:
         raise UserError(
             f"no known layout: {shown(file)} has {width}×{height} pixels, so train holds no pairs side by side; "
@@ -259,7 +259,7 @@ def _broken(found: Found, name: str, data: params.Data) -> dict[str, str]:
     if broken and data.on_bad_image == "fail":
         lines = [f"  {name}: {reason}" for name, reason in broken.items()]
         raise UserError(
-            f"{len(broken)} pictures cannot be opened; mend or remove them, or set data.on_bad_image: skip\n"
+            f"{len(broken)} images cannot be opened; mend or remove them, or set data.on_bad_image: skip\n"
             + "\n".join(lines)
         )
     return broken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from io import BytesIO
 
@@ -53,6 +54,15 @@ def to_srgb(pixels: Pixels, profile: bytes, is_cmyk: bool) -> tuple[Pixels, Prof
     if channels == 4 and not is_cmyk:
         out = np.concatenate([out, pixels[..., 3:]], axis=-1)
     return out, "converted"
+
+
+def describe_uses(counts: Mapping[ProfileUse, int]) -> list[str]:
+    """Phrases for how many images were converted, and of how many the profile cannot be used; none for zero."""
+    phrases: dict[ProfileUse, str] = {
+        "converted": "converted to sRGB by their color profile",
+        "unusable": "taken as sRGB, because their color profile cannot be used",
+    }
+    return [f"{phrase}: {counts[use]}" for use, phrase in phrases.items() if counts[use]]
 
 
 @lru_cache(maxsize=32)

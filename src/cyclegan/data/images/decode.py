@@ -1,4 +1,4 @@
-"""One picture file → one array of integers, whatever its format, mode and depth."""
+"""One image file → one array of integers, whatever its format, mode and depth."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cyclegan.data.images.color_profile import to_srgb
-from cyclegan.data.images.image import MAX_PIXELS, NO_PICTURE, Picture, refuse_size, upright
+from cyclegan.data.images.image import MAX_PIXELS, NOT_AN_IMAGE, DecodedImage, refuse_size, upright
 from cyclegan.data.images.image import BadImageError as BadImageError
 from cyclegan.data.images.image import Pixels as Pixels
 from cyclegan.data.images.tiff import STARTS as TIFF_STARTS
@@ -25,32 +25,33 @@ Image.init()
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def decode(path: Path, channels: int, bit_depth: int, size: tuple[int, int] | None = None) -> Pixels:
-    """Read one file as `[H, W, channels]`, uint8 (`bit_depth` 8) or uint16 (16), resized to `size` = (height, width).
+def decode(path: Path, channels: int, bit_depth: int) -> DecodedImage:
+    """Read one file as `[H, W, channels]`, uint8 (`bit_depth` 8) or uint16 (16).
 
     Raises:
-        BadImageError: the file is missing, unreadable, no picture of a known format, or of another number of channels
+        BadImageError: the file is missing, unreadable, not an image of a known format, or of another number of channels
             (see `to_channels`).
+        MemoryError: see `read`.
     """
-    pixels = to_channels(read(path, bit_depth).pixels, channels)
-    return pixels if size is None else resize(pixels, size)
+    image = read(path, bit_depth)
+    return replace(image, pixels=to_channels(image.pixels, channels))
 
 
-def read(path: Path, bit_depth: int) -> Picture:
+def read(path: Path, bit_depth: int) -> DecodedImage:
     """Decode a file: first frame, turned upright by its EXIF tag, palette resolved, transparency kept.
 
     A depth of 16 is kept when `bit_depth` is 16 and scaled (65535 → 255) when it is 8; 8-bit files are scaled up.
-    A TIFF of several channels that are not RGB, RGBA or grey with alpha keeps them as they are. Pixels of 8 bits are
+    A TIFF of several channels that are not RGB, RGBA or gray with alpha keeps them as they are. Pixels of 8 bits are
     converted to sRGB by an embedded color profile; those of 16 bits that stay 16 are not.
 
     Raises:
-        BadImageError: the file is missing, unreadable or no picture of a known format.
-        MemoryError: which is not the picture's fault; `no_memory_for` has the words.
+        BadImageError: the file is missing, unreadable or no image of a known format.
+        MemoryError: which is not the image's fault; `no_memory_for` has the words.
     """
     try:
-        picture = read_tiff(path, bit_depth) if is_tiff(path) else None
-        if picture is None:
-            picture = _by_pillow(path, bit_depth)
+        image = read_tiff(path, bit_depth) if is_tiff(path) else None
+        if image is None:
+            image = _by_pillow(path, bit_depth)
     except BadImageError:
         raise
     except Image.DecompressionBombError:
@@ -64,8 +65,8 @@ def read(path: Path, bit_depth: int) -> Picture:
         if str(error).startswith("out of memory"):
             raise MemoryError from None
         raise BadImageError(_reason(error)) from None
-    picture = _in_srgb(picture if bit_depth == 16 else replace(picture, pixels=_to_depth(picture.pixels, 8)))
-    return replace(picture, pixels=_to_depth(picture.pixels, bit_depth))
+    image = _in_srgb(image if bit_depth == 16 else replace(image, pixels=_to_depth(image.pixels, 8)))
+    return replace(image, pixels=_to_depth(image.pixels, bit_depth))
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -89,7 +90,7 @@ def no_memory_for(path: Path, name: str) -> UserError:
 
 
 def to_channels(pixels: Pixels, channels: int) -> Pixels:
-    """[H, W, C] → [H, W, channels]: transparency is laid over white, colour becomes luma (ITU-R 601).
+    """[H, W, C] → [H, W, channels]: transparency is laid over white, color becomes luma (ITU-R 601).
 
     Raises:
         BadImageError: the numbers differ and one of them is not 1, 3 or 4.
@@ -104,8 +105,8 @@ def to_channels(pixels: Pixels, channels: int) -> Pixels:
         )
     # No sum below exceeds 65535 · 65536, so 32 bits hold the exact values of either depth.
     if have == 4:
-        colour, alpha = pixels[..., :3].astype(np.uint32), pixels[..., 3:].astype(np.uint32)
-        over_white = (colour * alpha + top * (top - alpha) + top // 2) // top
+        color, alpha = pixels[..., :3].astype(np.uint32), pixels[..., 3:].astype(np.uint32)
+        over_white = (color * alpha + top * (top - alpha) + top // 2) // top
         return to_channels(over_white.astype(pixels.dtype), channels)
     if have == 3 and channels == 1:
         red, green, blue = (pixels[..., i : i + 1].astype(np.uint32) for i in range(3))
@@ -145,32 +146,32 @@ def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     return np.clip(np.rint(out), 0, top).astype(pixels.dtype)
 
 
-def _by_pillow(path: Path, bit_depth: int) -> Picture:
+def _by_pillow(path: Path, bit_depth: int) -> DecodedImage:
     # Given a path, Pillow maps uncompressed pixels into memory, and then turns them wrongly.
     with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
         refuse_size(*image.size)
         mode = image.mode
         if image.format == "PNG" and _png_bits(path) == 16:
             if "transparency" in image.info:
-                kind = "grey" if mode == "I;16" else "colour"
+                kind = "gray" if mode == "I;16" else "color"
                 raise BadImageError(f"has 16-bit {kind} with one transparent value; save it with an alpha channel")
             if bit_depth == 16 and mode != "I;16":
-                return Picture(upright(_deep_colour(path), image.getexif().get(0x0112, 1)), mode)
-        # In place, for a copy of a large picture takes half a gigabyte.
+                return DecodedImage(upright(_deep_color(path), image.getexif().get(0x0112, 1)), mode)
+        # In place, for a copy of a large image takes half a gigabyte.
         ImageOps.exif_transpose(image, in_place=True)
         profile = image.info.get("icc_profile") or b""
-        return Picture(np.asarray(image) if mode == "CMYK" and profile else _pixels(image), mode, profile)
+        return DecodedImage(np.asarray(image) if mode == "CMYK" and profile else _pixels(image), mode, profile)
 
 
-def _in_srgb(picture: Picture) -> Picture:
+def _in_srgb(image: DecodedImage) -> DecodedImage:
     """Apply the color profile, if there is one and it can be used."""
-    pixels, is_cmyk = picture.pixels, picture.mode == "CMYK"
-    if not picture.profile or pixels.dtype != np.uint8 or pixels.shape[-1] not in (1, 3, 4):
-        return picture
-    pixels, use = to_srgb(pixels, picture.profile, is_cmyk)
+    pixels, is_cmyk = image.pixels, image.mode == "CMYK"
+    if not image.profile or pixels.dtype != np.uint8 or pixels.shape[-1] not in (1, 3, 4):
+        return image
+    pixels, use = to_srgb(pixels, image.profile, is_cmyk)
     if is_cmyk and use != "converted":
         pixels = np.asarray(Image.fromarray(pixels, "CMYK").convert("RGB"))
-    return Picture(pixels, picture.mode, profile_use=use)
+    return DecodedImage(pixels, image.mode, profile_use=use)
 
 
 def _pixels(image: Image.Image) -> Pixels:
@@ -189,8 +190,8 @@ def _png_bits(path: Path) -> int:
         return file.read(25)[24]
 
 
-def _deep_colour(path: Path) -> Pixels:
-    """The pixels of a PNG with 16 bits of colour, which Pillow would cut to 8."""
+def _deep_color(path: Path) -> Pixels:
+    """The pixels of a PNG with 16 bits of color, which Pillow would cut to 8."""
     # A late import: only this rare kind of file is worth the seconds that it takes.
     import tensorflow as tf
 
@@ -218,7 +219,7 @@ def _what_it_is(path: Path) -> str:
     if not start:
         return "is empty"
     if start.lstrip().startswith(b"<"):
-        return "is a web page or other text, not a picture"
+        return "is a web page or other text, not an image"
     if start.startswith(TIFF_STARTS):
         return "is a TIFF of a form that is not read; save it as PNG"
-    return NO_PICTURE
+    return NOT_AN_IMAGE

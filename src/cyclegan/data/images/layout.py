@@ -1,14 +1,14 @@
-"""Which files of a folder are pictures of which domain and split.
+"""Which files of a folder are images of which domain and split.
 
 Three layouts are read:
 
 - domains: `trainA trainB`, optionally `valA valB testA testB`;
 - plain: `A B`, all of it training material;
-- pairs: `train`, optionally `val test`, of pictures twice as wide as high: the left half is A, the right half B.
+- pairs: `train`, optionally `val test`, of images twice as wide as high: the left half is A, the right half B.
 
 An optional `pairs.csv` beside these folders names true pairs: columns `A` and `B` hold paths relative to it (empty
 where a side is missing), the optional column `scored` tells which pairs count in the scores, the optional column
-`group` which pictures must stay in one split. Its other columns are carried along.
+`group` which images must stay in one split. Its other columns are carried along.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ Part = Literal["whole", "left", "right"]
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 ACCEPTED = (
     "trainA and trainB (optionally valA, valB, testA, testB), or A and B, "
-    "or train (optionally val, test) with pictures twice as wide as high, A left and B right"
+    "or train (optionally val, test) with images twice as wide as high, A left and B right"
 )
 
 
 @dataclass(frozen=True)
 class SourceImage:
-    """One picture of one domain: a file, or one half of a file that holds a pair."""
+    """One image of one domain: a file, or one half of a file that holds a pair."""
 
     path: Path
     file: str
@@ -53,7 +53,7 @@ class Layout:
     kind: Literal["domains", "plain", "pairs"]
     root: Path
     folders: tuple[str, ...]
-    """Names of the folders under `root` that hold pictures."""
+    """Names of the folders under `root` that hold images."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class Found:
 
     images: list[Path]
     others: list[Path]
-    """Regular files whose ending is not that of a picture format."""
+    """Regular files whose ending is not that of an image format."""
     broken: list[tuple[Path, str]]
-    """Pictures that cannot be opened, with the reason."""
+    """Images that cannot be opened, with the reason."""
 
     @property
     def kinds_of_others(self) -> Counter[str]:
@@ -73,7 +73,7 @@ class Found:
 
 
 def find_layout(folder: Path) -> Layout:
-    """Recognise the layout of `folder`, or of its only subfolder.
+    """Recognize the layout of `folder`, or of its only subfolder.
 
     Raises:
         UserError: none of the accepted layouts; says what was found.
@@ -93,10 +93,10 @@ def find_layout(folder: Path) -> Layout:
 
 
 def list_images(folder: Path) -> list[SourceImage]:
-    """Every picture under `folder`, sorted by file name, A before B.
+    """Every image under `folder`, sorted by file name, A before B.
 
     Raises:
-        UserError: unknown layout, a picture that cannot be opened, or a domain without pictures.
+        UserError: unknown layout, an image that cannot be opened, or a domain without images.
     """
     layout = find_layout(folder)
     images: list[SourceImage] = []
@@ -124,7 +124,7 @@ def list_images(folder: Path) -> list[SourceImage]:
     for domain in DOMAINS:
         if not any(image.domain == domain for image in images):
             where = f"train{domain}" if layout.kind == "domains" else domain if layout.kind == "plain" else "train"
-            raise UserError(f"domain {domain} has no pictures: {where} holds no {endings()} file")
+            raise UserError(f"domain {domain} has no images: {where} holds no {endings()} file")
     count = Counter((image.domain, image.id) for image in images)
     images = [replace(i, id=i.file) if count[i.domain, i.id] > 1 else i for i in images]
     return sorted(images, key=lambda image: (image.domain, image.file))

@@ -1,7 +1,7 @@
 """One TIFF file → one array of integers: a look at its tags says who reads it right, and what nobody does.
 
 TIFF is a box for almost any array. tifffile reads the numbers just as they are stored; what they mean is seen to here.
-It lacks LZW, JPEG and other compressions, which Pillow has; but Pillow cuts 16-bit colour to 8 bits, and reads some
+It lacks LZW, JPEG and other compressions, which Pillow has; but Pillow cuts 16-bit color to 8 bits, and reads some
 forms wrongly without a word.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cyclegan.data.images.image import NO_PICTURE, BadImageError, Picture, Pixels, refuse_size, upright
+from cyclegan.data.images.image import NOT_AN_IMAGE, BadImageError, DecodedImage, Pixels, refuse_size, upright
 from cyclegan.system.errors import one_line
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"II\0*", b"MM*\0")
@@ -37,7 +37,7 @@ def is_tiff(path: Path) -> bool:
         return file.read(4) in STARTS
 
 
-def read_tiff(path: Path, bit_depth: int) -> Picture | None:
+def read_tiff(path: Path, bit_depth: int) -> DecodedImage | None:
     """Decode the first page, in its own depth; None where that is better left to Pillow.
 
     Raises:
@@ -49,7 +49,7 @@ def read_tiff(path: Path, bit_depth: int) -> Picture | None:
         mode = _mode(page)
         if mode is None:
             if (page.bitspersample, page.planarconfig, page.compression) == (16, IN_PLANES, UNCOMPRESSED):
-                raise BadImageError("has 16-bit colour other than RGB, in planes; save it as RGB")
+                raise BadImageError("has 16-bit color other than RGB, in planes; save it as RGB")
             return None
         try:
             stored = page.asarray(squeeze=False)
@@ -66,7 +66,7 @@ def read_tiff(path: Path, bit_depth: int) -> Picture | None:
         pixels = stored[:, 0].transpose(1, 2, 0, 3).reshape(page.imagelength, page.imagewidth, -1)
         pixels = upright(_meant(pixels, page, mode), page.tags.valueof("Orientation", 1))
         profile = page.tags.valueof("InterColorProfile")
-        return Picture(pixels, mode, profile if isinstance(profile, bytes) else b"")
+        return DecodedImage(pixels, mode, profile if isinstance(profile, bytes) else b"")
 
 
 def tiff_size(path: Path) -> tuple[int, int]:
@@ -85,7 +85,7 @@ def _first_page(path: Path) -> Iterator[Any]:
     except MemoryError:
         raise
     except Exception:
-        raise BadImageError(NO_PICTURE) from None
+        raise BadImageError(NOT_AN_IMAGE) from None
     with tiff:
         yield page
 
@@ -105,19 +105,19 @@ def _refuse_samples(page: Any) -> None:
 def _mode(page: Any) -> str | None:
     """What the channels are, in Pillow's words; None where only Pillow knows what to do, as with a palette or CMYK.
 
-    Channels that are no colours with or without alpha, whatever they are, stay as they are.
+    Channels that are no colors with or without alpha, whatever they are, stay as they are.
     """
-    channels, grey = page.samplesperpixel, page.photometric in (WHITE_IS_0, BLACK_IS_0)
+    channels, gray = page.samplesperpixel, page.photometric in (WHITE_IS_0, BLACK_IS_0)
     has_alpha = page.extrasamples[:1] in ((PREMULTIPLIED,), (ALPHA,))
-    if channels == 4 and grey and not has_alpha:
+    if channels == 4 and gray and not has_alpha:
         raise BadImageError("has 4 channels that are not marked as RGBA, as which 4 are read; save it as RGBA")
-    if channels > 4 or (channels > 1 and grey and not has_alpha):
+    if channels > 4 or (channels > 1 and gray and not has_alpha):
         if page.bitspersample < 8:
             raise BadImageError(f"has {channels} channels of {page.bitspersample} bits; save it with 8 or 16 bits")
         return f"{channels} channels"
     if page.bitspersample < 8:
         return None
-    if grey and channels <= 2:
+    if gray and channels <= 2:
         return "LA" if channels == 2 else "L" if page.bitspersample == 8 else "I;16"
     if page.photometric == RGB and channels >= 3:
         return "RGB" if channels == 3 or page.extrasamples == (NO_ALPHA,) else "RGBA"
@@ -136,14 +136,14 @@ def _pillow_reads(page: Any, mode: str, bit_depth: int) -> bool:
 
 
 def _meant(pixels: Pixels, page: Any, mode: str) -> Pixels:
-    """Stored channels → grey, RGB or RGBA with 0 for black and a colour that does not depend on alpha."""
+    """Stored channels → gray, RGB or RGBA with 0 for black and a color that does not depend on alpha."""
     if mode.endswith("channels"):
         return pixels
     top = np.iinfo(pixels.dtype).max
     if page.extrasamples[:1] == (PREMULTIPLIED,):
-        colour, alpha = pixels[..., :-1].astype(np.uint32), pixels[..., -1:].astype(np.uint32)
-        colour = np.minimum((colour * top + alpha // 2) // np.maximum(alpha, 1), top)
-        pixels = np.concatenate([colour, alpha], axis=-1).astype(pixels.dtype)
+        color, alpha = pixels[..., :-1].astype(np.uint32), pixels[..., -1:].astype(np.uint32)
+        color = np.minimum((color * top + alpha // 2) // np.maximum(alpha, 1), top)
+        pixels = np.concatenate([color, alpha], axis=-1).astype(pixels.dtype)
     if page.photometric == WHITE_IS_0:
         pixels[..., 0] = top - pixels[..., 0]
     if mode == "LA":

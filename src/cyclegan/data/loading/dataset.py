@@ -1,4 +1,4 @@
-"""Reading what stage `split` wrote: packed pictures, their manifest and their pairs."""
+"""Reading what stage `split` wrote: packed images, their manifest and their pairs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Images = np.ndarray[Any, np.dtype[Any]]
 
 
 class RaggedImages:
-    """Pictures of different sizes in one array, without padding.
+    """Images of different sizes in one array, without padding.
 
     Args:
-        pixels: `[P, C]` uint8 or uint16, typically mapped from disk: row by row, one picture after another.
-        sizes: `[N, 2]`, height and width of each picture; their areas add up to P.
+        pixels: `[P, C]` uint8 or uint16, typically mapped from disk: row by row, one image after another.
+        sizes: `[N, 2]`, height and width of each image; their areas add up to P.
 
     Raises:
         ValueError: they do not.
@@ -33,7 +33,7 @@ class RaggedImages:
     def __init__(self, pixels: Images, sizes: Images) -> None:
         ends = np.cumsum(sizes.prod(axis=1, dtype=np.int64))
         if (ends[-1] if len(ends) else 0) != len(pixels):
-            raise ValueError(f"{len(pixels)} pixels for pictures that have {ends[-1] if len(ends) else 0}")
+            raise ValueError(f"{len(pixels)} pixels for images that have {ends[-1] if len(ends) else 0}")
         self.sizes = sizes
         self.dtype = pixels.dtype
         self.shape = (len(sizes), None, None, pixels.shape[1])
@@ -45,7 +45,7 @@ class RaggedImages:
         return len(self.sizes)
 
     def __getitem__(self, index: int | Images) -> Images:
-        """One picture `[H, W, C]`, or several of equal size `[n, H, W, C]`.
+        """One image `[H, W, C]`, or several of equal size `[n, H, W, C]`.
 
         Raises:
             ValueError: several of unequal sizes, or none at all.
@@ -57,28 +57,28 @@ class RaggedImages:
         return np.stack([self[int(n)] for n in index])
 
 
-Pictures = Images | RaggedImages
-"""The pictures of a split: all of one size, `[N, H, W, C]`, or each of its own."""
+ImageSet = Images | RaggedImages
+"""The images of a split: all of one size, `[N, H, W, C]`, or each of its own."""
 
 
-def sizes_of(images: Pictures) -> Images:
-    """Height and width of each picture: `[N, 2]`."""
+def sizes_of(images: ImageSet) -> Images:
+    """Height and width of each image: `[N, 2]`."""
     if isinstance(images, RaggedImages):
         return images.sizes
     return np.tile(np.array(images.shape[1:3]), (len(images), 1))
 
 
-def pixels_of(images: Pictures) -> Images:
-    """All pictures as pixels `[P, C]`: row by row, one picture after another."""
+def pixels_of(images: ImageSet) -> Images:
+    """All images as pixels `[P, C]`: row by row, one image after another."""
     return images.pixels if isinstance(images, RaggedImages) else images.reshape(-1, images.shape[-1])
 
 
-def picked(images: Pictures, rows: Images) -> Images | list[Images]:
-    """Some pictures: `[n, H, W, C]`, or a list of `[H, W, C]` where each has its own size."""
+def picked(images: ImageSet, rows: Images) -> Images | list[Images]:
+    """Some images: `[n, H, W, C]`, or a list of `[H, W, C]` where each has its own size."""
     return [images[int(row)] for row in rows] if isinstance(images, RaggedImages) else images[rows]
 
 
-def release_pages(images: Pictures) -> None:
+def release_pages(images: ImageSet) -> None:
     """Give the memory of pages that were read from a mapped file back; they are read anew where they are needed again.
 
     The system would take them back itself, but only once memory is short, and until then they count as this process's.
@@ -88,8 +88,8 @@ def release_pages(images: Pictures) -> None:
         pixels.base.madvise(mmap.MADV_DONTNEED)
 
 
-def equal_batches(images: Pictures, batch_size: int) -> Iterator[Images]:
-    """Indices of all pictures, in batches of at most `batch_size` pictures of one size."""
+def equal_batches(images: ImageSet, batch_size: int) -> Iterator[Images]:
+    """Indices of all images, in batches of at most `batch_size` images of one size."""
     sizes = sizes_of(images)
     for size in np.unique(sizes, axis=0):
         alike = np.flatnonzero((sizes == size).all(axis=1))
@@ -115,7 +115,7 @@ class Pairs:
 
     @property
     def ids(self) -> list[str]:
-        """Names of the pairs: the names of their pictures in A."""
+        """Names of the pairs: the names of their images in A."""
         return self.id_A
 
 
@@ -125,12 +125,12 @@ class PackedDataset:
 
     folder: Path
     manifest: pd.DataFrame
-    """One row per picture: id, domain, split, index (row in the array), file, part, width, height, mode, color_profile
+    """One row per image: id, domain, split, index (row in the array), file, part, width, height, mode, color_profile
     (`converted` to sRGB, `unusable` or empty), sha256, and label where the data has labels. Width and height are the
-    file's own, which are those of the packed picture only where nothing was resized."""
+    file's own, which are those of the packed image only where nothing was resized."""
     table: pd.DataFrame
     """All pairs as text: split, index_A, index_B, id_A, id_B, scored and the source's other columns."""
-    arrays: dict[tuple[str, str], Pictures]
+    arrays: dict[tuple[str, str], ImageSet]
 
     @classmethod
     def open(cls, folder: Path) -> PackedDataset:
@@ -144,7 +144,7 @@ class PackedDataset:
             _require(manifest, "manifest.csv", {"id", "domain", "split", "index", "width", "height"})
             manifest = manifest.astype({"index": int, "width": int, "height": int})
             table = pd.read_csv(folder / "pairs.csv", dtype=str, keep_default_na=False, encoding="utf-8")
-            arrays: dict[tuple[str, str], Pictures] = {}
+            arrays: dict[tuple[str, str], ImageSet] = {}
             for domain in DOMAINS:
                 for split in SPLITS:
                     array = np.load(folder / f"{split}{domain}.npy", mmap_mode="r", allow_pickle=False)
@@ -155,12 +155,12 @@ class PackedDataset:
                         images = RaggedImages(array, sizes)
                     elif array.ndim != 4 or len(array) != len(rows):
                         raise ValueError(
-                            f"{split}{domain}.npy has shape {array.shape}, the manifest lists {len(rows)} pictures"
+                            f"{split}{domain}.npy has shape {array.shape}, the manifest lists {len(rows)} images"
                         )
                     if array.dtype not in (np.uint8, np.uint16):
                         raise ValueError(f"{split}{domain}.npy holds {array.dtype}")
                     if sorted(rows["index"]) != list(range(len(rows))):
-                        raise ValueError(f"manifest.csv does not number the pictures of {split}{domain} from 0")
+                        raise ValueError(f"manifest.csv does not number the images of {split}{domain} from 0")
                     arrays[domain, split] = images
             _check_pairs(table, arrays)
         # The header of an array is Python text, and a number in a table may be too large for any array.
@@ -176,17 +176,34 @@ class PackedDataset:
         """8 or 16: pixels are uint8 or uint16."""
         return self.arrays["A", "train"].dtype.itemsize * 8
 
-    def images(self, domain: Domain, split: Split) -> Pictures:
-        """Pixels [N, H, W, C], or pictures of their own sizes, uint8 or uint16, mapped read-only from disk."""
+    def images(self, domain: Domain, split: Split) -> ImageSet:
+        """Pixels [N, H, W, C], or images of their own sizes, uint8 or uint16, mapped read-only from disk."""
         return self.arrays[domain, split]
 
+    def require_channels(self, split: Split, wanted: Mapping[Domain, int], claim: str, remedy: str) -> None:
+        """Refuse what expects other channels than the images of a split have.
+
+        Args:
+            split: whose images count.
+            wanted: channels by domain.
+            claim: who expects them, as the message begins.
+            remedy: as the message ends.
+
+        Raises:
+            UserError: the images of one of these domains have others.
+        """
+        found = {domain: self.images(domain, split).shape[-1] for domain in wanted}
+        if found != wanted:
+            listed = " and ".join(map(str, found.values()))
+            raise UserError(f"{claim}, but the images of {self.folder} have {listed}; {remedy}")
+
     def ids(self, domain: Domain, split: Split) -> list[str]:
-        """Names of the pictures, in the order of `images`."""
+        """Names of the images, in the order of `images`."""
         rows = self.manifest[(self.manifest["domain"] == domain) & (self.manifest["split"] == split)]
         return list(rows.sort_values("index")["id"])
 
     def labels(self, domain: Domain, split: Split) -> list[str] | None:
-        """Classes of the pictures, in the order of `images`; None where the data has no labels."""
+        """Classes of the images, in the order of `images`; None where the data has no labels."""
         if "label" not in self.manifest:
             return None
         rows = self.manifest[(self.manifest["domain"] == domain) & (self.manifest["split"] == split)]
@@ -211,9 +228,9 @@ class PackedDataset:
         return hashlib.sha256("\n".join(images).encode()).hexdigest()
 
     def digest(self, split: Split) -> str:
-        """md5 over the pixels, sizes, names and pairs of one split: whether two measurements were of the same pictures.
+        """md5 over the pixels, sizes, names and pairs of one split: whether two measurements were of the same images.
 
-        Pictures that go from train to val, say, leave that of the test as it is.
+        Images that go from train to val, say, leave that of the test as it is.
         """
         md5 = hashlib.md5(usedforsecurity=False)
         for domain in DOMAINS:
@@ -233,11 +250,11 @@ def _require(table: pd.DataFrame, name: str, columns: set[str]) -> None:
         raise ValueError(f"{name} has no column {min(missing)}")
 
 
-def _check_pairs(table: pd.DataFrame, arrays: Mapping[tuple[str, str], Pictures]) -> None:
-    """Every pair must be of one split, and of pictures that are there."""
+def _check_pairs(table: pd.DataFrame, arrays: Mapping[tuple[str, str], ImageSet]) -> None:
+    """Every pair must be of one split, and of images that are there."""
     _require(table, "pairs.csv", {"split", "index_A", "index_B", "id_A", "id_B", "scored"})
     for split, rows in table.groupby("split"):
         for domain in DOMAINS:
             index = rows[f"index_{domain}"].astype(int)
             if split not in SPLITS or index.min() < 0 or index.max() >= len(arrays[domain, str(split)]):
-                raise ValueError(f"pairs.csv names pictures of {split}{domain} that are not there")
+                raise ValueError(f"pairs.csv names images of {split}{domain} that are not there")

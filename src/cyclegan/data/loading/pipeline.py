@@ -6,24 +6,40 @@ resumed at step 999.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import tensorflow as tf
 
-from cyclegan.data.loading.dataset import Pictures, pixels_of, release_pages, sizes_of
+from cyclegan.data.loading.dataset import ImageSet, pixels_of, release_pages, sizes_of
 
 KEPT_BYTES = 2**28
-"""Of one domain's mapped pictures, how much is read before its memory is given back."""
+"""Of one domain's mapped images, how much is read before its memory is given back."""
 
 RESIDENT_BYTES = 2**30
 """How large both domains together may be to lie on the device: 1 GiB leaves even a GPU of 8 GiB most of its memory, and
-holds horse2zebra's 2,401 training pictures of 286×286 (0.55 GiB)."""
+holds horse2zebra's 2,401 training images of 286×286 (0.55 GiB)."""
+
+
+def batch_source(
+    images_A: ImageSet, images_B: ImageSet, *, batch_size: int, crop_size: tuple[int, int], flip: bool, seed: int
+) -> Callable[[int], Iterable[tuple[tf.Tensor, tf.Tensor]]]:
+    """A function from a step to the batches from that step on: of images on the GPU where they fit, else on disk.
+
+    Args:
+        images_A, images_B, batch_size, crop_size, flip, seed: see `training_batches`.
+    """
+    if tf.config.list_physical_devices("GPU") and fit_on_device(images_A, images_B):
+        resident = ResidentBatches(images_A, images_B, batch_size=batch_size, crop_size=crop_size, flip=flip, seed=seed)
+        return resident.starting_at
+    return lambda step: training_batches(
+        images_A, images_B, batch_size=batch_size, crop_size=crop_size, flip=flip, seed=seed, start_step=step
+    )
 
 
 def training_batches(
-    images_A: Pictures,
-    images_B: Pictures,
+    images_A: ImageSet,
+    images_B: ImageSet,
     *,
     batch_size: int,
     crop_size: tuple[int, int],
@@ -34,13 +50,13 @@ def training_batches(
     """Endless unpaired batches from `start_step` on.
 
     Each domain is walked through in its own random order, a new one for every pass, so that partners change although
-    the smaller domain comes round more often. Pictures are read from disk as they are needed.
+    the smaller domain comes round more often. Images are read from disk as they are needed.
 
     Args:
         images_A, images_B: uint8 or uint16, typically memory-mapped, each side at least that of the crop.
-        batch_size: pictures of each domain in a batch.
+        batch_size: images of each domain in a batch.
         crop_size: `(height, width)` of the random crop.
-        flip: mirror every second picture, at random.
+        flip: mirror every second image, at random.
         seed: seed of order, crops and flips.
         start_step: first training step to yield.
 
@@ -55,10 +71,10 @@ def training_batches(
 
 
 class ResidentBatches:
-    """The batches of `training_batches`, bit for bit, from pictures that lie on the device.
+    """The batches of `training_batches`, bit for bit, from images that lie on the device.
 
     An iterator for use in a graph, where `next` draws, crops, mirrors and scales: no pixel comes from the host any
-    more. TensorFlow puts the pictures on the first GPU, if there is one.
+    more. TensorFlow puts the images on the first GPU, if there is one.
 
     Args:
         images_A, images_B, batch_size, crop_size, flip, seed: see `training_batches`.
@@ -66,8 +82,8 @@ class ResidentBatches:
 
     def __init__(
         self,
-        images_A: Pictures,
-        images_B: Pictures,
+        images_A: ImageSet,
+        images_B: ImageSet,
         *,
         batch_size: int,
         crop_size: tuple[int, int],
@@ -76,7 +92,7 @@ class ResidentBatches:
     ) -> None:
         self._draw_A = _domain(images_A, _resident(images_A, crop_size), batch_size, crop_size, flip, seed=2 * seed)
         self._draw_B = _domain(images_B, _resident(images_B, crop_size), batch_size, crop_size, flip, seed=2 * seed + 1)
-        # Where the pictures stand in their order is told on the host: there it is known before the device gets so far.
+        # Where the images stand in their order is told on the host: there it is known before the device gets so far.
         with tf.device("CPU"):
             self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
 
@@ -93,8 +109,8 @@ class ResidentBatches:
         return self._draw_A(step), self._draw_B(step)
 
 
-def fit_on_device(images_A: Pictures, images_B: Pictures) -> bool:
-    """Whether the pictures of both domains may lie in the device's memory."""
+def fit_on_device(images_A: ImageSet, images_B: ImageSet) -> bool:
+    """Whether the images of both domains may lie in the device's memory."""
     return sum(pixels_of(images).nbytes for images in (images_A, images_B)) <= RESIDENT_BYTES
 
 
@@ -108,7 +124,7 @@ Read = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def _domain(
-    images: Pictures, read: Read, batch_size: int, crop_size: tuple[int, int], flip: bool, seed: int
+    images: ImageSet, read: Read, batch_size: int, crop_size: tuple[int, int], flip: bool, seed: int
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """A function from the training step to a batch of one domain."""
     count, channels = len(images), images.shape[-1]
@@ -132,8 +148,8 @@ def _domain(
     return draw
 
 
-def _mapped(images: Pictures, crop_size: tuple[int, int]) -> Read:
-    """Read from pictures on the host, typically mapped from disk."""
+def _mapped(images: ImageSet, crop_size: tuple[int, int]) -> Read:
+    """Read from images on the host, typically mapped from disk."""
     height, width = crop_size
     unreleased = 0
 
@@ -155,8 +171,8 @@ def _mapped(images: Pictures, crop_size: tuple[int, int]) -> Read:
     return read
 
 
-def _resident(images: Pictures, crop_size: tuple[int, int]) -> Read:
-    """Read from a copy of the pictures on the device, where they lie as one row of pixels."""
+def _resident(images: ImageSet, crop_size: tuple[int, int]) -> Read:
+    """Read from a copy of the images on the device, where they lie as one row of pixels."""
     pixels = tf.Variable(pixels_of(images), trainable=False)
     release_pages(images)
     sizes = sizes_of(images)
@@ -176,6 +192,6 @@ def _resident(images: Pictures, crop_size: tuple[int, int]) -> Read:
 
 
 def _shuffled(position: tf.Tensor, count: int, seed: int) -> tf.Tensor:
-    """The picture at a position of an endless walk that visits all `count` pictures in each pass."""
+    """The image at a position of an endless walk that visits all `count` images in each pass."""
     key = tf.stack([tf.constant(seed, tf.int64), position // count])
     return tf.random.experimental.index_shuffle(position % count, seed=key, max_index=count - 1)

@@ -1,4 +1,4 @@
-"""Which picture is trained on, which steers the training, and which is only measured on at the end."""
+"""Which image is trained on, which steers the training, and which is only measured on at the end."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from cyclegan.data.packing.decoding import Decoded, LeftOut
 from cyclegan.domains import DOMAINS, SPLITS, Domain, Split
 
 Key = tuple[Domain, str]
-"""A picture: domain and file. A file with a pair side by side is two pictures."""
+"""An image: domain and file. A file with a pair side by side is two images."""
 
 
 def assign(decoded: list[Decoded], table: pd.DataFrame, data: params.Data) -> dict[Key, Split]:
     """Decide the split of every (domain, file).
 
-    The source's own splits stand. Where a domain has no test (or val) pictures, units are taken out of its training
-    pictures: a unit is one picture, a true pair, or a whole group of the pair table. Units are ordered by a hash of
-    the seed and their first file, so that adding a picture moves few others. One that is larger than the whole split
+    The source's own splits stand. Where a domain has no test (or val) images, units are taken out of its training
+    images: a unit is one image, a true pair, or a whole group of the pair table. Units are ordered by a hash of
+    the seed and their first file, so that adding an image moves few others. One that is larger than the whole split
     is only taken where there is nothing else.
     """
     assigned: dict[Key, Split] = {(d.image.domain, d.image.file): d.image.split for d in decoded}
@@ -48,9 +48,9 @@ def assign(decoded: list[Decoded], table: pd.DataFrame, data: params.Data) -> di
 
 
 def drop_duplicates(decoded: list[Decoded], assigned: dict[Key, Split]) -> tuple[list[Decoded], list[LeftOut]]:
-    """Take training pictures out whose decoded pixels also stand in val or test of their domain.
+    """Take training images out whose decoded pixels also stand in val or test of their domain.
 
-    Also those that were drawn into val while the same picture is in the test: val may steer the training. A source's
+    Also those that were drawn into val while the same image is in the test: val may steer the training. A source's
     own val and test are never touched.
     """
     held: dict[tuple[str, str], Decoded] = {}
@@ -69,13 +69,13 @@ def drop_duplicates(decoded: list[Decoded], assigned: dict[Key, Split]) -> tuple
 
 
 def _oversize(unit: list[Key], wanted: Mapping[Domain, int]) -> int:
-    """Size of a unit with more pictures than are wanted; 0 for every other."""
+    """Size of a unit with more images than are wanted; 0 for every other."""
     counts = Counter(domain for domain, _ in unit)
     return len(unit) if any(counts[domain] > count for domain, count in wanted.items()) else 0
 
 
 def _units(training: list[Key], table: pd.DataFrame) -> list[list[Key]]:
-    """Training pictures that must stay together, each unit sorted: linked by a pair or by a group."""
+    """Training images that must stay together, each unit sorted: linked by a pair or by a group."""
     parent: dict[Key, Key] = {key: key for key in training}
 
     def root(key: Key) -> Key:

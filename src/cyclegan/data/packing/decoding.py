@@ -21,12 +21,12 @@ from cyclegan.domains import DOMAINS, Domain
 
 SHOW_PROGRESS_FROM = 500
 LARGE = 30_000_000
-"""Pixels above which pictures are decoded one at a time: every pixel takes a dozen bytes and more."""
+"""Pixels above which images are decoded one at a time: every pixel takes a dozen bytes and more."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What is kept of a decoded picture besides its pixels."""
+    """What is kept of a decoded image besides its pixels."""
 
     image: SourceImage
     row: int
@@ -36,12 +36,12 @@ class Decoded:
     mode: str
     profile_use: ProfileUse
     sha256: str
-    """Of the decoded picture before resizing."""
+    """Of the decoded image before resizing."""
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A picture that was found but not packed."""
+    """An image that was found but not packed."""
 
     image: SourceImage
     kind: str
@@ -55,7 +55,7 @@ def decode_all(
     """Decode every file once, in parallel, into the scratch files; results come in the order of `found`.
 
     Raises:
-        UserError: the memory does not suffice for a picture.
+        UserError: the memory does not suffice for an image.
     """
     rows: dict[Domain, int] = dict.fromkeys(DOMAINS, 0)
     by_file: dict[str, list[tuple[SourceImage, int]]] = {}
@@ -67,16 +67,16 @@ def decode_all(
     def one_file(images: list[tuple[SourceImage, int]]) -> list[Decoded | LeftOut]:
         path = images[0][0].path
         try:
-            picture = decoding.read(path, data.bit_depth)
+            decoded = decoding.read(path, data.bit_depth)
             out: list[Decoded | LeftOut] = []
             for image, row in images:
-                part = _part(picture.pixels, image.part)
+                part = _part(decoded.pixels, image.part)
                 pixels = np.ascontiguousarray(decoding.to_channels(part, channels[image.domain]))
                 digest = hashlib.sha256(f"{pixels.shape}{pixels.dtype}".encode())
                 digest.update(pixels.data)
                 scratch[image.domain].put(row, pixels)
                 height, width = pixels.shape[:2]
-                out.append(Decoded(image, row, width, height, picture.mode, picture.profile_use, digest.hexdigest()))
+                out.append(Decoded(image, row, width, height, decoded.mode, decoded.profile_use, digest.hexdigest()))
             return out
         except decoding.BadImageError as error:
             return [LeftOut(image, "unreadable", str(error)) for image, _ in images]

@@ -1,4 +1,4 @@
-"""Which class a picture belongs to, by the folder that it lies in: `trainA/7/0001.png` shows a `7`.
+"""Which class an image belongs to, by the folder that it lies in: `trainA/7/0001.png` shows a `7`.
 
 Labels measure and do nothing else: no training sees them.
 """
@@ -21,13 +21,13 @@ def folder_labels(images: Sequence[SourceImage]) -> dict[str, str]:
     """File → class: the name of the first folder inside a domain's own.
 
     Raises:
-        UserError: a picture lies in no such folder, there is only one, or one domain has a class that the other lacks.
+        UserError: an image lies in no such folder, there is only one, or one domain has a class that the other lacks.
     """
     loose = [image.file for image in images if image.file.count("/") < 2]
     if loose:
         raise UserError(
-            f"data.labels: folders, but {len(loose)} of {len(images)} pictures lie in no class's folder, as "
-            f"trainA/CLASS/picture.png does: {_some(loose)}; move them into one, {REMEDY}"
+            f"data.labels: folders, but {len(loose)} of {len(images)} images lie in no class's folder, as "
+            f"trainA/CLASS/image.png does: {_some(loose)}; move them into one, {REMEDY}"
         )
     # Composed: macOS decomposes accents, and one class may have come from there in one domain only.
     labels = {image.file: unicodedata.normalize("NFC", image.file.split("/")[1]) for image in images}
@@ -43,7 +43,7 @@ def folder_labels(images: Sequence[SourceImage]) -> dict[str, str]:
             )
     if len(found["A"]) < 2:
         raise UserError(
-            f"data.labels: folders, but all pictures are of one class, {_some(found['A'])}; a classifier needs two, "
+            f"data.labels: folders, but all images are of one class, {_some(found['A'])}; a classifier needs two, "
             f"{REMEDY}"
         )
     return labels

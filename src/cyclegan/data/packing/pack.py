@@ -1,7 +1,7 @@
 """Stage `split`: decode every file once, decide who trains, and pack the pixels.
 
 Writes `manifest.csv`, `pairs.csv`, `left_out.csv` and one array per domain and split into `data/split`, and a summary
-into `reports/split.json`. An array is `[N, H, W, C]`, or `[pixels, C]` where pictures keep their own sizes. The same
+into `reports/split.json`. An array is `[N, H, W, C]`, or `[pixels, C]` where images keep their own sizes. The same
 input gives the same bytes.
 """
 
@@ -16,6 +16,8 @@ from typing import Any
 import pandas as pd
 
 from cyclegan import params
+from cyclegan.data.images.color_profile import describe_uses
+from cyclegan.data.images.image import ProfileUse
 from cyclegan.data.images.layout import list_images, shown
 from cyclegan.data.packing.assignment import Key, assign, drop_duplicates
 from cyclegan.data.packing.decoding import Decoded, LeftOut, decode_all
@@ -49,8 +51,8 @@ def split(data: params.Data, project: Project) -> None:
     """Turn `project.raw` into packed arrays in `project.split`, with a summary beside the other reports.
 
     Raises:
-        UserError: nothing to read, unreadable pictures (unless `data.on_bad_image` is `skip`), a pair table at odds
-            with the files, pictures without a class where `data.labels` wants one, or too few different pictures in a
+        UserError: nothing to read, unreadable images (unless `data.on_bad_image` is `skip`), a pair table at odds
+            with the files, images without a class where `data.labels` wants one, or too few different images in a
             domain.
     """
     if not project.raw.is_dir():
@@ -96,7 +98,7 @@ def _refuse_bad(left_out: list[LeftOut], total: int, on_bad_image: str) -> None:
     if len(lines) > NAMES_IN_MESSAGE:
         lines[NAMES_IN_MESSAGE:] = [f"  … and {len(lines) - NAMES_IN_MESSAGE} more"]
     raise UserError(
-        f"{len(reasons)} of {total} pictures cannot be used; mend or remove them, or set data.on_bad_image: skip\n"
+        f"{len(reasons)} of {total} images cannot be used; mend or remove them, or set data.on_bad_image: skip\n"
         + "\n".join(lines)
     )
 
@@ -105,30 +107,30 @@ def _refuse_sameness(decoded: list[Decoded]) -> None:
     for domain in DOMAINS:
         sums = [d.sha256 for d in decoded if d.image.domain == domain]
         if len(sums) > 1 and len(set(sums)) == 1:
-            raise UserError(f"domain {domain}: all {len(sums)} pictures are identical; give it different pictures")
+            raise UserError(f"domain {domain}: all {len(sums)} images are identical; give it different images")
 
 
 def _refuse_lack(manifest: pd.DataFrame, duplicates: Mapping[Domain, int]) -> None:
-    """Every split needs a picture of every domain, and training needs two."""
+    """Every split needs an image of every domain, and training needs two."""
     for domain in DOMAINS:
         for split, least, remedy in (
-            ("train", 2, "add pictures"),
-            ("val", 1, "add pictures, or raise data.val_fraction"),
-            ("test", 1, "add pictures, or raise data.test_fraction"),
+            ("train", 2, "add images"),
+            ("val", 1, "add images, or raise data.val_fraction"),
+            ("test", 1, "add images, or raise data.test_fraction"),
         ):
             count = int(((manifest["domain"] == domain) & (manifest["split"] == split)).sum())
             if count < least:
                 total = int((manifest["domain"] == domain).sum())
                 taken = duplicates.get(domain, 0)
-                also = f" ({taken} more were left out, identical with pictures of val or test)" if taken else ""
+                also = f" ({taken} more were left out, identical with images of val or test)" if taken else ""
                 raise UserError(
-                    f"domain {domain}: {count} of its {total} usable pictures are for {split}{also}, at least {least} "
+                    f"domain {domain}: {count} of its {total} usable images are for {split}{also}, at least {least} "
                     f"{'is' if least == 1 else 'are'} needed; {remedy}"
                 )
 
 
 def _manifest(decoded: list[Decoded], assigned: dict[Key, Split]) -> pd.DataFrame:
-    """One row per packed picture, sorted by domain, split and file; its index labels are positions in `decoded`."""
+    """One row per packed image, sorted by domain, split and file; its index labels are positions in `decoded`."""
     rows = [
         (
             i.id,
@@ -154,7 +156,7 @@ def _manifest(decoded: list[Decoded], assigned: dict[Key, Split]) -> pd.DataFram
 
 
 def _pack(manifest: pd.DataFrame, decoded: list[Decoded], scratch: dict[Domain, Scratch], folder: Path) -> None:
-    """Copy the pictures of each domain and split, in the manifest's order, into their own array."""
+    """Copy the images of each domain and split, in the manifest's order, into their own array."""
     for domain in DOMAINS:
         for split in SPLITS:
             chosen = manifest.index[(manifest["domain"] == domain) & (manifest["split"] == split)]
@@ -187,22 +189,19 @@ def _summary(manifest: pd.DataFrame, pairs: pd.DataFrame, left_out: list[LeftOut
     }
 
 
-def _profiles(manifest: pd.DataFrame) -> dict[str, int]:
+def _profiles(manifest: pd.DataFrame) -> dict[ProfileUse, int]:
     """How many images were converted to sRGB, and of how many the color profile cannot be used."""
-    return {use: int((manifest["color_profile"] == use).sum()) for use in ("converted", "unusable")}
+    uses: tuple[ProfileUse, ...] = ("converted", "unusable")
+    return {use: int((manifest["color_profile"] == use).sum()) for use in uses}
 
 
 def _told(manifest: pd.DataFrame, left_out: list[LeftOut]) -> str:
-    """What came of the pictures, in one line."""
+    """What came of the images, in one line."""
     counts = manifest.groupby(["domain", "split"]).size()
     parts = [f"{domain}: {', '.join(f'{counts[domain, split]} {split}' for split in SPLITS)}" for domain in DOMAINS]
     kinds = Counter(out.kind for out in left_out)
     others = [f"{count} {kind}" for kind, count in sorted(kinds.items())]
-    profiles = _profiles(manifest)
-    if profiles["converted"]:
-        parts.append(f"converted to sRGB by their color profile: {profiles['converted']}")
-    if profiles["unusable"]:
-        parts.append(f"taken as sRGB, because their color profile cannot be used: {profiles['unusable']}")
+    parts += describe_uses(_profiles(manifest))
     return "; ".join([*parts, *([f"left out: {', '.join(others)} (data/split/left_out.csv)"] if others else [])])
 
 

@@ -1,4 +1,4 @@
-"""The table of true pairs: as it comes with the pictures, and as positions in the packed arrays."""
+"""The table of true pairs: as it comes with the images, and as positions in the packed arrays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAIR_COLUMNS = ["split", "index_A", "index_B", "id_A", "id_B", "scored"]
 
 
 def read_pairs(path: Path, found: list[SourceImage]) -> pd.DataFrame:
-    """The pair table as text, with columns A, B and scored; for side-by-side pictures without one, every file pairs."""
+    """The pair table as text, with columns A, B and scored; for side-by-side images without one, every file pairs."""
     if not path.exists():
         both = sorted({image.file for image in found if image.part != "whole"})
         return pd.DataFrame({"A": both, "B": both, "scored": ["true"] * len(both)}, dtype=str)
@@ -46,12 +46,12 @@ def read_pairs(path: Path, found: list[SourceImage]) -> pd.DataFrame:
         unknown = sorted(set(named) - known)
         if unknown:
             raise UserError(
-                f"{path}: column {domain} names {unknown[0]!r}, which is no picture of domain {domain}"
+                f"{path}: column {domain} names {unknown[0]!r}, which is no image of domain {domain}"
                 f"{_hint(unknown[0], known)}"
             )
         twice = sorted(set(named[named.duplicated()]))
         if twice:
-            raise UserError(f"{path}: column {domain} names {twice[0]!r} twice; a picture has one partner")
+            raise UserError(f"{path}: column {domain} names {twice[0]!r} twice; an image has one partner")
     if "scored" not in table:
         table["scored"] = "true"
     table["scored"] = table["scored"].str.lower()
@@ -83,7 +83,7 @@ def _folded(name: str) -> str:
 
 
 def index_pairs(table: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the pair table whose both pictures were packed into one split, as positions in the packed arrays."""
+    """Rows of the pair table whose both images were packed into one split, as positions in the packed arrays."""
     place = {(row.domain, row.file): row for row in manifest.itertuples()}
     rows: list[dict[str, Any]] = []
     carried = [column for column in table if column not in ("A", "B", *PAIR_COLUMNS)]

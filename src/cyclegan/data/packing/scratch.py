@@ -1,4 +1,4 @@
-"""Where the pixels of decoded pictures lie on disk until it is known into which array they go."""
+"""Where the pixels of decoded images lie on disk until it is known into which array they go."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from cyclegan.domains import Domain
 
 
 class Scratch(Protocol):
-    """Where the decoded pictures of one domain lie until it is known which split they belong to."""
+    """Where the decoded images of one domain lie until it is known which split they belong to."""
 
     def put(self, row: int, pixels: decoding.Pixels) -> None:
         """Keep `[H, W, C]` under a number. Called from several threads at once."""
 
     def pack(self, rows: list[int], target: Path) -> None:
-        """Write an array with the pictures of these numbers, in this order."""
+        """Write an array with the images of these numbers, in this order."""
 
 
 class ResizedScratch:
-    """Pictures of one size: `[N, H, W, C]`."""
+    """Images of one size: `[N, H, W, C]`."""
 
     def __init__(self, path: Path, count: int, size: tuple[int, int], channels: int, kind: type) -> None:
         self.size = size
@@ -46,12 +46,12 @@ class ResizedScratch:
 
 
 class RaggedScratch:
-    """Pictures at their own sizes: `[pixels, C]`, in the order in which they come."""
+    """Images at their own sizes: `[pixels, C]`, in the order in which they come."""
 
     def __init__(self, path: Path, channels: int, kind: type) -> None:
         self.path, self.channels, self.kind = path, channels, kind
         self.places: dict[int, tuple[int, int]] = {}
-        """First pixel and number of pixels of each picture."""
+        """First pixel and number of pixels of each image."""
         self.end = 0
         self.lock = threading.Lock()
         path.touch()

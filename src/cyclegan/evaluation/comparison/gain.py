@@ -36,7 +36,7 @@ class Gain:
     def __str__(self) -> str:
         if math.isnan(self.standard_error):
             return f"{self.mean:+.3g}, no standard error from 1 image"
-        number = "" if self.images is None else f" over {self.images} pictures"
+        number = "" if self.images is None else f" over {self.images} images"
         return f"{self.mean:+.3g} ± {self.standard_error:.2g}{number}"
 
 
@@ -57,12 +57,12 @@ def paired_gain(metric: str, values: pd.Series, others: pd.Series) -> Gain | Non
     return Gain(float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(count), count)
 
 
-def combined_gain(metric: str, figures: Mapping[str, float], others: Mapping[str, float]) -> Gain | None:
+def combined_gain(metric: str, metrics: Mapping[str, float], others: Mapping[str, float]) -> Gain | None:
     """The difference of two metrics whose own standard errors (`…_se`) are added in quadrature; None without these."""
-    error, others_error = figures.get(f"{metric}_se"), others.get(f"{metric}_se")
+    error, others_error = metrics.get(f"{metric}_se"), others.get(f"{metric}_se")
     if error is None or others_error is None:
         return None
-    return Gain(_sign(metric) * (figures[metric] - others[metric]), math.hypot(error, others_error))
+    return Gain(_sign(metric) * (metrics[metric] - others[metric]), math.hypot(error, others_error))
 
 
 def _sign(metric: str) -> int:

@@ -1,4 +1,4 @@
-"""A small convolutional classifier, by which translated pictures are judged. It has no part in the translation."""
+"""A small convolutional classifier, by which translated images are judged. It has no part in the translation."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tqdm import tqdm
 
 BATCH_SIZE = 64
 SHORTER_SIDE = 64
-"""Of a picture as the classifier sees it, at most; larger ones would take it much longer."""
+"""Of an image as the classifier sees it, at most; larger ones would take it much longer."""
 STRIDED_FROM = 32
 """Shorter side above which the first convolution has stride 2: a quarter of the arithmetic."""
 SMALLEST_SIDE = 7
 """Of a feature map that is still halved."""
 DESCRIPTION = (
-    f"pictures halved until their shorter side has at most {SHORTER_SIDE} pixels; two 3×3 convolutions of 24, 48, 96, "
-    f"128 filters, each with instance normalisation and ReLU, and max pooling while a side has {SMALLEST_SIDE} pixels; "
+    f"images halved until their shorter side has at most {SHORTER_SIDE} pixels; two 3×3 convolutions of 24, 48, 96, "
+    f"128 filters, each with instance normalization and ReLU, and max pooling while a side has {SMALLEST_SIDE} pixels; "
     f"the first convolution has stride 2 where the shorter side has more than {STRIDED_FROM} pixels; "
-    f"a layer of 128, dropout of a quarter; Adam, 0.002 with cosine decay, batches of {BATCH_SIZE}; pictures at random "
+    f"a layer of 128, dropout of a quarter; Adam, 0.002 with cosine decay, batches of {BATCH_SIZE}; images at random "
     "shifted by up to 15 %, turned by up to 20 degrees and stretched by up to 20 % each way, with noise of standard "
     "deviation 0.15 in 0…1"
 )
@@ -103,8 +103,8 @@ def _build(shape: tuple[int, ...], classes: int, top: int, seed: int) -> keras.M
         for _ in range(2):
             x = layers.Conv2D(filters, 3, strides, "same", use_bias=False, kernel_initializer=initializer())(x)
             strides = 1
-            # Of each picture by itself, so that its contrast and its share of bright pixels, in which domains differ
-            # more often than classes do, count little (Pan et al. 2018); batch normalisation keeps its training's.
+            # Of each image by itself, so that its contrast and its share of bright pixels, in which domains differ
+            # more often than classes do, count little (Pan et al. 2018); batch normalization keeps its training's.
             x = layers.ReLU()(layers.GroupNormalization(groups=-1)(x))
         x = layers.MaxPooling2D()(x)
         filters = min(2 * filters, 128)

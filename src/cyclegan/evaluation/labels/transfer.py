@@ -1,14 +1,14 @@
-"""Whether translated pictures keep their class, where the data has labels.
+"""Whether translated images keep their class, where the data has labels.
 
-For direction AtoB, with labelled pictures of both domains:
+For direction AtoB, with labeled images of both domains:
 
-- transfer_accuracy: a classifier is trained on translated training pictures of A and their labels, and tested on the
-  real test pictures of B: what the translation is worth to someone who has labels for A only.
-- content_accuracy: a classifier is trained on the real training pictures of B with *their* labels, and tested on the
-  translated test pictures of A: whether these still show what they did. It needs labels of the target.
+- transfer_accuracy: a classifier is trained on translated training images of A and their labels, and tested on the
+  real test images of B: what the translation is worth to someone who has labels for A only.
+- content_accuracy: a classifier is trained on the real training images of B with *their* labels, and tested on the
+  translated test images of A: whether these still show what they did. It needs labels of the target.
 
 Beside them stand the same without a translation (`identity`; its transfer_accuracy is known as "source only") and with
-labels of the target (`supervised`: trained and tested on real pictures of B), which is about the most that can be
+labels of the target (`supervised`: trained and tested on real images of B), which is about the most that can be
 expected. The labels of B are used for measuring only.
 """
 
@@ -25,14 +25,14 @@ from cyclegan.domains import DIRECTIONS, DOMAINS, Direction, Domain, Split
 from cyclegan.evaluation.labels.classifier import DESCRIPTION, Classifier
 from cyclegan.models.translator import Translator
 
-FIGURES = ("transfer_accuracy", "content_accuracy")
+METRICS = ("transfer_accuracy", "content_accuracy")
 
 
-class Labelled:
-    """Pictures and classes of a packed data set.
+class Labeled:
+    """Images and classes of a packed data set.
 
     Args:
-        dataset: labelled, and all pictures of one size.
+        dataset: labeled, and all images of one size.
     """
 
     def __init__(self, dataset: PackedDataset) -> None:
@@ -44,31 +44,31 @@ class Labelled:
         self._labels = {place: np.array([number[name] for name in some]) for place, some in names.items()}
 
     def __call__(self, domain: Domain, split: Split) -> tuple[Images, Images]:
-        """Pictures [N, H, W, C] and their classes [N], as numbers."""
+        """Images [N, H, W, C] and their classes [N], as numbers."""
         images = self._dataset.images(domain, split)
-        assert isinstance(images, np.ndarray), "params refuse labels for pictures of their own sizes"
+        assert isinstance(images, np.ndarray), "params refuse labels for images of their own sizes"
         return np.asarray(images), self._labels[domain, split]
 
 
 def add_accuracies(
     metrics: dict[str, Any], translators: Mapping[Direction, Translator], dataset: PackedDataset, steps: int
 ) -> None:
-    """Measure them, and put them beside the other figures of an evaluation, with how it was done."""
-    data = Labelled(dataset)
-    for direction, figures in accuracies(translators, data, steps).items():
-        unchanged = metrics[direction].get("identity", {}) | figures.pop("identity", {})
-        metrics[direction] |= figures | ({"identity": unchanged} if unchanged else {})
+    """Measure them, and put them beside the other metrics of an evaluation, with how it was done."""
+    data = Labeled(dataset)
+    for direction, found in accuracies(translators, data, steps).items():
+        unchanged = metrics[direction].get("identity", {}) | found.pop("identity", {})
+        metrics[direction] |= found | ({"identity": unchanged} if unchanged else {})
     metrics["protocol"]["classifier"] = {"network": DESCRIPTION, "steps": steps, "classes": len(data.classes)}
 
 
 def accuracies(
-    translators: Mapping[Direction, Translator], data: Labelled, steps: int
+    translators: Mapping[Direction, Translator], data: Labeled, steps: int
 ) -> dict[Direction, dict[str, Any]]:
     """Train four classifiers on the train split, and test them on the test split.
 
     Args:
         translators: one for each direction.
-        data: labelled pictures. The training pictures of a domain, and their translations, are held in memory.
+        data: labeled images. The training images of a domain, and their translations, are held in memory.
         steps: for which each classifier is trained.
 
     Returns:
@@ -86,24 +86,24 @@ def accuracies(
     classifiers: dict[int, Classifier] = {}
     found: dict[tuple[str, str], tuple[float, float]] = {}
     for number, (trained_on, places) in enumerate(tests.items(), 1):
-        images, labels = _labelled(trained_on, "train", data, translators)
+        images, labels = _labeled(trained_on, "train", data, translators)
         channels = images.shape[-1]
         if channels not in classifiers:
             classifiers[channels] = Classifier(images.shape[1:], images.dtype, len(data.classes), steps)
         classifiers[channels].train(images, labels, f"classifier {number} of {len(tests)}, trained on {trained_on}")
         for place in places:
-            images, labels = _labelled(place, "test", data, translators)
+            images, labels = _labeled(place, "test", data, translators)
             share = classifiers[channels].accuracy(images, labels)
             found[trained_on, place] = share, binomial_error(share, len(labels))
-    figures: dict[Direction, dict[str, Any]] = {}
+    metrics: dict[Direction, dict[str, Any]] = {}
     for direction, (source, target) in DIRECTIONS.items():
-        figures[direction] = _figure("transfer", *found[direction, target])
-        figures[direction] |= _figure("content", *found[target, direction])
+        metrics[direction] = _metric("transfer", *found[direction, target])
+        metrics[direction] |= _metric("content", *found[target, direction])
         if comparable:
-            unchanged = _figure("transfer", *found[source, target]) | _figure("content", *found[target, source])
-            figures[direction]["identity"] = unchanged
-        figures[direction]["supervised"] = _figure("transfer", *found[target, target])
-    return figures
+            unchanged = _metric("transfer", *found[source, target]) | _metric("content", *found[target, source])
+            metrics[direction]["identity"] = unchanged
+        metrics[direction]["supervised"] = _metric("transfer", *found[target, target])
+    return metrics
 
 
 def binomial_error(share: float, count: int) -> float:
@@ -112,8 +112,8 @@ def binomial_error(share: float, count: int) -> float:
     return math.sqrt(expected * (1 - expected) / count)
 
 
-def _labelled(
-    what: Domain | Direction, split: Split, data: Labelled, translators: Mapping[Direction, Translator]
+def _labeled(
+    what: Domain | Direction, split: Split, data: Labeled, translators: Mapping[Direction, Translator]
 ) -> tuple[Images, Images]:
     """Real images of a domain, or the translations of a direction, and their classes."""
     if what == "A" or what == "B":
@@ -122,5 +122,5 @@ def _labelled(
     return translators[what].translate(images), labels
 
 
-def _figure(name: str, share: float, error: float) -> dict[str, float]:
+def _metric(name: str, share: float, error: float) -> dict[str, float]:
     return {f"{name}_accuracy": share, f"{name}_accuracy_se": error}

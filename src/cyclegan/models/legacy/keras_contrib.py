@@ -64,7 +64,7 @@ _WITHOUT_EFFECT = re.compile(
 
 
 def load_legacy_generator(path: Path) -> keras.Model:
-    """Read a generator from a whole-model HDF5 file of Keras 2, keras-contrib's normalisation included.
+    """Read a generator from a whole-model HDF5 file of Keras 2, keras-contrib's normalization included.
 
     The file is data: its layers are made anew from a list of known classes and plain values, so nothing in it is
     executed, unpickled or imported, and nothing is taken from other files. Initialisers, regularisers and

@@ -1,4 +1,4 @@
-"""What looks wrong and is right: odd pictures and odd names go through fetch and split, and come out as they should."""
+"""Odd images and odd names that stages fetch and split accept, and what the packed images then show."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from ruamel.yaml import YAML
 
 from cyclegan import cli
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RED, GREEN = (200, 40, 30), (30, 160, 50)
 
 
-def plain(colour: tuple[int, ...] = RED, size: tuple[int, int] = (20, 16), mode: str = "RGB") -> Image.Image:
-    """One colour, with a dark corner that differs from file to file: no two pictures are the same."""
-    image = Image.new(mode, size, colour if len(colour) > 1 else colour[0])
+def plain(color: tuple[int, ...] = RED, size: tuple[int, int] = (20, 16), mode: str = "RGB") -> Image.Image:
+    """One color, with a dark corner that differs from file to file: no two images are the same."""
+    image = Image.new(mode, size, color if len(color) > 1 else color[0])
     plain.count += 1
-    image.putpixel((0, 0), tuple((plain.count + i) % 100 for i in range(len(colour))) if len(colour) > 1 else 1)
+    image.putpixel((0, 0), tuple((plain.count + i) % 100 for i in range(len(color))) if len(color) > 1 else 1)
     return image
 
 
@@ -41,12 +41,12 @@ def saved(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
     return out.getvalue()
 
 
-def deep_colour() -> bytes:
+def deep_color() -> bytes:
     values = np.asarray(plain()).astype(np.uint16) * 257
     return bytes(tf.io.encode_png(values).numpy())
 
 
-def deep_grey() -> bytes:
+def deep_gray() -> bytes:
     out = io.BytesIO()
     tifffile.imwrite(out, np.full((16, 20), 120 * 257, np.uint16))
     return out.getvalue()
@@ -83,27 +83,27 @@ def upright_by_exif() -> bytes:
 @dataclass(frozen=True)
 class Odd:
     content: bytes
-    colours: tuple[tuple[int, int, int], ...] = (RED,)
-    """What the middles of the picture's left and right halves must show."""
+    colors: tuple[tuple[int, int, int], ...] = (RED,)
+    """What the middles of the image's left and right halves must show."""
     mode: str = "RGB"
     size: tuple[int, int] = (20, 16)
 
 
-GREY = (120, 120, 120)
-PICTURES: dict[str, Odd] = {
+GRAY = (120, 120, 120)
+IMAGES: dict[str, Odd] = {
     "cmyk.jpg": Odd(saved(plain().convert("CMYK"), "JPEG", quality=95), mode="CMYK"),
-    "deep colour.png": Odd(deep_colour()),
-    "deep grey.tif": Odd(deep_grey(), (GREY,), "I;16"),
-    "deep colour.tif": Odd(deep_tiff("rgb")),
-    "deep colour in planes.tif": Odd(deep_tiff("rgb", planarconfig="separate")),
-    "deep colour and an empty channel.tif": Odd(deep_tiff("rgb", extrasamples=("unspecified",))),
-    "deep grey where white is 0.tif": Odd(deep_tiff("miniswhite"), ((255, 255, 255),), "I;16"),
-    "grey.png": Odd(saved(plain((120,), mode="L")), (GREY,), "L"),
+    "deep color.png": Odd(deep_color()),
+    "deep gray.tif": Odd(deep_gray(), (GRAY,), "I;16"),
+    "deep color.tif": Odd(deep_tiff("rgb")),
+    "deep color in planes.tif": Odd(deep_tiff("rgb", planarconfig="separate")),
+    "deep color and an empty channel.tif": Odd(deep_tiff("rgb", extrasamples=("unspecified",))),
+    "deep gray where white is 0.tif": Odd(deep_tiff("miniswhite"), ((255, 255, 255),), "I;16"),
+    "gray.png": Odd(saved(plain((120,), mode="L")), (GRAY,), "L"),
     "bits.png": Odd(saved(Image.new("1", (20, 16), 1)), ((255, 255, 255),), "1"),
     "palette.png": Odd(saved(plain().convert("P", palette=Image.Palette.ADAPTIVE)), mode="P"),
     "transparent palette.png": Odd(transparent_palette(), (RED, (255, 255, 255)), "P"),
     "half transparent.png": Odd(saved(plain((*RED, 0), mode="RGBA")), ((255, 255, 255),), "RGBA"),
-    "grey with alpha.png": Odd(saved(plain((120, 255), mode="LA")), (GREY,), "LA"),
+    "gray with alpha.png": Odd(saved(plain((120, 255), mode="LA")), (GRAY,), "LA"),
     "animated.gif": Odd(saved(plain(), "GIF", save_all=True, append_images=[plain(GREEN)]), mode="P"),
     "animated.webp": Odd(
         saved(plain(), "WEBP", save_all=True, append_images=[plain(GREEN)], lossless=True), mode="RGB"
@@ -147,7 +147,7 @@ NAMES = (
     "folder.png/inside.png",
 )
 for _name in NAMES:
-    PICTURES[_name] = Odd(saved(plain(), "BMP" if _name.endswith("bmp") else "PNG"))
+    IMAGES[_name] = Odd(saved(plain(), "BMP" if _name.endswith("bmp") else "PNG"))
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
-    """Two folders of odd things, fetched and split by the command line."""
+    """Two folders of odd images, fetched and split by the command line."""
     root = tmp_path_factory.mktemp("odd") / "it's my; $(touch touched) project"
     root.mkdir()
     for name in ("dvc.yaml", "params.yaml"):
@@ -181,7 +181,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
     tree["model"]["patch_layers"] = 1
     yaml.dump(tree, root / "params.yaml")
     folder = root / tree["data"]["folder_A"]
-    for name, odd in PICTURES.items():
+    for name, odd in IMAGES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(odd.content)
     (root / "b").mkdir()
@@ -213,13 +213,13 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
     return Packed(root, rows, before)
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_an_odd_picture_is_what_it_shows(packed: Packed, name: str) -> None:
-    odd, row = PICTURES[name], packed.rows[name]
+@pytest.mark.parametrize("name", IMAGES)
+def test_an_odd_image_shows_what_it_is(packed: Packed, name: str) -> None:
+    odd, row = IMAGES[name], packed.rows[name]
     assert (row["mode"], int(row["width"]), int(row["height"])) == (odd.mode, *odd.size)
     pixels = packed.pixels(name).astype(int)
     left, right = pixels[8, 4], pixels[8, 12]
-    for found, expected in zip((left, right), odd.colours * (2 // len(odd.colours)), strict=True):
+    for found, expected in zip((left, right), odd.colors * (2 // len(odd.colors)), strict=True):
         if name != "on its side.jpg":
             np.testing.assert_allclose(found, expected, atol=6)
     if name == "on its side.jpg":
@@ -227,11 +227,11 @@ def test_an_odd_picture_is_what_it_shows(packed: Packed, name: str) -> None:
         np.testing.assert_allclose(pixels[13, 8], GREEN, atol=6)
 
 
-def test_links_and_protected_files_are_pictures_too(packed: Packed) -> None:
-    assert set(packed.rows) == {*PICTURES, "link.png", "read-only.png"}
+def test_links_and_protected_files_are_images_too(packed: Packed) -> None:
+    assert set(packed.rows) == {*IMAGES, "link.png", "read-only.png"}
 
 
-def test_names_differ_for_every_picture(packed: Packed) -> None:
+def test_ids_differ_for_every_image(packed: Packed) -> None:
     assert len({row["id"] for row in packed.rows.values()}) == len(packed.rows)
 
 
@@ -250,7 +250,7 @@ def test_nothing_of_the_users_is_touched_and_no_name_was_a_command(packed: Packe
     assert not list(packed.root.rglob("touched"))
 
 
-def test_what_is_no_picture_is_counted(packed: Packed) -> None:
+def test_other_files_are_counted(packed: Packed) -> None:
     text = (packed.root / "data/raw/source.json").read_text()
     assert '"passed_over": 2' in text  # Thumbs.db and notes.txt
     assert '"unreadable": {}' in text

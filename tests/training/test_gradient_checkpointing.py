@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from cyclegan.models.generator import build_generator
 from cyclegan.training.cyclegan import CycleGAN
-from cyclegan.training.recompute import recomputing
+from cyclegan.training.gradient_checkpointing import recomputing
 
 
 @pytest.mark.parametrize("skip", ["add", "concat"])
@@ -37,7 +37,7 @@ def test_outputs_and_gradients_are_equal(skip: str) -> None:
 
 @pytest.mark.parametrize("update_order", ["joint", "sequential"])
 def test_a_step_is_equal(
-    make_model: Callable[..., CycleGAN], pictures: Callable[..., np.ndarray], update_order: str
+    make_model: Callable[..., CycleGAN], random_images: Callable[..., np.ndarray], update_order: str
 ) -> None:
     results = []
     for gradient_checkpointing in (False, True):
@@ -45,7 +45,7 @@ def test_a_step_is_equal(
         model.compile(gradient_checkpointing=gradient_checkpointing)
         step = tf.function(model.train_step)
         for seed in range(2):
-            losses = step((tf.constant(pictures(1, seed=seed)), tf.constant(pictures(1, seed=seed + 5))))
+            losses = step((tf.constant(random_images(1, seed=seed)), tf.constant(random_images(1, seed=seed + 5))))
         results.append(np.array([losses[name] for name in sorted(losses)]))
     np.testing.assert_allclose(*results, rtol=1e-4)
 

@@ -13,7 +13,7 @@ def copy_of(network: keras.Model, suffix: str) -> keras.Model:
     return copy
 
 
-def follow(average: keras.Model, trained: keras.Model, decay: float, step: tf.Tensor) -> None:
+def update_average(average: keras.Model, trained: keras.Model, decay: float, step: tf.Tensor) -> None:
     """Move an average towards a trained network of the same form, faster in the first steps.
 
     Args:

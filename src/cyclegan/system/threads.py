@@ -1,0 +1,26 @@
+"""Work in a thread beside the main one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def in_background(name: str, work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run `work` in a thread while this context is open, and wait for its end.
+
+    Args:
+        name: of the thread.
+        work: is given an event that is set when the context is left, on which it must return soon.
+    """
+    over = threading.Event()
+    # A daemon: it must not keep a process alive whose main thread ends in another way.
+    thread = threading.Thread(target=work, args=(over,), name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -1,0 +1,7 @@
+"""A project to spoil, and the check that a command refuses it."""
+
+from __future__ import annotations
+
+from refusals import project, refuses, shared_store, template
+
+__all__ = ["project", "refuses", "shared_store", "template"]
