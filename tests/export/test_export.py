@@ -18,7 +18,7 @@ import tensorflow as tf
 from cyclegan.cli import main
 from cyclegan.export import exporter
 from cyclegan.export.exporter import export, find_format
-from cyclegan.export.formats import load_litert, load_saved_model
+from cyclegan.export.formats import LITERT, ONNX, Format, load_litert, load_saved_model
 from cyclegan.models.generator import build_generator
 from cyclegan.models.translator import Translator, size_multiple
 from cyclegan.system.digests import file_digest
@@ -230,6 +230,15 @@ def test_file_that_differs_is_removed(name: str, tmp_path: Path, monkeypatch: py
     path = tmp_path / name
     with pytest.raises(UserError, match=rf"{name}: differs from the generator by .* was removed; export to another"):
         export(make("resnet gray to color"), path, find_format(path), bit_depth=16, lineage={})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("file_format", [ONNX, LITERT], ids=["ONNX", "LiteRT"])
+def test_operation_that_a_format_does_not_have(file_format: Format, tmp_path: Path) -> None:
+    image = keras.Input((None, None, 3))
+    foreign, path = keras.Model(image, keras.ops.erfinv(image)), tmp_path / "out"
+    with pytest.raises(UserError, match=f"^{file_format.name}: cannot hold .*Erfinv.*; export a SavedModel"):
+        export(foreign, path, file_format, lineage={})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from cyclegan.export.graphs import INPUT, OUTPUT
-from cyclegan.system.errors import UserError
+from cyclegan.system.errors import UserError, one_line
 from cyclegan.system.quiet_tensorflow import held_back_stderr
 
 Run = Callable[[np.ndarray], np.ndarray]
@@ -85,7 +86,10 @@ def write_onnx(generator: keras.Model, graph: Any, path: Path, metadata: Mapping
     del model.graph.value_info[:]
     model.producer_name = "cyclegan"
     onnx.helper.set_model_props(model, dict(metadata))
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise _cannot_hold("ONNX", one_line(error)) from error
     onnx.save(model, path)
 
 
@@ -115,7 +119,13 @@ def _write_litert(graph: Any, path: Path, metadata: Mapping[str, str], half: boo
     if half:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [tf.float16]
-    path.write_bytes(converter.convert())
+    try:
+        converted = converter.convert()
+    # The converter's class of error is private. Its text is a traceback with the names of the operations in it.
+    except Exception as error:
+        missing = sorted(set(re.findall(r"'(tf\.\w+)'", str(error))))
+        raise _cannot_hold("LiteRT", ", ".join(missing) or one_line(error)) from error
+    path.write_bytes(converted)
     # LiteRT's way to put files into a model: a zip archive behind it, which the runtime does not read.
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(METADATA_FILE, _json(metadata))
@@ -156,6 +166,11 @@ def load_saved_model(path: Path) -> Run:
     """Open a SavedModel in TensorFlow."""
     serve = tf.saved_model.load(str(path)).signatures["serving_default"]
     return lambda images: serve(**{INPUT: tf.constant(images)})[OUTPUT].numpy()
+
+
+def _cannot_hold(name: str, reason: str) -> UserError:
+    """For the operations that a network of another program may have. All of ours can be exported."""
+    return UserError(f"{name}: cannot hold this generator ({reason[:100]}); export a SavedModel")
 
 
 def _json(metadata: Mapping[str, str]) -> str:
