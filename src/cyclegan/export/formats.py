@@ -69,14 +69,13 @@ def write_onnx(generator: keras.Model, graph: Any, path: Path, metadata: Mapping
     import onnx
     import tf2onnx
 
-    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    # It logs each operation that it cannot convert; the check below names the first.
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
     model, _ = tf2onnx.convert.from_function(graph, graph.input_signature, opset=OPSET)
-    for value, channels in (
-        (model.graph.input[0], generator.input_shape),
-        (model.graph.output[0], generator.output_shape),
-    ):
-        names = ("batch", "height", "width", None)
-        for dimension, name, side in zip(value.type.tensor_type.shape.dim, names, (None, *channels[1:]), strict=True):
+    names = ("batch", "height", "width", None)
+    shapes = (generator.input_shape, generator.output_shape)
+    for value, shape in zip((*model.graph.input, *model.graph.output), shapes, strict=True):
+        for dimension, name, side in zip(value.type.tensor_type.shape.dim, names, (None, *shape[1:]), strict=True):
             # tf2onnx invents names such as unk__1006.
             if side is None:
                 dimension.dim_param = name
