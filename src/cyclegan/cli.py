@@ -79,6 +79,9 @@ COMMANDS = {
     "serve": Command(
         "commands.serve", "translate images over HTTP, with a web page for uploads", needs_tensorflow=True
     ),
+    "export": Command(
+        "commands.export", "export a generator to ONNX Runtime, LiteRT or TensorFlow", needs_tensorflow=True
+    ),
     "registry": Command("commands.registry", "list the registered models, change the champion"),
     "runs": Command("commands.runs", "compare the runs of an experiment in a table"),
     "import": Command(

@@ -22,6 +22,7 @@ from cyclegan.params import Params, load
 from cyclegan.project import Project
 from cyclegan.registry.gate import choose_metric
 from cyclegan.registry.measurements import Measured, read_per_image
+from cyclegan.registry.onnx_flavor import prepare_export
 from cyclegan.registry.versions import Candidate, RegisteredVersion, register
 from cyclegan.system.errors import UserError, one_line
 from cyclegan.system.files import write_json
@@ -39,6 +40,8 @@ def run(project: Project) -> None:
             "tracking.offline: true, but the model registry is part of MLflow; "
             "set it to false when MLflow is available, then run 'dvc repro'"
         )
+    if params.registry.export:
+        prepare_export()
     trained = TrainedRun.load(project)
     # Check the candidates before the store is opened, so that an impossible gate is reported first.
     candidates = _candidates(project, params)
@@ -102,6 +105,7 @@ def _candidates(project: Project, params: Params) -> list[Candidate]:
                 evaluation,
                 gate,
                 evaluated / "grid.png",
+                with_onnx="onnx" in params.registry.export,
             )
         )
     return candidates
