@@ -78,6 +78,9 @@ COMMANDS = {
     "serve": Command(
         "commands.serve", "translate images over HTTP, with a page to drop them on", needs_tensorflow=True
     ),
+    "export": Command(
+        "commands.export", "write a generator for ONNX Runtime, LiteRT or TensorFlow", needs_tensorflow=True
+    ),
     "registry": Command("commands.registry", "list the registered models, move the champion by hand"),
     "runs": Command("commands.runs", "compare the runs of an experiment in a table"),
     "import": Command(

@@ -534,14 +534,24 @@ def test_a_missing_evaluation_behind_a_server_is_no_failure(
         opened(original, None)
 
 
+# Without this module, which imports TensorFlow.
 REGISTER = """
 import sys
 from pathlib import Path
-from test_versions import Candidate, measured, register, open_store, Project, Tracking
+import pandas as pd
+from cyclegan.params import Tracking
+from cyclegan.project import Project
+from cyclegan.registry.measurements import Measured
+from cyclegan.registry.versions import Candidate, register
+from cyclegan.tracking.store import open_store
 
 root, run_id, seed = sys.argv[1:]
 store = open_store(Project(root=Path(root), home=Path(root)), Tracking(uri=None, experiment=None, offline=False))
-candidate = Candidate("AtoB", Path(seed), 3, 1, measured(), "pair_psnr")
+table = pd.DataFrame({"direction": "AtoB", "domain": "A", "id": ["x", "y"], "scored": True})
+table = table.assign(pair_psnr=[20.4, 20.6], baseline_pair_psnr=18.25)
+protocol = {"version": 1, "split": "test", "md5": "aa"}
+measured = Measured({"pair_psnr": 20.5}, {"pair_psnr": 18.25}, protocol, table)
+candidate = Candidate("AtoB", Path(seed), 3, 1, measured, "pair_psnr")
 print(register(store, run_id, "race", [candidate], tags={})[0].version)
 """
 
@@ -550,13 +560,9 @@ def test_concurrent_registering_makes_one_version_and_one_champion(
     store: Store, candidates: list[Candidate], tmp_path: Path
 ) -> None:
     run_id = train(store, "race")
-    path = os.pathsep.join([*map(str, Path(__file__).parents[:2]), os.environ.get("PYTHONPATH", "")])
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     command = [sys.executable, "-c", REGISTER, str(store.locks.parents[1]), run_id, str(candidates[0].path)]
-    racing = [
-        subprocess.Popen(command, env={**environment, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
+    racing = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert [process.communicate()[0].split()[-1] for process in racing] == ["1", "1", "1"]
     assert counts(store, "race", run_id, directions=("AtoB",)) == (1, 1)
     assert [move.version for move in moves(store, "race-AtoB")] == ["1"]

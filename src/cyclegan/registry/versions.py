@@ -46,6 +46,8 @@ class Candidate:
     """The metric that decides whether it becomes champion."""
     grid: Path | None = None
     """A PNG file with test images and their translations, for the page."""
+    with_onnx: bool = False
+    """Whether its version also holds an ONNX file."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,7 @@ def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: in
     """
     run = store.client.get_run(run_id)
     weights = file_digest(candidate.path)
-    content = content_digest(weights, bit_depth)
+    content = content_digest(weights, bit_depth, candidate.with_onnx)
     alike = store.client.search_logged_models(
         [run.info.experiment_id], f"source_run_id = '{run_id}' AND tags.`{CONTENT_TAG}` = '{content}'"
     )
@@ -254,7 +256,7 @@ def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: in
         )
         with tempfile.TemporaryDirectory() as folder:
             channels = (candidate.channels_in, candidate.channels_out)
-            save_served(Path(folder) / "model", model, candidate.path, channels, bit_depth)
+            save_served(Path(folder) / "model", model, candidate.path, channels, bit_depth, candidate.with_onnx)
             store.client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
         store.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
         model = store.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
