@@ -115,7 +115,6 @@ NOT_YET: dict[str, set[str]] = {
         "search",
         "serving",
         "stages",
-        "system",
         "tests/fixtures/parity/README.md",
         "tracking",
         "training",

@@ -1,4 +1,4 @@
-"""Starting TensorFlow without its chatter."""
+"""Import TensorFlow without its start messages."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import tempfile
 
 
 def import_tensorflow(fuse: bool = True) -> None:
-    """Import TensorFlow with the standard error of its C++ parts held back, and shown only if the import fails.
+    """Import TensorFlow, and print the standard error of its C++ code only if the import fails.
 
-    Before TensorFlow has set up its log, messages ignore `TF_CPP_MIN_LOG_LEVEL`: every start would print a screenful
-    about optional processor and GPU features.
+    TensorFlow's first messages ignore `TF_CPP_MIN_LOG_LEVEL`: every start would print many lines about optional
+    processor and GPU features.
 
     Args:
-        fuse: whether TensorFlow may fuse operations of a graph. That brought no speed, and fails, with an error, on a
-            file from before `models.layers.LeakyReLU`.
+        fuse: whether TensorFlow may fuse operations of a graph. Fusing is not faster, and it fails on model files
+            older than `models.layers.LeakyReLU`.
     """
     sys.stderr.flush()
     shown = os.dup(2)
