@@ -85,7 +85,7 @@ class Data(Section):
     @classmethod
     def _sum(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"[0-9a-f]{64}", value):
-            raise impossible("must be 64 lowercase hexadecimal digits; run sha256sum on the archive")
+            raise impossible("must be 64 hexadecimal digits in lower case; run sha256sum on the archive")
         return value
 
     @field_validator("folder_A", "folder_B", mode="before")

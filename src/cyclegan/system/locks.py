@@ -44,8 +44,8 @@ def held(path: Path, wait: float = 0) -> Iterator[bool]:
                 if error.errno not in NO_LOCKS:
                     raise
                 raise UserError(
-                    f"{path}: lies on a file system without locks ({error.strerror}); mount it with locks (Lustre: -o flock, "
-                    "NFS: lock service), or move the project to another file system"
+                    f"{path}: lies on a file system without locks ({error.strerror}); mount it with locks (Lustre: -o "
+                    "flock, NFS: lock service), or move the project to another file system"
                 ) from error
             # The holder may have removed the file meanwhile. A lock on a removed file excludes no other process.
             if os.fstat(file.fileno()).st_nlink:

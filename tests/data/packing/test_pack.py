@@ -292,7 +292,7 @@ def test_an_exact_name_goes_before_another_form(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("A,B\ntrainA\\000.png,\n", r"'trainA\\\\000.png'.* domain A; .*/ in place of"),
+        ("A,B\ntrainA\\000.png,\n", r"'trainA\\\\000.png'.* domain A; .*/ instead of"),
         ("A,B\ntraina/000.PNG,\n", r"'traina/000.PNG'.*; did you mean 'trainA/000.png'\?"),
         ("A;B\ntrainA/000.png;\n", "pairs.csv: .*semicolons; .*commas"),
         ("A\tB\ntrainA/000.png\t\n", "pairs.csv: .*tabs; .*commas"),
@@ -455,7 +455,7 @@ def test_a_domain_of_one_repeated_image(project: Project, data: Build, raw: Call
 
 
 def test_nothing_fetched(project: Project, data: Build) -> None:
-    with pytest.raises(UserError, match="does not exist; make it with 'dvc repro fetch'"):
+    with pytest.raises(UserError, match="does not exist; create it with 'dvc repro fetch'"):
         split(data(), project)
 
 
@@ -539,7 +539,7 @@ def test_pairs_of_unequal_sizes_are_refused_where_sizes_are_kept(project: Projec
         paint(project.raw / "trainB" / f"{n}.png", n + 10, 20 + n + (n == 3), 16)
     write_pairs(project, [{"A": f"trainA/{n}.png", "B": f"trainB/{n}.png"} for n in range(6)])
     split(data(load_size=16), project)
-    message = "trainA/3 .*23×16.* trainB/3 .*24×16.*data.load_size"
+    message = "trainA/3: .*23×16.* trainB/3 .*24×16.*data.load_size"
     with pytest.raises(UserError, match=message):
         split(data(load_size="original"), project)
     paint(project.raw / "trainB" / "3.png", 13, 23, 16)
