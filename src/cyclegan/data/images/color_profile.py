@@ -60,7 +60,7 @@ def describe_uses(counts: Mapping[ProfileUse, int]) -> list[str]:
     """Describe the numbers of images whose profile was converted or unusable; zeros are left out."""
     phrases: dict[ProfileUse, str] = {
         "converted": "converted to sRGB by their color profile",
-        "unusable": "read as sRGB, because their color profile cannot be used",
+        "unusable": "taken as sRGB, because their color profile cannot be used",
     }
     return [f"{phrase}: {counts[use]}" for use, phrase in phrases.items() if counts[use]]
 

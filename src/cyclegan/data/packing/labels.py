@@ -43,7 +43,8 @@ def folder_labels(images: Sequence[SourceImage]) -> dict[str, str]:
             )
     if len(found["A"]) < 2:
         raise UserError(
-            f"data.labels: folders, but all images are of one class, {_some(found['A'])}; add images of two classes, {REMEDY}"
+            f"data.labels: folders, but all images are of one class, {_some(found['A'])}; add images of two classes, "
+            f"{REMEDY}"
         )
     return labels
 
