@@ -42,6 +42,11 @@ class Model(Section):
         default="transpose",
         description="Upsampling: transpose (paper), resize (no checkerboard), or antialias (Zhang 2019, as in CUT).",
     )
+    halving: Literal["same", "centered"] = Field(
+        default="same",
+        description="Zero padding of the resnet's strided convolutions: same (at the end, as in TensorFlow) or "
+        "centered (at both ends, as in the reference implementation).",
+    )
     norm: Norm = Field(
         default="instance",
         description="Normalization of the generators: instance (paper), instance_contrib (keras-contrib), batch or "
@@ -95,7 +100,9 @@ class Model(Section):
         lines = []
         if self.generator != "resnet":
             # `padding` is left out: a U-Net always pads with zeros, which the value `same` describes.
-            lines += self.unread("model", ("blocks", "skip"), f"model.generator: {self.generator}")
+            lines += self.unread("model", ("blocks", "skip", "halving"), f"model.generator: {self.generator}")
+        elif self.upsample == "antialias":
+            lines += self.unread("model", ("halving",), "model.upsample: antialias")
         if self.discriminator != "patch":
             lines += self.unread("model", ("patch_layers",), f"model.discriminator: {self.discriminator}")
         return lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -74,6 +74,11 @@ class Registry(Section):
         default=Gates(AtoB="auto", BtoA="auto"),
         description="Test metric that a new champion must improve by more than its standard error: auto (pair_psnr, or "
         "kid without true pairs), a metric of reports/evaluate/metrics.json, or {AtoB: …, BtoA: …}.",
+    )
+    export: list[Literal["onnx"]] = Field(
+        default=[],
+        description="Additional formats of a model version: onnx (for mlflow.onnx.load_model without TensorFlow; "
+        "install 'cyclegan[export]').",
     )
 
     @field_validator("gate", mode="before")
