@@ -77,9 +77,9 @@ def test_two_folders_are_copied_with_their_subfolders(
     assert len(copied) == 5
     assert described(project)["images"] == {"trainA": 3, "trainB": 1}
     assert described(project)["passed_over"] == 4
-    told = capsys.readouterr().out
-    assert told.startswith("skipped files without an image extension (.bmp/.gif/")
-    assert sorted(told.strip().partition("): ")[2].split(", ")) == ["1 .txt", "1 without extension", "2 .heic"]
+    printed = capsys.readouterr().out
+    assert printed.startswith("skipped files without an image extension (.bmp/.gif/")
+    assert sorted(printed.strip().partition("): ")[2].split(", ")) == ["1 .txt", "1 without extension", "2 .heic"]
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def assert_shows(path: Path, bit_depth: int, meant: np.ndarray, within: float) -
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("name", KINDS)
-def test_every_form_shows_what_was_stored(tmp_path: Path, name: str, bits: int) -> None:
+def test_every_kind_of_file_has_the_stored_pixels(tmp_path: Path, name: str, bits: int) -> None:
     kind, path = KINDS[name], tmp_path / "x.tif"
     for form, content, meant in forms(kind, bits, ("none", "deflate")):
         path.write_bytes(content)
@@ -309,7 +309,7 @@ def test_pixels_that_were_left_out_are_missed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("photometric", "channels"), [(8, 3), (4, 1), (32803, 1)], ids=["CIELAB", "mask", "sensor of a camera"]
 )
-def test_other_kinds_are_refused_as_what_they_are(tmp_path: Path, photometric: int, channels: int) -> None:
+def test_unsupported_kinds_are_refused_with_the_reason(tmp_path: Path, photometric: int, channels: int) -> None:
     path = tmp_path / "x.tif"
     path.write_bytes(tiff(np.zeros((HEIGHT, WIDTH, channels), np.uint16), photometric))
     with pytest.raises(BadImageError, match=r"TIFF.* PNG$"):
