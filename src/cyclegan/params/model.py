@@ -120,7 +120,7 @@ class Model(Section):
         multiple = self.size_multiple(size)
         if any(side % multiple for side in size):
             lower = [max(multiple, side // multiple * multiple) for side in size]
-            return f": model.generator: {self.generator} needs sides that are a multiple of {multiple}; use {lower}"
+            return f": each side must be a multiple of {multiple} for model.generator: {self.generator}; use {lower}"
         if self.generator != "resnet" and unet_depth(size) < 4:
             return f": model.generator: {self.generator} halves its input at least 4 times; use a multiple of 16"
         if self.generator == "resnet" and min(size) < 8:
