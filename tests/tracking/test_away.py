@@ -199,7 +199,7 @@ def test_a_journal_that_cannot_be_delivered_is_told_and_keeps_nobody_waiting(
     (line,) = told[refused]
     assert "refuses a part of it" in line
     assert line.endswith("fix that in entries.jsonl, or delete that folder")
-    with pytest.raises(UserError, match=rf"still holds what cannot be delivered, as reported above: .*{gone}"):
+    with pytest.raises(UserError, match=rf"cannot deliver .*{gone}.*; see the warnings above"):
         sync(project)
 
     store.client.restore_experiment(number)

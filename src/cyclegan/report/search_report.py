@@ -19,8 +19,8 @@ from ruamel.yaml import YAML
 
 from cyclegan.params.overrides import ORIGIN
 from cyclegan.search.shared_search import BAR, PAPER, SharedSearch, costs_of, pareto_front
-from cyclegan.search.space import overlay
-from cyclegan.search.study import reason_of
+from cyclegan.search.space import to_overrides
+from cyclegan.search.study import reason_of, reported_metrics
 from cyclegan.search.verdict import Verdict, decide
 from cyclegan.system.files import replacing, write_json, write_text
 from cyclegan.system.html import page_template
@@ -61,7 +61,7 @@ def conclude(search: SharedSearch, run_id: str) -> Result:
     best: dict[str, Any] = {}
     if verdict.winner is not None:
         origin = {"study": search.name, "trial": int(verdict.winner), "run_id": run_id}
-        best = {ORIGIN: origin, **overlay(search.space, trials[verdict.winner].params)}
+        best = {ORIGIN: origin, **to_overrides(search.space, trials[verdict.winner].params)}
     attempts = {"trial": search.trials.attempts(), "final": search.finals().attempts()}
     table = pd.DataFrame(
         [
@@ -115,7 +115,7 @@ def _row(phase: str, name: str, trial: FrozenTrial, attempts: int, search: Share
     # A pruned trial's last value is that of an unfinished training.
     values = trial.values if trial.state == TrialState.COMPLETE else [None] * len(search.options.compared)
     named = dict(zip((objective.name for objective in search.options.compared), values, strict=True))
-    return known | named | trial.params | attributes.get("figures", {})
+    return known | named | trial.params | reported_metrics(trial)
 
 
 def _figures(
