@@ -161,7 +161,7 @@ def test_only_fetch_needs_the_folders(project: Path) -> None:
     file = project / "params.yaml"
     text = file.read_text().replace("  source: fluent-emoji", "  source: folders", 1)
     file.write_text(text.replace("folder_A: data/fluent-emoji/trainA", "folder_A: elsewhere", 1))
-    missing = f"data.folder_A = {project}/elsewhere: does not exist"
+    missing = f"data.folder_A = {project}/elsewhere: does not exist; correct the path"
     for command in ("fetch", "params"):
         assert refused(cyclegan(command, cwd=project)) == missing
     for stage, before in (("split", "fetch"), ("train", "split"), ("evaluate", "train"), ("register", "train")):
