@@ -78,11 +78,13 @@ ALLOWED = {
 }
 # Names that look like a key of `params.yaml`, and what they are.
 NO_KEYS = {
+    "data.md5": "a tag of MLflow runs",
     "model.save": "a method of Keras' models",
+    "model.sha256": "a tag of registered versions",
     "search.replaced": "a tag of MLflow runs",
     "search.trial": "a tag of MLflow runs",
 }
-FILE_NAME = re.compile(r"\.(?:py|md|keras|ya?ml|h5|csv|zip|tar|json|npz|npy|log|html|png|txt|lock|db)$")
+FILE_NAME = re.compile(r"\.(?:py|md|keras|ya?ml|h5|csv|zip|tar|json|npz|npy|log|html|png|txt|lock|db|onnx|tflite)$")
 
 # Pages and packages that do not keep a rule yet. Take names out of here; add none.
 NOT_YET: dict[str, set[str]] = {
