@@ -116,13 +116,13 @@ def binomial_error(share: float, count: int) -> float:
 
 
 def _labeled(
-    what: Domain | Direction, split: Split, data: Labeled, translators: Mapping[Direction, Translator]
+    images_of: Domain | Direction, split: Split, data: Labeled, translators: Mapping[Direction, Translator]
 ) -> tuple[Images, Images]:
     """Real images of a domain, or the translations of a direction, and their classes."""
-    if what == "A" or what == "B":
-        return data(what, split)
-    images, labels = data(DIRECTIONS[what][0], split)
-    return translators[what].translate(images), labels
+    if images_of == "A" or images_of == "B":
+        return data(images_of, split)
+    images, labels = data(DIRECTIONS[images_of][0], split)
+    return translators[images_of].translate(images), labels
 
 
 def _metric(name: str, share: float, error: float) -> dict[str, float]:
