@@ -117,7 +117,6 @@ NOT_YET: dict[str, set[str]] = {
         "system",
         "tests/fixtures/parity/README.md",
         "tracking",
-        "training",
     },
     "links": set(),
     "names": set(),
