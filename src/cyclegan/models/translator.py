@@ -121,8 +121,8 @@ class Translator:
         for side, fixed in zip(images.shape[1:3], self._fixed_size, strict=True):
             if fixed is not None and side + self._padding(side) != fixed:
                 raise UserError(
-                    f"images have shape {list(images.shape)}: the generator takes only "
-                    f"{self._fixed_size[0]}×{self._fixed_size[1]} pixels; resize them first"
+                    f"images have shape {list(images.shape)}: the generator takes "
+                    f"{self._fixed_size[0]}×{self._fixed_size[1]} pixels only; resize them first"
                 )
 
 
