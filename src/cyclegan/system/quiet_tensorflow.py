@@ -1,34 +1,43 @@
-"""Starting TensorFlow without its chatter."""
+"""Import TensorFlow without its start messages."""
 
 from __future__ import annotations
 
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def import_tensorflow(fuse: bool = True) -> None:
-    """Import TensorFlow with the standard error of its C++ parts held back, and shown only if the import fails.
+    """Import TensorFlow, and print the standard error of its C++ code only if the import fails.
 
-    Before TensorFlow has set up its log, messages ignore `TF_CPP_MIN_LOG_LEVEL`: every start would print a screenful
-    about optional processor and GPU features.
+    TensorFlow's first messages ignore `TF_CPP_MIN_LOG_LEVEL`: every start would print many lines about optional
+    processor and GPU features.
 
     Args:
-        fuse: whether TensorFlow may fuse operations of a graph. That brought no speed, and fails, with an error, on a
-            file from before `models.layers.LeakyReLU`.
+        fuse: whether TensorFlow may fuse operations of a graph. Fusing is not faster, and it fails on model files
+            older than `models.layers.LeakyReLU`.
     """
+    with held_back_stderr():
+        import keras  # noqa: F401
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+        if not fuse:
+            tf.config.optimizer.set_experimental_options({"remapping": False})
+
+
+@contextmanager
+def held_back_stderr() -> Iterator[None]:
+    """Hold back standard error, also of C++ code, and print it only on an exception."""
     sys.stderr.flush()
     shown = os.dup(2)
     with tempfile.TemporaryFile() as held_back:
         os.dup2(held_back.fileno(), 2)
         failed = True
         try:
-            import keras  # noqa: F401
-            import tensorflow as tf
-
-            tf.config.list_physical_devices()
-            if not fuse:
-                tf.config.optimizer.set_experimental_options({"remapping": False})
+            yield
             failed = False
         finally:
             os.dup2(shown, 2)

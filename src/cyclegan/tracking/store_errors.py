@@ -9,7 +9,7 @@ from pathlib import Path
 from mlflow.exceptions import MlflowException
 
 from cyclegan.system.credentials import reason
-from cyclegan.system.errors import MENDABLE, UserError, causes, system_fault
+from cyclegan.system.errors import FIXABLE, UserError, causes, system_fault
 from cyclegan.tracking.server_store import access_remedy
 from cyclegan.tracking.store import Store, local_path
 
@@ -64,7 +64,7 @@ def lasting_refusal(error: BaseException, store: Store) -> str | None:
             return "HTTP 413, too large for a proxy; raise the proxy's body limit (nginx: client_max_body_size)"
         if isinstance(cause, ImportError):
             return f"the server's artifact root needs a package that is missing here ({reason(cause)}); install it"
-        if isinstance(cause, OSError) and cause.errno in MENDABLE and _is_artifact_path(cause.filename, store):
+        if isinstance(cause, OSError) and cause.errno in FIXABLE and _is_artifact_path(cause.filename, store):
             return (
                 f"its artifact root is a folder that cannot be written from here ({cause.strerror}: {cause.filename}); "
                 "start the server with --artifacts-destination, or mount the folder"

@@ -38,13 +38,16 @@ class Rewinder:
         if self._allowed.retries and not self._good.steps():
             self._save_good()
 
-    def after_evaluation(self) -> None:
-        """Keep this state, and release the metrics of all steps up to the previous evaluation."""
-        if self._deferred is None:
-            return
-        previous = self._state.progress.validation[-2:-1]
-        self._deferred.release(until=previous[0]["step"] if previous else 0)
-        self._save_good()
+    def log_settled(self) -> None:
+        """Log the metrics of all steps up to the previous evaluation, which can no longer be rewound."""
+        if self._deferred is not None:
+            previous = self._state.progress.validation[-2:-1]
+            self._deferred.release(until=previous[0]["step"] if previous else 0)
+
+    def keep(self) -> None:
+        """Save this state for a later rewind."""
+        if self._deferred is not None:
+            self._save_good()
 
     def end(self) -> None:
         """Release all remaining metrics."""
