@@ -252,11 +252,11 @@ def test_import_and_translate(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("translate", "none.keras", "image.png", "-o", "out"), "none.keras does not exist"),
+        (("translate", "none.keras", "image.png", "-o", "out"), "none.keras: does not exist"),
         (("translate", "image.png", "image.png", "-o", "out"), "is not a .keras file"),
         (
             ("translate", "broken.keras", "image.png", "-o", "out"),
-            "broken.keras is cut short or no .keras file",
+            "broken.keras: is cut short or no .keras file",
         ),
         (("import", "image.png", "-o", "x.keras"), "image.png"),
         (("import", "missing.h5", "-o", "x.keras"), "missing.h5"),

@@ -173,7 +173,7 @@ def test_a_model_that_carries_code_is_refused(
     error = capfd.readouterr().err
     assert end.value.code == 2, error
     (line,) = error.strip().splitlines()
-    assert line.startswith("cyclegan: model.keras cannot be loaded as a generator")
+    assert line.startswith("cyclegan: model.keras: cannot be loaded as a generator")
     assert len(line) < 600
     assert set(workplace.iterdir()) == before
     assert "evil" not in sys.modules
