@@ -53,7 +53,11 @@ def main() -> None:
     frame.to_csv(options.output.with_suffix(".csv"), index=False)
     # CPU seconds do not include the work of a GPU. On a CPU they are less sensitive to other load.
     plot(frame, "cpu" if measure.gpus() == "none" else "wall", options.output.with_suffix(".png"))
-    print(frame.to_string(index=False, float_format="{:.4f}".format))
+    rows = [
+        [f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row]
+        for row in frame.itertuples(index=False)
+    ]
+    measure.table([*frame.columns], rows)
     print("\nchecked: all losses finite, cycle losses fell in every row")
 
 
