@@ -169,7 +169,7 @@ def test_a_registered_import_has_an_origin_and_no_metrics(cyclegan: Callable[...
     candidate = Candidate("AtoB", project / "trained.keras", 3, 3, measured, "pair_psnr")
     (trained,) = register(store, run.id, "horse2zebra", [candidate], tags={})
     assert (trained.version, trained.champion) == ("2", "1")
-    assert trained.decision.reason == "the champion, version 1, has no evaluation on record to compare with"
+    assert "version 1, has no evaluation on record" in trained.decision.reason
     assert "horse2zebra-AtoB  2         1" in cyclegan("registry", "list")
     assert "models:/horse2zebra-AtoB@champion is version 2" in cyclegan("registry", "promote", name, "2", "--yes")
     assert "models:/horse2zebra-AtoB@champion is version 1" in cyclegan("registry", "rollback", name, "--yes")
