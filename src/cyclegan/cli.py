@@ -69,6 +69,9 @@ COMMANDS = {
     ),
     "register": Command("stages.register", "stage: put both generators into the MLflow model registry"),
     "sync": Command("commands.sync", "deliver to MLflow what could not be recorded while it was unavailable"),
+    "init": Command(
+        "commands.init", "write a params.yaml that fits your own images and this machine", needs_tensorflow=True
+    ),
     "params": Command("commands.params", "check params.yaml and print every value"),
     "preset": Command("commands.preset", "write a complete preset over params.yaml and print what changes"),
     "summary": Command(
