@@ -72,6 +72,9 @@ COMMANDS = {
     "init": Command(
         "commands.init", "write a params.yaml that fits your own images and this machine", needs_tensorflow=True
     ),
+    "doctor": Command(
+        "commands.doctor", "check that this machine can run params.yaml, and how fast", needs_tensorflow=True
+    ),
     "params": Command("commands.params", "check params.yaml and print every value"),
     "preset": Command("commands.preset", "write a complete preset over params.yaml and print what changes"),
     "summary": Command(
