@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from postgresql import PostgreSQL
 
@@ -21,6 +22,13 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hypothesis draws 50 examples a test, and 400 with `make test-all`, which deselects no mark."""
+    settings.register_profile("few", max_examples=50)
+    settings.register_profile("many", max_examples=400)
+    settings.load_profile("few" if config.option.markexpr else "many")
 
 
 @pytest.fixture

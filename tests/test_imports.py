@@ -25,10 +25,11 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"models"},
     "evaluation": {"data.loading", "models"},
     "inference": {"data.images", "models"},
+    "export": {"models"},
     "tracking": {"params"},
     "search": {"data.loading", "evaluation", "params", "tracking"},
     "report": {"data.loading", "evaluation", "models", "params", "search"},
-    "registry": {"evaluation", "models", "tracking"},
+    "registry": {"evaluation", "export", "models", "tracking"},
     "serving": {"data.images", "inference", "models"},
     "experiment": {
         *("data.loading", "evaluation", "models", "params", "report", "search", "tracking", "training"),
@@ -42,8 +43,8 @@ ALLOWED: dict[str, set[str]] = {
         *("params", "registry", "report", "search", "tracking", "training"),
     },
     "commands": {
-        *("advice", "data.fetching", "data.images", "data.loading", "evaluation", "experiment", "inference", "models"),
-        *("params", "registry", "search", "serving", "tracking"),
+        *("advice", "data.fetching", "data.images", "data.loading", "evaluation", "experiment", "export", "inference"),
+        *("models", "params", "registry", "search", "serving", "tracking"),
     },
 }
 # Libraries that parts must do without: what a notebook or a GPU machine without them uses.

@@ -84,13 +84,17 @@ COMMANDS = {
     "serve": Command(
         "commands.serve", "translate images over HTTP, with a page to drop them on", needs_tensorflow=True
     ),
+    "export": Command(
+        "commands.export", "write a generator for ONNX Runtime, LiteRT or TensorFlow", needs_tensorflow=True
+    ),
     "registry": Command("commands.registry", "list the registered models, move the champion by hand"),
     "runs": Command("commands.runs", "compare the runs of an experiment in a table"),
-    "import-legacy": Command(
-        "commands.import_legacy",
-        "turn a generator saved by Keras 2 and keras-contrib (.h5) into a .keras file",
+    "import": Command(
+        "commands.import_weights",
+        "turn a network of PyTorch (.pth) or of Keras 2 with keras-contrib (.h5) into a .keras file",
         needs_tensorflow=True,
     ),
+    "import-legacy": Command("commands.import_weights", "old name of import", needs_tensorflow=True),
 }
 
 

@@ -71,7 +71,7 @@ def test_psnr_of_one_step_everywhere(dtype: type, decibels: float) -> None:
     assert psnr(one, one + dtype(1)) == pytest.approx(decibels, abs=0.005)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 10_000), height=st.integers(1, 12), width=st.integers(1, 12), channels=st.sampled_from([1, 3])
 )

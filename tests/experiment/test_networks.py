@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.data.loading.pipeline import ResidentBatches
 from cyclegan.data.packing.pack import split
 from cyclegan.evaluation.features import FeatureNetwork
+from cyclegan.experiment import run_key
 from cyclegan.experiment.networks import build_cyclegan, compile_cyclegan
 from cyclegan.experiment.plan import batches, training_plan, training_size
 from cyclegan.experiment.run_key import training_shape
@@ -33,6 +35,7 @@ START = {
     "model.skip": "add",
     "model.padding": "reflect",
     "model.upsample": "resize",
+    "model.halving": "same",
     "model.norm": "instance",
     "model.output_norm": False,
     "model.dropout": 0.0,
@@ -90,6 +93,7 @@ OF_NETWORKS: list[tuple[str, Any, dict[str, Any]]] = [
     ("model.padding", "same", {}),
     ("model.upsample", "transpose", {}),
     ("model.upsample", "antialias", {}),
+    ("model.halving", "centered", {}),
     ("model.norm", "batch", {}),
     ("model.output_norm", True, {}),
     ("model.residual_output", True, {}),
@@ -268,8 +272,10 @@ def test_the_cases_cover_every_key() -> None:
     assert cases | ELSEWHERE == keys
 
 
-def test_a_checkpoint_belongs_to_all_that_shapes_the_weights() -> None:
+def test_a_checkpoint_belongs_to_all_that_shapes_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every key of section `train` changes a run's identity, but for those that only decide what is kept."""
+    # The code is parsed each time, which takes longer than all else.
+    monkeypatch.setattr(run_key, "code_digest", cache(run_key.code_digest))
     features = FeatureNetwork("efficientnet-lite0 at 128×128", 1280, "sum", lambda images: images)
     base = training_shape(make({}), "digest", features)
     for key, value, needed in OF_NETWORKS + OF_STEP + OF_PLAN + OF_BATCHES:

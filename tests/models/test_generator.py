@@ -75,6 +75,8 @@ def test_equals_the_tutorials_generator(
         TUTORIAL,
         {"upsample": "resize"},
         {"upsample": "antialias", "padding": "same"},
+        {"halving": "centered"},
+        {"halving": "centered", "upsample": "resize"},
         {"architecture": "unet", "depth": 3},
         {"architecture": "unet", "depth": 3, "upsample": "resize", "output_norm": True},
         {"architecture": "unet_full", "depth": 3},
@@ -175,6 +177,24 @@ def test_upsample_forms() -> None:
         for name in ("transpose", "resize", "antialias")
     }
     assert found == {"transpose": [2, 0, 0], "resize": [0, 2, 0], "antialias": [0, 2, 2]}
+
+
+@pytest.mark.parametrize(("halving", "start"), [("same", 1), ("centered", 0)])
+def test_halving_decides_which_pixels_are_kept(halving: str, start: int, images: np.ndarray) -> None:
+    """Kernels that copy their middle pixel show where they lie."""
+    generator = build_generator(**TINY, norm="none", halving=halving)
+    for name in ("down1", "up1"):
+        conv = generator.get_layer(f"{name}_conv")
+        kernel = np.zeros(conv.kernel.shape, "float32")
+        for channel in range(4):
+            kernel[1, 1, channel, channel] = 1
+        conv.set_weights([kernel, np.zeros(conv.filters, "float32")])
+    names = ("stem_relu", "down1_relu", "block1_add", "up1_relu")
+    inner = keras.Model(generator.input, [generator.get_layer(name).output for name in names])
+    before_down, after_down, before_up, after_up = (np.asarray(value)[..., :4] for value in inner(images))
+    np.testing.assert_array_equal(after_down, before_down[:, start::2, start::2])
+    np.testing.assert_array_equal(after_up[:, start::2, start::2], np.maximum(before_up, 0))
+    assert after_up.sum() == pytest.approx(np.maximum(before_up, 0).sum(), rel=1e-5)
 
 
 def test_resizing_has_no_checkerboard_and_antialiasing_moves_with_the_image(images: np.ndarray) -> None:
@@ -287,6 +307,7 @@ def test_unet_at_full_size_sees_single_pixels(images: np.ndarray) -> None:
         ({"skip": "none"}, "skip = 'none': must be one of add, concat"),
         ({"padding": "valid"}, "padding = 'valid': must be one of reflect, same"),
         ({"upsample": "nearest"}, "upsample = 'nearest': must be one of transpose, resize, antialias"),
+        ({"halving": "valid"}, "halving = 'valid': must be one of same, centered"),
         ({"norm": "group"}, "norm = 'group': must be one of"),
         ({"channels_out": 1, "residual_output": True}, "channels_in = 3 and channels_out = 1"),
         ({"norm": "none", "output_norm": True}, "output_norm needs a normalization"),
@@ -305,6 +326,7 @@ def test_impossible_choices_are_refused(options: dict[str, Any], message: str) -
     [
         ({}, 4),
         ({"upsample": "antialias"}, 4),
+        ({"halving": "centered"}, 4),
         ({"upsample": "resize", "blocks": 0}, 4),
         ({"architecture": "unet", "depth": 3}, 8),
         ({"architecture": "unet", "depth": 5, "upsample": "resize"}, 32),

@@ -18,11 +18,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from PIL import Image
 
+import cyclegan
 from cyclegan.commands.model_argument import open_translator
 from cyclegan.models.generator import build_generator
 from cyclegan.params import Tracking
 from cyclegan.project import Project
-from cyclegan.registry import versions as module
 from cyclegan.registry.champion import changing, move, moves
 from cyclegan.registry.measurements import Measured
 from cyclegan.registry.versions import Candidate, RegisteredVersion, recorded, register
@@ -348,8 +348,8 @@ def test_other_weights_other_run_or_other_serving_code_make_a_new_version(
     assert version(run_id, dataclasses.replace(candidate, path=retrained)) == "2"
     assert version(train(store, "new"), candidate) == "3"
     package = tmp_path / "cyclegan"
-    shutil.copytree(Path(module.cyclegan.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(module.cyclegan, "__file__", str(package / "__init__.py"))
+    shutil.copytree(Path(cyclegan.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(cyclegan, "__file__", str(package / "__init__.py"))
     serving_code = package / "models" / "translator.py"
     for addition, expected in (("# A comment.\n", "1"), ("FIXED = True\n", "4")):
         with serving_code.open("a", encoding="utf-8") as file:
@@ -536,14 +536,24 @@ def test_behind_a_server_what_is_not_there_is_no_failure(
         opened(original, None)
 
 
+# Without this module, which imports TensorFlow.
 REGISTER = """
 import sys
 from pathlib import Path
-from test_versions import Candidate, measured, register, open_store, Project, Tracking
+import pandas as pd
+from cyclegan.params import Tracking
+from cyclegan.project import Project
+from cyclegan.registry.measurements import Measured
+from cyclegan.registry.versions import Candidate, register
+from cyclegan.tracking.store import open_store
 
 root, run_id, seed = sys.argv[1:]
 store = open_store(Project(root=Path(root), home=Path(root)), Tracking(uri=None, experiment=None, offline=False))
-candidate = Candidate("AtoB", Path(seed), 3, 1, measured(), "pair_psnr")
+table = pd.DataFrame({"direction": "AtoB", "domain": "A", "id": ["x", "y"], "scored": True})
+table = table.assign(pair_psnr=[20.4, 20.6], baseline_pair_psnr=18.25)
+protocol = {"version": 1, "split": "test", "md5": "aa"}
+measured = Measured({"pair_psnr": 20.5}, {"pair_psnr": 18.25}, protocol, table)
+candidate = Candidate("AtoB", Path(seed), 3, 1, measured, "pair_psnr")
 print(register(store, run_id, "race", [candidate], tags={})[0].version)
 """
 
@@ -552,13 +562,9 @@ def test_registering_at_once_makes_one_version_and_one_champion(
     store: Store, candidates: list[Candidate], tmp_path: Path
 ) -> None:
     run_id = train(store, "race")
-    path = os.pathsep.join([*map(str, Path(__file__).parents[:2]), os.environ.get("PYTHONPATH", "")])
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     command = [sys.executable, "-c", REGISTER, str(store.locks.parents[1]), run_id, str(candidates[0].path)]
-    racing = [
-        subprocess.Popen(command, env={**environment, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
+    racing = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert [process.communicate()[0].split()[-1] for process in racing] == ["1", "1", "1"]
     assert counts(store, "race", run_id, directions=("AtoB",)) == (1, 1)
     assert [move.version for move in moves(store, "race-AtoB")] == ["1"]

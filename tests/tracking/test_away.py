@@ -25,7 +25,7 @@ from cyclegan.project import Project
 from cyclegan.system.errors import UserError
 from cyclegan.tracking.description import DatasetInput, RunDescription
 from cyclegan.tracking.journal import Journal, journals
-from cyclegan.tracking.outbox import Outbox
+from cyclegan.tracking.outbox import PATIENCE_SECONDS, Outbox
 from cyclegan.tracking.recovery import close_stale_runs, deliver_waiting
 from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import Store, local_path, waiting
@@ -294,6 +294,13 @@ def test_a_run_that_is_deleted_and_brought_back_gets_what_was_recorded_meanwhile
     assert images_of(store, run.id) == both(2)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a run, to which nothing can be delivered, comes after a second in place of ten."""
+    monkeypatch.setitem(PATIENCE_SECONDS, "FINISHED", (1.0, math.inf))
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("for_good", [False, True])
 def test_a_run_that_stays_deleted_does_not_end_its_training_and_is_replaced(
     opened: Opened, caplog: pytest.LogCaptureFixture, for_good: bool
@@ -324,6 +331,7 @@ def test_a_run_that_stays_deleted_does_not_end_its_training_and_is_replaced(
     assert TrackedRun.attach(store, run.id, experiment="e", name="n").id == other
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_experiment_that_is_deleted_while_it_trains_does_not_end_the_training(opened: Opened) -> None:
     store = opened()
     with TrackedRun.start(store, experiment="e", name="n", params={}) as run:

@@ -20,10 +20,16 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (2, 7, 18, 18, 3)).astype(np.
 DRAWN: dict[str, Any] = {"batch_size": 1, "crop_size": (16, 16), "flip": True, "seed": 3}
 
 
+@pytest.fixture
+def make_model(make_small_model: Make) -> Make:
+    """Small networks: these tests are about what surrounds the step."""
+    return make_small_model
+
+
 def trained(make_model: Make, batches: Iterable[Batch], within: float) -> tuple[CycleGAN, list[int]]:
     """A model after twelve steps, and how many of them each call made."""
     prepare_device(seed=0, deterministic=True)
-    model = make_model(pool_size=2, ema_decay=0.9, generator={"dropout": 0.2})
+    model = make_model(pool_size=2, ema_decay=0.9)
     model.compile(schedule=DecaySchedule(2e-3, 12, 0.5, "linear"), jit_compile=CycleGAN.jit_compile)
     dispatcher, calls, iterator = Dispatcher(model), [], iter(batches)
     while sum(calls) < 12:

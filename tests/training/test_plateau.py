@@ -24,6 +24,12 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (2, 7, 16, 16, 3)).astype(np.
 RATE = 1e-3
 
 
+@pytest.fixture
+def make_model(make_small_model: Make) -> Make:
+    """Small networks: these tests are about what surrounds the step."""
+    return make_small_model
+
+
 def factors(plateau: Plateau, values: list[float]) -> list[float]:
     rows = [{plateau.metric: value} for value in values]
     return [plateau.learning_rate_factor(rows[:n]) for n in range(len(rows) + 1)]

@@ -66,10 +66,11 @@ def test_unknown_batch_size_is_refused() -> None:
 
 def test_half_of_the_queries_swap_and_all_slots_are_used(make_model: Callable[..., CycleGAN]) -> None:
     model = make_model(pool_size=5)
+    choose_slots = tf.function(model.feed_A.choose_slots)
     swaps, slots = [], []
     for step in range(2000):
         model.step.assign(step)
-        swap, slot = model.feed_A.choose_slots(tf.zeros((1, 16, 16, 3)), "pool_A")
+        swap, slot = choose_slots(tf.zeros((1, 16, 16, 3)), "pool_A")
         swaps.append(bool(swap[0]))
         slots.append(int(slot[0]))
     # Four standard deviations of a binomial of 2,000 draws.
@@ -89,6 +90,7 @@ def test_sampled_images_are_held_ones() -> None:
     assert pool.sample(draws).numpy().ravel().tolist() == [1, 1, 2, 3, 3]
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("order", ["joint", "sequential"])
 def test_discriminators_learn_from_the_pools_too(
     make_model: Callable[..., CycleGAN], random_images: Callable[..., np.ndarray], order: str

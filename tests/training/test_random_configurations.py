@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
@@ -53,6 +54,7 @@ GROUPS: list[dict[str, st.SearchStrategy[Any]]] = [
         "model.skip": some(["add", "concat"]),
         "model.padding": some(["reflect", "same"]),
         "model.upsample": some(["transpose", "resize", "antialias"]),
+        "model.halving": some(["same", "centered"]),
     },
     {"model.discriminator": some(["patch", "pixel", "tutorial"]), "model.patch_layers": st.integers(1, 3)},
     {"model.norm": norms, "model.output_norm": st.booleans()},
@@ -144,9 +146,9 @@ def check(params: Params, folder: Path) -> None:
     compile_cyclegan(model, params, total_steps=10)
     random = np.random.default_rng(0)
 
-    def random_images(channels: int) -> np.ndarray:
+    def random_images(channels: int) -> tf.Tensor:
         shape = (train.batch_size, *model.image_size, channels)
-        return random.uniform(-1, 1, shape).astype(np.float32)
+        return tf.constant(random.uniform(-1, 1, shape), tf.float32)
 
     real = random_images(data.channels_A), random_images(data.channels_B)
     losses = model.train_on_batch(*real, return_dict=True)
@@ -180,9 +182,11 @@ few = settings(
 )
 
 
+@pytest.mark.usefixtures("eagerly")
 @few
 @given(params=configurations())
 def test_random_configurations(params: Params, tmp_path: Path) -> None:
+    """Without graphs, which take ten seconds each; those below have them."""
     check(params, tmp_path)
 
 

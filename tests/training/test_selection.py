@@ -25,6 +25,12 @@ KID = [0.5, 0.3, 0.2, 0.4, 0.6, 0.3]
 """What each evaluation of the trainings below measures: the third is the best."""
 
 
+@pytest.fixture
+def make_model(make_small_model: Make) -> Make:
+    """Small networks: these tests are about what surrounds the step."""
+    return make_small_model
+
+
 def rows(**series: list[float]) -> list[dict[str, float]]:
     names = {name: f"val_{name}" for name in series}
     return [

@@ -157,7 +157,7 @@ def test_two_steps_in_float32(recorded: dict[str, np.ndarray], within: Within) -
     ],
     ids=["epsilon in the variance", "no backward cycle", "beta_1"],
 )
-@pytest.mark.usefixtures("float64")
+@pytest.mark.usefixtures("float64", "eagerly")
 def test_the_proof_notices_mistakes(recorded: dict[str, np.ndarray], mistake: dict[str, Any]) -> None:
     """The comparison must fail for what people get wrong, or it proves nothing."""
     losses = replay(tutorial_model(recorded, **mistake), recorded, 2)

@@ -37,15 +37,28 @@ def open_translator(model: str, bit_depth: int | None = None) -> Translator:
     """
     from cyclegan.models.translator import Translator, load_generator
 
+    file, bit_depth = find_generator(model, bit_depth)
+    return Translator(load_generator(file), bit_depth=bit_depth)
+
+
+def find_generator(model: str, bit_depth: int | None = None) -> tuple[Path, int]:
+    """The `.keras` file of MODEL, downloaded from the registry for `models:/…`, and the bit depth of its images.
+
+    Args:
+        bit_depth: of the images, for a file, which does not record it; None: 8.
+
+    Raises:
+        UserError: there is no such registered model, or a depth is given for one.
+    """
     if not model.startswith("models:/"):
-        return Translator(load_generator(Path(model)), bit_depth=bit_depth or 8)
+        return Path(model), bit_depth or 8
     if bit_depth is not None:
         raise UserError(f"--bit-depth {bit_depth}: {model} knows its own bit depth; leave --bit-depth out")
-    return _registered_translator(model)
+    return _download(model)
 
 
-def _registered_translator(uri: str) -> Translator:
-    """Load a generator from the project's registry.
+def _download(uri: str) -> tuple[Path, int]:
+    """Download a generator from the project's registry.
 
     Raises:
         UserError: there is no such model, version or alias, or it is none that this package registered.
@@ -55,7 +68,6 @@ def _registered_translator(uri: str) -> Translator:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
-    from cyclegan.models.translator import Translator, load_generator
     from cyclegan.params import load
     from cyclegan.project import Project
     from cyclegan.tracking.store import open_store
@@ -76,4 +88,4 @@ def _registered_translator(uri: str) -> Translator:
         raise UserError(
             f"{uri} is no generator of this project: name a version that stage register made ('cyclegan registry list')"
         ) from None
-    return Translator(load_generator(file), bit_depth=bit_depth)
+    return file, bit_depth

@@ -7,11 +7,14 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cyclegan.commands.model_argument import add_model, open_translator
-from cyclegan.data.images.image import ProfileUse
 from cyclegan.data.images.layout import endings, shown, walk
 from cyclegan.system.errors import UserError
+
+if TYPE_CHECKING:
+    from cyclegan.data.images.image import ProfileUse
 
 # So many different endings are named at most.
 ENDINGS_SHOWN = 8

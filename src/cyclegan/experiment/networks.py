@@ -118,6 +118,7 @@ def _generator(params: Params, name: str, size: Size) -> keras.Model:
         skip=model.skip if model.generator == "resnet" else "add",
         padding=model.padding,
         upsample=model.upsample,
+        halving=model.halving,
         norm=model.norm,
         output_norm=model.output_norm,
         residual_output=model.residual_output,

@@ -14,6 +14,11 @@ How the height and width double (`upsample`):
 - `resize`: bilinear, then a convolution; avoids checkerboards (Odena et al. 2016).
 - `antialias`: `resize`, and halving by a blur after an unstrided convolution, as in CUT; `resnet` only.
 
+Where the zeros around a 3×3 convolution of stride 2 lie (`halving`, `resnet` only; 4×4 ones have no choice):
+
+- `same`: Keras' padding; on even sides one zero at the end and none at the start.
+- `centered`: one zero at each end, as in the reference; transposed convolutions likewise.
+
 Example:
 
 >>> from cyclegan.models import build_generator
@@ -61,6 +66,7 @@ def build_generator(
     residual_output: bool = False,
     dropout: float = 0.0,
     depth: int = 8,
+    halving: str = "same",
     init: str = "normal",
     init_gain: float = 0.02,
     seed: int = 0,
@@ -73,7 +79,7 @@ def build_generator(
 
     Args:
         channels_in, channels_out: channels of the input and output images.
-        architecture, upsample: see this module's docstring.
+        architecture, upsample, halving: see this module's docstring.
         base_filters: width of the first layer.
         blocks: number of residual blocks (`resnet` only).
         skip: how a residual block joins its input (`resnet` only): `add`, or the Keras tutorial's `concat`.
@@ -88,9 +94,9 @@ def build_generator(
     Raises:
         ValueError: an unknown choice, or choices that exclude each other.
     """
-    _check_architecture(architecture, skip, padding, upsample, depth)
+    _check_architecture(architecture, skip, padding, upsample, halving, depth)
     _check_output(channels_in, channels_out, norm, output_norm, residual_output)
-    parts = _Parts(norm, padding, upsample, dropout, SeededInitializers(init, init_gain, seed))
+    parts = _Parts(norm, padding, upsample, halving, dropout, SeededInitializers(init, init_gain, seed))
     output = _Output(channels_out, output_norm, residual_output)
     image = keras.Input((None, None, channels_in), name="image")
     if architecture == "resnet":
@@ -104,12 +110,13 @@ def build_generator(
     return keras.Model(image, x, name=name)
 
 
-def _check_architecture(architecture: str, skip: str, padding: str, upsample: str, depth: int) -> None:
+def _check_architecture(architecture: str, skip: str, padding: str, upsample: str, halving: str, depth: int) -> None:
     """Refuse an unknown choice, and one that a U-Net does not have."""
     _check("architecture", architecture, ("resnet", "unet", "unet_full"))
     _check("skip", skip, ("add", "concat"))
     _check("padding", padding, ("reflect", "same"))
     _check("upsample", upsample, ("transpose", "resize", "antialias"))
+    _check("halving", halving, ("same", "centered"))
     if architecture == "resnet":
         return
     if skip != "add" or upsample == "antialias":
@@ -150,6 +157,7 @@ class _Parts:
     norm: str
     padding: str
     upsample: str
+    halving: str
     dropout: float
     initializers: SeededInitializers
 
@@ -168,11 +176,13 @@ class _Parts:
         """Convolution with stride and padding; `normed` if a normalization follows."""
         if padding == "reflect":
             x = ReflectionPadding2D(size // 2, name=f"{name}_pad")(x)
+        elif padding == "centered":
+            x = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
         return layers.Conv2D(
             filters,
             size,
             strides,
-            padding="valid" if padding == "reflect" else "same",
+            padding="same" if padding == "same" else "valid",
             use_bias=self._needs_bias(normed),
             kernel_initializer=self.initializers(scale),
             name=f"{name}_conv",
@@ -183,20 +193,23 @@ class _Parts:
         if self.upsample == "antialias":
             x = self.rectified(self.conv(x, filters, 3, name), name)
             return BlurPooling2D(name=f"{name}_blur")(x)
-        return self.rectified(self.conv(x, filters, 3, name, strides=2), name)
+        return self.rectified(self.conv(x, filters, 3, name, strides=2, padding=self.halving), name)
 
     def double(self, x: Any, filters: int, size: int, name: str, *, normed: bool = True, scale: float = 1.0) -> Any:
         """Twice the height and width; `size` is that of a transposed kernel."""
         if self.upsample == "transpose":
-            return layers.Conv2DTranspose(
+            centered = self.halving == "centered" and size == 3
+            x = layers.Conv2DTranspose(
                 filters,
                 size,
                 2,
-                padding="same",
+                padding="valid" if centered else "same",
                 use_bias=self._needs_bias(normed),
                 kernel_initializer=self.initializers(scale),
                 name=f"{name}_conv",
             )(x)
+            # The output is one row and column too large, which lie at the start.
+            return layers.Cropping2D(((1, 0), (1, 0)), name=f"{name}_crop")(x) if centered else x
         x = BilinearUpsampling2D(name=f"{name}_resize")(x)
         return self.conv(x, filters, 3, name, normed=normed, scale=scale)
 

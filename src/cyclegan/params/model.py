@@ -43,6 +43,11 @@ class Model(Section):
         description="transpose (paper), resize (no checkerboard; Odena et al. 2016), or antialias (Zhang 2019, as in "
         "CUT).",
     )
+    halving: Literal["same", "centered"] = Field(
+        default="same",
+        description="Zeros around the resnet's strided convolutions: same (at the end only, TensorFlow's) or centered "
+        "(at both ends, the reference's).",
+    )
     norm: Norm = Field(
         default="instance",
         description="Normalization of the generators: instance (paper), instance_contrib (keras-contrib's formula, for "
@@ -92,7 +97,9 @@ class Model(Section):
         lines = []
         if self.generator != "resnet":
             # A U-Net pads with zeros, whatever `padding` says.
-            lines += self.unread("model", ("blocks", "skip"), f"model.generator: {self.generator}")
+            lines += self.unread("model", ("blocks", "skip", "halving"), f"model.generator: {self.generator}")
+        elif self.upsample == "antialias":
+            lines += self.unread("model", ("halving",), "model.upsample: antialias")
         if self.discriminator != "patch":
             lines += self.unread("model", ("patch_layers",), f"model.discriminator: {self.discriminator}")
         return lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -79,6 +79,11 @@ class Registry(Section):
         description="The test metric that a new version must better, by more than its standard error, to become "
         "champion: auto (pair_psnr, or kid where there are no true pairs), a metric of "
         "reports/evaluate/metrics.json, or {AtoB: …, BtoA: …}.",
+    )
+    export: list[Literal["onnx"]] = Field(
+        default=[],
+        description="Formats that a version holds beside its own: onnx, for mlflow.onnx.load_model, which needs "
+        "no TensorFlow. Needs pip install 'cyclegan[export]'.",
     )
 
     @field_validator("gate", mode="before")

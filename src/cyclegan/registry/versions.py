@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
-import numpy as np
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
-from mlflow.types import Schema, TensorSpec
 
-import cyclegan
 from cyclegan.registry.champion import champion_of, changing, move, rolled_back
 from cyclegan.registry.gate import Decision, decide
 from cyclegan.registry.measurements import Measured
+from cyclegan.registry.served_form import content_digest, save_served
 from cyclegan.registry.version_page import Page
-from cyclegan.system.digests import code_digest, file_digest
-from cyclegan.tracking.provenance import installed
+from cyclegan.system.digests import file_digest
 from cyclegan.tracking.store import Store
 from cyclegan.tracking.store_errors import is_hopeless
 
 CHALLENGER = "challenger"
 EVALUATION = "evaluation"
-SERVED_BATCH = 8
-# What the served code imports; the model's requirements pin the versions installed here.
-REQUIREMENTS = ("tensorflow", "tensorflow-cpu", "keras", "mlflow", "numpy", "pandas", "pillow")
 CONTENT_TAG = "content.sha256"
 WEIGHTS_TAG = "model.sha256"
 
@@ -55,6 +46,8 @@ class Candidate:
     """Name of the metric by which it may become champion."""
     grid: Path | None = None
     """Test images and their translations, a PNG file for its page."""
+    with_onnx: bool = False
+    """Its version holds an ONNX file, too."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +99,7 @@ def _register(
 ) -> RegisteredVersion:
     model = log_generator(store, run_id, candidate, bit_depth)
     name = f"{dataset}-{candidate.direction}"
-    try:
-        store.client.create_registered_model(name, {"dataset": dataset, "direction": candidate.direction})
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
+    create_model(store, name, {"dataset": dataset, "direction": candidate.direction})
     source = f"models:/{model.model_id}"
     found = _version_from(store, name, source)
     version = str((found or store.client.create_model_version(name, source, run_id, model_id=model.model_id)).version)
@@ -159,6 +148,15 @@ def _register(
     return RegisteredVersion(
         candidate.direction, name, version, model.model_id, found is not None, decision, champion_of(store, name)
     )
+
+
+def create_model(store: Store, name: str, tags: Mapping[str, str]) -> None:
+    """Create a registered model; one that exists keeps its tags."""
+    try:
+        store.client.create_registered_model(name, dict(tags))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def decision_on(store: Store, name: str, version: str, measured: Measured, metric: str) -> Decision:
@@ -235,9 +233,8 @@ def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: in
     each image and the grid lie in the model's folder `evaluation`.
     """
     run = store.client.get_run(run_id)
-    requirements = [f"{name}=={version}" for name in REQUIREMENTS if (version := installed(name))]
     weights = file_digest(candidate.path)
-    content = _content_digest(weights, requirements, bit_depth)
+    content = content_digest(weights, bit_depth, candidate.with_onnx)
     alike = store.client.search_logged_models(
         [run.info.experiment_id], f"source_run_id = '{run_id}' AND tags.`{CONTENT_TAG}` = '{content}'"
     )
@@ -258,7 +255,8 @@ def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: in
             model_type="generator",
         )
         with tempfile.TemporaryDirectory() as folder:
-            _save(Path(folder) / "model", model, run_id, candidate, bit_depth, requirements)
+            channels = (candidate.channels_in, candidate.channels_out)
+            save_served(Path(folder) / "model", model, candidate.path, channels, bit_depth, candidate.with_onnx)
             store.client.log_model_artifacts(model.model_id, str(Path(folder) / "model"))
         store.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
         model = store.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
@@ -269,35 +267,6 @@ def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: in
         store.client.log_model_artifacts(model.model_id, folder, EVALUATION)
     _log_metric(store, run_id, model, candidate)
     return model
-
-
-def _save(
-    path: Path, model: LoggedModel, run_id: str, candidate: Candidate, bit_depth: int, requirements: list[str]
-) -> None:
-    dtype = np.dtype(np.uint8 if bit_depth == 8 else np.uint16)
-    with warnings.catch_warnings():
-        # The signature is given; an example image in JSON would add nothing to it.
-        warnings.filterwarnings("ignore", message=".*input example was not provided")
-        mlflow.pyfunc.save_model(
-            path,
-            mlflow_model=Model(artifact_path=model.artifact_location, run_id=run_id, model_id=model.model_id),
-            python_model=Path(__file__).with_name("served_model.py"),
-            artifacts={"generator": candidate.path.resolve().as_uri()},
-            code_paths=[str(Path(cyclegan.__file__).parent)],
-            model_config={"bit_depth": bit_depth, "batch_size": SERVED_BATCH},
-            pip_requirements=requirements,
-            signature=ModelSignature(
-                inputs=Schema([TensorSpec(dtype, (-1, -1, -1, candidate.channels_in))]),
-                outputs=Schema([TensorSpec(dtype, (-1, -1, -1, candidate.channels_out))]),
-            ),
-        )
-
-
-def _content_digest(weights: str, requirements: list[str], bit_depth: int) -> str:
-    """One digest of everything that decides what the served model answers: weights, code and libraries."""
-    folders = sorted({file.parent for file in Path(cyclegan.__file__).parent.rglob("*.py")})
-    parts = [weights, *requirements, str(bit_depth), code_digest(*folders)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _log_metric(store: Store, run_id: str, model: LoggedModel, candidate: Candidate) -> None:

@@ -16,6 +16,7 @@ from cyclegan.params import Params, load
 from cyclegan.project import Project
 from cyclegan.registry.gate import choose
 from cyclegan.registry.measurements import Measured, read_per_image
+from cyclegan.registry.onnx_flavor import prepare_export
 from cyclegan.registry.versions import Candidate, RegisteredVersion, register
 from cyclegan.system.errors import UserError, one_line
 from cyclegan.system.files import write_json
@@ -33,6 +34,8 @@ def run(project: Project) -> None:
             "tracking.offline: true, but the model registry is part of MLflow: set it to false where MLflow can be "
             "reached, then 'dvc repro' delivers what has waited and registers"
         )
+    if params.registry.export:
+        prepare_export()
     trained = TrainedRun.load(project)
     # Before the store is opened, so that a gate that cannot work is reported first.
     candidates = _candidates(project, params)
@@ -90,7 +93,14 @@ def _candidates(project: Project, params: Params) -> list[Candidate]:
         gate = choose(getattr(params.registry.gate, direction), direction, found)
         candidates.append(
             Candidate(
-                direction, files[direction], channels[source], channels[target], found, gate, evaluated / "grid.png"
+                direction,
+                files[direction],
+                channels[source],
+                channels[target],
+                found,
+                gate,
+                evaluated / "grid.png",
+                with_onnx="onnx" in params.registry.export,
             )
         )
     return candidates

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def import_tensorflow(fuse: bool = True) -> None:
@@ -17,18 +19,25 @@ def import_tensorflow(fuse: bool = True) -> None:
         fuse: whether TensorFlow may fuse operations of a graph. That brought no speed, and fails, with an error, on a
             file from before `models.layers.LeakyReLU`.
     """
+    with held_back_stderr():
+        import keras  # noqa: F401
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+        if not fuse:
+            tf.config.optimizer.set_experimental_options({"remapping": False})
+
+
+@contextmanager
+def held_back_stderr() -> Iterator[None]:
+    """Hold back what the process writes to standard error, C++ code included, and show it only on an exception."""
     sys.stderr.flush()
     shown = os.dup(2)
     with tempfile.TemporaryFile() as held_back:
         os.dup2(held_back.fileno(), 2)
         failed = True
         try:
-            import keras  # noqa: F401
-            import tensorflow as tf
-
-            tf.config.list_physical_devices()
-            if not fuse:
-                tf.config.optimizer.set_experimental_options({"remapping": False})
+            yield
             failed = False
         finally:
             os.dup2(shown, 2)

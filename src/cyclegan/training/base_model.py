@@ -176,7 +176,8 @@ def unpack_pair(data: Any) -> tuple[tf.Tensor, tf.Tensor]:
         if not isinstance(first, tuple | list) or len(first) != 2:
             raise ValueError("x: CycleGAN takes a batch of each domain, (real_A, real_B); see model.generators for one")
         first, second = first
-    return first, second
+    # Eager steps get NumPy arrays as they are, and a gradient tape cannot watch those.
+    return tf.convert_to_tensor(first), tf.convert_to_tensor(second)
 
 
 def refuse_batch_sizes(size_A: int | None, size_B: int | None, discriminator_batch: int | None) -> None:

@@ -152,9 +152,11 @@ def evaluate(
         images = dict(samples())
     state.add_validation(metrics)
     rewinder.listener.log_metrics(step, metrics)
+    rewinder.log_settled()
+    # After the metrics: a crash while they are logged repeats no image when the training resumes.
     for key, image in images.items():
         rewinder.listener.log_image(step, key, image)
-    rewinder.after_evaluation()
+    rewinder.keep()
     console.show_validation(metrics)
 
 

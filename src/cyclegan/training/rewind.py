@@ -38,13 +38,16 @@ class Rewinder:
         if self._allowed.retries and not self._good.steps():
             self._save_good()
 
-    def after_evaluation(self) -> None:
-        """Keep this state to go back to, and let the listener hear of all steps up to the evaluation before."""
-        if self._deferred is None:
-            return
-        before = self._state.progress.validation[-2:-1]
-        self._deferred.release(until=before[0]["step"] if before else 0)
-        self._save_good()
+    def log_settled(self) -> None:
+        """Log the metrics of all steps up to the previous evaluation, which can no longer be rewound."""
+        if self._deferred is not None:
+            previous = self._state.progress.validation[-2:-1]
+            self._deferred.release(until=previous[0]["step"] if previous else 0)
+
+    def keep(self) -> None:
+        """Save this state as one to go back to."""
+        if self._deferred is not None:
+            self._save_good()
 
     def end(self) -> None:
         """Let the listener hear of all that is left."""

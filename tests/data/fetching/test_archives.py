@@ -210,7 +210,7 @@ def test_no_name_leaves_the_folder(name: str) -> None:
 SAMPLES = [zip_bytes(CONTENT), tar_bytes(CONTENT), tar_bytes(CONTENT, "w"), zip_locked(), zip_link()]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sample=st.sampled_from(SAMPLES),
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6),
