@@ -117,7 +117,9 @@ def _inspect(
     start = time.monotonic()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         quiet = len(images) < SHOW_PROGRESS_FROM
-        results = list(tqdm(pool.map(_decoded, images), "inspect", len(images), unit="image", disable=quiet))
+        results = list(
+            tqdm(pool.map(_decoded, images), "inspect", len(images), unit="image", leave=False, disable=quiet)
+        )
     findings: dict[Domain, DomainFindings] = {}
     readable: dict[Domain, list[SourceImage]] = {}
     digests: dict[Domain, set[str]] = {}

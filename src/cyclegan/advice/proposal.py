@@ -28,7 +28,7 @@ from cyclegan.training.device import prepare_device
 DISTANCE_IMAGES, DISTANCE_SIZE = 100, 128
 # Images of each domain that steps are timed on.
 TIMED_IMAGES = 16
-TIMED_STEPS = 8
+TIMED_STEPS, TIMED_SECONDS = 8, 5.0
 # Of the contact sheet, for each domain.
 SHEET_COLUMNS, SHEET_ROWS, SHEET_SIZE = 4, 6, 128
 
@@ -93,7 +93,7 @@ def propose(
         params = _params(source, choices)
         load, channels = overrides(choices)["data.load_size"], (params.data.channels_A, params.data.channels_B)
         images = samples_of(inspection, TIMED_IMAGES, load, channels)
-        cost = measure_steps(params, *images, findings.device, TIMED_STEPS)
+        cost = measure_steps(params, *images, findings.device, TIMED_STEPS, TIMED_SECONDS)
         on_timed(candidate, cost)
         return cost
 

@@ -59,12 +59,9 @@ def _channel_choices(findings: Findings) -> list[Choice]:
         chosen = [Choice(f"data.channels_{domain}", both, reason) for domain in DOMAINS]
     else:
         chosen = [Choice(f"data.channels_{domain}", channels[domain], "as the TIFF files have") for domain in DOMAINS]
-    deep = all(findings.domains[domain].deep > findings.domains[domain].total / 2 for domain in DOMAINS)
-    depth = Choice(
-        "data.bit_depth",
-        16 if deep else 8,
-        "most images have 16 bits" if deep else "in one domain at least, most images have 8 bits",
-    )
+    deep = [findings.domains[domain].deep > findings.domains[domain].total / 2 for domain in DOMAINS]
+    only_one = "only one domain has 16 bits" if any(deep) else "most images have 8 bits"
+    depth = Choice("data.bit_depth", 16 if all(deep) else 8, "most images have 16 bits" if all(deep) else only_one)
     unreadable = sum(len(findings.domains[domain].unreadable or {}) for domain in DOMAINS)
     bad = Choice(
         "data.on_bad_image",
@@ -154,10 +151,14 @@ def _distance_choices(findings: Findings) -> list[Choice]:
     return [
         Choice("model.residual_output", close, f"{why}; only the change is learned" if close else why),
         *(
-            Choice(f"train.loss_weights.{name}", value, f"{why} (row t)" if close else "paper")
+            Choice(f"train.loss_weights.{name}", value, "close domains (row t)" if close else "paper")
             for name, value in weights.items()
         ),
-        Choice("train.loss_weights.identity", identity, why if not comparable else "row t" if close else "paper"),
+        Choice(
+            "train.loss_weights.identity",
+            identity,
+            why if not comparable else "close domains (row t)" if close else "paper",
+        ),
     ]
 
 

@@ -7,6 +7,7 @@ import math
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import keras
@@ -19,7 +20,7 @@ from cyclegan.experiment.networks import build_cyclegan, compile_cyclegan
 from cyclegan.models.translator import Translator
 from cyclegan.params import Params
 from cyclegan.system.errors import UserError
-from cyclegan.training.dispatch import Dispatcher
+from cyclegan.training.dispatch import Batch, Dispatcher
 from cyclegan.training.divergence import DivergedError, refuse_divergence
 
 # The first steps after the graph is built fill caches and the allocator.
@@ -50,7 +51,9 @@ class StepCost:
         return f"{self.memory_bytes / 2**30:.1f} GiB"
 
 
-def measure_steps(params: Params, images_A: np.ndarray, images_B: np.ndarray, device: str, steps: int) -> StepCost:
+def measure_steps(
+    params: Params, images_A: np.ndarray, images_B: np.ndarray, device: str, steps: int, least_seconds: float = 0
+) -> StepCost:
     """Train new networks for some steps, and translate a batch.
 
     Args:
@@ -58,6 +61,7 @@ def measure_steps(params: Params, images_A: np.ndarray, images_B: np.ndarray, de
         images_A, images_B: [N, H, W, C] as stage split stores them.
         device: its name, for messages.
         steps: that are timed.
+        least_seconds: further steps are timed until then: a busy machine is not always equally busy.
 
     Raises:
         UserError: out of memory, or a loss is not finite.
@@ -83,7 +87,7 @@ def measure_steps(params: Params, images_A: np.ndarray, images_B: np.ndarray, de
         dispatcher.advance(batches, 1)
         build_seconds = time.monotonic() - start
         _advance(dispatcher, batches, WARM_UP_STEPS)
-        seconds = _advance(dispatcher, batches, steps)
+        seconds = _advance(dispatcher, batches, steps, least_seconds)
         try:
             refuse_divergence({name: float(value) for name, value in model.get_metrics_result().items()}, steps)
         except DivergedError as error:
@@ -99,13 +103,13 @@ def measure_steps(params: Params, images_A: np.ndarray, images_B: np.ndarray, de
     return StepCost(seconds, build_seconds, translate_seconds, _peak(), state_bytes)
 
 
-def _advance(dispatcher: Dispatcher, batches: object, steps: int) -> float:
-    """Make steps; the seconds of one."""
+def _advance(dispatcher: Dispatcher, batches: Iterator[Batch], steps: int, least_seconds: float = 0) -> float:
+    """Make at least these steps, for at least this time; the seconds of one."""
     done, seconds = 0, 0.0
-    while done < steps:
-        count, taken = dispatcher.advance(batches, steps - done)  # type: ignore[arg-type]
+    while done < steps or seconds < least_seconds:
+        count, taken = dispatcher.advance(batches, steps - done if done < steps else steps)
         done, seconds = done + count, seconds + taken
-    return seconds / steps
+    return seconds / done
 
 
 def _gpu() -> bool:

@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
     with _inspected(options.images, project) as (inspection, source):
         findings = measure_findings(inspection, project)
         _print_findings(inspection, findings)
-        print(f"timing steps on {findings.device}")
+        print(f"timing steps on {findings.device}{_busy()}")
         proposal = propose(
             inspection,
             findings,
@@ -169,6 +169,12 @@ def _print_findings(inspection: Inspection, findings: Findings) -> None:
     if inspection.in_both:
         print(f"{inspection.in_both} images are in both domains; remove them from one")
     print(f"domains: {'close' if findings.is_close else 'distant'}, KID {findings.distance:.2f} between samples")
+
+
+def _busy() -> str:
+    """A warning where other processes use the processor."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    return f"; the machine is busy (load {load:.1f}), which makes the times too long" if load > 1.5 * cores else ""
 
 
 def _print_proposal(proposal: Proposal) -> None:
