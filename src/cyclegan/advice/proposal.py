@@ -28,7 +28,7 @@ from cyclegan.training.device import prepare_device
 DISTANCE_IMAGES, DISTANCE_SIZE = 100, 128
 # Images of each domain that steps are timed on.
 TIMED_IMAGES = 16
-TIMED_STEPS, TIMED_SECONDS = 8, 5.0
+TIMED_STEPS, TIMED_SECONDS = 8, 8.0
 # Of the contact sheet, for each domain.
 SHEET_COLUMNS, SHEET_ROWS, SHEET_SIZE = 4, 6, 128
 

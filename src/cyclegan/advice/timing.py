@@ -24,7 +24,7 @@ from cyclegan.training.dispatch import Batch, Dispatcher
 from cyclegan.training.divergence import DivergedError, refuse_divergence
 
 # The first steps after the graph is built fill caches and the allocator.
-WARM_UP_STEPS = 2
+WARM_UP_STEPS, WARM_UP_SECONDS = 2, 2.0
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def measure_steps(
         batches, dispatcher = iter(source(0)), Dispatcher(model)
         dispatcher.advance(batches, 1)
         build_seconds = time.monotonic() - start
-        _advance(dispatcher, batches, WARM_UP_STEPS)
+        _advance(dispatcher, batches, WARM_UP_STEPS, WARM_UP_SECONDS)
         seconds = _advance(dispatcher, batches, steps, least_seconds)
         try:
             refuse_divergence({name: float(value) for name, value in model.get_metrics_result().items()}, steps)
