@@ -1,8 +1,8 @@
-# The pipeline with its environment. Uses an NVIDIA GPU where the host has the NVIDIA container toolkit, else the CPU.
+# The pipeline with its environment. It uses an NVIDIA GPU if the host has the NVIDIA container toolkit, else the CPU.
 #
 #   docker build -t cyclegan .                                   # --build-arg LOCK=requirements.lock: smaller, CPU only
 #   docker run --rm --gpus all $VOLUMES cyclegan                 # dvc repro
-#   docker run --rm $VOLUMES -p 127.0.0.1:5000:5000 cyclegan ui  # the MLflow UI, for this machine only
+#   docker run --rm $VOLUMES -p 127.0.0.1:5000:5000 cyclegan ui  # the MLflow UI, on this machine only
 #
 # with VOLUMES="-v cyclegan-data:/project/data -v cyclegan-mlruns:/project/mlruns
 #               -v cyclegan-checkpoints:/project/checkpoints -v cyclegan-cache:/project/.dvc/cache
@@ -17,12 +17,12 @@ ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 DO_NOT_TRACK=1 DVC_NO_ANALYTICS=1 MLFL
 RUN useradd --create-home --uid 1000 cyclegan
 WORKDIR /project
 
-# Before the code, so that a change to it does not install TensorFlow anew.
+# Install before copying the code, so that a change of code does not reinstall TensorFlow.
 COPY requirements.lock requirements-gpu.lock ./
 RUN pip install --requirement "$LOCK"
 
 COPY --chown=cyclegan . .
-# The image carries no git history; runs are tagged with the commit only where the project is mounted with its .git.
+# The image has no git history. Runs get the commit as a tag only if the project is mounted with its .git.
 RUN pip install --no-deps --no-build-isolation . \
     && dvc config --local core.no_scm true \
     && mkdir -p mlruns checkpoints .search models reports .dvc/cache \

@@ -1,7 +1,10 @@
-# make repro  set everything up and run the pipeline        make test  set everything up and run the tests
-# make ui     the MLflow UI on http://127.0.0.1:5000        make clean remove what the stages and tools can make again
-# make dashboard  Optuna's dashboard on http://127.0.0.1:8080   make distclean  make clean, and remove .venv
-# GPU=1 on the first call installs TensorFlow with its CUDA libraries.
+# make repro      set up the environment and run the pipeline
+# make test       set up the environment and run the tests
+# make ui         MLflow's UI on http://127.0.0.1:5000
+# make dashboard  Optuna's dashboard on http://127.0.0.1:8080
+# make clean      remove everything that the stages and tools can regenerate
+# make distclean  make clean, and remove .venv
+# GPU=1 installs TensorFlow with its CUDA libraries.
 
 PYTHON ?= python3
 VENV := .venv
@@ -17,17 +20,17 @@ export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 
 .PHONY: repro install test test-all lint ui dashboard clean distclean lock
 
-# What is wrong with params.yaml is named better by our own check than by DVC.
+# Check params.yaml first: our error messages are better than DVC's.
 repro: install
 	@cyclegan params > /dev/null
 	dvc repro
 
-# One stamp for each lock file: GPU=1 after a first set-up without it installs what is missing.
+# Each lock file has its own stamp, so that GPU=1 after a setup without it installs the missing packages.
 install: $(VENV)/installed-$(LOCK)
 
 $(VENV)/installed-$(LOCK): pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
-	    f"Python {v[0]}.{v[1]} is not supported: TensorFlow has packages for 3.11 to 3.13. Try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	    f"Python {v[0]}.{v[1]} is not supported, only 3.11 to 3.13; run make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv $(VENV)
 	pip install --quiet --requirement $(LOCK)
 	pip install --quiet --no-deps --no-build-isolation --editable .
@@ -45,26 +48,26 @@ lint: install
 	mypy
 
 ui: install
-	@test -f mlruns/mlflow.db || { echo "no runs yet: make repro first"; exit 2; }
+	@test -f mlruns/mlflow.db || { echo "mlruns/mlflow.db: no runs yet; run make repro first"; exit 2; }
 	@echo 'Open http://127.0.0.1:$(PORT) and choose "Model training" at the top left.'
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
 	    --backend-store-uri sqlite:///mlruns/mlflow.db \
 	    --default-artifact-root "$$(python -c 'from pathlib import Path; print(Path("mlruns/artifacts").absolute().as_uri())')"
 
-# STORAGE=URL shows the studies of a database. It has no login: on this machine only.
+# STORAGE=URL shows the studies of a database. The dashboard has no login, so it serves this machine only.
 dashboard: install
-	@test -n "$(STORAGE)" -o -f .search/journal.log || { echo "no search yet: dvc exp run -S search.trials=20 first"; exit 2; }
+	@test -n "$(STORAGE)" -o -f .search/journal.log || { echo ".search/journal.log: no search yet; run dvc exp run -S search.trials=20 first"; exit 2; }
 	optuna-dashboard --host 127.0.0.1 --port $(DASHBOARD_PORT) "$(or $(STORAGE),.search/journal.log)"
 
 clean:
 	git clean -fdXq -- models reports data/raw data/split .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
-	@echo "kept: what git tracks, .venv, checkpoints, mlruns, .search, data/downloads, .dvc/cache (dvc checkout restores outputs)"
+	@echo "kept: tracked files, .venv, checkpoints, mlruns, .search, data/downloads, .dvc/cache (dvc checkout restores outputs)"
 
 distclean: clean
 	rm -rf $(VENV)
 
-# Resolve both lock files anew (needs uv).
+# Regenerate both lock files (needs uv).
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --extra dev pyproject.toml -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --extra dev --extra gpu pyproject.toml -o requirements-gpu.lock

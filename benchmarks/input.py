@@ -1,10 +1,10 @@
-"""What the training batches cost, and what the step waits for them.
+"""Time and memory of the training batches, and the time that a step waits for them.
 
     python -m benchmarks.input
     python -m benchmarks.input --images 100000 --load-size 256 --crop 256
 
-The packed images are files as stage `split` writes them, filled with noise up to --filled and sparse beyond: holes
-take no disk space, and are read like any other page, so that memory is measured honestly but the disk's speed is not.
+The packed images are files as stage `split` writes them. The first --filled images hold noise; the rest is sparse.
+Holes take no disk space but are read like other pages: memory is measured correctly, the speed of the disk is not.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def main() -> None:
     parser.add_argument("--filled", type=int, default=200, help="images that hold noise; default 200")
     parser.add_argument("--steps", type=int, default=300, help="batches in a turn; default 300")
     parser.add_argument("--turns", type=int, default=5, help="default 5")
-    parser.add_argument("--step-ms", type=float, default=33, help="a step beside which they are made; default 33")
+    parser.add_argument("--step-ms", type=float, default=33, help="duration of the step meanwhile; default 33")
     parser.add_argument("--deterministic", action="store_true", help="as train.deterministic")
-    parser.add_argument("--folder", type=Path, help="where the packed files go; default the system's temporary folder")
+    parser.add_argument("--folder", type=Path, help="folder of the packed files; default the system's temporary folder")
     options = parser.parse_args()
     measure.describe(
         f"{options.images} images of {options.load_size}x{options.load_size} in each domain, crop {options.crop}, "
@@ -42,15 +42,15 @@ def main() -> None:
         f"{options.steps} batches; median (smallest to largest)"
     )
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        files = [packed(Path(folder) / f"train{domain}.npy", options) for domain in "AB"]
+        files = [write_packed(Path(folder) / f"train{domain}.npy", options) for domain in "AB"]
         size = sum(file.stat().st_size for file in files) / 2**30
         on_disk = sum(file.stat().st_blocks * 512 for file in files) / 2**30
-        print(f"packed: {size:.1f} GiB, of which {on_disk:.2f} GiB lie on the disk")
+        print(f"packed: {size:.1f} GiB; on disk: {on_disk:.2f} GiB")
         run([np.load(file, mmap_mode="r") for file in files], options)
 
 
-def packed(file: Path, options: argparse.Namespace) -> Path:
-    """A packed file as stage `split` writes it."""
+def write_packed(file: Path, options: argparse.Namespace) -> Path:
+    """Write a packed file as stage `split` does."""
     shape = (options.images, options.load_size, options.load_size, 3)
     array = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
     draws = np.random.default_rng(0)
@@ -65,12 +65,12 @@ def run(images: list[np.ndarray], options: argparse.Namespace) -> None:
     from cyclegan.training.device import prepare_device
 
     prepare_device(0, options.deterministic)
-    before = measure.peak_mib()
+    initial_peak = measure.peak_mib()
     crop = (options.crop, options.crop)
     batches = iter(training_batches(*images, batch_size=options.batch, crop_size=crop, flip=True, seed=0))
     first, _ = next(batches)
     if first.shape != (options.batch, *crop, 3) or not np.abs(first).max() <= 1:
-        sys.exit(f"the batches are wrong: {first.shape}, up to {np.abs(first).max()}")
+        sys.exit(f"wrong batch: shape {first.shape}, largest absolute value {np.abs(first).max()}")
     wall, cpu = [], []
     for _ in range(options.turns):
         start, used = time.perf_counter(), time.process_time()
@@ -82,19 +82,19 @@ def run(images: list[np.ndarray], options: argparse.Namespace) -> None:
     rows = [
         ["wall ms / batch", measure.spread(wall, 2)],
         ["CPU ms / batch", measure.spread(cpu, 2)],
-        [f"waited for, % of the time of steps of {options.step_ms:g} ms", measure.spread(waiting, 2)],
+        [f"waiting time, % of steps of {options.step_ms:g} ms", measure.spread(waiting, 2)],
         ["anonymous memory, MiB", f"{anonymous_mib():.0f}"],
         ["peak resident memory, mapped pages included, MiB", f"{measure.peak_mib():.0f}"],
-        ["the same before the first batch, MiB", f"{before:.0f}"],
+        ["the same before the first batch, MiB", f"{initial_peak:.0f}"],
     ]
     measure.table(["", ""], rows)
     print("\nchecked: shape and range of the batches")
 
 
 def share_waited(batches: Iterator[Any], step: float, steps: int = 50) -> float:
-    """Percent of the time that steps of so many seconds wait for their batches, made meanwhile.
+    """The percentage of time that steps of `step` seconds wait for their batches.
 
-    The step leaves the processor to whoever makes them, as one does that runs on a GPU.
+    A step sleeps, which leaves the CPU to the input pipeline, as a step on a GPU does.
     """
     waited = 0.0
     for _ in range(steps):
@@ -106,7 +106,7 @@ def share_waited(batches: Iterator[Any], step: float, steps: int = 50) -> float:
 
 
 def anonymous_mib() -> float:
-    """Memory of this process that is no file's page, in MiB: what the system cannot take back."""
+    """Memory of this process that no file backs, in MiB. The system cannot reclaim it."""
     status = Path(f"/proc/{os.getpid()}/status").read_text(encoding="utf-8")
     return int(status.split("RssAnon:")[1].split()[0]) / 1024
 

@@ -1,8 +1,8 @@
-"""What all benchmarks share: who measures, on what, how, and how ratios are told.
+"""The shared parts of the benchmarks: child processes, turns, checks and tables.
 
-A metric is a block of steps: wall seconds and the process's own CPU seconds for each step. Contestants are child
-processes that live side by side and take their blocks in turn, so that a disturbance of the machine meets all of them;
-what is compared are ratios within a turn. Other load distorts wall seconds more than CPU seconds.
+A measurement is a block of steps: wall seconds and the process's own CPU seconds per step. Contestants are child
+processes that take their blocks in turn, so that a disturbance of the machine affects all of them. Ratios are formed
+within a turn. Other load distorts wall seconds more than CPU seconds.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from typing import Any
 
 import numpy as np
 
+# Runs one training step, and returns its losses once they have left the device.
 Step = Callable[[], Mapping[str, Any]]
-"""Does one training step and returns its losses, once they have left the device."""
 
 
 @dataclass
 class Contestant:
-    """What a child process has measured."""
+    """The measurements of a child process."""
 
     first_step: float
-    """Seconds from the start of the first step to its losses: tracing and compiling."""
+    """Seconds of the first step, which includes tracing and compiling."""
     wall: list[float] = field(default_factory=list)
     """Seconds per step, one for each turn."""
     cpu: list[float] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Contestant:
 
 
 def serve(step: Step, warm_up: int = 2) -> None:
-    """In a child process: warm up, then do as many steps as each line of standard input says, and report."""
+    """Serve a child process: warm up, then run the number of steps that each line of stdin holds, and report."""
     begin = time.perf_counter()
     losses = [_floats(step())]
     _report({"first_step": time.perf_counter() - begin})
@@ -58,23 +58,23 @@ def serve(step: Step, warm_up: int = 2) -> None:
 
 
 def alternate(commands: Mapping[str, list[str]], turns: int, steps: int) -> dict[str, Contestant]:
-    """Start a child for each command and let them take turns of some steps.
+    """Start a child for each command, and let them take turns.
 
     Raises:
-        SystemExit: a child failed; its own message stands above.
+        SystemExit: a child failed, after it printed its own message.
     """
     children: dict[str, subprocess.Popen[str]] = {}
-    found: dict[str, Contestant] = {}
+    contestants: dict[str, Contestant] = {}
     try:
         for name, command in commands.items():
             children[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            found[name] = Contestant(**_read(name, children[name]))
+            contestants[name] = Contestant(**_read(name, children[name]))
         for _ in range(turns):
             for name, child in children.items():
                 assert child.stdin is not None
                 child.stdin.write(f"{steps}\n")
                 child.stdin.flush()
-                report, one = _read(name, child), found[name]
+                report, one = _read(name, child), contestants[name]
                 one.wall.append(report["wall"])
                 one.cpu.append(report["cpu"])
                 one.losses += report["losses"]
@@ -83,14 +83,14 @@ def alternate(commands: Mapping[str, list[str]], turns: int, steps: int) -> dict
         for child in children.values():
             child.kill()
             child.wait()
-    return found
+    return contestants
 
 
 def require_learning(name: str, losses: list[dict[str, float]]) -> None:
-    """What was timed must have trained: finite losses, and the generators' cycle losses lower at the end.
+    """Check that the timed steps trained: losses are finite, and the cycle losses fell.
 
     Raises:
-        SystemExit: it has not.
+        SystemExit: they did not.
     """
     values = np.array([list(row.values()) for row in losses])
     if not np.isfinite(values).all():
@@ -98,18 +98,18 @@ def require_learning(name: str, losses: list[dict[str, float]]) -> None:
     cycles = np.array([sum(value for key, value in row.items() if "cycle" in key) for row in losses])
     tail = max(1, len(cycles) // 4)
     if not cycles[-tail:].mean() < cycles[0]:
-        sys.exit(f"{name}: the cycle losses have not fallen: {cycles[0]:.4g} to {cycles[-tail:].mean():.4g}")
+        sys.exit(f"{name}: the cycle losses did not fall: {cycles[0]:.4g} to {cycles[-tail:].mean():.4g}")
 
 
 def spread(values: list[float], digits: int = 3) -> str:
-    """Median, with the smallest and the largest."""
+    """Median, minimum and maximum as text."""
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def describe(protocol: str, *packages: str) -> None:
     """Print the device, versions and protocol."""
     names = ("cyclegan", "keras", "tensorflow", "numpy", *packages)
-    print(f"processor: {_processor()}, {len(os.sched_getaffinity(0))} cores; load {os.getloadavg()[0]:.1f}")
+    print(f"CPU: {_processor()}, {len(os.sched_getaffinity(0))} cores; load {os.getloadavg()[0]:.1f}")
     print(f"GPU: {gpus()}")
     print("versions: Python " + platform.python_version() + "".join(f", {name} {_version(name)}" for name in names))
     print(f"protocol: {protocol}\n")

@@ -1,4 +1,4 @@
-"""Peak memory of one training step in several configurations, each in a process of its own.
+"""Peak memory of a training step in several configurations, each in its own process.
 
 python -m benchmarks.memory
 python -m benchmarks.memory --sizes 256 512 --blocks 9 --filters 64 --forms sequential joint joint-add
@@ -27,7 +27,7 @@ def main() -> None:
         return
     measure.describe(
         f"{options.blocks} blocks, {options.filters} filters, {'bfloat16' if options.bf16 else 'float32'}; the "
-        "tutorial's networks; 4 steps in a process of its own; resident memory on a CPU, TensorFlow's count on a GPU"
+        "tutorial's networks; 4 steps in a process for each row; resident memory on a CPU, TensorFlow's count on a GPU"
     )
     rows = []
     for form in options.forms:

@@ -1,4 +1,4 @@
-"""The CycleGANs that are timed, and the images that they are timed on."""
+"""The CycleGANs and images of the benchmarks."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+# Our CycleGAN with the tutorial's networks: in its update order, in joint order, and with residual addition.
 FORMS: dict[str, dict[str, Any]] = {
     "sequential": {"skip": "concat", "update_order": "sequential"},
     "joint": {"skip": "concat", "update_order": "joint"},
     "joint-add": {"skip": "add", "update_order": "joint"},
 }
-"""Ours with the tutorial's networks: the same mathematics, one joint step, and the paper's residual addition."""
 
 
 def images(size: int, batch: int, count: int = 4) -> np.ndarray:
@@ -30,7 +30,7 @@ def images(size: int, batch: int, count: int = 4) -> np.ndarray:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Sizes that all benchmarks of the step take."""
+    """Add the options that all benchmarks of the step share."""
     parser.add_argument("--size", type=int, default=128, help="side of the images; default 128")
     parser.add_argument("--blocks", type=int, default=6, help="residual blocks; default 6")
     parser.add_argument("--filters", type=int, default=64, help="filters of the first layers; default 64")
@@ -41,12 +41,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def our_step(options: argparse.Namespace, form: str, paper: bool = False) -> Any:
-    """A function that does one of our training steps.
+    """A function that runs one of our training steps.
 
     Args:
         options: see `add_options`.
         form: a key of `FORMS`.
-        paper: with the paper's networks, reflection and the 70×70 PatchGAN, in place of the tutorial's.
+        paper: use the paper's networks (reflection padding, 70×70 PatchGAN) instead of the tutorial's.
     """
     import keras
     import tensorflow as tf

@@ -1,4 +1,4 @@
-"""How the cost of a training step grows with size, batch, blocks and filters: a CSV file and a plot.
+"""Cost of a training step over size, batch, blocks and filters: a CSV file and a plot.
 
 python -m benchmarks.scaling --output scaling
 """
@@ -17,20 +17,20 @@ import pandas as pd
 from benchmarks import measure
 from benchmarks.networks import add_options, our_step
 
+# One option is varied at a time; the others keep their values.
 AXES = {
     "size": [32, 64, 128],
     "batch": [1, 2, 4],
     "blocks": [1, 3, 9],
     "filters": [8, 16, 32],
 }
-"""What is varied, one at a time; the others stay at the options' values."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
     parser.set_defaults(size=64, blocks=3, filters=16)
-    parser.add_argument("--output", type=Path, default=Path("scaling"), help="without ending; default scaling")
+    parser.add_argument("--output", type=Path, default=Path("scaling"), help="without suffix; default scaling")
     parser.add_argument("--turns", type=int, default=10, help="default 10")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -42,7 +42,7 @@ def main() -> None:
         f"{options.blocks} blocks, {options.filters} filters, {'bfloat16' if options.bf16 else 'float32'}; "
         f"{options.turns} turns of 2 steps after 3 of warm-up"
     )
-    # The configuration in the middle stands on every axis, and is measured once.
+    # The middle configuration belongs to every axis, but is measured once.
     measured = functools.cache(lambda **sizes: measurement(options, sizes))
     middle = {axis: getattr(options, axis) for axis in AXES}
     frame = pd.DataFrame(
@@ -51,14 +51,14 @@ def main() -> None:
         for value in values
     )
     frame.to_csv(options.output.with_suffix(".csv"), index=False)
-    # A GPU's work does not show in CPU seconds; on a CPU they are less sensitive to other load.
+    # CPU seconds do not include the work of a GPU. On a CPU they are less sensitive to other load.
     plot(frame, "cpu" if measure.gpus() == "none" else "wall", options.output.with_suffix(".png"))
     print(frame.to_string(index=False, float_format="{:.4f}".format))
     print("\nchecked: all losses finite, cycle losses fell in every row")
 
 
 def measurement(options: argparse.Namespace, sizes: dict[str, int]) -> dict[str, float]:
-    """One configuration, in a process of its own."""
+    """Measure one configuration in its own process."""
     chosen = [word for axis, value in sizes.items() for word in (f"--{axis}", str(value))]
     command = [sys.executable, "-m", "benchmarks.scaling", *sys.argv[1:], *chosen, "--child"]
     (one,) = measure.alternate({"ours": command}, options.turns, steps=2).values()
@@ -72,7 +72,7 @@ def measurement(options: argparse.Namespace, sizes: dict[str, int]) -> dict[str,
 
 
 def plot(frame: pd.DataFrame, kind: str, file: Path) -> None:
-    """One panel for each axis: milliseconds (`wall` or `cpu`) for each image, logarithmic both ways."""
+    """Plot milliseconds (`wall` or `cpu`) per image, with a panel for each axis and logarithmic scales."""
     figure, panels = plt.subplots(1, len(AXES), figsize=(4 * len(AXES), 3.5), sharey=True)
     for panel, axis in zip(panels, AXES, strict=True):
         rows = frame[frame["axis"] == axis]

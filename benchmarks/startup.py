@@ -1,8 +1,8 @@
-"""Seconds until the command line answers, and until DVC finds nothing to do.
+"""Seconds of `cyclegan --help`, and of `dvc repro` without changes.
 
     python -m benchmarks.startup
 
-The second is measured where everything is up to date: run `dvc repro` first.
+The second needs an up-to-date project: run `dvc repro` first.
 """
 
 from __future__ import annotations
@@ -21,13 +21,11 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=10, help="default 10")
     parser.add_argument("--no-dvc", action="store_true", help="only the command line")
     options = parser.parse_args()
-    measure.describe(
-        f"{options.turns} starts of each, in turn, after one to warm the disk; median (smallest to largest)"
-    )
+    measure.describe(f"{options.turns} starts of each, in turn, after one warm-up; median (smallest to largest)")
     expected = {("cyclegan", "--help"): "usage: cyclegan"}
     if not options.no_dvc:
         expected["dvc", "repro"] = "Data and pipelines are up to date."
-        # Where something is out of date, the warm-up would be a whole training.
+        # Otherwise the warm-up could be a complete training.
         run(("dvc", "repro", "--dry"), expected["dvc", "repro"])
     wall: dict[tuple[str, ...], list[float]] = {command: [] for command in expected}
     cpu: dict[tuple[str, ...], list[float]] = {command: [] for command in expected}
@@ -41,21 +39,21 @@ def main() -> None:
         [" ".join(command), measure.spread(wall[command], 2), measure.spread(cpu[command], 2)] for command in expected
     ]
     measure.table(["", "wall s", "CPU s"], rows)
-    print("\nchecked: each answered what it should")
+    print("\nchecked: the output of each command")
 
 
 def run(command: tuple[str, ...], text: str) -> tuple[float, float]:
-    """Wall and CPU seconds of one start.
+    """Measure the wall and CPU seconds of one start.
 
     Raises:
-        SystemExit: its answer lacks `text`.
+        SystemExit: its output lacks `text`.
     """
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    usage, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     answer = subprocess.run(command, capture_output=True, text=True)
-    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds, new_usage = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if answer.returncode or text not in answer.stdout:
         sys.exit(f"{' '.join(command)} did not answer {text!r}: {answer.stdout[-300:]}{answer.stderr[-300:]}")
-    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, new_usage.ru_utime + new_usage.ru_stime - usage.ru_utime - usage.ru_stime
 
 
 if __name__ == "__main__":

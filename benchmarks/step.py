@@ -1,9 +1,9 @@
-"""One training step: ours against the tutorial's own loop, and against a checkout of the reference implementation.
+"""Time of a training step: ours, the Keras tutorial's loop, and a checkout of the reference implementation.
 
     python -m benchmarks.step
     python -m benchmarks.step --peer PATH --size 256 --blocks 9
 
-Needs the extra `bench` (tf_keras) for the tutorial's loop, PyTorch and torchvision for the reference implementation.
+The tutorial's loop needs the extra `bench` (tf_keras); the reference implementation needs PyTorch and torchvision.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
     parser.add_argument("--peer", type=Path, metavar="PATH", help="checkout of the reference PyTorch implementation")
-    parser.add_argument("--forms", nargs="+", choices=FORMS, help="which of ours; default all, with --peer joint-add")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, help="our variants; default all, or joint-add with --peer")
     parser.add_argument("--turns", type=int, default=5, help="default 5")
     parser.add_argument("--steps", type=int, default=2, help="steps in a turn; default 2")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -32,9 +32,11 @@ def main() -> None:
         measure.serve(_step(options.child, options))
         return
     if options.peer and not (options.peer / "models" / "cycle_gan_model.py").is_file():
-        parser.error(f"--peer {options.peer}: no models/cycle_gan_model.py there, as the reference implementation has")
+        parser.error(
+            f"--peer {options.peer}: no models/cycle_gan_model.py; name a checkout of the reference implementation"
+        )
     if options.peer and options.blocks not in (6, 9):
-        parser.error(f"--blocks {options.blocks}: the reference implementation has 6 or 9")
+        parser.error(f"--blocks {options.blocks}: the reference implementation has 6 or 9; set one of them")
 
     base = "reference" if options.peer else "tutorial"
     names = [base, *(options.forms or (["joint-add"] if options.peer else FORMS))]
@@ -47,12 +49,12 @@ def main() -> None:
         "torch" if options.peer else "tf_keras",
     )
     command = [sys.executable, "-m", "benchmarks.step", *sys.argv[1:], "--child"]
-    found = measure.alternate({name: [*command, name] for name in names}, options.turns, options.steps)
+    contestants = measure.alternate({name: [*command, name] for name in names}, options.turns, options.steps)
     rows = []
-    for name, one in found.items():
+    for name, one in contestants.items():
         measure.require_learning(name, one.losses)
         wall, cpu = (
-            [b / o for b, o in zip(getattr(found[base], kind), getattr(one, kind), strict=True)]
+            [b / o for b, o in zip(getattr(contestants[base], kind), getattr(one, kind), strict=True)]
             for kind in ("wall", "cpu")
         )
         rows.append(
@@ -82,12 +84,12 @@ def _step(name: str, options: argparse.Namespace) -> measure.Step:
 
 
 def _reference(options: argparse.Namespace) -> measure.Step:
-    """The reference implementation's step: `set_input` and `optimize_parameters`, as its training script calls them."""
+    """The reference implementation's step: its training script calls `set_input` and `optimize_parameters`."""
     sys.path.insert(0, str(options.peer.resolve()))
     import torch
     from options.train_options import TrainOptions
 
-    # As a statement, mypy would look for it in this project's folder models.
+    # mypy would look for an import statement's module in this project's folder models.
     create_model = importlib.import_module("models").create_model
     cuda = torch.cuda.is_available()
     sys.argv = ["train.py", "--dataroot", "unused", "--model", "cycle_gan", "--netG", f"resnet_{options.blocks}blocks"]
@@ -95,7 +97,7 @@ def _reference(options: argparse.Namespace) -> measure.Step:
     chosen: Any = TrainOptions()
     chosen.isTrain = True
     chosen = chosen.gather_options()
-    # What its own start-up sets; the newer trees read `device`, the older ones `gpu_ids`.
+    # Set the options as its startup does. Newer versions read `device`, older ones `gpu_ids`.
     chosen.isTrain, chosen.gpu_ids, chosen.device = True, [0] if cuda else [], torch.device("cuda" if cuda else "cpu")
     model = create_model(chosen)
     model.setup(chosen)
@@ -106,7 +108,7 @@ def _reference(options: argparse.Namespace) -> measure.Step:
         n = next(number) % tensors.shape[1]
         model.set_input({"A": tensors[0, n], "B": tensors[1, n], "A_paths": [""], "B_paths": [""]})
         model.optimize_parameters()
-        # Reads every loss, which waits for the device, as our losses do.
+        # Reading the losses waits for the device, as with our losses.
         return model.get_current_losses()
 
     return step

@@ -1,9 +1,9 @@
-"""What tracking takes of an epoch: all series, the sample grids and the checkpoints, in a real store on this disk.
+"""Share of tracking in an epoch: series, sample grids and checkpoints, with a real store on this disk.
 
     python -m benchmarks.tracking
     python -m benchmarks.tracking --step-ms 14 --steps-per-epoch 1067
 
-Step time, steps per epoch and log_every are yours to give; the defaults are the quick start's.
+Give your own step time, steps per epoch and log_every; the defaults are those of the quick start.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import numpy as np
 from benchmarks import measure
 from benchmarks.networks import images
 
+# The training loop logs this many series: losses, weighted terms and rates.
 SERIES = 34
-"""Losses, weighted terms, rates: what the training loop logs at a point."""
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
     ]
     share = 100 * sum(seconds * count for seconds, count in zip(each, counts, strict=True)) / epoch
     measure.table(["", "ms each", "in an epoch", "share of the time"], [*rows, ["all", "", "", f"{share:.2f} %"]])
-    print("\nchecked: the store holds every point and grid, and the checkpoint is read back")
+    print("\nchecked: the store holds every point and grid, and the checkpoint can be restored")
 
 
 def costs(folder: Path, options: argparse.Namespace) -> tuple[float, float, float]:
@@ -77,7 +77,7 @@ def costs(folder: Path, options: argparse.Namespace) -> tuple[float, float, floa
             20, lambda n: run.log_metrics(n, {f"series/{k:02d}": float(draws.random()) for k in range(SERIES)})
         )
         grid = sample_grid(options.size, draws)
-        # In a training, grids are so far apart that the one before has been delivered.
+        # In a training, each grid is delivered long before the next one.
         image = median(6, lambda n: run.log_image(n, f"samples/{n % 2}", grid), apart=1)
         saved = median(3, lambda n: checkpoints.save(n, model.state(), {}))
         id = run.id
@@ -88,19 +88,19 @@ def costs(folder: Path, options: argparse.Namespace) -> tuple[float, float, floa
     points = [len(client.get_metric_history(id, f"series/{k:02d}")) for k in range(SERIES)]
     grids = [file.path for file in client.list_artifacts(id, "images") if file.path.endswith(".png")]
     if points != [20] * SERIES or len(grids) != 6 or checkpoints.restore(model.state()) is None:
-        sys.exit(f"the store lacks something: {points} points, {len(grids)} grids")
+        sys.exit(f"incomplete: {points} points, {len(grids)} grids in the store, or no checkpoint")
     return point, image, saved
 
 
 def sample_grid(size: int, draws: np.random.Generator) -> np.ndarray:
-    """Six rows of three images, smooth with a little grain, which compresses about as photographs do; uint8."""
+    """Six rows of three images, uint8: smooth with a little noise, so that they compress like photographs."""
     columns = images(size, batch=6, count=3)[0]
     grid = 127.5 * (np.concatenate([np.concatenate(column) for column in columns], axis=1) + 1)
     return np.clip(grid + draws.normal(0, 4, grid.shape), 0, 255).astype(np.uint8)
 
 
 def median(times: int, action: Callable[[int], object], apart: float = 0) -> float:
-    """Median seconds of an action that is given its number, begun `apart` seconds after the one before ended."""
+    """Median seconds of an action, which receives its number; it starts `apart` seconds after the previous one."""
     seconds = []
     for n in range(times):
         time.sleep(apart)

@@ -1,8 +1,8 @@
-"""The training loop of the Keras tutorial, as a yardstick: `predict` for the fakes and six `train_on_batch` calls.
+"""The training loop of the Keras tutorial, for comparison: `predict` for the fakes and six `train_on_batch` calls.
 
-Written anew from the published algorithm (Machine Learning Mastery 2019, *How to Develop a CycleGAN for Image-to-Image
-Translation with Keras*) for tf_keras, Keras 2's successor, because under Keras 3 the loop trains the wrong networks.
-`tests/benchmarks/test_tutorial_loop.py` holds it to the recorded losses of the original.
+This is a new implementation of the published algorithm (Machine Learning Mastery 2019, *How to Develop a CycleGAN for
+Image-to-Image Translation with Keras*). It uses tf_keras, Keras 2's successor: under Keras 3 the loop trains the wrong
+networks. `tests/benchmarks/test_tutorial_loop.py` compares it with recorded losses of the original.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tf_keras import layers
 
 
 class InstanceNormalization(layers.Layer):
-    """keras-contrib's: gamma * (x - mean) / (deviation + 1e-3) + beta, per image and channel."""
+    """The layer of keras-contrib: gamma * (x - mean) / (deviation + 1e-3) + beta, per image and channel."""
 
     def build(self, input_shape: Any) -> None:
         self.gamma = self.add_weight("gamma", (input_shape[-1],), initializer="ones")
@@ -29,7 +29,7 @@ class InstanceNormalization(layers.Layer):
 
 
 def build_generator(size: int, base_filters: int, blocks: int) -> tf_keras.Model:
-    """The tutorial's generator with `base_filters` (there 64) and concatenating residual blocks: `[N, H, W, 3]`."""
+    """The tutorial's generator with concatenating residual blocks, for `[N, H, W, 3]`; `base_filters` is 64 there."""
 
     def normed(x: Any) -> Any:
         return InstanceNormalization()(x)
@@ -103,7 +103,7 @@ class TutorialLoop:
         self.draws = np.random.default_rng(0)
 
     def step(self, real_A: np.ndarray, real_B: np.ndarray) -> dict[str, float]:
-        """Update all four networks once on `[N, H, W, 3]` in [-1, 1]; the losses before each update."""
+        """Update all four networks once on `[N, H, W, 3]` in [-1, 1]; return the losses before each update."""
         ones = np.ones((len(real_A), *self.d_A.output_shape[1:]), np.float32)
         zeros = np.zeros_like(ones)
         fake_A, fake_B = self.g_BtoA.predict(real_B, verbose=0), self.g_AtoB.predict(real_A, verbose=0)
@@ -118,16 +118,16 @@ class TutorialLoop:
         return losses
 
     def exchange(self, domain: str, fakes: np.ndarray) -> np.ndarray:
-        """Store the fakes while the pool fills; then swap half of them for earlier ones."""
-        pool, shown = self.pools[domain], []
+        """Store the fakes until the pool is full; then swap half of them for earlier ones."""
+        pool, exchanged = self.pools[domain], []
         for fake in fakes:
             if len(pool) < self.pool_size:
                 pool.append(fake)
             elif self.draws.random() < 0.5:
                 slot = self.draws.integers(self.pool_size)
                 fake, pool[slot] = pool[slot], fake
-            shown.append(fake)
-        return np.asarray(shown)
+            exchanged.append(fake)
+        return np.asarray(exchanged)
 
 
 def _named(name: str, values: list[float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""How wide a page is in a real browser."""
+"""The width of a page in a real browser."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ document.getElementById("page").addEventListener("load", (event) => {{
 
 
 def content_width(page: str, width: int, folder: Path) -> int:
-    """Pixels that a page needs in a window of this width: more than `width` if it has to be scrolled sideways.
+    """The width in pixels that a page needs in a window; more than `width` if it scrolls horizontally.
 
     Args:
         page: HTML that loads nothing.
-        width: of the window.
-        folder: for files of the browser.
+        width: width of the window.
+        folder: folder for the browser's files.
     """
     assert CHROMIUM is not None
     frame = folder / "frame.html"
@@ -39,8 +39,8 @@ def content_width(page: str, width: int, folder: Path) -> int:
         "--disable-background-networking",
     ]
     command = [CHROMIUM, *options, f"--user-data-dir={folder / 'profile'}", "--dump-dom", frame.as_uri()]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"<title>widths (\d+) (\d+)</title>", shown)
-    assert found, shown[-500:]
+    dom = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"<title>widths (\d+) (\d+)</title>", dom)
+    assert found, dom[-500:]
     assert int(found[1]) <= width
     return int(found[2])

@@ -1,4 +1,4 @@
-"""For all tests."""
+"""Fixtures and reports for all tests."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hypothesis import settings
 
 from postgresql import PostgreSQL
 
-# As the command line does, which some tests run within their own process.
+# The command line sets it, too. Some tests run the command line in their own process.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-# A shell starts background jobs with Ctrl-C ignored, and nohup does the same with the terminal's end; so would be every
-# process that the tests start and signal.
+# A shell starts background jobs with Ctrl-C ignored, and nohup ignores the end of the terminal. Processes that the
+# tests start and signal would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
@@ -33,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def within(record_property: Callable[[str, object], None]) -> Callable[[str, float, float], None]:
-    """Assert that a deviation is within its tolerance, and note both for the table printed after the tests."""
+    """Assert that a deviation is within its tolerance, and record both for the table after the tests."""
 
     def check(what: str, deviation: float, tolerance: float) -> None:
         record_property("parity", [what, float(deviation), float(tolerance)])
@@ -44,9 +44,9 @@ def within(record_property: Callable[[str, object], None]) -> Callable[[str, flo
 
 @pytest.fixture
 def deterministic() -> None:
-    """What `train.deterministic` does, for tests that compare bits; it lasts until the process ends.
+    """Make TensorFlow deterministic until the process ends, for tests that compare bits.
 
-    Without it two graphs of one step differ in the last bit of a sum: TensorFlow orders its terms by their names.
+    Otherwise two graphs of one step differ in the last bit of a sum, because TensorFlow orders terms by name.
     """
     from cyclegan.training.device import prepare_device
 
@@ -55,7 +55,7 @@ def deterministic() -> None:
 
 @pytest.fixture
 def postgresql() -> Iterator[PostgreSQL]:
-    """A database whose server is not started yet."""
+    """A database whose server is not running yet."""
     server = PostgreSQL()
     try:
         yield server
@@ -64,14 +64,14 @@ def postgresql() -> Iterator[PostgreSQL]:
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
-    """Count the slow tests that are left out."""
+    """Count the slow tests that are deselected."""
     if items:
         stash = items[0].config.stash
         stash[LEFT_OUT] = stash.get(LEFT_OUT, 0) + sum(item.get_closest_marker("slow") is not None for item in items)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Only pytest-xdist's workers collect tests: each hands its count, the same, to the process that prints."""
+    """Send the count to the process that prints. Only workers of pytest-xdist collect tests, each of them all tests."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["left_out"] = session.config.stash.get(LEFT_OUT, 0)
 
@@ -82,9 +82,9 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print how many slow tests were left out, and the largest deviations from the references over all tests that ran.
+    """Print the number of deselected slow tests, and the largest deviations from the references in all tests.
 
-    The references are the tutorial, keras-contrib and the formulae.
+    The references are the tutorial, keras-contrib and the formulas.
     """
     if left_out := config.stash.get(LEFT_OUT, 0):
         terminalreporter.write_line(f"{left_out} slow tests left out: make test-all")

@@ -1,4 +1,4 @@
-"""A real MLflow server, to be killed and started again on the same port and data."""
+"""A real MLflow server that can be killed and restarted on the same port and data."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pathlib import Path
 
 
 class Server:
-    """`mlflow server` on a free loopback port; its store and artifacts lie in `root`.
+    """`mlflow server` on a free loopback port, with its store and artifacts in `root`.
 
     Args:
-        artifact_root: a folder into which its clients are to write artifacts themselves.
+        artifact_root: a folder to which clients write artifacts themselves.
     """
 
     def __init__(self, root: Path, artifact_root: str | None = None) -> None:
@@ -34,7 +34,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start the server and wait until it answers."""
         environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "DO_NOT_TRACK": "true"}
         environment.pop("MLFLOW_TRACKING_URI", None)
         with (self.root / "server.log").open("ab") as log:
@@ -61,7 +61,7 @@ class Server:
                 time.sleep(0.2)
 
     def kill(self) -> None:
-        """End it without a chance to say goodbye."""
+        """Kill the server."""
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()

@@ -1,4 +1,4 @@
-"""Packed data sets in the form that stage `split` writes, and generators of known effect."""
+"""Packed data sets as stage `split` writes them, and generators with a known effect."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def emoji(pack: Callable[..., PackedDataset]) -> PackedDataset:
 
 @pytest.fixture
 def few(pack: Callable[..., PackedDataset]) -> PackedDataset:
-    """Every fifth of them."""
+    """Every fifth of the 245 test pairs."""
     return emoji_pairs(pack, 5)
 
 
@@ -111,7 +111,7 @@ def unchanged(linear: Callable[..., keras.Model]) -> dict[str, Translator]:
 
 @pytest.fixture
 def network() -> FeatureNetwork:
-    """Nine features that are quick to compute and to recompute: each image's mean colors in three bands."""
+    """A network of nine features that are quick to compute: the mean colors of an image in three bands."""
 
     def means(images: tf.Tensor) -> tf.Tensor:
         bands = tf.split(tf.cast(images[:, : images.shape[1] // 3 * 3], tf.float32) / 255, 3, axis=1)

@@ -1,4 +1,4 @@
-"""A real PostgreSQL server of the tests' own."""
+"""A real PostgreSQL server for tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 
 class PostgreSQL:
-    """A database in a folder of its own, and its server on a free port, started and stopped at will."""
+    """A database in its own folder, and a server on a free port that can be started and stopped."""
 
     def __init__(self) -> None:
         programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
@@ -23,7 +23,7 @@ class PostgreSQL:
             pytest.skip("no PostgreSQL server on this machine")
         pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed")
         self._programs = programs[-1] if programs else Path(str(shutil.which("initdb"))).parent
-        # Not below pytest's own folder, which nobody else may enter.
+        # Not below pytest's own folder, which other users cannot enter.
         self._folder = Path(tempfile.mkdtemp())
         self._data, self._as_user = self._folder / "data", list[str]()
         if os.geteuid() == 0:
@@ -54,7 +54,7 @@ class PostgreSQL:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Cut all connections and end the server, where it runs."""
+        """Close all connections and stop the server if it runs."""
         if self._server is not None:
             self._server.send_signal(signal.SIGINT)
             self._server.wait(60)

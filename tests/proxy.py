@@ -1,4 +1,4 @@
-"""A reverse proxy in front of an HTTP server, which refuses what real ones refuse."""
+"""A reverse proxy in front of an HTTP server, which refuses requests as real proxies do."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Proxy:
     """Listens on a free loopback port while its context lasts.
 
     Attributes:
-        body_limit: bytes of a request's body; larger ones are answered 413, as by nginx' client_max_body_size.
-        authorization: the header that a request needs; others are answered 401.
+        body_limit: limit in bytes for the body of a request; larger ones get 413, as with nginx' client_max_body_size.
+        authorization: the header that a request needs; other requests get 401.
     """
 
     def __init__(self, target: str, body_limit: int | None = None, authorization: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Write PyTorch's files without PyTorch, also such as PyTorch would never write."""
+"""Writing of PyTorch's files without PyTorch, including files that PyTorch would never write."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def pickled(value: Any) -> bytes:
 
 
 def encoded(value: Any) -> bytes:
-    """The instructions that make a value, as `torch.save` writes them; bytes are instructions already."""
+    """The pickle instructions for a value, as `torch.save` writes them. Bytes are returned unchanged."""
     match value:
         case bytes():
             return value

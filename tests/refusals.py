@@ -1,4 +1,4 @@
-"""A small project, ways to spoil it, and the check that a command refuses it with one message and changes nothing."""
+"""A small project, ways to break it, and a check that a command refuses it with one message and no changes."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ SMALL = {
     "model": {"generator": "resnet", "base_filters": 4, "blocks": 1, "patch_layers": 1, "discriminator_filters": 4},
     "train": {"epochs": 1, "steps_per_epoch": 2, "crop_size": 16, "log_every": 2, "pool_size": 2},
 }
-# What a trained project holds, with a run that is in no store.
+# The files of a trained project, with a run that is in no store.
 RUN = {
     **dict.fromkeys(("experiment", "dataset"), "a2b"),
     **{"run_id": "0" * 32, "run_key": "0" * 16, "data_md5": "0" * 32},
     **{"steps": 2, "epochs": 1, "seconds": 1.0, "device": "CPU", "adversarial_loss": "least_squares"},
     "kept": {"select": "last", "step": 2, "epoch": 1.0, "value": None},
 }
-# Facts of several messages.
+# Facts that several messages share.
 ENDINGS = ".bmp/.gif/.jfif/.jpe/.jpeg/.jpg/.png/.tif/.tiff/.webp"
 LAYOUTS = ("trainA and trainB", "valA, valB, testA, testB", "A and B")
 NETWORK = "data/features/efficientnet-lite0.npz"
 
 Spoil = Callable[[Path], object]
-"""Takes the project's folder and spoils something in it."""
+"""Takes the project's folder and breaks something in it."""
 Facts = Sequence[str | int]
-"""What a message must hold: the key or file, the value, and the remedy's key or command. A number stands on its own."""
+"""The facts of a message: the key or file, the value, and the remedy's key or command. A number is a whole word."""
 
 
 # The project.
@@ -98,7 +98,7 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def shared_store(project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One MLflow store for many projects: to create its tables takes most of a refused command's time."""
+    """Share one MLflow store among projects: creating its tables takes most of the time of a refused command."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.getbasetemp()}/store/mlflow.db")
 
 
@@ -108,7 +108,7 @@ def snapshot(root: Path) -> dict[str, str]:
     for path in root.rglob("*"):
         kind = path.lstat().st_mode
         name = path.relative_to(root).as_posix()
-        # The store is made when it is first needed, and holds no output.
+        # The store is created on first use, and holds no output.
         if name.split("/")[0] in ("mlruns", "checkpoints"):
             continue
         content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
@@ -116,11 +116,11 @@ def snapshot(root: Path) -> dict[str, str]:
     return found
 
 
-# Ways to spoil it.
+# Ways to break it.
 
 
 def nothing(_root: Path) -> None:
-    """The command itself is wrong."""
+    """Break nothing: the command itself is wrong."""
 
 
 def edit_params(change: Callable[[Any], object]) -> Spoil:
@@ -203,7 +203,7 @@ def all_of(*spoils: Spoil) -> Spoil:
 
 
 def split_done(root: Path) -> None:
-    """What stage split writes, made once."""
+    """Add the outputs of stage split, which are made once."""
     made = root.with_name("template") / "split"
     if not made.exists():
         shutil.copytree(made.with_name("project"), made, symlinks=True)
@@ -213,7 +213,7 @@ def split_done(root: Path) -> None:
 
 
 def trained(root: Path) -> None:
-    """What stage train writes, made once."""
+    """Add the outputs of stage train, which are made once."""
     made = root.with_name("template") / "generator.keras"
     if not made.exists():
         build_generator(3, base_filters=4, blocks=1).save(made)
@@ -248,7 +248,7 @@ def holds(message: str, fact: str | int) -> bool:
 
 @pytest.fixture
 def refuses(project: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., None]:
-    """Check that a command refuses the spoilt project: exit code 2, one message with these facts, nothing changed.
+    """Check that a command refuses the broken project: exit code 2, one message with these facts, no changes.
 
     In the facts, {root} stands for the project's folder.
     """
@@ -265,7 +265,7 @@ def refuses(project: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., N
             assert out == ""
         else:
             code, _, err = run(capfd, *arguments)
-        # RUN is in no store: that is a warning.
+        # RUN is in no store, which gives a warning.
         lines = [line for line in err.splitlines() if f"MLflow run {RUN['run_id']}" not in line]
         assert code == 2, err
         assert lines[0].startswith("cyclegan: "), err
@@ -273,7 +273,7 @@ def refuses(project: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., N
         assert all(line.startswith("  ") for line in lines[1:]), err
         message = "\n".join(lines).replace(str(project), "{root}")
         assert [fact for fact in facts if not holds(message, fact)] == [], message
-        # The password in every address that has one.
+        # The password of all addresses in these cases.
         assert "secret" not in message
         assert snapshot(project) == before
 

@@ -64,17 +64,17 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
     return line.removeprefix("cyclegan: ")
 
 
-@pytest.mark.parametrize(("encoding", "shown"), [("ascii", "tags.?"), ("latin-1", "tags.?"), ("utf-8", "tags.…")])
-def test_any_encoding_will_do_for_what_is_printed(encoding: str, shown: str) -> None:
-    """The same for every command: `main` sees to it before it does anything."""
+@pytest.mark.parametrize(("encoding", "printed"), [("ascii", "tags.?"), ("latin-1", "tags.?"), ("utf-8", "tags.…")])
+def test_commands_print_in_any_encoding(encoding: str, printed: str) -> None:
+    """`main` sets the error handler first, so one command stands for all."""
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
     command = [sys.executable, "-m", "cyclegan", "runs", "--help"]
     done = subprocess.run(command, env=environment, capture_output=True, check=True)
-    assert shown in done.stdout.decode(encoding)
+    assert printed in done.stdout.decode(encoding)
     assert done.stderr == b""
 
 
-def test_help_loads_nothing_heavy() -> None:
+def test_help_imports_no_slow_package() -> None:
     heavy = {"tensorflow", "keras", "mlflow", "optuna", "pandas", "numpy", "pydantic", "dvc", "ruamel"}
     code = (
         "import sys, cyclegan.cli\n"
@@ -153,7 +153,7 @@ def test_a_wrong_parameter_stops_every_stage_before_any_work(project: Path) -> N
         ("register", "dvc repro train"),
     ],
 )
-def test_a_stage_without_its_input_names_the_stage_before(project: Path, stage: str, message: str) -> None:
+def test_a_stage_without_its_input_names_the_previous_stage(project: Path, stage: str, message: str) -> None:
     assert message in refused(cyclegan_here(stage, cwd=project))
 
 
@@ -161,7 +161,7 @@ def test_only_fetch_needs_the_folders(project: Path) -> None:
     file = project / "params.yaml"
     text = file.read_text().replace("  source: fluent-emoji", "  source: folders", 1)
     file.write_text(text.replace("folder_A: data/fluent-emoji/trainA", "folder_A: elsewhere", 1))
-    missing = f"data.folder_A = {project}/elsewhere: does not exist"
+    missing = f"data.folder_A = {project}/elsewhere: does not exist; correct the path"
     for command in ("fetch", "params"):
         assert refused(cyclegan(command, cwd=project)) == missing
     for stage, before in (("split", "fetch"), ("train", "split"), ("evaluate", "train"), ("register", "train")):
@@ -169,7 +169,7 @@ def test_only_fetch_needs_the_folders(project: Path) -> None:
     assert "folder_A" not in cyclegan_here("sync", cwd=project).stderr
 
 
-def test_what_has_no_effect_is_a_warning(project: Path) -> None:
+def test_a_parameter_without_effect_is_a_warning(project: Path) -> None:
     file = project / "params.yaml"
     file.write_text(file.read_text().replace("folder_A: data/fluent-emoji/trainA", "folder_A: mine", 1))
     done = cyclegan("params", cwd=project)
@@ -236,7 +236,7 @@ def test_import_and_translate(tmp_path: Path) -> None:
     done = cyclegan("import", FIXTURES / "generator_keras_contrib.h5", "--output", model, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "69,801 parameters" in done.stdout
-    assert "exists; name a new file" in refused(
+    assert "generator.keras: exists; name a new file" in refused(
         cyclegan("import", FIXTURES / "generator_keras_contrib.h5", "--output", model, cwd=tmp_path)
     )
     recorded = np.load(FIXTURES / "generator_io.npz")
@@ -252,11 +252,11 @@ def test_import_and_translate(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("translate", "none.keras", "image.png", "-o", "out"), "none.keras does not exist"),
+        (("translate", "none.keras", "image.png", "-o", "out"), "none.keras: does not exist"),
         (("translate", "image.png", "image.png", "-o", "out"), "is not a .keras file"),
         (
             ("translate", "broken.keras", "image.png", "-o", "out"),
-            "broken.keras is cut short or no .keras file",
+            "broken.keras: is cut short or no .keras file",
         ),
         (("import", "image.png", "-o", "x.keras"), "image.png"),
         (("import", "missing.h5", "-o", "x.keras"), "missing.h5"),
@@ -271,7 +271,7 @@ def test_files_that_are_no_models(tmp_path: Path, arguments: tuple[str, ...], me
     assert not (tmp_path / "x.keras").exists()
 
 
-def test_a_reader_that_goes_away_is_no_error(project: Path) -> None:
+def test_a_closed_pipe_is_no_error(project: Path) -> None:
     command = f"{sys.executable} -m cyclegan params | head -n 1"
     done = subprocess.run(["bash", "-c", command], cwd=project, capture_output=True, text=True, check=True)
     assert done.stdout.count("\n") == 1
@@ -325,7 +325,7 @@ cyclegan.cli.main(sys.argv[3:])
         (errno.EACCES, "{project}/data/x", ["--debug", "params"], False),
     ],
 )
-def test_only_a_path_that_the_user_knows_makes_an_error_short(
+def test_an_os_error_is_one_line_only_with_a_path_of_the_user(
     project: Path,
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,

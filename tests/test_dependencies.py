@@ -1,4 +1,4 @@
-"""What each stage depends on: the code that `dvc.yaml` lists, and the code that is in the key of a training."""
+"""The dependencies of each stage: the code that `dvc.yaml` lists, and the code in the run key of a training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NEVER_LISTED = {
     "system/": "files, locks and processes",
     "tracking/": "records runs",
 }
-# What a stage imports, and does not list.
+# Imports of a stage that its dependencies do not list.
 UNUSED = {
     "split": {"evaluation/distributions.py": "warns of too few images; writes nothing"},
     "train": {"report/grid.py": "draws samples, on which no result depends"},
@@ -42,7 +42,7 @@ UNUSED = {
         "experiment/trained_run.py": "reads run.json, which is listed",
     },
 }
-# What the code in the run key imports, and the key does not hold.
+# Imports of the code in the run key that the key does not cover.
 SHAPES_NO_WEIGHTS = {
     "experiment/samples.py": "draws",
     "experiment/samples_over_time.py": "draws",
@@ -54,7 +54,7 @@ STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 
 
 def imported(file: str) -> set[str]:
-    """The files of the package that one of them imports, wherever in the file."""
+    """The files of the package that a file imports, anywhere in it."""
     names = set()
     for node in ast.walk(ast.parse((PACKAGE / file).read_text())):
         if isinstance(node, ast.Import):
@@ -66,7 +66,7 @@ def imported(file: str) -> set[str]:
 
 
 def closure(*files: str) -> set[str]:
-    """Those files and all that they import, directly or not."""
+    """The files and all their direct and indirect imports."""
     found: set[str] = set()
     waiting = set(files)
     while waiting:
@@ -77,7 +77,7 @@ def closure(*files: str) -> set[str]:
 
 
 def is_empty(file: str) -> bool:
-    """Whether there is nothing in a file but a docstring."""
+    """Whether a file holds only a docstring."""
     return len(ast.parse((PACKAGE / file).read_text()).body) == 1
 
 
@@ -108,8 +108,8 @@ def test_dvc_and_the_run_key_have_one_list_of_the_code_that_shapes_weights() -> 
         assert {path for path in TRAINING_CODE if not any(covers(dep, path) for dep in listed(stage))} == set()
 
 
-def test_the_list_is_whole() -> None:
-    """Whatever the listed code imports is listed too, or is known to shape no weights."""
+def test_the_list_is_complete() -> None:
+    """Each import of the listed code is listed too, or is known not to shape weights."""
     listed_code = {file for file in FILES if shapes(file)}
     missing = {needed for file in listed_code for needed in imported(file)} - listed_code
     missing = {file for file in missing if not is_empty(file)}
@@ -117,14 +117,14 @@ def test_the_list_is_whole() -> None:
 
 
 def shapes(file: str) -> bool:
-    """Whether `TRAINING_CODE` lists a file, or the folder that it lies in."""
+    """Whether `TRAINING_CODE` lists a file or its folder."""
     return file in TRAINING_CODE or Path(file).parent.as_posix() in TRAINING_CODE
 
 
 def test_keys_change_with_the_code_that_shapes_weights_and_with_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Touch each file in turn, in a package whose files have these names and next to nothing in them."""
+    """Change each file in turn, in a package whose files have these names and almost no content."""
     package = tmp_path / "cyclegan"
     for file in FILES:
         (package / file).parent.mkdir(parents=True, exist_ok=True)

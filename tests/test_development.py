@@ -1,4 +1,4 @@
-"""What a developer calls: make's targets, and pytest as the project sets it up."""
+"""The targets of make, and pytest with the project's configuration."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def run(*command: str, cwd: Path) -> str:
     return done.stdout
 
 
-def test_clean_removes_what_can_be_made_again_and_nothing_else(tmp_path: Path) -> None:
+def test_clean_removes_only_what_can_be_regenerated(tmp_path: Path) -> None:
     made = ["data/raw/A/1.png", "data/split/trainA.npy", "models/generator_AtoB.keras", "reports/search/best.yaml"]
     made += ["reports/evaluate/report.html", "src/cyclegan/__pycache__/cli.pyc", ".mypy_cache/3.11/x.json"]
     kept = [".venv/bin/python", "checkpoints/0/step.npz", "mlruns/mlflow.db", ".search/journal.log"]
@@ -45,7 +45,7 @@ def test_clean_removes_what_can_be_made_again_and_nothing_else(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("processes", [0, 2])
-def test_pytest_says_what_it_left_out_and_why(tmp_path: Path, processes: int) -> None:
+def test_pytest_reports_what_it_left_out_and_why(tmp_path: Path, processes: int) -> None:
     for file in ("pyproject.toml", "tests/conftest.py", "tests/postgresql.py"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)

@@ -1,4 +1,4 @@
-"""What docs/ says is so: its examples run, its table of sources is complete and names tests that exist."""
+"""The documents are correct: examples run, and the table of sources is complete."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHECKS = """
 assert translated.dtype == np.uint8
 assert translated.shape == photos.shape
 assert len(history.history["G_AtoB/forward_cycle"]) == 2
-# One step of rounding: TensorFlow may optimize two graphs differently.
+# One step of rounding, because TensorFlow may optimize two graphs differently.
 assert np.abs(same.astype(int) - translated).max() <= 1
 assert restored.compiled
 assert int(restored.step) == 32
@@ -85,5 +85,5 @@ def test_named_values_are_found() -> None:
 
 
 def test_every_key_names_a_test() -> None:
-    """That the tests exist is checked for all pages in `tests/test_style.py`."""
+    """`tests/test_style.py` checks for all pages that the named tests exist."""
     assert all(re.search(r"`tests/[\w/]+\.py::\w+`", cells[-1]) for cells in rows().values())

@@ -13,7 +13,7 @@ import cyclegan
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(cyclegan.__file__).parent
 BASE = {"domains", "metric_names", "project", "system"}
-# What each part may import of the others, beside the base and itself.
+# The other parts that each part may import, besides the base.
 ALLOWED: dict[str, set[str]] = {
     "system": set(),
     "params": set(),
@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
         *("models", "params", "registry", "search", "serving", "tracking"),
     },
 }
-# Libraries that parts must do without: what a notebook or a GPU machine without them uses.
+# Libraries that these parts must not import, because a notebook or a GPU machine may lack them.
 FORBIDDEN = {
     "models": {"mlflow", "dvc", "optuna", "pydantic", "pandas"},
     "training": {"mlflow", "dvc", "optuna", "pydantic", "pandas"},
@@ -56,12 +56,12 @@ FORBIDDEN = {
 }
 
 
-# The most lines of a function and of a module, and the most methods of a class.
+# The largest number of lines of a function and of a module, and of methods of a class.
 FUNCTION_LINES, MODULE_LINES, METHODS = 60, 400, 20
 
 
 def imported(file: Path) -> set[str]:
-    """Full names of the modules that a file imports, wherever in the file."""
+    """Full names of the modules that a file imports, anywhere in it."""
     names = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -77,7 +77,7 @@ def part_of(file: Path) -> str:
 
 
 def part_of_module(name: str) -> str:
-    """The package that a module lies in; of `data` its sub-package."""
+    """The package of a module; in `data`, the sub-package."""
     first, second = (*name.split("."), "")[:2]
     return f"data.{second}" if first == "data" else first
 
@@ -96,7 +96,7 @@ def test_arrows_point_one_way() -> None:
     assert wrong == []
 
 
-def test_lower_parts_know_nothing_of_the_tools_above() -> None:
+def test_lower_parts_do_not_import_the_tools_above() -> None:
     wrong = [
         f"{file.relative_to(PACKAGE)} imports {name}"
         for file in sorted(PACKAGE.rglob("*.py"))
@@ -107,7 +107,7 @@ def test_lower_parts_know_nothing_of_the_tools_above() -> None:
 
 
 def is_keras_model(node: ast.ClassDef) -> bool:
-    """Keras' interface alone brings a model many methods."""
+    """Whether a class is a Keras model, whose interface alone has many methods."""
     return any(ast.unparse(base) in ("keras.Model", "Model") for base in node.bases)
 
 
@@ -116,7 +116,7 @@ def methods(node: ast.ClassDef) -> int:
 
 
 def too_large(file: Path) -> set[str]:
-    """The functions and classes of a file that exceed the limits, and the file itself where it does."""
+    """The functions and classes of a file that exceed the limits, and the file itself if it does."""
     name, text = file.relative_to(PACKAGE).as_posix(), file.read_text(encoding="utf-8")
     found = {name} if len(text.splitlines()) > MODULE_LINES else set()
     for node in ast.walk(ast.parse(text)):
@@ -129,7 +129,7 @@ def too_large(file: Path) -> set[str]:
     return found
 
 
-def test_what_a_reader_takes_in_at_once_has_a_limit() -> None:
+def test_functions_classes_and_modules_keep_their_size_limits() -> None:
     found = {name for file in sorted(PACKAGE.rglob("*.py")) for name in too_large(file)}
     assert not found
 
@@ -145,7 +145,7 @@ def test_one_module_installs_signal_handlers_and_none_but_the_console_prints_to_
     assert wrong == []
 
 
-def test_the_wheel_says_that_the_package_is_typed(tmp_path: Path) -> None:
+def test_the_wheel_declares_that_the_package_is_typed(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     (wheel,) = tmp_path.glob("*.whl")

@@ -1,4 +1,4 @@
-"""What other projects have set for Keras does not reach this one."""
+"""Keras settings of other projects do not affect this one."""
 
 from __future__ import annotations
 

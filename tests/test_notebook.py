@@ -1,4 +1,4 @@
-"""The notebook runs from its first cell to its last, and comes with its outputs."""
+"""The notebook runs completely, and its outputs are committed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_the_outputs_are_committed_and_small() -> None:
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1)), "run all cells in order"
     outputs = [output for cell in cells for output in cell["outputs"]]
     assert not [output for output in outputs if output["output_type"] == "error"]
-    # Losses, and grids of both domains: untranslated, A → B → A, and B → A → B.
+    # The losses, and grids of both domains: inputs, A → B → A, and B → A → B.
     assert len([output for output in outputs if "image/png" in output.get("data", {})]) == 4
     for cell in cells:
         assert cell["outputs"] or not any(word in "".join(cell["source"]) for word in ("print(", "plt.show("))
@@ -30,7 +30,7 @@ def test_the_outputs_are_committed_and_small() -> None:
 
 @pytest.mark.slow
 def test_every_cell_runs() -> None:
-    # Not installed where only the pipeline is run.
+    # These packages are missing where only the pipeline runs.
     import nbformat
     from nbclient import NotebookClient
 

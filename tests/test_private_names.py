@@ -1,4 +1,4 @@
-"""Private names of other libraries: docs/private-names.md lists them all, with the version that was checked."""
+"""Private names of other libraries: docs/private-names.md lists all of them, with the checked version."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import cyclegan
 
 PACKAGE = Path(cyclegan.__file__).parent
 PAGE = (Path(__file__).parents[1] / "docs" / "private-names.md").read_text(encoding="utf-8")
-# What MLflow's reference documents, of the modules that the package imports.
+# The modules that the package imports and MLflow's reference documents.
 DOCUMENTED = {
     *("mlflow", "mlflow.entities", "mlflow.entities.model_registry", "mlflow.environment_variables"),
     *("mlflow.exceptions", "mlflow.models", "mlflow.pyfunc.model", "mlflow.types"),
 }
 LIBRARIES = ("keras", "mlflow", "optuna", "tensorflow")
-# Documented, in spite of their underscores.
+# Documented names with an underscore.
 PUBLIC = {"_asdict", "_exit", "_fields", "_replace"}
 
 
@@ -29,7 +29,7 @@ def is_private(name: str) -> bool:
 
 
 def private_modules(tree: ast.AST) -> Iterator[str]:
-    """Modules of the libraries that are imported, and are not documented."""
+    """Imported modules of the libraries that are not documented."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if is_undocumented(alias.name))
@@ -48,7 +48,7 @@ def is_undocumented(module: str) -> bool:
 
 
 def private_attributes(tree: ast.AST) -> Iterator[str]:
-    """Private attributes that the file itself does not define."""
+    """Private attributes that the file does not define itself."""
     nodes = [*ast.walk(tree)]
     defined = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
     defined |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
@@ -95,6 +95,6 @@ def test_a_private_name_is_found(source: str, name: str) -> None:
 
 @pytest.mark.parametrize("library", ["mlflow", "optuna", "keras"])
 def test_the_version_that_was_checked_is_installed(library: str) -> None:
-    """Of a fix release nothing is expected to change; a minor one is to be checked."""
+    """A patch release should change nothing; a minor release must be checked."""
     (checked,) = re.findall(rf"^## {library}, checked with ([\d.]+)$", PAGE, re.MULTILINE | re.IGNORECASE)
     assert metadata.version(library).split(".")[:2] == checked.split(".")[:2]

@@ -1,4 +1,4 @@
-"""Nothing is let in: no code from a stranger's model, no name in a shell, no server beyond this machine, no secret."""
+"""Security: no code from a foreign model, no user names in a shell, no public server, no recorded secret."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 MARK = "executed"
 
 
-# Models that carry code. Each would leave the file `executed` behind.
+# Models that carry code. Each would create the file `executed`.
 
 EVIL = f"open({MARK!r}, 'w').close()"
 CODE = base64.b64encode(marshal.dumps(compile(EVIL, "x", "exec"))).decode()
@@ -51,7 +51,7 @@ def first_convolution(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def layer(**entries: Any) -> Callable[[Members], None]:
-    """Another description of the first convolution."""
+    """Replace entries in the description of the first convolution."""
     return described(lambda config: first_convolution(config).update({"registered_name": None} | entries))
 
 
@@ -73,7 +73,7 @@ def member(name: str, content: bytes) -> Callable[[Members], None]:
 
 
 def weights(change: Callable[[h5py.File, str, tuple[int, ...]], object]) -> Callable[[Members], None]:
-    """Another first kernel in the file of weights."""
+    """Change the first kernel in the file of weights."""
 
     def spoil(members: Members) -> None:
         content = io.BytesIO(members["model.weights.h5"])
@@ -145,7 +145,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Members:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with an image, and with a module that a hostile model would like to have imported."""
+    """A folder with an image, and with a module that a hostile model tries to import."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "evil.py").write_text(f"{EVIL}\nclass Layer: pass\n")
@@ -173,7 +173,7 @@ def test_a_model_that_carries_code_is_refused(
     error = capfd.readouterr().err
     assert end.value.code == 2, error
     (line,) = error.strip().splitlines()
-    assert line.startswith("cyclegan: model.keras cannot be loaded as a generator")
+    assert line.startswith("cyclegan: model.keras: cannot be loaded as a generator")
     assert len(line) < 600
     assert set(workplace.iterdir()) == before
     assert "evil" not in sys.modules
@@ -186,7 +186,7 @@ def test_members_beside_the_model_are_not_unpacked(good: Members, workplace: Pat
     assert not (workplace / MARK).exists()
 
 
-def test_an_h5_file_of_a_stranger_is_data(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_foreign_h5_file_is_read_as_data(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
     source = ROOT / "tests/fixtures/parity/generator_keras_contrib.h5"
     shutil.copy(source, workplace / "model.h5")
     with h5py.File(workplace / "model.h5", "r+") as file:
@@ -234,7 +234,7 @@ def test_no_source_unpickles_evaluates_or_starts_a_shell() -> None:
 
 @pytest.mark.parametrize("start", ["import cyclegan.cli as c", "import cyclegan.tracking.store"])
 def test_every_entry_point_disallows_pickle(start: str) -> None:
-    """The command line, and the package's own way to MLflow from a notebook."""
+    """The command line, and the package's MLflow access from a notebook."""
     run = "\ntry: c.main(['preset', 'list'])\nexcept SystemExit: pass" if "cli" in start else ""
     code = f"{start}{run}\nimport os\nprint(os.environ['MLFLOW_ALLOW_PICKLE_DESERIALIZATION'])"
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
@@ -254,7 +254,7 @@ def test_commands_of_the_pipeline_carry_no_strings_of_the_users() -> None:
 def test_servers_listen_to_this_machine_only() -> None:
     makefile, entry = (ROOT / "Makefile").read_text(), (ROOT / "docker-entrypoint.sh").read_text()
     assert makefile.count("mlflow server") == makefile.count("mlflow server --host 127.0.0.1") >= 1
-    # A container's own address is 0.0.0.0: the port is published to this machine, and other names are refused.
+    # A container's own address is 0.0.0.0. Its port is published to this machine only; other host names are refused.
     assert "--allowed-hosts 'localhost:*,127.0.0.1:*'" in entry
     documented = "\n".join(path.read_text() for path in (ROOT / "README.md", ROOT / "Dockerfile"))
     published = re.findall(r"docker run .*-p (\S+)", documented)

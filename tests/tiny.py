@@ -1,4 +1,4 @@
-"""A project's parameters and data, as small as they may be."""
+"""The smallest possible parameters and data of a project."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tiny(**sections: dict[str, Any]) -> Params:
 
 
 def paint(project: Project) -> None:
-    """Three images for each split and domain."""
+    """Write three images for each split and domain."""
     random = np.random.default_rng(0)
     for part in ("train", "val", "test"):
         for domain in "AB":

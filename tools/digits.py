@@ -1,14 +1,14 @@
-"""Make the archive of MNIST and USPS images that the preset `digits` reads. Needed once, where you have the arrays.
+"""Make the archive of MNIST and USPS images for the preset `digits`, from arrays that you have.
 
     python tools/digits.py FOLDER data/downloads/digits.zip --fill
 
-FOLDER holds mnist_train.npz, mnist_test.npz, usps_train.npz and usps_test.npz, each with the images `x`, [N, H, W]
-uint8, and their digits `y`, [N]. In the archive MNIST is domain A and USPS domain B, each with its own test split and a
-folder for each digit: `trainA/7/00001.png`.
+FOLDER holds mnist_train.npz, mnist_test.npz, usps_train.npz and usps_test.npz. Each has images `x`, [N, H, W] uint8,
+and digits `y`, [N]. In the archive, MNIST is domain A and USPS domain B. Each has a test split, and a folder for each
+digit: `trainA/7/00001.png`.
 
-A digit of USPS fills its image, one of MNIST stands in a margin. `--fill` cuts every image of both sets to the
-bounding box of its digit and pads that to a square: the sets then differ in their strokes rather than in their margins.
-Without it images stay as they are. `data.load_size` makes their sizes equal.
+A digit of USPS fills its image; a digit of MNIST has a margin. `--fill` crops every image to the bounding box of its
+digit, and pads that to a square. The sets then differ in their strokes rather than in their margins. `data.load_size`
+makes their sizes equal.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+# Pixels above this value belong to the digit.
 INK = 64
-"""Pixels above it belong to the digit."""
 SETS = {"trainA": "mnist_train", "testA": "mnist_test", "trainB": "usps_train", "testB": "usps_test"}
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description="Make an archive of MNIST and USPS images.")
     arguments.add_argument("folder", type=Path)
     arguments.add_argument("archive", type=Path)
-    arguments.add_argument("--fill", action="store_true", help="cut images to their digit")
+    arguments.add_argument("--fill", action="store_true", help="crop images to their digit")
     options = arguments.parse_args()
     options.archive.parent.mkdir(parents=True, exist_ok=True)
     write(options.folder, options.archive, options.fill)
@@ -46,14 +46,14 @@ def write(folder: Path, archive: Path, fill: bool) -> None:
             with np.load(folder / f"{file}.npz", allow_pickle=False) as arrays:
                 images, digits = arrays["x"], arrays["y"]
             for number, (image, digit) in enumerate(zip(images, digits, strict=True)):
-                # Not compressed: the bytes then depend on no version of zlib. A member's date is 1980, not today.
+                # Do not compress: the bytes would depend on the version of zlib. A member's date is 1980.
                 png = io.BytesIO()
                 Image.fromarray(filling(image) if fill else image).save(png, format="PNG", compress_level=0)
                 target.writestr(zipfile.ZipInfo(f"{name}/{digit}/{number:05}.png"), png.getvalue())
 
 
 def filling(image: np.ndarray) -> np.ndarray:
-    """A digit [H, W] cut to its bounding box, which is padded with black to a square with the digit in its middle."""
+    """A digit [H, W] cropped to its bounding box, and padded with black to a square around its center."""
     rows, columns = (np.flatnonzero((image > INK).any(axis=axis)) for axis in (1, 0))
     digit = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     missing = [max(digit.shape) - side for side in digit.shape]

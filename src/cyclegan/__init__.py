@@ -1,11 +1,11 @@
 """CycleGAN in Keras 3: unpaired image-to-image translation, tracked and reproducible.
 
-For people who only want the model::
+To use the model alone::
 
     from cyclegan import CycleGAN, build_discriminator, build_generator
 
-The names are loaded on first use, so that `import cyclegan` and the command line do not wait for TensorFlow. Import
-this package before Keras and TensorFlow: it chooses Keras' backend and starts TensorFlow without its chatter.
+Names are loaded on first use, so that `import cyclegan` and the command line do not wait for TensorFlow. Import this
+package before Keras and TensorFlow: it chooses Keras' backend and silences TensorFlow's start-up messages.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 try:
     __version__ = version("cyclegan")
-except PackageNotFoundError:  # the copy of this package inside a registered model
+except PackageNotFoundError:  # A registered model holds a copy of this package, which is not installed.
     __version__ = "unknown"
 
 _HOMES = {
@@ -59,7 +59,7 @@ __all__ = [
 
 
 choose_backend()
-# TensorFlow reports every library that it does not find at level 1; its errors stay visible.
+# Hide TensorFlow's warnings, which name every missing library; its errors stay visible.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 

@@ -10,6 +10,6 @@ Direction = Literal["AtoB", "BtoA"]
 
 DOMAINS: tuple[Domain, ...] = ("A", "B")
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+# The source and the target domain of each direction.
 DIRECTIONS: dict[Direction, tuple[Domain, Domain]] = {"AtoB": ("A", "B"), "BtoA": ("B", "A")}
-"""The source and the target domain of each direction."""
 OPPOSITE: dict[Direction, Direction] = {"AtoB": "BtoA", "BtoA": "AtoB"}

@@ -1,10 +1,10 @@
-"""What the name of a metric says about it."""
+"""Properties of a metric that follow from its name: the better direction, and which metric is the headline."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-# By the last word of the name. `change_l1` is missing on purpose: neither direction is better.
+# Keys are the last word of a metric's name. `change_l1` is an exception: neither direction is better.
 HIGHER_IS_BETTER = {
     **{"l1": False, "psnr": True, "ssim": True},
     **{"kid": False, "frechet": False, "precision": True, "recall": True},
@@ -20,10 +20,10 @@ def higher_is_better(name: str) -> bool | None:
 
 
 def headline(measured: Iterable[str]) -> str:
-    """The one metric by which generators of a direction are compared where nothing else is asked for.
+    """The default metric for comparing the generators of a direction.
 
-    Against true partners where the data has any; else as a set against the target domain; else, where that has too few
-    images, the cycle error, which every data set has.
+    It is `pair_psnr` if the data has true pairs, else `kid`. If a domain has too few images for `kid`, it is the cycle
+    error, which every data set has.
     """
     names = set(measured)
     return next(name for name in HEADLINES if name in names)

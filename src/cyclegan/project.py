@@ -1,4 +1,4 @@
-"""Where things lie: the project root and the files that the stages hand to each other."""
+"""Paths of a project: its root and the files that stages exchange."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ from cyclegan.system.errors import UserError
 
 @dataclass(frozen=True)
 class Project:
-    """The folder that holds `dvc.yaml`, and every path that is derived from it.
+    """The folder that holds `dvc.yaml`, and every path derived from it.
 
-    Paths are built from the root and never from the working directory: `dvc exp run --temp` and `--queue` run
-    stages in a throw-away copy, where a relative MLflow URI would be deleted together with the copy.
+    Paths start at the root and never at the working directory. `dvc exp run --temp` and `--queue` run stages in a
+    temporary copy, and a relative MLflow URI would be deleted together with the copy.
+
+    Attributes:
+        root: the working copy of the running stage. A stage reads its inputs here, where DVC hashes them.
+        home: the user's own project, which differs from `root` only in a temporary DVC experiment. It holds only what
+            is outside version control: MLflow's store, checkpoints, studies and downloads.
     """
 
     root: Path
-    """The working copy that the running stage belongs to."""
-
     home: Path
-    """The user's own project. Differs from `root` only inside a temporary DVC experiment.
-
-    Only what is outside version control belongs here: MLflow's store, checkpoints, studies, downloads. A stage's
-    inputs are read from `root`, where DVC hashes them."""
 
     @classmethod
     def find(cls) -> Project:
-        """Find the project that the current directory lies in.
+        """Find the project of the current directory.
 
         Raises:
-            UserError: no `dvc.yaml` in this directory or above it.
+            UserError: neither this directory nor a parent has a `dvc.yaml`.
         """
         here = Path.cwd().resolve()
         for folder in (here, *here.parents):
@@ -39,7 +38,7 @@ class Project:
                 # DVC_ROOT names the user's project even when the stage runs in a temporary copy.
                 home = os.environ.get("DVC_ROOT")
                 return cls(root=folder, home=Path(home) if home else folder)
-        raise UserError(f"no dvc.yaml in {here} or above it: run this command inside the project's folder")
+        raise UserError(f"{here}: no dvc.yaml in this folder or its parents; run this command inside a project")
 
     @property
     def params(self) -> Path:
@@ -55,12 +54,12 @@ class Project:
 
     @property
     def checksums(self) -> Path:
-        """Committed SHA-256 sums of the public sets, filled on first use."""
+        """Committed SHA-256 checksums of the public data sets; the first download of a set adds its own."""
         return self.root / "data" / "checksums.json"
 
     @property
     def downloads(self) -> Path:
-        """Archives kept between runs, git-ignored; shared by temporary experiments."""
+        """Downloaded archives, git-ignored and shared with temporary experiments."""
         return self.home / "data" / "downloads"
 
     @property
@@ -81,17 +80,17 @@ class Project:
 
     @property
     def best(self) -> Path:
-        """What stage `search` found: values that replace those of params.yaml, or none."""
+        """The result of stage `search`: values that override those of params.yaml, or none."""
         return self.reports / "search" / "best.yaml"
 
     @property
     def studies(self) -> Path:
-        """Where searches are kept, so that a killed one goes on; git-ignored and outside DVC's outputs."""
+        """Studies of searches; git-ignored and outside DVC's outputs, so that a killed search can resume."""
         return self.home / ".search"
 
     @property
     def checkpoints(self) -> Path:
-        """Git-ignored and outside DVC's outputs, so that a killed training finds its state again."""
+        """Checkpoints; git-ignored and outside DVC's outputs, so that a killed training can resume."""
         return self.home / "checkpoints"
 
     @property

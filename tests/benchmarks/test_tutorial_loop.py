@@ -1,4 +1,4 @@
-"""The yardstick of `benchmarks.step` computes what the tutorial's own loop computed (see fixtures/parity/README.md)."""
+"""The loop of `benchmarks.step` reproduces the losses of the tutorial's own loop (see fixtures/parity/README.md)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_losses_of_the_first_two_steps() -> None:
     with np.load(FIXTURE) as file:
         recorded = dict(file)
 
-    # The pool is still filling in these steps, so that it has nothing to draw.
+    # The pool is not yet full in these steps, so it draws nothing.
     loop = TutorialLoop(size=32, base_filters=8, blocks=2, pool_size=3)
     for name in ("g_AtoB", "g_BtoA", "d_A", "d_B"):
         keys = [key for key in recorded if key.startswith(f"init/{name}/")]

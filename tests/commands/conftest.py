@@ -1,4 +1,4 @@
-"""A project to spoil, and the check that a command refuses it."""
+"""A project with a fault, and the check that a command refuses it."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def cyclegan(project: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """What a command prints: on standard output, or, where it fails, on standard error."""
+    """Runs a command and returns its standard output or, if it must fail, its standard error."""
 
     def run(*arguments: object, code: int = 0) -> str:
         try:
@@ -52,18 +52,18 @@ def cyclegan(project: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...,
             ended: object = 0
         except SystemExit as end:
             ended = end.code
-        shown = capsys.readouterr()
-        assert ended == code, shown.err
-        return shown.err if code else shown.out
+        printed = capsys.readouterr()
+        assert ended == code, printed.err
+        return printed.err if code else printed.out
 
     return run
 
 
 def test_a_generator_of_pytorch_becomes_a_keras_file(cyclegan: Callable[..., str], project: Path) -> None:
-    shown = cyclegan("import", GENERATOR, "--output", "G.keras")
-    assert shown.startswith("G.keras: generator, 51,363 parameters (architecture resnet, ")
-    assert "blocks 2, dropout 0.0, halving centered, norm instance)" in shown
-    assert "next: cyclegan translate G.keras IMAGE --output FOLDER" in shown
+    printed = cyclegan("import", GENERATOR, "--output", "G.keras")
+    assert printed.startswith("G.keras: generator, 51,363 parameters (architecture resnet, ")
+    assert "blocks 2, dropout 0.0, halving centered, norm instance)" in printed
+    assert "next: cyclegan translate G.keras IMAGE --output FOLDER" in printed
     with np.load(PYTORCH / "io.npz") as recorded:
         image, expected = recorded["in/b_48x40"], recorded["out/resnet2_instance/b_48x40"]
     assert np.abs(load_generator(project / "G.keras")(image) - expected).max() < 1e-5
@@ -74,24 +74,24 @@ def test_a_generator_of_pytorch_becomes_a_keras_file(cyclegan: Callable[..., str
     assert np.abs(translated - (expected[0] + 1) * 127.5).mean() < 2
 
 
-def test_of_a_discriminator_its_domain_is_stated(cyclegan: Callable[..., str], project: Path) -> None:
-    shown = cyclegan("import", PYTORCH / "patch3_batch.pth", "--output", "D.keras")
-    assert shown.startswith("D.keras: discriminator, 11,685 parameters (architecture patch, ")
-    assert "the reference's D_A judges images of B, and its D_B images of A; here D_A judges A" in shown
+def test_an_import_of_a_discriminator_prints_its_domain(cyclegan: Callable[..., str], project: Path) -> None:
+    printed = cyclegan("import", PYTORCH / "patch3_batch.pth", "--output", "D.keras")
+    assert printed.startswith("D.keras: discriminator, 11,685 parameters (architecture patch, ")
+    assert "the reference's D_A judges images of B, and its D_B images of A; here D_A judges A" in printed
     assert keras.saving.load_model(project / "D.keras").output_shape == (None, None, None, 1)
 
 
 def test_the_old_name_still_works(cyclegan: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(FIXTURES / "parity" / "generator_keras_contrib.h5", "old.h5")
     main(["import-legacy", "old.h5", "--output", "a.keras"])
-    shown = capsys.readouterr()
-    assert shown.err == "cyclegan: import-legacy is deprecated: use 'cyclegan import'\n"
-    assert cyclegan("import", "old.h5", "--output", "b.keras") == shown.out.replace("a.keras", "b.keras")
-    assert "b.keras: generator, 69,801 parameters\n" in shown.out.replace("a.keras", "b.keras")
+    printed = capsys.readouterr()
+    assert printed.err == "cyclegan: import-legacy is deprecated: use 'cyclegan import'\n"
+    assert cyclegan("import", "old.h5", "--output", "b.keras") == printed.out.replace("a.keras", "b.keras")
+    assert "b.keras: generator, 69,801 parameters\n" in printed.out.replace("a.keras", "b.keras")
 
 
 @pytest.mark.parametrize("name", ["hostile", "hostile_legacy"])
-def test_a_hostile_file_runs_nothing_and_leaves_nothing(name: str, cyclegan: Callable[..., str], project: Path) -> None:
+def test_a_hostile_file_runs_no_code_and_writes_no_file(name: str, cyclegan: Callable[..., str], project: Path) -> None:
     before = sorted(project.iterdir())
     (line,) = cyclegan("import", PYTORCH / f"{name}.pth", "--output", "x.keras", code=2).splitlines()
     assert f"{name}.pth: names 'io.open', unlike a state dict" in line
@@ -102,17 +102,17 @@ def test_a_hostile_file_runs_nothing_and_leaves_nothing(name: str, cyclegan: Cal
     ("arguments", "reason"),
     [
         ((GENERATOR, "--output", "x.h5"), "--output x.h5: must end in .keras"),
-        ((GENERATOR, "--output", "mine.keras"), "--output mine.keras exists; name a new file"),
+        ((GENERATOR, "--output", "mine.keras"), "--output mine.keras: exists; name a new file"),
         (("none.pth", "--output", "x.keras"), "none.pth: no such file; name a file that torch.save"),
         (("none.h5", "--output", "x.keras"), "none.h5: no such file; expected a generator that Keras 2 saved"),
-        (("params.yaml", "--output", "x.keras"), "params.yaml: has another ending than .h5 (Keras 2 with keras-"),
+        (("params.yaml", "--output", "x.keras"), "params.yaml: the ending must be one of .h5 (Keras 2 with keras-"),
         ((PYTORCH / "wrapped.pth", "--output", "x.keras"), "torch.save(loaded['state_dict'], FILE)"),
         (
             (PYTORCH / "pixel_batch.pth", "--output", "x.keras", "--register", "x"),
-            "pixel_batch.pth holds a discriminator; register a generator",
+            "pixel_batch.pth is a discriminator; register a generator",
         ),
-        ((GENERATOR, "--output", "x.keras", "--register", "a/b"), "--register 'a/b': MLflow takes no empty name"),
-        ((GENERATOR, "--output", "x.keras", "--register", ""), "--register '': MLflow takes no empty name"),
+        ((GENERATOR, "--output", "x.keras", "--register", "a/b"), "--register 'a/b': MLflow names must not be empty"),
+        ((GENERATOR, "--output", "x.keras", "--register", ""), "--register '': MLflow names must not be empty"),
     ],
 )  # fmt: skip
 def test_refusals_are_one_line_and_write_nothing(
@@ -137,10 +137,10 @@ def test_offline_there_is_no_registry(cyclegan: Callable[..., str], project: Pat
 def test_a_registered_import_has_an_origin_and_no_metrics(cyclegan: Callable[..., str], project: Path) -> None:
     """The registry's commands, the gate and `translate` take it as it is."""
     name = "horse2zebra-AtoB"
-    shown = cyclegan("import", GENERATOR, "--output", "G.keras", "--register", name)
-    assert f"models:/{name}/1: without test metrics" in shown
+    printed = cyclegan("import", GENERATOR, "--output", "G.keras", "--register", name)
+    assert f"models:/{name}/1: without test metrics" in printed
     again = cyclegan("import", GENERATOR, "--output", "G2.keras", "--register", name)
-    assert f"models:/{name}/1 (was registered already)" in again
+    assert f"models:/{name}/1 (was already registered)" in again
 
     store = open_store(Project(project, project), load(project / "params.yaml").tracking)
     version = store.client.get_model_version(name, "1")

@@ -15,7 +15,7 @@ REFUSED: dict[str, tuple[str, Spoil, Facts]] = {
         ["none.keras", "does not exist", "dvc repro", ".keras file"],
     ),
     "translate with no model file": ("translate a/0.png a/0.png -o out", nothing, ["a/0.png", "not a .keras file"]),
-    "translate with a folder as model": ("translate a a/0.png -o out", nothing, ["a is not a file", ".keras file"]),
+    "translate with a folder as model": ("translate a a/0.png -o out", nothing, ["a: is not a file", ".keras file"]),
     "translate with a broken model": (
         "translate x.keras a/0.png -o out",
         put("x.keras", "no model"),

@@ -64,7 +64,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture
 def project(store: Store, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The project's folder, as the working directory; nobody is at the keyboard."""
+    """The project's folder as the working directory. Standard input is not a terminal."""
     root = store.locks.parents[1]
     monkeypatch.chdir(root)
     for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
@@ -75,7 +75,7 @@ def project(store: Store, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def cyclegan(project: Path, capsys: pytest.CaptureFixture[str]) -> Command:
-    """What a command prints: on standard output, or, where it fails, on standard error."""
+    """Runs a command and returns its standard output or, if it must fail, its standard error."""
 
     def run(*arguments: str, code: int = 0) -> str:
         try:
@@ -83,9 +83,9 @@ def cyclegan(project: Path, capsys: pytest.CaptureFixture[str]) -> Command:
             ended: object = 0
         except SystemExit as end:
             ended = end.code
-        shown = capsys.readouterr()
-        assert ended == code, shown.err
-        return shown.err if code else shown.out
+        printed = capsys.readouterr()
+        assert ended == code, printed.err
+        return printed.err if code else printed.out
 
     return run
 
@@ -96,7 +96,7 @@ def test_list_and_show(cyclegan: Command) -> None:
     assert line.split()[:6] == ["fluent-emoji-AtoB", "3", "2", "3", "pair_psnr", "22"]
 
     versions = cyclegan("registry", "show", "fluent-emoji-AtoB")
-    assert "pair_psnr 21 is worse than 22 of the champion, version 2" in versions
+    assert "pair_psnr 21, champion (version 2) 22: worse" in versions
     assert "none -> 1  by register: " in versions
     assert "1 -> 2  by register: " in versions
 
@@ -109,28 +109,28 @@ def test_list_and_show(cyclegan: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "fact"),
     [
-        (("show", "emoji"), "no registered model 'emoji' in sqlite:///"),
-        (("show", "fluent-emoji-AtoB@best"), "'best'; there are: challenger (version 3), champion (version 2)"),
-        (("show", "fluent-emoji-AtoB/7"), "has no version '7'; there are: 1, 2, 3"),
-        (("promote", "fluent-emoji-AtoB", "7", "--yes"), "has no version '7'; there are: 1, 2, 3"),
-        (("promote", "emoji", "1", "--yes"), "there are: fluent-emoji-AtoB"),
-        (("rollback", "emoji", "--yes"), "there are: fluent-emoji-AtoB"),
+        (("show", "emoji"), "no registered model 'emoji'; available: "),
+        (("show", "fluent-emoji-AtoB@best"), "'best'; available: challenger (version 3), champion (version 2)"),
+        (("show", "fluent-emoji-AtoB/7"), "no version '7'; available: 1, 2, 3"),
+        (("promote", "fluent-emoji-AtoB", "7", "--yes"), "no version '7'; available: 1, 2, 3"),
+        (("promote", "emoji", "1", "--yes"), "available: fluent-emoji-AtoB"),
+        (("rollback", "emoji", "--yes"), "available: fluent-emoji-AtoB"),
     ],
 )  # fmt: skip
-def test_what_does_not_exist(cyclegan: Command, arguments: tuple[str, ...], told: str) -> None:
-    assert told in cyclegan("registry", *arguments, code=2)
+def test_missing_models_aliases_and_versions(cyclegan: Command, arguments: tuple[str, ...], fact: str) -> None:
+    assert fact in cyclegan("registry", *arguments, code=2)
 
 
-def test_nothing_changes_where_nobody_can_be_asked(cyclegan: Command, store: Store) -> None:
+def test_the_champion_stays_if_stdin_is_not_a_terminal(cyclegan: Command, store: Store) -> None:
     for arguments in (("promote", "fluent-emoji-AtoB", "3"), ("rollback", "fluent-emoji-AtoB")):
         assert "pass --yes" in cyclegan("registry", *arguments, code=2)
         assert champion_of(store, "fluent-emoji-AtoB") == "2"
 
 
-def test_a_person_is_asked(project: Path, store: Store) -> None:
-    """On a terminal: what will change is shown before the question."""
+def test_a_change_on_a_terminal_asks_for_confirmation(project: Path, store: Store) -> None:
+    """The change is printed before the question."""
     command = [sys.executable, "-m", "cyclegan", "registry", "promote", "fluent-emoji-AtoB", "3"]
     for answer, code, after in (("n", 1, "2"), ("y", 0, "3")):
         ours, theirs = pty.openpty()
@@ -142,16 +142,16 @@ def test_a_person_is_asked(project: Path, store: Store) -> None:
             os.write(ours, answer.encode() + b"\n")
             assert asked.wait(120) == code
         os.close(ours)
-        shown = text.decode().replace("\r\n", "\n")
-        assert "pair_psnr 21 is worse than 22 of the champion, version 2 (-1 ± 0" in shown
-        assert "champion of fluent-emoji-AtoB: version 2 -> version 3\n" in shown
+        printed = text.decode().replace("\r\n", "\n")
+        assert "pair_psnr 21, champion (version 2) 22: worse (-1 ± 0" in printed
+        assert "champion of fluent-emoji-AtoB: version 2 -> version 3\n" in printed
         assert champion_of(store, "fluent-emoji-AtoB") == after
     store.client.set_registered_model_alias("fluent-emoji-AtoB", "champion", "2")
 
 
 def test_promote_and_roll_back(cyclegan: Command, store: Store) -> None:
     name = "fluent-emoji-AtoB"
-    assert "is champion already" in cyclegan("registry", "promote", name, "2", "--yes")
+    assert "is already champion" in cyclegan("registry", "promote", name, "2", "--yes")
     done = cyclegan("registry", "promote", name, "1", "--yes")
     assert "champion of fluent-emoji-AtoB: version 2 -> version 1\n" in done
     assert champion_of(store, name) == "1"
@@ -160,22 +160,22 @@ def test_promote_and_roll_back(cyclegan: Command, store: Store) -> None:
     assert "1 -> 2  by rollback: by hand" in cyclegan("registry", "show", name)
 
 
-def test_an_evaluation_that_cannot_be_read_now_is_told(cyclegan: Command, store: Store, tmp_path: Path) -> None:
+def test_an_unreadable_evaluation_is_an_error(cyclegan: Command, store: Store, tmp_path: Path) -> None:
     source = store.client.get_model_version("fluent-emoji-AtoB", "3").source.removeprefix("models:/")
     folder = Path(store.client.get_logged_model(source).artifact_location.removeprefix("file://"))
     metrics = (folder / "evaluation" / "figures.json").rename(tmp_path / "figures.json")
     os.mkfifo(folder / "evaluation" / "figures.json")
-    told = cyclegan("registry", "promote", "fluent-emoji-AtoB", "3", "--yes", code=2)
+    error = cyclegan("registry", "promote", "fluent-emoji-AtoB", "3", "--yes", code=2)
     metrics.rename(folder / "evaluation" / "figures.json")
-    assert "mlflow.db went away or refuses" in told
+    assert "mlflow.db: unavailable or not writable" in error
     assert champion_of(store, "fluent-emoji-AtoB") == "2"
 
 
-def test_models_of_others_are_not_translated_with(cyclegan: Command, store: Store, tmp_path: Path) -> None:
+def test_models_that_this_package_did_not_register_are_refused(cyclegan: Command, store: Store, tmp_path: Path) -> None:
     store.client.create_registered_model("foreign")
     (tmp_path / "0").mkdir()
     versions = [store.client.create_model_version("foreign", (tmp_path / "0").as_uri())]
-    # Of another kind, without our settings, without a generator.
+    # Another flavor, no bit depth, no generator.
     for flavors in ({}, {"python_function": {}}, {"python_function": {"config": {"bit_depth": 8}}}):
         folder = tmp_path / str(len(versions))
         folder.mkdir()
@@ -183,12 +183,12 @@ def test_models_of_others_are_not_translated_with(cyclegan: Command, store: Stor
         versions.append(store.client.create_model_version("foreign", folder.as_uri()))
     for version in versions:
         uri = f"models:/foreign/{version.version}"
-        told = cyclegan("translate", uri, "params.yaml", "--output", str(tmp_path / "out"), code=2)
-        assert f"{uri} is no generator of this project" in told
+        error = cyclegan("translate", uri, "params.yaml", "--output", str(tmp_path / "out"), code=2)
+        assert f"{uri}: not a generator of this project" in error
     store.client.delete_registered_model("foreign")
 
 
-def test_runs_shows_what_differs_and_the_metrics(cyclegan: Command) -> None:
+def test_runs_prints_parameters_that_differ_and_metrics(cyclegan: Command) -> None:
     head, *lines = cyclegan("runs").splitlines()
     assert head.split() == ["id", "status", "start", "seconds", "commit", "train.epochs", "test_AtoB/pair_psnr"]
     assert [line.split()[0] for line in lines] == ["run-3", "run-2", "run-1"]
@@ -221,19 +221,19 @@ def test_runs_as_csv(cyclegan: Command, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "fact"),
     [
         (("--experiment", "emoji"), "has no such experiment; there are: fluent-emoji"),
         (("--sort", "train.epoch"), "no run has a column 'train.epoch'; did you mean train.epochs"),
-        (("--columns", "nothing-like-it"), "'--csv -' shows what a run has"),
+        (("--columns", "nothing-like-it"), "'--csv -' shows all columns"),
         (("--filter", "epochs is 3"), "--filter epochs is 3: "),
     ],
 )
-def test_runs_that_cannot_be_shown(cyclegan: Command, arguments: tuple[str, ...], told: str) -> None:
-    assert told in cyclegan("runs", *arguments, code=2)
+def test_runs_refuses_invalid_options(cyclegan: Command, arguments: tuple[str, ...], fact: str) -> None:
+    assert fact in cyclegan("runs", *arguments, code=2)
 
 
-def test_neither_needs_tensorflow(project: Path) -> None:
+def test_runs_and_registry_do_not_import_tensorflow(project: Path) -> None:
     code = (
         "import sys\n"
         "from cyclegan.cli import main\n"

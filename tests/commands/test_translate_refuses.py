@@ -12,7 +12,7 @@ from refusals import ENDINGS, FIVE_CHANNELS, Facts, Spoil, all_of, make_folder, 
 
 
 def greedy_generator(root: Path) -> None:
-    """Its images are petabytes: refused by the allocator of any machine."""
+    """A generator whose images need petabytes, which no machine has."""
     image = keras.Input((None, None, 3))
     greedy = keras.Model(image, keras.layers.ZeroPadding2D(2**24)(image))
     greedy.save(root / "models/generator_AtoB.keras")

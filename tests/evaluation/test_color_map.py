@@ -17,7 +17,7 @@ def test_recovers_a_quadratic_change_of_colors(pack: Pack) -> None:
     a = np.random.default_rng(0).integers(0, 256, (6, 8, 9, 3), dtype=np.uint8)
     x = to_float(a).astype(np.float64)
     b = to_integer(0.2 * x + 0.3 * x[..., ::-1] * x - 0.1 * x**2 + 0.05, 8)
-    # The pairs are crossed, and one of them is not scored and wrong.
+    # The pairs are in reverse order, and the one that is not scored is wrong.
     dataset = pack(a, b[::-1], split="val", pairs=[(n, 5 - n, True) for n in range(5)] + [(5, 3, False)])
     fitted = fit_color_map(dataset, "val", "AtoB")
     assert fitted is not None
@@ -41,8 +41,8 @@ def test_one_color_leaves_no_gap(pack: Pack) -> None:
     np.testing.assert_array_equal(fitted(a), a // 2)
 
 
-def test_a_map_fitted_on_test_pairs_comes_near_the_known_metric(emoji: PackedDataset) -> None:
-    """21.38 dB over the scored pairs, by another hand; to which pairs that map was fitted is not known exactly."""
+def test_a_map_fitted_on_test_pairs_has_about_the_known_psnr(emoji: PackedDataset) -> None:
+    """An independent fit gives 21.38 dB over the scored pairs; its exact pairs are unknown."""
     fitted = fit_color_map(emoji, "test", "AtoB")
     pairs = emoji.pairs("test")
     index = pairs.index_A[pairs.scored], pairs.index_B[pairs.scored]

@@ -54,7 +54,7 @@ def test_kid_equals_the_double_loop(n: int, m: int, d: int, monkeypatch: pytest.
 
 
 def test_kid_is_unbiased_and_its_error_is_the_true_one() -> None:
-    """Many draws from two known distributions: the spread of the estimates is what each of them says of itself."""
+    """Over many draws from two known distributions the estimates vary by the standard error that each reports."""
     d = 4
     estimates = [
         kid(vectors_of(rng, 40, d, 0.0), vectors_of(rng, 50, d, 0.4)) for rng in map(np.random.default_rng, range(300))
@@ -64,7 +64,7 @@ def test_kid_is_unbiased_and_its_error_is_the_true_one() -> None:
     rng = np.random.default_rng(1000)
     large = kid(vectors_of(rng, 3000, d, 0.0), vectors_of(rng, 3000, d, 0.4))
     assert values.mean() == pytest.approx(large.value, abs=4 * (values.std() / np.sqrt(300) + large.error))
-    # Slightly too large, by the terms of second order, and never misleadingly small.
+    # Terms of second order make the reported error slightly too large, never too small.
     assert 1 <= errors.mean() / values.std(ddof=1) < 1.3
     same = [
         kid(vectors_of(rng, 20, d, 0.0), vectors_of(rng, 20, d, 0.0)).value
@@ -79,7 +79,7 @@ def vectors_of(rng: np.random.Generator, n: int, d: int, shift: float) -> np.nda
 
 
 def test_kid_of_very_few() -> None:
-    with pytest.raises(ValueError, match="two vectors on each side, not 1 and 5"):
+    with pytest.raises(ValueError, match="at least 2 vectors in each set, not 1 and 5"):
         kid(vectors(1, 3, 0), vectors(5, 3, 1))
     assert np.isnan(kid(vectors(3, 3, 0), vectors(5, 3, 1)).error)
     assert np.isfinite(kid(vectors(4, 3, 0), vectors(4, 3, 1)).error)
@@ -93,7 +93,7 @@ def test_frechet_equals_the_textbook_with_scipys_root(n: int, m: int, d: int) ->
 
 
 def test_frechet_is_safe_where_covariances_are_singular() -> None:
-    """Fewer vectors than dimensions: SciPy's root is inexact there, a known case is not."""
+    """SciPy's root is inexact for fewer vectors than dimensions, so the expected values are known ones."""
     x = vectors(10, 50, 1)
     assert frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
     assert frechet_distance(x, x + 2) == pytest.approx(4 * 50, rel=1e-9)
@@ -102,7 +102,7 @@ def test_frechet_is_safe_where_covariances_are_singular() -> None:
     )
     constant = np.ones((5, 50))
     assert frechet_distance(x, constant) == pytest.approx(slow_frechet_to_a_point(x, constant[0]), rel=1e-9)
-    with pytest.raises(ValueError, match="two vectors on each side"):
+    with pytest.raises(ValueError, match="at least 2 vectors in each set, not 1 and 10"):
         frechet_distance(x[:1], x)
 
 
@@ -124,11 +124,11 @@ def test_precision_and_recall_of_known_sets() -> None:
     real = vectors(40, 6, 5)
     assert precision_recall(real, real) == (1, 1)
     assert precision_recall(real + 1000, real) == (0, 0)
-    # One image over and over: precise, and covers next to nothing.
+    # Repetitions of one image are precise and cover almost nothing.
     precision, recall = precision_recall(np.repeat(real[:1], 40, axis=0), real)
     assert precision == 1
     assert recall <= 1 / 40
-    with pytest.raises(ValueError, match="more than 3 vectors"):
+    with pytest.raises(ValueError, match="more than 3 vectors in each set, not 3 and 40"):
         precision_recall(real[:3], real)
 
 

@@ -24,8 +24,8 @@ def small() -> FeatureNetwork:
 
 @pytest.mark.parametrize("size", [64, 96])
 def test_features_are_those_of_the_published_network(size: int, small: FeatureNetwork) -> None:
-    """`tools/convert_efficientnet_lite0.py` says how the reference was made. Weights are stored with 16 bits, which
-    moves a feature vector by less than 1 % of its length, and its direction by much less."""
+    """`tools/convert_efficientnet_lite0.py` describes the reference. Weights are stored with 16 bits, which moves a
+    feature vector by less than 1 % of its length, and its direction by much less."""
     network = small if size == 64 else load_features(EFFICIENTNET, size)
     with np.load(REFERENCE) as saved:
         images, expected = saved[f"pictures_{size}"], saved[f"features_{size}"].astype(np.float64)
@@ -36,7 +36,7 @@ def test_features_are_those_of_the_published_network(size: int, small: FeatureNe
     assert (np.linalg.norm(got - expected, axis=1) < 0.01 * lengths).all()
     cosine = (got * expected).sum(axis=1) / lengths / np.linalg.norm(got, axis=1)
     assert (cosine > 0.9999).all()
-    # Far above the tolerance: the images themselves differ.
+    # The images themselves differ by far more than the tolerance.
     assert np.linalg.norm(expected[0] - expected[1]) > 0.1 * lengths[0]
     assert network.name == f"efficientnet-lite0 at {size}×{size}"
 
@@ -45,7 +45,7 @@ def test_images_of_any_kind(small: FeatureNetwork) -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, 20, 30, 3), np.uint8)
     features = small(images)
     assert features.shape == (40, 1280)
-    # Batches change nothing, nor do 16 bits, nor gray as three equal channels.
+    # Batches, 16 bits, and gray as three equal channels do not change the features.
     np.testing.assert_allclose(small(images[35:]), features[35:], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(small(images[:2].astype(np.uint16) * 257), features[:2], rtol=1e-4, atol=1e-4)
     gray = images[:2, :, :, :1]
@@ -65,7 +65,7 @@ def test_altered_weights_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pooled", [True, False])
-def test_a_keras_model_of_ones_own(tmp_path: Path, pooled: bool) -> None:
+def test_a_keras_model_of_the_user(tmp_path: Path, pooled: bool) -> None:
     image = keras.Input((None, None, 3))
     x = keras.layers.AveragePooling2D(2)(image)
     keras.Model(image, keras.layers.GlobalAveragePooling2D()(x) if pooled else x).save(tmp_path / "mean.keras")

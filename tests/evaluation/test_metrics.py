@@ -11,7 +11,7 @@ from cyclegan.evaluation.metrics import PSNR_CAP, l1, psnr, ssim
 
 
 def two(shape: tuple[int, ...], dtype: type = np.uint8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Noise, and the same with other noise added: neither equal nor unrelated."""
+    """Two related images: noise, and the same noise with other noise added."""
     rng, top = np.random.default_rng(seed), np.iinfo(dtype).max
     one = rng.integers(0, top, shape, endpoint=True)
     other = np.clip(one + rng.integers(-top // 4, top // 4, shape), 0, top)
@@ -85,7 +85,7 @@ def test_bounds_and_symmetry(seed: int, height: int, width: int, channels: int) 
         np.testing.assert_allclose(values, measure(other, one))
 
 
-def test_what_cannot_be_compared_is_refused() -> None:
+def test_images_of_different_shapes_or_types_are_refused() -> None:
     one, other = two((1, 8, 8, 3))
     for measure in (l1, psnr, ssim):
         with pytest.raises(ValueError, match="cannot compare"):

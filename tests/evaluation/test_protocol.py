@@ -28,7 +28,7 @@ def noise(*shape: int, dtype: type = np.uint8, seed: int = 0) -> np.ndarray:
 
 
 def through(matrix: np.ndarray, offset: float, images: np.ndarray) -> np.ndarray:
-    """What `linear` computes, in NumPy, as float."""
+    """The output of `linear`, computed by NumPy as float."""
     return to_float(images) @ matrix + offset
 
 
@@ -48,7 +48,7 @@ def test_identity_reproduces_the_known_baseline(emoji: PackedDataset, unchanged:
             assert [found[f"{kind}_{key}"] for key in MEASURES] == [0, 100, 1]
 
 
-def test_each_metric_is_what_it_says(pack: Pack, linear: Linear) -> None:
+def test_each_metric_equals_its_definition(pack: Pack, linear: Linear) -> None:
     a, b = noise(5, 9, 10, 3, seed=1), noise(4, 9, 10, 3, seed=2)
     dataset = pack(a, b, split="val", pairs=[(0, 3, True), (4, 1, True), (2, 0, False)])
     rng = np.random.default_rng(3)
@@ -151,7 +151,7 @@ def test_the_cycle_is_not_rounded_in_between(pack: Pack, linear: Linear) -> None
 
 def test_empty_split_is_named(pack: Pack, unchanged: dict[str, Translator]) -> None:
     dataset = pack(noise(2, 8, 8, 3), noise(2, 8, 8, 3), split="val")
-    with pytest.raises(UserError, match=r"test split.* domain A.* empty.*data\.test_fraction"):
+    with pytest.raises(UserError, match=r"data\.test_fraction: .*test split of domain A is empty"):
         evaluate(unchanged, dataset, "test")
 
 
@@ -214,7 +214,7 @@ def nine_means(images: np.ndarray) -> np.ndarray:
     return np.concatenate([band.mean(axis=(1, 2)) for band in bands], axis=1)
 
 
-def test_each_metric_on_features_is_what_it_says(pack: Pack, linear: Linear, network: FeatureNetwork) -> None:
+def test_each_metric_on_features_equals_its_definition(pack: Pack, linear: Linear, network: FeatureNetwork) -> None:
     a, b = noise(9, 9, 10, 3, seed=1), noise(7, 9, 10, 3, seed=2) // 2
     pairs = [(0, 3, True), (4, 1, True), (5, 6, True), (2, 0, False)]
     dataset = pack(a, b, pairs=pairs)
@@ -245,7 +245,7 @@ def test_each_metric_on_features_is_what_it_says(pack: Pack, linear: Linear, net
     features = nine_means(outputs)
     assert metrics["change_perceptual"] == pytest.approx(cosine_distance(features, nine_means(a)).mean(), rel=1e-4)
     assert metrics["input_top1"] == np.mean(ranks(features, nine_means(a), np.arange(9)) == 1)
-    assert "checkerboard" not in metrics  # images of 9×10 pixels have no spectrum to speak of
+    assert "checkerboard" not in metrics  # Images of 9×10 pixels are too small.
     assert metrics["identity"]["change_l1"] == metrics["identity"]["change_perceptual"] == 0
     assert "color_map" not in evaluation.metrics["BtoA"]
 

@@ -31,7 +31,7 @@ STEPS = 80
 
 
 def shape(name: str, random: np.random.Generator) -> np.ndarray:
-    """[16, 16], uint8: a line across, a line upright or a square, somewhere, in noise."""
+    """A horizontal line, a vertical line or a square at a random place in noise, [16, 16] uint8."""
     image = random.integers(0, 40, (16, 16))
     top, left = random.integers(1, 8, 2)
     bright = random.integers(150, 256)
@@ -54,7 +54,7 @@ def shapes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> PackedDataset:
-    """As users have it: a folder for each class, packed by stage `split`."""
+    """Labeled data as users have it: one folder for each class, packed by stage `split`."""
     root = tmp_path_factory.mktemp("shapes")
     project = Project(root=root, home=root)
     for seed, (part, count) in enumerate({"train": 50, "val": 1, "test": 20}.items()):
@@ -79,7 +79,7 @@ def generator(change: Callable[[Any], Any]) -> Translator:
 
 @pytest.fixture(scope="module")
 def translators() -> dict[Direction, Translator]:
-    """AtoB makes bright dark, in which the domains differ. BtoA also turns lines across upright and the reverse."""
+    """AtoB inverts the brightness, in which the domains differ. BtoA also swaps horizontal and vertical lines."""
     return {
         "AtoB": generator(lambda x: -x),
         "BtoA": generator(lambda x: -keras.ops.transpose(x, (0, 2, 1, 3))),
@@ -95,7 +95,7 @@ def evaluation(dataset: PackedDataset, translators: dict[Direction, Translator])
 
 @pytest.mark.usefixtures("deterministic")
 def test_the_classifier_learns_and_repeats_itself() -> None:
-    """A second training, of the same network, of a new one and after other images, ends in the same weights."""
+    """A second training ends in the same weights, in a new network and after other images."""
     prepare_device(seed=0, deterministic=True)
     images, labels = shapes(50, 1)
     first, other = (Classifier((16, 16, 1), np.dtype(np.uint8), 3, STEPS) for _ in range(2))
@@ -149,21 +149,21 @@ def test_the_right_translation_is_worth_labels_of_the_target(evaluation: Evaluat
 
 @pytest.mark.parametrize(("share", "count", "error"), [(1.0, 1, 0.4714), (0.0, 60, 0.0163), (0.5, 10000, 0.005)])
 def test_an_accuracy_always_has_an_error(share: float, count: int, error: float) -> None:
-    """All hits of few images are no certainty, so the difference from no hits is not one either."""
+    """An accuracy of 0 or 1 over few images is uncertain too."""
     assert binomial_error(share, count) == pytest.approx(error, abs=5e-5)
 
 
-def test_a_translation_that_changes_the_class_is_found_out(evaluation: Evaluation) -> None:
-    """As a set its outputs look perfect."""
+def test_a_translation_that_changes_the_class_has_a_low_accuracy(evaluation: Evaluation) -> None:
+    """The set of its outputs equals the target domain, so metrics of sets do not detect the change."""
     metrics = evaluation.metrics["BtoA"]
     assert metrics["supervised"]["transfer_accuracy"] > 0.9
     for name in ("transfer_accuracy", "content_accuracy"):
-        # The squares stay squares: a third.
+        # Only the squares keep their class, a third of the images.
         assert metrics[name] < 0.45
 
 
-def test_doing_nothing_is_one_classifier_on_the_other_domain(evaluation: Evaluation) -> None:
-    """What the one direction measures as transfer, the other measures as content."""
+def test_the_identity_baseline_is_one_classifier_on_the_other_domain(evaluation: Evaluation) -> None:
+    """Transfer accuracy of one direction is content accuracy of the other."""
     unchanged = {direction: evaluation.metrics[direction]["identity"] for direction in ("AtoB", "BtoA")}
     assert unchanged["AtoB"]["transfer_accuracy"] == unchanged["BtoA"]["content_accuracy"]
     assert unchanged["BtoA"]["transfer_accuracy"] == unchanged["AtoB"]["content_accuracy"]

@@ -1,4 +1,4 @@
-"""More epochs for a finished training, and one that diverges: what is printed and what MLflow has."""
+"""A finished training with more epochs, and a diverged training: their printed lines and MLflow runs."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ CONSTANT = {"lr_policy": "constant", "lr_decay_start": None}
 
 
 @pytest.mark.slow
-def test_constant_rate_extended_equals_one_go(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_extended_training_with_constant_rate_equals_an_uninterrupted_one(
+    start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
     first, client = run_of(start(epochs=1, **CONSTANT))
     project = start(epochs=3, **CONSTANT)
     assert "extending the finished training of 1 epochs (step 5, MLflow run " in capsys.readouterr().out
@@ -84,14 +86,14 @@ def test_constant_rate_extended_equals_one_go(start: Start, capsys: pytest.Captu
     assert run.data.params["train.epochs"] == "3"
     for name, steps in (("G_AtoB/total", [4, 5, 8, 10, 12, 15]), ("val_AtoB/cycle_l1", [5, 10, 15])):
         assert [point.step for point in client.get_metric_history(run.info.run_id, name)] == steps, name
-    # Its record and its state stay as they were.
+    # The run and the checkpoint of the first training stay as they were.
     assert client.get_run(first.info.run_id).data.params["train.epochs"] == "1"
     assert [point.step for point in client.get_metric_history(first.info.run_id, "G_AtoB/total")] == [4, 5]
 
     start(epochs=3, extend=False, **CONSTANT)
-    told = capsys.readouterr().out
-    assert "extending" not in told
-    assert "train.extend: True -> False" in told
+    printed = capsys.readouterr().out
+    assert "extending" not in printed
+    assert "train.extend: True -> False" in printed
     for got, expected in zip(extended, weights(project), strict=True):
         np.testing.assert_array_equal(got, expected)
     pd.testing.assert_frame_equal(pd.read_csv(project.reports / "train" / "losses.csv"), losses)
@@ -99,13 +101,15 @@ def test_constant_rate_extended_equals_one_go(start: Start, capsys: pytest.Captu
 
 
 @pytest.mark.slow
-def test_linear_rate_goes_on_with_that_of_the_new_length(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_linear_rate_continues_with_the_schedule_of_the_new_length(
+    start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
     linear = {"lr_policy": "linear", "lr_decay_start": 0.5, "learning_rate": 0.001}
     start(epochs=2, **linear)
     capsys.readouterr()
     project = start(epochs=4, **linear)
     # Step 10 of 20 lies where the new decay begins.
-    assert "its learning rate ended at 0.0002 and goes on at 0.001 (linear over 4 epochs)" in capsys.readouterr().out
+    assert "its learning rate ended at 0.0002 and continues at 0.001 (linear over 4 epochs)" in capsys.readouterr().out
     losses = pd.read_csv(project.reports / "train" / "losses.csv")
     assert list(losses["step"]) == [4, 5, 8, 10, 12, 15, 16, 20]
     # The rate of a window is that of its last step, counted from 0.
@@ -115,16 +119,16 @@ def test_linear_rate_goes_on_with_that_of_the_new_length(start: Start, capsys: p
 
 
 @pytest.mark.slow
-def test_extending_can_be_declined(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+def test_extending_can_be_disabled(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     start(epochs=1, extend=False)
     start(epochs=2, extend=False)
-    told = capsys.readouterr().out
-    assert "extending" not in told
-    assert "differs:\n  train.epochs: 1 -> 2\n" in told
+    printed = capsys.readouterr().out
+    assert "extending" not in printed
+    assert "differs:\n  train.epochs: 1 -> 2\n" in printed
 
 
 @pytest.mark.slow
-def test_a_diverged_training_is_a_failed_run_that_says_why(start: Start, tmp_path: Path) -> None:
+def test_a_diverged_training_is_a_failed_run_with_the_reason(start: Start, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"training diverged: (\S+) became .* by step \d+; the last checkpoint is kept"):
         start(epochs=4, learning_rate=1e15)
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlruns/mlflow.db")
@@ -135,7 +139,7 @@ def test_a_diverged_training_is_a_failed_run_that_says_why(start: Start, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_diverged_training_that_may_go_back_is_a_finished_run_with_whole_series(start: Start) -> None:
+def test_a_diverged_training_with_retries_is_a_finished_run_with_complete_series(start: Start) -> None:
     project = start(epochs=2, learning_rate=1e15, on_divergence={"retries": 2, "factor": 1e-19})
     run, client = run_of(project)
     assert run.info.status == "FINISHED"

@@ -1,4 +1,4 @@
-"""What is said when the memory does not suffice. The errors are TensorFlow's own; a GPU was not at hand."""
+"""The message of a training that is out of memory. The errors are TensorFlow's own, without a GPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cyclegan.experiment.memory_advice import memory_advice, pools, smaller
+from cyclegan.experiment.memory_advice import describe_pools, memory_advice, smaller_values
 from cyclegan.params import Params, Size, read, validate
 from cyclegan.system.errors import UserError
 
@@ -30,11 +30,11 @@ def test_tensorflows_own_error_becomes_one_line_with_sizes() -> None:
         model={"generator": "resnet", "base_filters": 64},
         data={"load_size": 286},
     )
-    with pytest.raises(UserError) as told, memory_advice(options, (256, 256), "NVIDIA H100"):
-        # An exabyte: refused by the allocator of any machine, in the words and with the class of a full GPU.
+    with pytest.raises(UserError) as caught, memory_advice(options, (256, 256), "NVIDIA H100"):
+        # An exabyte is too much for any machine. The error has the class and the message of a full GPU.
         tf.zeros((2**30, 2**28))
-    assert isinstance(told.value.__cause__, tf.errors.ResourceExhaustedError)
-    message = str(told.value)
+    assert isinstance(caught.value.__cause__, tf.errors.ResourceExhaustedError)
+    message = str(caught.value)
     wanted, _, remedies = message.partition(";")
     for fact in (
         *("memory", "NVIDIA H100", "shape[1073741824,268435456]", "float"),
@@ -48,14 +48,14 @@ def test_tensorflows_own_error_becomes_one_line_with_sizes() -> None:
     assert "\n" not in message
 
 
-def test_large_image_pools_are_told_of() -> None:
+def test_large_image_pools_are_in_the_advice() -> None:
     large = {"crop_size": 256, "pool_size": 5000}
     one, two = (params(large | {"discriminator_batch": n}, data={"load_size": 286}) for n in (None, 8))
-    # 5,000 images of 256 * 256 * 3 numbers of 4 bytes, for each domain; and as many real ones.
+    # 5,000 images of 256 * 256 * 3 numbers of 4 bytes per domain, and the same number of real images.
     for options, size in ((one, "7.3 GiB"), (two, "14.6 GiB")):
-        assert size in pools(options, (256, 256))
-        assert "train.pool_size" in pools(options, (256, 256))
-    assert pools(params({"pool_size": 50}), (64, 64)) == ""
+        assert size in describe_pools(options, (256, 256))
+        assert "train.pool_size" in describe_pools(options, (256, 256))
+    assert describe_pools(params({"pool_size": 50}), (64, 64)) == ""
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_large_image_pools_are_told_of() -> None:
 def test_proposals_are_valid_parameters(
     train: dict[str, Any], model: dict[str, Any], size: Size, expected: list[str]
 ) -> None:
-    assert smaller(params(train, model=model), size) == expected
+    assert smaller_values(params(train, model=model), size) == expected
     for proposal in expected:
         section, _, rest = proposal.partition(".")
         key, _, value = rest.partition(": ")
@@ -100,7 +100,7 @@ def test_memory_of_the_host_and_of_cuda_count_too() -> None:
         tf.errors.InternalError(None, None, "CUDA_ERROR_OUT_OF_MEMORY: out of memory"),
     ):
         with (
-            pytest.raises(UserError, match="the memory of X does not suffice for"),
+            pytest.raises(UserError, match=r"^X: out of memory with "),
             memory_advice(params({}), (64, 64), "X"),
         ):
             raise error

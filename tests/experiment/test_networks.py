@@ -181,7 +181,7 @@ def networks(params: Params) -> list[Any]:
 
 
 def step(params: Params) -> list[Any]:
-    """All that decides how the networks move."""
+    """Everything that determines a training step."""
     model = build_cyclegan(params)
     compile_cyclegan(model, params, total_steps=10)
     own = {key: value for key, value in model.get_config().items() if not isinstance(value, dict)}
@@ -197,7 +197,7 @@ KNOWN: dict[str, list[Any]] = {}
 
 
 def seen(look: Look, params: Params) -> list[Any]:
-    """What `look` finds, built once for each set of parameters."""
+    """The result of `look`, built once for each set of parameters."""
     name = f"{look.__name__} {params.model_dump_json()}"
     if name not in KNOWN:
         KNOWN[name] = look(params)
@@ -256,7 +256,7 @@ def test_every_key_reaches_the_batches(dataset: PackedDataset, key: str, value: 
     assert first[0] != first[2]
 
 
-def test_images_lie_on_a_gpu_where_they_fit(dataset: PackedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_fit_are_kept_on_the_gpu(dataset: PackedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     streamed = drawn(make({}), dataset)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [f"the {kind}"])
     assert isinstance(batches(make({}), dataset, (16, 16))(0), ResidentBatches)
@@ -272,9 +272,9 @@ def test_the_cases_cover_every_key() -> None:
     assert cases | ELSEWHERE == keys
 
 
-def test_a_checkpoint_belongs_to_all_that_shapes_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every key of section `train` changes a run's identity, but for those that only decide what is kept."""
-    # The code is parsed each time, which takes longer than all else.
+def test_the_training_shape_has_everything_that_shapes_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every key of section `train` changes it, except those that only decide what is kept."""
+    # Parsing the code each time takes longer than everything else.
     monkeypatch.setattr(run_key, "code_digest", cache(run_key.code_digest))
     features = FeatureNetwork("efficientnet-lite0 at 128×128", 1280, "sum", lambda images: images)
     base = training_shape(make({}), "digest", features)

@@ -1,4 +1,4 @@
-"""The file `run.json`, which projects have from earlier versions and which later ones must read."""
+"""The file `run.json`, which later versions must read from existing projects."""
 
 from __future__ import annotations
 
@@ -57,5 +57,5 @@ def test_missing_keys_are_refused(project: Project) -> None:
     found = json.loads(file.read_text())
     del found["kept"], found["steps"]
     file.write_text(json.dumps(found))
-    with pytest.raises(UserError, match=r"run\.json .*without kept, steps.*dvc repro --force train"):
+    with pytest.raises(UserError, match=r"run\.json: .*without kept, steps.*dvc repro --force train"):
         TrainedRun.load(project)

@@ -1,3 +1,5 @@
+"""Generators on arrays and on image files: `Translator`, `translate_files` and `cyclegan translate`."""
+
 from __future__ import annotations
 
 import io
@@ -32,7 +34,7 @@ def random_images(*shape: int, dtype: type = np.uint8) -> np.ndarray:
 
 
 def expected(generator: keras.Model, images: np.ndarray, multiple: int = 4, smallest: int = 8) -> np.ndarray:
-    """One direct call of the model on images padded one pixel at a time, by walking to and fro over each line."""
+    """One direct call of the model on images padded by reflection, one pixel at a time."""
     padded = to_float(images)
     for axis in (1, 2):
         side = images.shape[axis]
@@ -52,7 +54,7 @@ def test_any_size_equals_a_direct_call(generator: keras.Model, size: tuple[int, 
     np.testing.assert_allclose(translated, expected(generator, images), atol=1e-5)
     assert translated.dtype == np.float32
 
-    # Where float error tips a value over a rounding border the integers may differ by one.
+    # Integers may differ by one where a float error changes the rounding.
     stored = translator.translate(images).astype(int)
     assert np.abs(stored - to_integer(expected(generator, images), 8)).max() <= 1
 
@@ -137,7 +139,7 @@ def test_diverged_generator_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("key", "value"), [("bit_depth", 12), ("batch_size", 0)])
-def test_wrong_setting_is_named(generator: keras.Model, key: str, value: int) -> None:
+def test_wrong_arguments_are_named(generator: keras.Model, key: str, value: int) -> None:
     with pytest.raises(UserError, match=f"{key} = {value}"):
         Translator(generator, **{key: value})
 
@@ -150,7 +152,7 @@ def test_load_gives_the_same_generator(generator: keras.Model, tmp_path: Path) -
     np.testing.assert_array_equal(loaded, Translator(generator).translate(images))
 
 
-def test_load_refuses_what_is_no_generator(generator: keras.Model, tmp_path: Path) -> None:
+def test_load_refuses_other_files(generator: keras.Model, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         load_generator(tmp_path / "missing.keras")
 
@@ -216,14 +218,14 @@ def test_16_bit_files_stay_16_bit(tmp_path: Path) -> None:
     translator = Translator(generator, bit_depth=16)
     written = translate_files(translator, [tmp_path / "deep.png"], tmp_path / "out")
     np.testing.assert_array_equal(np.asarray(Image.open(written[0])), translator.translate(images)[0, ..., 0])
-    # A .keras file does not know the depth: it is said.
+    # A .keras file does not contain the bit depth: it is an argument.
     generator.save(tmp_path / "generator.keras")
     files = [str(tmp_path / name) for name in ("generator.keras", "deep.png", "said")]
     cli.main(["translate", *files[:2], "--output", files[2], "--bit-depth", "16"])
     assert (tmp_path / "said" / "deep.png").read_bytes() == written[0].read_bytes()
 
 
-def test_no_file_is_overwritten_unasked(generator: keras.Model, tmp_path: Path) -> None:
+def test_no_file_is_overwritten_without_the_option(generator: keras.Model, tmp_path: Path) -> None:
     sources = [tmp_path / "a.png", tmp_path / "b.png"]
     for source in sources:
         Image.fromarray(random_images(8, 8, 3)).save(source)
@@ -241,7 +243,7 @@ def test_no_file_is_overwritten_unasked(generator: keras.Model, tmp_path: Path) 
     assert Image.open(out / "b.png").size == (8, 8)
 
 
-def test_no_input_is_overwritten_ever(generator: keras.Model, tmp_path: Path) -> None:
+def test_an_input_is_never_overwritten(generator: keras.Model, tmp_path: Path) -> None:
     source = tmp_path / "a.png"
     Image.fromarray(random_images(8, 8, 3)).save(source)
     before = source.read_bytes()
@@ -261,12 +263,12 @@ def test_files_that_cannot_be_translated_are_named(generator: keras.Model, tmp_p
         translate_files(translator, [tmp_path / "a.png", tmp_path / "a.jpg"], tmp_path / "out")
 
     (tmp_path / "broken.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"broken\.png is not a"):
+    with pytest.raises(UserError, match=r"broken\.png: is not a"):
         translate_files(translator, [tmp_path / "broken.png"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
     spectral = build_generator(5, 5, base_filters=4, blocks=0)
-    with pytest.raises(UserError, match=r"a\.png has 3 channels, not 5"):
+    with pytest.raises(UserError, match=r"a\.png: has 3 channels, not 5"):
         translate_files(Translator(spectral), [tmp_path / "a.png"], tmp_path / "out")
 
 
@@ -286,7 +288,7 @@ def test_large_images_share_no_batch(generator: keras.Model, tmp_path: Path) -> 
     assert calls == [(8, 4, 4), (1, 4, 4), *large]
 
 
-def test_memory_that_does_not_suffice_is_told_with_the_images(
+def test_out_of_memory_names_the_images(
     generator: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs = [tmp_path / f"{n}.png" for n in range(2)]
@@ -300,12 +302,12 @@ def test_memory_that_does_not_suffice_is_told_with_the_images(
     translator = Translator(generator)
     monkeypatch.setattr(translator, "translate", lambda _: (_ for _ in ()).throw(errors.pop(0)))
     for _ in range(2):
-        with pytest.raises(UserError, match=r"memory.*0\.png, .*1\.png.*9×8 pixels"):
+        with pytest.raises(UserError, match=r"0\.png, .*1\.png: out of memory \(9×8 pixels\)"):
             translate_files(translator, inputs, tmp_path / "out")
     with pytest.raises(tf.errors.InternalError):
         translate_files(translator, inputs, tmp_path / "out")
     monkeypatch.setattr(image_files, "decode", lambda *_: (_ for _ in ()).throw(MemoryError()))
-    with pytest.raises(UserError, match=r"memory.*0\.png"):
+    with pytest.raises(UserError, match=r"0\.png: out of memory"):
         translate_files(translator, inputs, tmp_path / "out")
 
 
@@ -326,8 +328,8 @@ def below(folder: str) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()}
 
 
-def said(capfd: pytest.CaptureFixture[str]) -> list[str]:
-    """The lines on standard error, without the bar that slow machines show."""
+def stderr_lines(capfd: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines on standard error, without the progress bar of slow machines."""
     return [line for line in re.split(r"[\r\n]+", capfd.readouterr().err) if line and not line.endswith("]")]
 
 
@@ -337,9 +339,9 @@ def test_a_folder_is_read_as_fetch_reads_it(model: str, capfd: pytest.CaptureFix
         Path("in", name).write_bytes(b"\0")
     cli.main(["translate", model, "in", "alone.png", "--output", "out"])
     assert below("out") == {"a.png", "b.png", "cats/a.png", "cats/deep/c.png", "alone.png"}
-    (line,) = said(capfd)
+    (line,) = stderr_lines(capfd)
     assert all(fact in line for fact in ("cyclegan: 3 files", ".db, .txt, none")), line
-    # Files named one by one are all taken, and an image named twice is one image.
+    # All files that are named directly are translated, and an image named twice only once.
     cli.main(["translate", model, "in/cats", "in/cats/a.png", "in/.hidden/d.png", "--output", "more"])
     assert below("more") == {"a.png", "deep/c.png", "d.png"}
 
@@ -373,22 +375,22 @@ def test_two_images_of_one_place_are_refused(model: str, capfd: pytest.CaptureFi
     assert "not a folder" in err
 
 
-def test_unreadable_images_keep_no_other_from_being_translated(model: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_unreadable_images_do_not_stop_the_others(model: str, capfd: pytest.CaptureFixture[str]) -> None:
     save("in/1.png", "in/3.png", "in/5.png")
     Path("in/2.png").write_bytes(b"")
     Path("in/4.png").write_bytes(b"<html>")
     with pytest.raises(SystemExit, match="2"):
         cli.main(["translate", model, "in", "--output", "out"])
-    summary, empty, page = said(capfd)
+    summary, empty, page = stderr_lines(capfd)
     assert all(fact in summary for fact in ("cyclegan: 2 of 5", "cannot be read", "out")), summary
     assert all(fact in empty for fact in ("  in/2.png", "empty")), empty
     assert all(fact in page for fact in ("  in/4.png", "web page")), page
     assert below("out") == {"1.png", "3.png", "5.png"}
-    # Mended, they are translated alone, or all anew.
+    # After a repair they can be translated alone, or all again.
     save("in/2.png", "in/4.png")
     with pytest.raises(SystemExit, match="2"):
         cli.main(["translate", model, "in", "--output", "out"])
-    (line,) = said(capfd)
+    (line,) = stderr_lines(capfd)
     assert all(fact in line for fact in ("cyclegan: ", "out/1.png", "exists", "--overwrite")), line
     cli.main(["translate", model, "in/2.png", "in/4.png", "--output", "out"])
     assert below("out") == {f"{n}.png" for n in range(1, 6)}
@@ -428,7 +430,7 @@ def test_translate_counts_color_profiles(model: str, capsys: pytest.CaptureFixtu
     cli.main(["translate", model, "in", "--output", "out"])
     counts = "converted to sRGB by their color profile: 2; taken as sRGB, because their color profile cannot be used: 1"
     assert capsys.readouterr().out == f"{counts}\n"
-    # What was converted is reported also where another image is unreadable, and not at all where there is nothing.
+    # Conversions are also reported with unreadable images, and not at all without conversions.
     Path("in/e.png").write_bytes(b"")
     with pytest.raises(SystemExit, match="2"):
         cli.main(["translate", model, "in", "--output", "more"])

@@ -310,10 +310,10 @@ def test_unet_at_full_size_sees_single_pixels(images: np.ndarray) -> None:
         ({"halving": "valid"}, "halving = 'valid': must be one of same, centered"),
         ({"norm": "group"}, "norm = 'group': must be one of"),
         ({"channels_out": 1, "residual_output": True}, "channels_in = 3 and channels_out = 1"),
-        ({"norm": "none", "output_norm": True}, "output_norm needs a normalization"),
+        ({"norm": "none", "output_norm": True}, "output_norm = True: needs a normalization"),
         ({"architecture": "unet", "skip": "concat"}, "has neither skip"),
         ({"architecture": "unet", "upsample": "antialias"}, "has neither skip"),
-        ({"architecture": "unet", "depth": 2}, "depth = 2: a U-Net halves"),
+        ({"architecture": "unet", "depth": 2}, "depth = 2: must be at least 3"),
     ],
 )
 def test_impossible_choices_are_refused(options: dict[str, Any], message: str) -> None:

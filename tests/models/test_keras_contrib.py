@@ -321,16 +321,16 @@ FILES: dict[str, tuple[Callable[[h5py.File], Any], str]] = {
         "weights of layer 'conv2d' do not have the shapes",
     ),
     "no weights": (lambda file: file.__delitem__("model_weights/conv2d"), "kernel of layer 'conv2d'"),
-    "no weights at all": (lambda file: file.__delitem__("model_weights"), "is damaged"),
+    "no weights at all": (lambda file: file.__delitem__("model_weights"), "is corrupt"),
     "weights only": (lambda file: file.attrs.__delitem__("model_config"), "holds no model_config"),
-    "no JSON": (lambda file: file.attrs.__setitem__("model_config", "{"), "is damaged"),
-    "deep JSON": (lambda file: file.attrs.__setitem__("model_config", "[" * 60_000), "is damaged"),
+    "no JSON": (lambda file: file.attrs.__setitem__("model_config", "{"), "is corrupt"),
+    "deep JSON": (lambda file: file.attrs.__setitem__("model_config", "[" * 60_000), "is corrupt"),
     "JSON that is a list": (lambda file: file.attrs.__setitem__("model_config", "[]"), "does not fit together"),
 }
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_damaged_and_hostile_files_are_refused(name: str, changed: Callable[..., Path]) -> None:
+def test_corrupt_and_hostile_files_are_refused(name: str, changed: Callable[..., Path]) -> None:
     edit, message = FILES[name]
     path = changed(lambda config: None, edit)
     with pytest.raises(UserError, match=f"{re.escape(str(path))}: .*{message}"):
@@ -354,8 +354,8 @@ def test_files_that_are_not_hdf5_are_refused(parity: Path, tmp_path: Path) -> No
         (pickle.dumps(Payload(trap)), "is not an HDF5 file"),
         (np.random.default_rng(0).bytes(4096), "is not an HDF5 file"),
         (b"", "is not an HDF5 file"),
-        (whole[: len(whole) // 2], "is damaged"),
-        (whole[:600], "is damaged"),
+        (whole[: len(whole) // 2], "is corrupt"),
+        (whole[:600], "is corrupt"),
     ):
         path.write_bytes(content)
         with pytest.raises(UserError, match=message):

@@ -44,7 +44,7 @@ def test_draw_writes_images(tmp_path: Path) -> None:
 
 def test_draw_without_graphviz_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match=r"generator\.png cannot be drawn.*apt-get install graphviz"):
+    with pytest.raises(UserError, match=r"generator\.png: cannot be drawn.*apt-get install graphviz"):
         draw(build_generator(base_filters=2, blocks=0), tmp_path / "generator.png")
     assert os.listdir(tmp_path) == []
 

@@ -1,4 +1,4 @@
-"""What `best.yaml` does to the parameters, and what is said of it."""
+"""`best.yaml` overrides parameters, and runs record its origin."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path, tmp_path)
 
 
-def test_values_are_replaced_and_told(project: Project) -> None:
+def test_overrides_replace_values_and_are_recorded(project: Project) -> None:
     project.best.write_text(BEST)
     found = effective(project)
     before = load(project.params)
@@ -49,7 +49,7 @@ def test_values_are_replaced_and_told(project: Project) -> None:
 
 
 @pytest.mark.parametrize("text", ["{}\n", None])
-def test_nothing_found_leaves_params_as_they_are(project: Project, text: str | None) -> None:
+def test_without_overrides_parameters_stay_the_same(project: Project, text: str | None) -> None:
     if text is not None:
         project.best.write_text(text)
     found = effective(project)
@@ -68,7 +68,7 @@ def test_nothing_found_leaves_params_as_they_are(project: Project, text: str | N
             "train: {loss_weights: {forward_cycle: {AtoB: 9.0, BtoA: 1.0}}}\n",
             ["params.yaml", "train.loss_weights", "train.update_order: joint"],
         ),
-        ("data: {seed: 3}\n", ["model, train", "dvc repro search"]),
+        ("data: {seed: 3}\n", ["reports/search/best.yaml: ", "model, train", "dvc repro search"]),
         ("- 1\n", ["model, train", "dvc repro search"]),
     ],
 )

@@ -45,7 +45,7 @@ def make_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Sandb
                 shutil.copytree(source, target)
             else:
                 shutil.copy(source, target)
-        # The stages depend on the code; the installed package is what runs.
+        # Copy the code, because the stages depend on it. The installed package is what runs.
         shutil.copytree(ROOT / "src", sandbox.root / "src", ignore=shutil.ignore_patterns("__pycache__"))
         sandbox.configure(**TINY)
         identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
@@ -59,7 +59,7 @@ def make_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Sandb
 
 @pytest.fixture(scope="session")
 def finished(make_sandbox: Callable[[], Sandbox]) -> Sandbox:
-    """A project in which the whole pipeline has run once. Tests that change it put it back."""
+    """A project in which the whole pipeline has run once. Tests that change it restore it."""
     sandbox = make_sandbox()
     sandbox.run("dvc", "repro")
     return sandbox

@@ -1,8 +1,8 @@
-"""A trial whose best setting is known: cycle weight 4, identity weight 2. `search.command` runs it, process by process.
+"""A trial without training for `search.command`. Its best hyperparameters are known: cycle weight 4, identity weight 2.
 
-It speaks the protocol of `cyclegan.search.worker` and notes in `ran.txt` that it ran. The metric grows over three
-reports to 30 dB minus the squared distance from the best setting, with a little noise by seed. With `--falls` it is
-best at the second report, which the trial then gives as its result.
+It speaks the protocol of `cyclegan.search.worker` and logs each run to `ran.txt`. Over three reports, the metric rises
+to 30 dB minus the squared distance from the best values, with a little noise by seed. With `--falls`, the second report
+is the best, and the trial sends it as its result.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> None:
         metrics |= {f"val_{way}/cycle_l1": 0.1 / setting["cycle"] for way in ("AtoB", "BtoA")}
         metrics |= {f"val_{way}/kid": (30 - metric) / 100 for way in ("AtoB", "BtoA")}
         metrics |= {"val_AtoB/kid": None} if slot == options.null else {}
-        print(json.dumps({"figures": metrics}), flush=True)
+        print(json.dumps({"metrics": metrics}), flush=True)
         answer = sys.stdin.readline()
         if not answer or not json.loads(answer)["continue"]:
             return

@@ -1,4 +1,4 @@
-"""Experiments in a copy of the project read the copy's images, which DVC hashes there."""
+"""DVC experiments in a copy of the project read the images of this copy, and DVC hashes them there."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def commit(sandbox: Sandbox) -> None:
 
 
 def recorded_files(sandbox: Sandbox, experiment: str) -> dict[str, int]:
-    """How many files of each dependency of stage fetch an experiment's dvc.lock records."""
+    """The number of files in each dependency of stage fetch, from the dvc.lock of an experiment."""
     ref = sandbox.run("git", "for-each-ref", "--format=%(objectname)", f"refs/exps/**/{experiment}").stdout.strip()
     lock = YAML(typ="safe").load(sandbox.run("git", "show", f"{ref}:dvc.lock").stdout)
     return {dep["path"]: dep.get("nfiles", 1) for dep in lock["stages"]["fetch"]["deps"]}
@@ -64,7 +64,7 @@ def test_a_queued_experiment_reads_the_images_of_its_own_copy(own_images: Sandbo
 
 def test_a_temporary_experiment_reads_the_images_of_its_own_copy(own_images: Sandbox) -> None:
     commit(own_images)
-    # DVC copies no untracked file.
+    # DVC does not copy untracked files.
     paint(own_images.root / "a", COUNT, COUNT)
     done = own_images.run(
         "dvc", "exp", "run", "split", "--temp", "-S", "data.seed=5", "--name", "temporary", **IDENTITY
@@ -73,10 +73,10 @@ def test_a_temporary_experiment_reads_the_images_of_its_own_copy(own_images: San
     assert recorded_files(own_images, "temporary")["a"] == COUNT
 
 
-def test_folders_that_no_experiment_finds_are_named(own_images: Sandbox) -> None:
-    told = own_images.run("cyclegan", "fetch").stdout
-    assert [line.partition(":")[0] for line in told.splitlines()] == ["data.folder_A = a", "data.folder_B = b"]
-    assert all("neither in git nor in DVC" in line and "'dvc add'" in line for line in told.splitlines())
+def test_folders_that_a_queued_experiment_lacks_are_printed(own_images: Sandbox) -> None:
+    lines = own_images.run("cyclegan", "fetch").stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["data.folder_A = a", "data.folder_B = b"]
+    assert all("neither in git nor in DVC" in line and "'dvc add'" in line for line in lines)
     own_images.run("dvc", "add", "a")
     own_images.run("git", "add", "b")
     assert own_images.run("cyclegan", "fetch").stdout == ""

@@ -1,4 +1,4 @@
-"""Eight images in each domain: the pipeline runs to its end, and says everywhere what so few images do not allow."""
+"""Eight images per domain: the pipeline runs to its end, and each stage prints what these images do not allow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def paint(folder: Path, seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_every_stage_says_what_is_missing(make_sandbox: Callable[[], Sandbox]) -> None:
+def test_every_stage_prints_what_is_missing(make_sandbox: Callable[[], Sandbox]) -> None:
     sandbox = make_sandbox()
     for seed, name in enumerate(("a", "b")):
         paint(sandbox.root / name, seed)
@@ -33,10 +33,10 @@ def test_every_stage_says_what_is_missing(make_sandbox: Callable[[], Sandbox]) -
         f"{VAL}, so train.select: auto keeps the last generators; add images or raise data.val_fraction",
         f"{VAL}, so train.select: auto keeps the last generators",
     ]
-    told = [line for line in lines if TEST in line]
-    assert told[0] == f"{TEST}, so no version becomes champion by itself; add images or raise data.test_fraction"
-    assert [line.split()[0] for line in told[1:3]] == ["AtoB", "BtoA"]
-    assert all(f"stays challenger: {TEST}; raise data.test_fraction" in line for line in told[3:5])
-    assert len(told) == 5
+    printed = [line for line in lines if TEST in line]
+    assert printed[0] == f"{TEST}, so no version becomes champion automatically; add images or raise data.test_fraction"
+    assert [line.split()[0] for line in printed[1:3]] == ["AtoB", "BtoA"]
+    assert all(f"stays challenger: {TEST}; raise data.test_fraction" in line for line in printed[3:5])
+    assert len(printed) == 5
     assert sandbox.json("reports/train/run.json")["kept"]["select"] == "last"
     assert "cycle_l1 has no baseline" not in "\n".join(lines)

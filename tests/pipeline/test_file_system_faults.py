@@ -1,6 +1,6 @@
 """A full disk, a read-only folder, no permission, a locked database: one line, exit code 2, nothing half-written.
 
-Real ones: a small tmpfs that is filled up or mounted anew as read-only, permissions that bind, a lock that is held.
+Real ones: a small tmpfs that is filled up or mounted again as read-only, real permissions, a lock that is held.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class States:
         return target
 
 
-# The system's words, or SQLite's.
+# The message of the system, or of SQLite.
 FULL = re.compile("no space left on device|disk is full", re.IGNORECASE)
 
 
@@ -85,7 +85,7 @@ def outputs(root: Path) -> dict[str, bytes]:
 
 
 def refusal(root: Path, stage: str, *before: str) -> str:
-    """The one line of a stage that must fail; a training's progress bar aside."""
+    """The one line of a stage that must fail, without a training's progress bar."""
     done = Sandbox(root).run(*before, sys.executable, "-m", "cyclegan", stage, check=False)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
@@ -107,10 +107,10 @@ def test_full_disk(states: States, small_disk: Path, stage: str, left_kib: int) 
         assert line.startswith("cyclegan: ")
         assert FULL.search(line)
         assert "{root}/" in line
-        # Of its several small files the search may have written some, whole.
+        # The search writes several small files, and may have completed some of them.
         assert outputs(root) == before or (stage == "search" and before.items() <= outputs(root).items())
     else:
-        # Here some stages have room enough; what they say is then no error.
+        # This is enough space for some stages, which then succeed.
         done = Sandbox(root).run(sys.executable, "-m", "cyclegan", stage, check=False)
         assert done.returncode in (0, 2), done.stderr
         assert "Traceback" not in done.stderr
@@ -134,7 +134,7 @@ def test_read_only_folder(states: States, small_disk: Path, stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_no_permission(states: States, tmp_path: Path, stage: str) -> None:
-    """Of a super-user the privilege to pass over permissions is taken away."""
+    """A super-user runs the stage without the privilege to ignore permissions."""
     drop = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
     if drop and shutil.which("setpriv") is None:
         pytest.skip("without setpriv permissions do not bind a super-user")
@@ -168,7 +168,7 @@ def test_images_without_permission(states: States, tmp_path: Path, stage: str) -
 
 
 @pytest.mark.parametrize("stage", ["train", "evaluate", "register"])
-def test_locked_data_base(states: States, tmp_path: Path, stage: str) -> None:
+def test_locked_database(states: States, tmp_path: Path, stage: str) -> None:
     root = states.before(stage, tmp_path / "project")
     database = root / "mlruns/mlflow.db"
     if not database.exists():

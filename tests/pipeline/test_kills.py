@@ -1,8 +1,8 @@
-"""The plug is pulled, again and again, in every stage: what comes out must be what an undisturbed run gives.
+"""Every stage is killed many times. The results must equal those of an undisturbed run.
 
-Each kill is a SIGKILL to the whole process group of a `dvc repro`, at a moment drawn from a seed: some time after the
-start, or right after a certain file has appeared, such as the temporary file of a checkpoint. Then the same command is
-started again. `KILL_SEEDS="7 8 9" pytest -m slow tests/pipeline/test_kills.py` takes other seeds.
+Each kill sends SIGKILL to the process group of a `dvc repro` at a random moment: some time after the start, or right
+after a certain file has appeared, such as the temporary file of a checkpoint. Then the same command starts again.
+`KILL_SEEDS="7 8 9" pytest -m slow tests/pipeline/test_kills.py` uses other seeds.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ MakeSandbox = Callable[[], Sandbox]
 
 SEEDS = [int(seed) for seed in os.environ.get("KILL_SEEDS", "2026").split()]
 
+# Files whose appearance marks a critical moment of a stage.
 SIGNS = {
     "fetch": ("data/.raw.new", "data/.raw.new/.unpacked/*/trainB/*", "data/.raw.new/trainA/*", "data/raw"),
     "split": ("data/.split.new", "data/.split.new/trainA.npy", "data/.split.new/manifest.csv", "data/split"),
@@ -60,25 +61,24 @@ SIGNS = {
     ),
     "register": ("mlruns/artifacts/models/*", "mlruns/artifacts/models/*/artifacts/*", "reports/register.json"),
 }
-"""Files whose appearance marks a tender moment of a stage."""
 
 KILLS = {"fetch": 4, "split": 4, "search": 1, "train": 12, "evaluate": 4, "register": 6}
 assert sum(KILLS.values()) >= 30
 
-ENDURES = ("training/images_per_second", "training/seconds_per_epoch", "system/")
-"""Series that hold durations and the state of the machine."""
+# Series of durations and of the state of the machine.
+DURATIONS = ("training/images_per_second", "training/seconds_per_epoch", "system/")
 
 
 @dataclass(frozen=True)
 class Moment:
-    """When to pull the plug: `delay` seconds after the start, or after the `sign` has appeared."""
+    """When to kill: `delay` seconds after the start, or after the `sign` has appeared."""
 
     sign: str | None
     delay: float
 
 
 def moments(stage: str, rng: random.Random, duration: float) -> Iterator[Moment]:
-    """Tender moments in turn, with moments anywhere in the stage between them."""
+    """Critical moments in turn, with random moments of the stage between them."""
     while True:
         signs = list(SIGNS[stage])
         rng.shuffle(signs)
@@ -89,7 +89,7 @@ def moments(stage: str, rng: random.Random, duration: float) -> Iterator[Moment]
 
 
 def killed_at(moment: Moment, sandbox: Sandbox, stage: str) -> bool:
-    """Start the stage and kill it at that moment; False if it had come to its end."""
+    """Start the stage and kill it at that moment; False if it had already ended."""
 
     def signs() -> set[tuple[str, int]]:
         found = set()
@@ -100,7 +100,7 @@ def killed_at(moment: Moment, sandbox: Sandbox, stage: str) -> bool:
 
     before = signs() if moment.sign else set()
     with subprocess.Popen(
-        # Forced: the stage runs again where it had come to its end.
+        # Force the stage to run again if it had already ended.
         ["dvc", "repro", "--force", "--single-item", stage],
         cwd=sandbox.root,
         env=sandbox.environment(),
@@ -120,19 +120,19 @@ def killed_at(moment: Moment, sandbox: Sandbox, stage: str) -> bool:
 
 
 def lock_was_cut(sandbox: Sandbox, before: str | None) -> bool:
-    """DVC writes dvc.lock in place. Half of one is put back as it was, which README tells the user to do."""
+    """Restore an incomplete dvc.lock, as docs/troubleshooting.md advises. DVC writes this file in place."""
     file = sandbox.root / "dvc.lock"
     try:
-        whole = "stages" in YAML(typ="safe").load(file.read_text())
+        is_complete = "stages" in YAML(typ="safe").load(file.read_text())
     except (FileNotFoundError, TypeError, YAMLError):
-        whole = not file.exists() and before is None
-    if not whole:
+        is_complete = not file.exists() and before is None
+    if not is_complete:
         file.write_text(before) if before else file.unlink(missing_ok=True)
-    return not whole
+    return not is_complete
 
 
 def rwlock_was_cut(sandbox: Sandbox) -> bool:
-    """So it does its table of running stages, which README tells the user to delete."""
+    """Delete an incomplete rwlock, as docs/troubleshooting.md advises. DVC writes this table of stages in place."""
     file = sandbox.root / ".dvc" / "tmp" / "rwlock"
     try:
         json.loads(file.read_text())
@@ -146,7 +146,7 @@ def rwlock_was_cut(sandbox: Sandbox) -> bool:
 
 @pytest.fixture(scope="module")
 def start(make_sandbox: MakeSandbox) -> Sandbox:
-    """A project with an archive of small images, in which nothing has run."""
+    """A project with an archive of small images, in which no stage has run."""
     sandbox = make_sandbox()
     archive, rng = sandbox.root / "images.zip", np.random.default_rng(5)
     with zipfile.ZipFile(archive, "w") as file:
@@ -182,7 +182,7 @@ def copy(sandbox: Sandbox, target: Path) -> Sandbox:
 class Undisturbed:
     sandbox: Sandbox
     seconds: dict[str, float]
-    """How long each stage took."""
+    """Duration of each stage."""
 
 
 @pytest.fixture(scope="module")
@@ -210,9 +210,9 @@ def test_thirty_kills_change_nothing(seed: int, start: Sandbox, undisturbed: Und
                 where = f"{moment.delay:.3f} s after {moment.sign or 'the start'}"
                 print(f"kill {survived}/{wanted} of {stage}: {where}; {len(list_files(sandbox))} files")
                 if lock_was_cut(sandbox, lock):
-                    print("  DVC was cut off while it wrote dvc.lock: put back as with 'git checkout dvc.lock'")
+                    print("  dvc.lock was incomplete: restored as with 'git checkout dvc.lock'")
                 if rwlock_was_cut(sandbox):
-                    print("  DVC was cut off while it wrote .dvc/tmp/rwlock: deleted")
+                    print("  .dvc/tmp/rwlock was incomplete: deleted")
                 left = digests(sandbox)
                 half = {path for path, digest in left.items() if expected[path] != digest}
                 assert not half, f"{stage} killed {where} left {half} half-written"
@@ -236,28 +236,28 @@ def list_files(sandbox: Sandbox) -> list[Path]:
 
 
 def digests(sandbox: Sandbox) -> dict[str, str]:
-    """A sum of every output, without what names the run and counts seconds."""
+    """A checksum of every output, without run IDs and durations."""
     report = sandbox.root / "reports/train/run.json"
     run = sandbox.json("reports/train/run.json") if report.exists() else {}
     found = {}
     for path in list_files(sandbox):
         name = path.relative_to(sandbox.root).as_posix()
-        # Git's note, and what a killed process left beside: both are looked at in `leftovers`.
+        # Skip temporary files of killed processes, which `leftovers` checks, and git's files.
         if not path.name.startswith("."):
-            found[name] = hashlib.sha256(declared_aside(path, run)).hexdigest()
+            found[name] = hashlib.sha256(without_differences(path, run)).hexdigest()
     return found
 
 
-def declared_aside(path: Path, run: dict[str, Any]) -> bytes:
-    """A file's content without the declared differences."""
+def without_differences(path: Path, run: dict[str, Any]) -> bytes:
+    """The content of a file without the differences that are expected."""
     content = path.read_bytes()
     if path.suffix == ".keras":
         with zipfile.ZipFile(path) as archive:
             # metadata.json holds the date; the zip itself holds times.
             names = sorted(set(archive.namelist()) - {"metadata.json"})
-            whole = b"".join(name.encode() + archive.read(name) for name in names)
-        # Keras' name for an object that layers share is its place in memory.
-        return re.sub(rb'"shared_object_id": \d+', b"", whole)
+            content = b"".join(name.encode() + archive.read(name) for name in names)
+        # Keras identifies an object that layers share by its address in memory.
+        return re.sub(rb'"shared_object_id": \d+', b"", content)
     if path.name in ("run.json", "register.json"):
         tree = json.loads(content)
         return json.dumps({k: v for k, v in tree.items() if k not in ("run_id", "seconds")}).encode()
@@ -269,7 +269,7 @@ def declared_aside(path: Path, run: dict[str, Any]) -> bytes:
 
 
 def state(sandbox: Sandbox) -> dict[str, Any]:
-    """The last checkpoint: weights, optimizers, pools, moving averages, counters, and what the run has recorded."""
+    """The latest checkpoint: weights, optimizers, pools, moving averages, counters, and the progress."""
     newest = max(sandbox.root.glob("checkpoints/*/step-*.npz"), key=lambda path: path.name)
     assert newest.with_suffix(".sha256").is_file()
     with np.load(newest, allow_pickle=False) as saved:
@@ -281,7 +281,7 @@ def state(sandbox: Sandbox) -> dict[str, Any]:
 
 
 def leftovers(sandbox: Sandbox) -> list[str]:
-    """Temporary files and folders that nothing will ever remove."""
+    """Temporary files and folders that no stage has removed."""
     roots = [sandbox.root / name for name in ("data", "models", "reports", "checkpoints")]
     found = [path.relative_to(sandbox.root).as_posix() for root in roots for path in root.rglob(".*")]
     return [name for name in found if not name.endswith(".gitignore")]
@@ -295,7 +295,7 @@ def assert_same_runs(sandbox: Sandbox, other: Sandbox) -> None:
 
 
 def finished_run(sandbox: Sandbox) -> Run:
-    """The run of the training. Others are of processes that were killed before they could write its name down."""
+    """The run of the training. Other runs come from processes that were killed before they could save its ID."""
     experiment = sandbox.client.get_experiment_by_name(sandbox.json("reports/train/run.json")["experiment"])
     runs = sandbox.client.search_runs([experiment.experiment_id])
     run_id = sandbox.json("reports/train/run.json")["run_id"]
@@ -308,7 +308,7 @@ def finished_run(sandbox: Sandbox) -> Run:
 
 
 def series(sandbox: Sandbox, run: Run) -> dict[str, list[tuple[int, float]]]:
-    """Every point of every series, but of the durations only the steps."""
+    """Every point of every series, but only the steps of durations."""
     found = {}
     for name in run.data.metrics:
         points = sorted((p.step, p.value) for p in sandbox.client.get_metric_history(run.info.run_id, name))
@@ -316,12 +316,12 @@ def series(sandbox: Sandbox, run: Run) -> dict[str, list[tuple[int, float]]]:
         steps = Counter(step for step, _ in points)
         if not name.startswith("system/"):
             assert max(steps.values()) == 1, f"{name} has a step twice"
-            found[name] = [(s, 0.0) for s in steps] if name.startswith(ENDURES) else points
+            found[name] = [(s, 0.0) for s in steps] if name.startswith(DURATIONS) else points
     return found
 
 
 def artifacts(sandbox: Sandbox, run: Run) -> Counter[str]:
-    """Names of all files of the run; of images without the time and the random part of their names."""
+    """Names of all files of the run, without the time and the random part in the names of images."""
 
     def walk(folder: str | None) -> Iterator[str]:
         for item in sandbox.client.list_artifacts(run.info.run_id, folder):
@@ -335,7 +335,7 @@ def artifacts(sandbox: Sandbox, run: Run) -> Counter[str]:
 
 
 def registered(sandbox: Sandbox) -> dict[str, Any]:
-    """Every registered model with its versions and aliases, and how many models the store holds."""
+    """Every registered model with its versions and aliases, and the logged models."""
     client = sandbox.client
     experiment = client.get_experiment_by_name(sandbox.json("reports/train/run.json")["experiment"])
     return {

@@ -1,6 +1,6 @@
-"""Stage `search` as a person uses it: real studies, real worker processes that are really killed.
+"""Stage `search` as a person uses it: real studies, and real worker processes that are really killed.
 
-Most searches here run trials whose best setting is known (`planted.py`) in place of trainings.
+Most searches here run `planted.py`, whose best hyperparameters are known, in place of trainings.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ SPACE = {
     "cycle": {"low": 0.5, "high": 20.0, "scale": "log"},
     "identity": {"low": 0.0, "high": 5.0, "scale": "linear"},
 }
+# Far from the best values of `planted.py`, so that the search can improve.
 FAR = {"adversarial": 1.0, "identity": 0.5, "forward_cycle": 1.5, "backward_cycle": 1.5}
-"""From the planted best setting, so that there is something to find."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def sandbox(make_sandbox: MakeSandbox) -> Sandbox:
 
 
 def planted(sandbox: Sandbox, study: str, *arguments: str, **search: Any) -> None:
-    """Conmetric a search of planted trials under a name of its own."""
+    """Configure a search of planted trials under a name of its own."""
     (sandbox.root / "ran.txt").unlink(missing_ok=True)
     command = " ".join([sys.executable, "planted.py", *arguments])
     start = {"trials": 8, "seed": 0, "workers": 2, "storage": None, "pruner": "none", "finalists": 1, "repeats": 2}
@@ -67,7 +67,7 @@ def objective(name: str, direction: str, metric: str) -> dict[str, Any]:
 
 
 def ran(sandbox: Sandbox) -> list[dict[str, Any]]:
-    """What the trials' processes noted."""
+    """What the trials' processes logged."""
     return [json.loads(line) for line in (sandbox.root / "ran.txt").read_text().splitlines()]
 
 
@@ -77,7 +77,7 @@ def table(sandbox: Sandbox, phase: str = "trial") -> pd.DataFrame:
 
 
 def study_of(sandbox: Sandbox, name: str, storage: BaseStorage | None = None) -> optuna.Study:
-    """A fresh look at the study `name`, as Optuna's own tools have it."""
+    """Open the study `name` with Optuna alone."""
     backend = JournalFileBackend(str(sandbox.root / ".search/journal.log"))
     storage = storage or JournalStorage(backend)
     (full,) = [
@@ -89,7 +89,7 @@ def study_of(sandbox: Sandbox, name: str, storage: BaseStorage | None = None) ->
 
 
 def whole(study: optuna.Study, trials: int) -> None:
-    """Every slot came to one end, and nothing is left running or waiting."""
+    """Check that every slot ended once, and that no trial is running or waiting."""
     ended = [trial for trial in study.trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     assert sorted(int(trial.user_attrs["slot"]) for trial in ended) == list(range(trials))
     assert {trial.state for trial in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}
@@ -104,7 +104,7 @@ def refused(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def worker_pids(sandbox: Sandbox) -> list[int]:
-    """Of the workers that live; each holds a file with its number."""
+    """IDs of the workers that live; each holds a file with its ID."""
     texts = [file.read_text() for file in (sandbox.root / ".search/workers").glob("worker-*")]
     found = [int(text) for text in texts if text.strip()]
     return [pid for pid in found if Path(f"/proc/{pid}").exists()]
@@ -228,7 +228,7 @@ def test_a_planted_problem_is_solved(sandbox: Sandbox) -> None:
     line = refused(sandbox.run("cyclegan", "search", check=False))
     assert "search.objectives.quality.direction was maximize and is minimize" in line
     assert "give search.study a new name" in line
-    # More trials go on with it.
+    # More trials continue the same study.
     planted(sandbox, "solved", trials=22, finalists=2, repeats=3)
     assert "20 of 22 trials done" in sandbox.run("cyclegan", "search").stdout
     assert len(table(sandbox)) == 22
@@ -252,7 +252,7 @@ def test_what_cannot_be_searched_is_refused_before_any_trial(sandbox: Sandbox) -
     assert line.startswith("search.objectives: val_AtoB/lpips: the validation split yields no such metric; use some of")
     planted(sandbox, "refused", objectives=[objective("x", "maximize", "pair_psnr")])
     sandbox.configure(search={"command": "no-such-program 1"})
-    assert "there is no program 'no-such-program'" in refused(sandbox.run("cyclegan", "search", check=False))
+    assert "program 'no-such-program' not found" in refused(sandbox.run("cyclegan", "search", check=False))
     planted(sandbox, "refused", storage="not a URL")
     assert "must be null or a URL" in refused(sandbox.run("cyclegan", "search", check=False))
     planted(sandbox, "refused", storage="postgresql://me:secret@127.0.0.1:1/none")
@@ -292,11 +292,11 @@ def test_the_winner_flows_into_training(make_sandbox: MakeSandbox) -> None:
     assert (sandbox.root / "params.yaml").read_text() == before
     best = read(sandbox.root / "reports/search/best.yaml")
     identity = best["train"]["loss_weights"]["identity"]["AtoB"]
-    told = sandbox.json("reports/train/run.json")
-    assert told["search"]["origin"] == best["origin"]
-    replaced = told["search"]["replaced"]["train.loss_weights.identity.AtoB"]
+    recorded = sandbox.json("reports/train/run.json")
+    assert recorded["search"]["origin"] == best["origin"]
+    replaced = recorded["search"]["replaced"]["train.loss_weights.identity.AtoB"]
     assert replaced == {"params.yaml": 0.5, "best.yaml": identity}
-    run = sandbox.client.get_run(told["run_id"])
+    run = sandbox.client.get_run(recorded["run_id"])
     assert float(run.data.params["train.loss_weights.identity.AtoB"]) == pytest.approx(identity)
     assert run.data.tags["search.replaced.train.loss_weights.identity.AtoB"] == f"{identity} (params.yaml: 0.5)"
     assert run.data.tags["search.study"] == best["origin"]["study"]
@@ -310,7 +310,7 @@ def test_the_winner_flows_into_training(make_sandbox: MakeSandbox) -> None:
     sandbox.configure(search={"trials": 0})
     sandbox.run("dvc", "repro", "train")
     assert sandbox.json("reports/train/run.json")["search"] == {"origin": {}, "replaced": {}}
-    assert sandbox.json("reports/train/run.json")["run_id"] != told["run_id"]
+    assert sandbox.json("reports/train/run.json")["run_id"] != recorded["run_id"]
 
 
 @pytest.mark.slow
@@ -348,7 +348,7 @@ def test_trainings_are_trials_and_go_on_after_a_kill(make_sandbox: MakeSandbox) 
     for name in ("G_AtoB/total", "G_BtoA/identity", "D_A/real", "val_AtoB/pair_psnr"):
         points = [point.step for point in sandbox.client.get_metric_history(second.info.run_id, name)]
         assert points == [4, 8, 12], name
-    # The attempt that went on where the other had stopped told Optuna of that one's evaluations as well.
+    # The resumed attempt also reported the evaluations of the first attempt to Optuna.
     (trial,) = [t for t in study.trials if t.user_attrs["slot"] == "1" and t.state == TrialState.COMPLETE]
     assert list(trial.intermediate_values) == [1, 2, 3]
     # Its value is that of the generators it keeps, by their metrics in MLflow.
@@ -380,17 +380,17 @@ def test_trouble_costs_one_trial_each(sandbox: Sandbox) -> None:
     assert trials["reason"]["3"] == "ended with exit code 1: MemoryError: planted crash"
     assert trials["reason"]["4"].startswith("was killed by SIGKILL")
     assert "reported no finite val_AtoB/pair_psnr" in trials["reason"]["5"]
-    assert trials["reason"]["6"] == "reported val_AtoB/kid = null, which is no number"
-    assert trials["reason"]["7"] == 'reported val_AtoB/pair_psnr = "n/a", which is no number'
+    assert trials["reason"]["6"] == "reported val_AtoB/kid = null, which is not a number"
+    assert trials["reason"]["7"] == 'reported val_AtoB/pair_psnr = "n/a", which is not a number'
     log = (sandbox.root / ".search" / study_of(sandbox, "trouble").study_name / "trial-8.log").read_text()
     assert 'stdout: {"level": "info", "result": "nor is this"}' in log
-    # They are not tried again: it was the trial's own fault.
+    # A trial that fails by its own fault is not tried again.
     assert [note["slot"] for note in ran(sandbox) if not note["final"]].count("4") == 1
 
 
 @pytest.mark.slow
 def test_a_trial_that_cannot_run_is_given_back(sandbox: Sandbox) -> None:
-    """And whatever trouble lies around it, which the next trial would meet as well, ends the search with one line."""
+    """A fault that the next trial would meet too ends the search with one line."""
     planted(sandbox, "back", trials=2, workers=1)
     sandbox.configure(search={"command": "sh trial.sh"})
     trial = sandbox.root / "trial.sh"
@@ -400,13 +400,13 @@ def test_a_trial_that_cannot_run_is_given_back(sandbox: Sandbox) -> None:
         done = sandbox.run("cyclegan", "search", check=False)
         assert done.returncode == 2
         line, last = done.stderr.strip().splitlines()
-        assert last == "cyclegan: a worker of the search ended with exit code 2; the reason stands above"
+        assert last == "cyclegan: a worker of the search ended with exit code 2; see the error above"
         assert line.startswith("cyclegan: trial-0 was given back: ")
-        assert line.endswith(". Mend that and run the same command again")
+        assert line.endswith("; fix this and run the same command again")
         return line
 
     assert "the MLflow server does not answer" in given_back("export MLFLOW_TRACKING_URI=http://127.0.0.1:1;")
-    # Who changes params.yaml during a search would mix trials that cannot be compared.
+    # Changes of params.yaml during a search would mix trials that cannot be compared.
     file = sandbox.root / "params.yaml"
     started = file.read_text()
     fidelity = read(file)["search"]["fidelity"]
@@ -414,7 +414,9 @@ def test_a_trial_that_cannot_run_is_given_back(sandbox: Sandbox) -> None:
         sandbox.configure(**changes)
         file.rename(sandbox.root / "changed.yaml")
         file.write_text(started)
-        assert "has changed since study fluent-emoji-back-" in given_back("cp changed.yaml params.yaml;")
+        line = given_back("cp changed.yaml params.yaml;")
+        assert "study fluent-emoji-back-" in line
+        assert "has changed since its start" in line
         file.write_text(started)
     for _ in range(3):
         given_back("echo gone >&2; exit 75;")
@@ -434,7 +436,7 @@ def test_killed_workers_lose_no_trial(sandbox: Sandbox) -> None:
             os.kill(worker_pids(sandbox)[0], signal.SIGKILL)
         text = output(search)
         assert search.wait() == 0, text
-    assert text.count("another one takes its place") == 3
+    assert text.count("starting another one") == 3
     study = study_of(sandbox, "killed")
     whole(study, 10)
     finals = optuna.load_study(study_name=f"{study.study_name}-finals", storage=study._storage)
@@ -461,14 +463,14 @@ def test_workers_that_are_ended_or_lose_a_trial_do_not_end_the_search(sandbox: S
         study.tell(taken.number, state=TrialState.FAIL)
         text = output(search)
         assert search.wait() == 0, text
-    assert "killed by SIGTERM: another one takes its place" in text
-    assert "killed by SIGHUP: another one takes its place" in text
-    assert f"{taken.user_attrs['slot']}: another worker took this trial over" in text
+    assert "killed by SIGTERM: starting another one" in text
+    assert "killed by SIGHUP: starting another one" in text
+    assert f"trial {taken.user_attrs['slot']}: another worker took it over" in text
     whole(study_of(sandbox, "ended"), 5)
 
 
 @pytest.mark.slow
-def test_a_killed_search_ends_as_if_it_had_not_been(sandbox: Sandbox) -> None:
+def test_a_killed_and_continued_search_equals_an_uninterrupted_one(sandbox: Sandbox) -> None:
     planted(sandbox, "smooth", trials=14, workers=1)
     sandbox.run("cyclegan", "search")
     smooth = table(sandbox)
@@ -478,7 +480,7 @@ def test_a_killed_search_ends_as_if_it_had_not_been(sandbox: Sandbox) -> None:
             wait_for(lambda number=number: count_ran(sandbox) >= number)
             (worker,) = worker_pids(sandbox)
             os.kill(search.pid, signal.SIGKILL)
-            # Its worker must not go on alone.
+            # Its worker must not continue alone.
             wait_for(lambda worker=worker: not Path(f"/proc/{worker}").exists(), seconds=30)
     assert "of 14 trials done" in sandbox.run("cyclegan", "search").stdout
     whole(study_of(sandbox, "broken"), 14)
@@ -501,7 +503,7 @@ def test_a_second_search_of_the_same_study_is_refused(sandbox: Sandbox) -> None:
         os.kill(search.pid, signal.SIGTERM)
         assert search.wait(60) == 128 + signal.SIGTERM
     wait_for(lambda: not worker_pids(sandbox), seconds=30)
-    # Told to end, it gave its trials back.
+    # On SIGTERM, it gave its trials back.
     assert not [trial for trial in study_of(sandbox, "twice").trials if trial.state == TrialState.RUNNING]
 
 
@@ -532,7 +534,7 @@ def test_two_objectives_give_a_front(sandbox: Sandbox) -> None:
 
 
 def share_by_hand(sandbox: Sandbox, url: str, storage: BaseStorage) -> None:
-    """A search and a worker that joins it by its URL; one of them is killed."""
+    """Run a search and a worker that joins it by its URL; kill the search's own worker."""
     with running(sandbox, "cyclegan", "search", "--storage", url, "--workers", "1") as search:
         wait_for(lambda: count_ran(sandbox) >= 1)
         (first,) = worker_pids(sandbox)
@@ -542,7 +544,7 @@ def share_by_hand(sandbox: Sandbox, url: str, storage: BaseStorage) -> None:
             text = output(joined)
             assert joined.wait() == 0, text
         assert search.wait() == 0, output(search)
-    ran_here = int(text.partition("the search is done; ")[2].partition(" ")[0])
+    ran_here = int(text.partition("this worker ran ")[2].partition(" ")[0])
     assert ran_here >= 1
     study = study_of(sandbox, sandbox_study(sandbox), storage)
     whole(study, 8)
@@ -557,7 +559,7 @@ def sandbox_study(sandbox: Sandbox) -> str:
 @pytest.mark.slow
 def test_two_workers_share_a_sqlite_file(sandbox: Sandbox) -> None:
     planted(sandbox, "sqlite", "--seconds", "1", trials=8)
-    # Relative to the project, whatever folder a command is run in.
+    # The path is relative to the project, in any working directory.
     share_by_hand(sandbox, "sqlite:///shared.db", RDBStorage(f"sqlite:///{sandbox.root}/shared.db"))
     missing = f"sqlite:///{sandbox.root}/another.db"
     line = refused(sandbox.run("cyclegan", "search", "worker", "--storage", missing, check=False))
@@ -572,7 +574,7 @@ def test_two_workers_share_a_postgresql_server(sandbox: Sandbox, postgresql: Pos
 
 
 @pytest.mark.slow
-def test_a_search_waits_for_a_server_that_is_started_again(sandbox: Sandbox, postgresql: PostgreSQL) -> None:
+def test_a_search_waits_for_a_server_that_restarts(sandbox: Sandbox, postgresql: PostgreSQL) -> None:
     planted(sandbox, "restart", "--seconds", "1", trials=8, storage=postgresql.url)
     postgresql.start()
     with running(sandbox, "cyclegan", "search", "--workers", "2") as search:
@@ -582,5 +584,5 @@ def test_a_search_waits_for_a_server_that_is_started_again(sandbox: Sandbox, pos
         postgresql.start()
         text = output(search)
         assert search.wait() == 0, text
-    assert "the search's database is away; waiting" in text
+    assert "search.storage: the database is unavailable; waiting" in text
     whole(study_of(sandbox, "restart", RDBStorage(postgresql.url)), 8)

@@ -1,4 +1,4 @@
-"""`dvc repro` from the embedded images to registered generators, and what it leaves behind."""
+"""`dvc repro` from the embedded images to registered generators, and its outputs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cyclegan.system.digests import folder_digest
 
 MakeSandbox = Callable[[], Sandbox]
 STEPS = [4, 6, 8, 12]
-# What git keeps of a run of the pipeline.
+# The files of a pipeline run that git tracks.
 NUMBERS = ["dvc.lock", "reports/evaluate/metrics.json", "reports/train/losses.csv", "reports/train/validation.csv"]
 TERMS = tuple(LossWeights.model_fields)
 SERIES = {
@@ -57,11 +57,11 @@ def weights(sandbox: Sandbox) -> list[np.ndarray]:
     ]
 
 
-def test_nothing_is_left_to_do(finished: Sandbox) -> None:
+def test_a_second_repro_runs_no_stage(finished: Sandbox) -> None:
     assert "Data and pipelines are up to date." in finished.run("dvc", "repro").stdout
 
 
-def test_every_stage_left_its_outputs(finished: Sandbox) -> None:
+def test_every_stage_writes_its_outputs(finished: Sandbox) -> None:
     for path in (
         "data/raw/source.json",
         "data/split/manifest.csv",
@@ -87,12 +87,12 @@ def test_every_stage_left_its_outputs(finished: Sandbox) -> None:
     assert status.splitlines() == [f"?? {path}" for path in NUMBERS]
 
 
-def test_a_training_outside_dvc_knows_its_data_by_the_same_name(finished: Sandbox) -> None:
+def test_a_training_outside_dvc_has_the_same_data_digest(finished: Sandbox) -> None:
     recorded = finished.json("reports/train/run.json")["data_md5"]
     assert f"md5: {recorded}\n" in (finished.root / "dvc.lock").read_text()
     assert folder_digest(finished.root / "data/split") == recorded
     assert "resuming at step 12 of 12" in finished.run("cyclegan", "train").stdout
-    # Its outputs are the same to the byte: nothing after it runs again.
+    # Its outputs have the same bytes, so no later stage runs again.
     assert "Data and pipelines are up to date." in finished.run("dvc", "status").stdout
 
 
@@ -106,7 +106,7 @@ def test_one_run_holds_every_series_once(finished: Sandbox) -> None:
         assert [point.step for point in finished.client.get_metric_history(run.info.run_id, name)] == [6, 12], name
     own = {name for name in run.data.metrics if not name.startswith("system/")}
     assert own == SERIES | VALIDATION | TEST
-    # What a person can look through; "system/" adds three, and three for each GPU.
+    # A person can look through this number. "system/" adds three, and three per GPU.
     assert len(own) <= 39
 
 
@@ -119,7 +119,7 @@ def test_a_generators_total_is_the_weighted_sum_of_its_terms(finished: Sandbox) 
         assert metrics[f"G_{direction}/total"] == pytest.approx(sum(parts), rel=1e-4)
 
 
-def test_run_says_where_it_comes_from(finished: Sandbox) -> None:
+def test_a_run_records_its_origin(finished: Sandbox) -> None:
     run = run_of(finished)
     commit = finished.run("git", "rev-parse", "HEAD").stdout.strip()
     assert run.data.tags["git.commit"] == commit
@@ -161,7 +161,7 @@ def test_dvc_shows_metrics_and_plots(finished: Sandbox) -> None:
 
 
 def test_a_clone_has_the_numbers_of_its_commit(finished: Sandbox, tmp_path: Path) -> None:
-    """And the other files by `dvc pull`, where there is a remote; a second `dvc repro` leaves nothing to commit."""
+    """With a remote, `dvc pull` gets the other files. A second `dvc repro` changes no tracked file."""
     author, clone = Sandbox(tmp_path / "author"), Sandbox(tmp_path / "clone")
     shutil.copytree(finished.root, author.root, ignore=shutil.ignore_patterns("mlruns", "checkpoints"))
     author.run("git", "config", "user.name", "Test")
@@ -230,9 +230,9 @@ def test_translate_takes_the_registered_model(
 
 
 @pytest.mark.slow
-def test_any_encoding_will_do_for_what_commands_print(finished: Sandbox) -> None:
+def test_commands_print_in_any_encoding(finished: Sandbox) -> None:
     for command, printed in (
-        ("register", "models:/fluent-emoji-AtoB/1 (was registered already)"),
+        ("register", "models:/fluent-emoji-AtoB/1 (was already registered)"),
         ("registry list", "fluent-emoji-AtoB"),
         ("registry show fluent-emoji-AtoB", "challenger"),
         ("registry show fluent-emoji-AtoB/1", " ? "),
@@ -244,7 +244,7 @@ def test_any_encoding_will_do_for_what_commands_print(finished: Sandbox) -> None
 
 
 @pytest.mark.slow
-def test_going_back_to_earlier_parameters_points_back_to_their_run(finished: Sandbox) -> None:
+def test_earlier_parameters_restore_their_run(finished: Sandbox) -> None:
     first = finished.json("reports/train/run.json")["run_id"]
     finished.configure(train={"epochs": 1})
     finished.run("dvc", "repro", "register")
@@ -288,7 +288,7 @@ def test_another_feature_network_in_the_same_file_is_used(make_sandbox: MakeSand
 
 
 @pytest.mark.slow
-def test_training_killed_on_the_way_ends_as_if_it_had_not_been(finished: Sandbox, make_sandbox: MakeSandbox) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one(finished: Sandbox, make_sandbox: MakeSandbox) -> None:
     sandbox = make_sandbox()
     sandbox.configure(train={"checkpoint_every": 1e-9})
     sandbox.run("dvc", "repro", "split")

@@ -1,4 +1,4 @@
-"""Moving the alias `champion`, by machine and by hand, and back."""
+"""Moves of the alias `champion`, by the gate and by hand, and their rollback."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pytest
 
 from cyclegan.registry.champion import (
     champion_of,
-    changing,
     find_alias,
     find_version,
     move,
     moves,
-    previous,
-    rolled_back,
+    previous_champion,
+    registry_lock,
+    rolled_back_versions,
 )
-from cyclegan.registry.listing import listed
+from cyclegan.registry.listing import format_models
 from cyclegan.system.errors import UserError
 from cyclegan.tracking.store import Store
 
@@ -43,7 +43,7 @@ def promote(store: Store, model: str) -> Callable[[str], None]:
 
 
 def roll_back(store: Store, model: str) -> str | None:
-    target = previous(store, model)
+    target = previous_champion(store, model)
     if target is not None:
         move(store, model, target, "rollback", "by hand")
     return target
@@ -53,16 +53,16 @@ def test_rollbacks_go_back_one_champion_after_the_other(
     store: Store, model: str, promote: Callable[[str], None]
 ) -> None:
     assert champion_of(store, model) is None
-    assert previous(store, model) is None
+    assert previous_champion(store, model) is None
     for version in "123":
         promote(version)
     assert [roll_back(store, model), champion_of(store, model)] == ["2", "2"]
-    assert rolled_back(store, model) == {"3"}
+    assert rolled_back_versions(store, model) == {"3"}
     promote("4")
     assert [roll_back(store, model) for _ in range(3)] == ["2", "1", None]
     assert champion_of(store, model) == "1"
     promote("3")
-    assert rolled_back(store, model) == {"4", "2"}
+    assert rolled_back_versions(store, model) == {"4", "2"}
     assert [(made.before, made.version, made.by) for made in moves(store, model)] == [
         (None, "1", "promote"),
         ("1", "2", "promote"),
@@ -75,22 +75,22 @@ def test_rollbacks_go_back_one_champion_after_the_other(
     ]
 
 
-def test_a_deleted_version_is_stepped_over(store: Store, model: str, promote: Callable[[str], None]) -> None:
+def test_a_rollback_skips_a_deleted_version(store: Store, model: str, promote: Callable[[str], None]) -> None:
     for version in "123":
         promote(version)
     store.client.delete_model_version(model, "2")
-    assert [roll_back(store, model), previous(store, model)] == ["1", None]
+    assert [roll_back(store, model), previous_champion(store, model)] == ["1", None]
 
 
 def test_moves_by_other_means_count(store: Store, model: str, promote: Callable[[str], None]) -> None:
     store.client.set_registered_model_alias(model, "champion", "1")
-    assert previous(store, model) is None
+    assert previous_champion(store, model) is None
     promote("2")
-    assert previous(store, model) == "1"
+    assert previous_champion(store, model) == "1"
     store.client.set_registered_model_alias(model, "champion", "3")
-    assert previous(store, model) == "2"
+    assert previous_champion(store, model) == "2"
     promote("4")
-    assert previous(store, model) == "3"
+    assert previous_champion(store, model) == "3"
 
 
 def test_more_than_nine_moves_stay_in_order(store: Store, model: str, promote: Callable[[str], None]) -> None:
@@ -99,29 +99,29 @@ def test_more_than_nine_moves_stay_in_order(store: Store, model: str, promote: C
     assert [made.version for made in moves(store, model)] == list("121212121212")
 
 
-def test_what_does_not_exist_is_answered_by_what_does(store: Store, model: str) -> None:
-    with pytest.raises(UserError, match=rf"no registered model 'none' in .*there are: .*{model}"):
+def test_a_missing_model_version_or_alias_is_reported_with_the_existing_ones(store: Store, model: str) -> None:
+    with pytest.raises(UserError, match=rf"no registered model 'none'; available: .*{model}"):
         find_version(store, "none", "1")
-    with pytest.raises(UserError, match=r"has no version '9'; there are: 1, 2, 3, 4$"):
+    with pytest.raises(UserError, match=r"no version '9'; available: 1, 2, 3, 4$"):
         find_version(store, model, "9")
-    with pytest.raises(UserError, match=r"has no alias 'champion'; there are: \(none\)$"):
+    with pytest.raises(UserError, match=r"no alias 'champion'; available: \(none\)$"):
         find_alias(store, model, "champion")
     store.client.set_registered_model_alias(model, "champion", "2")
-    with pytest.raises(UserError, match=r"has no alias 'best'; there are: champion \(version 2\)$"):
+    with pytest.raises(UserError, match=r"no alias 'best'; available: champion \(version 2\)$"):
         find_alias(store, model, "best")
     assert str(find_alias(store, model, "champion").version) == "2"
 
 
-def test_more_models_than_mlflow_gives_at_once_are_all_listed(store: Store) -> None:
+def test_more_models_than_one_page_of_mlflow_are_all_listed(store: Store) -> None:
     names = [f"many-{number:03}" for number in range(101)]
     for name in names:
         store.client.create_registered_model(name)
-    assert [line.split()[0] for line in listed(store).splitlines() if line.startswith("many-")] == names
+    assert [line.split()[0] for line in format_models(store).splitlines() if line.startswith("many-")] == names
     with pytest.raises(UserError, match="many-100"):
         find_version(store, "none", "1")
 
 
 def test_only_one_process_changes_the_registry(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cyclegan.registry.champion.WAIT_SECONDS", 0)
-    with changing(store), pytest.raises(UserError, match="is held by another process"), changing(store):
+    with registry_lock(store), pytest.raises(UserError, match="is held by another process"), registry_lock(store):
         pass

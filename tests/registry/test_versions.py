@@ -23,9 +23,9 @@ from cyclegan.commands.model_argument import open_translator
 from cyclegan.models.generator import build_generator
 from cyclegan.params import Tracking
 from cyclegan.project import Project
-from cyclegan.registry.champion import changing, move, moves
+from cyclegan.registry.champion import move, moves, registry_lock
 from cyclegan.registry.measurements import Measured
-from cyclegan.registry.versions import Candidate, RegisteredVersion, recorded, register
+from cyclegan.registry.versions import Candidate, RegisteredVersion, load_measurements, register
 from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import Store, open_store
 from mlflow_server import Server
@@ -42,7 +42,7 @@ def write_generator(path: Path, channels_in: int, channels_out: int, seed: int =
 
 
 def measured(psnr: float = 20.5, md5: str = "aa") -> Measured:
-    """Four images, of which three are scored, with a mean PSNR of `psnr`."""
+    """Four images, three of them scored, with a mean PSNR of `psnr`."""
     table = pd.DataFrame({"direction": "AtoB", "domain": "A", "id": ["0030", "NA", "x", "y"]})
     table["scored"] = [True, True, True, False]
     table["pair_psnr"] = [psnr - 0.1, psnr, psnr + 0.1, 99.0]
@@ -134,7 +134,7 @@ def test_page_shows_metrics_verdict_grid_lineage_and_how_to_load(
 
     text = store.client.get_model_version("page-AtoB", "1").description
     assert "Generator A → B: uint8 images [N, H, W, 3] to [N, H, W, 1]" in text
-    assert "pair_psnr 20.5 beats doing nothing, 18.25, by more than its standard error (+2.25 ± 0.058" in text
+    assert "pair_psnr 20.5, identity baseline 18.25: better by more than its standard error (+2.25 ± 0.058" in text
     assert "| pair_psnr | 20.5 | 18.25 |\n| pair_ssim | 0.75 | 0.5 |\n| cycle_l1 | 0.05 |  |\n" in text
     assert "| kid | 0.01234 ± 0.0021 | 0.2 ± 0.01 |\n" in text
     assert "kid_se" not in text
@@ -143,7 +143,7 @@ def test_page_shows_metrics_verdict_grid_lineage_and_how_to_load(
     assert 'mlflow.pyfunc.load_model("models:/page-AtoB/1")' in text
     assert store.uri in text
     assert "git.commit `0123abcd`" in text
-    assert "by the search (best.yaml): search.study `emoji`, search.trial `17`" in text
+    assert "from a search (best.yaml): search.study `emoji`, search.trial `17`" in text
     assert "| train.epochs | 6 |" in text
     assert len(text) <= 5000
     assert "evaluation/grid.png" in map(str, contents(store, version.model_id))
@@ -171,7 +171,7 @@ def test_page_shows_the_loss_weights_of_its_own_direction(store: Store, candidat
 
 
 def test_the_evaluation_stays_with_the_version(store: Store, versions: list[RegisteredVersion]) -> None:
-    kept = recorded(store, "emoji-AtoB", "1")
+    kept = load_measurements(store, "emoji-AtoB", "1")
     assert kept is not None
     original = measured()
     assert (kept.metrics, kept.identity, kept.protocol) == (original.metrics, original.identity, original.protocol)
@@ -184,7 +184,7 @@ def test_run_stays_finished_and_has_its_models_and_their_metrics(
     run = store.client.get_run(run_id)
     assert (run.info.status, run.info.run_name) == ("FINISHED", "training")
     assert {output.model_id for output in run.outputs.model_outputs} == {version.model_id for version in versions}
-    # The others are on the version: 30 metrics of the test would bury the curves.
+    # All other metrics are on the version: 30 test metrics would hide the curves.
     assert {key: value for key, value in run.data.metrics.items() if key != "loss"} == dict.fromkeys(KEYS, 20.5)
     for version in versions:
         model = store.client.get_logged_model(version.model_id)
@@ -214,7 +214,7 @@ import importlib.machinery, json, os, sys
 import numpy as np
 
 class NotInstalled:
-    # Where this package is installed after all, only the model's own copy may be found.
+    # Where this package is installed, only the model's own copy may be imported.
     def find_spec(self, name, path=None, target=None):
         if name != "cyclegan":
             return None
@@ -270,7 +270,7 @@ def test_loads_by_alias_in_a_process_without_this_package(
     command = [sys.executable, "-I", "-c", LOAD, store.uri]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    message: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
 
     translated = np.load(tmp_path / "translated.npy")
     assert translated.dtype == np.uint8
@@ -279,13 +279,11 @@ def test_loads_by_alias_in_a_process_without_this_package(
     assert np.abs(translated.astype(int) - expected.astype(int)).max() <= 1
     assert np.ptp(translated) > 0
     np.testing.assert_array_equal(np.load(tmp_path / "served.npy"), translated)
-    assert f"{versions[0].model_id}/artifacts/code/cyclegan" in told["code"]
-    assert set(told["refused"]) == {"float", "channels", "rank"}
+    assert f"{versions[0].model_id}/artifacts/code/cyclegan" in message["code"]
+    assert set(message["refused"]) == {"float", "channels", "rank"}
 
 
-def test_registering_again_adds_nothing_and_brings_metrics_up_to_date(
-    store: Store, candidates: list[Candidate]
-) -> None:
+def test_registering_again_only_updates_metrics(store: Store, candidates: list[Candidate]) -> None:
     run_id = train(store, "again")
     first = register(store, run_id, "again", candidates, tags=TAGS)
     before = counts(store, "again", run_id)
@@ -299,13 +297,13 @@ def test_registering_again_adds_nothing_and_brings_metrics_up_to_date(
     assert [(v.name, v.version, v.model_id, v.reused, v.champion) for v in second] == [
         (v.name, v.version, v.model_id, True, "1") for v in first
     ]
-    assert [v.decision.reason for v in second] == ["it is the champion already"] * 2
+    assert [v.decision.reason for v in second] == ["already the champion"] * 2
     assert [len(moves(store, name)) for name in ("again-AtoB", "again-BtoA")] == [1, 1]
     assert counts(store, "again", run_id) == before
     found = store.client.get_model_version("again-AtoB", "1")
     assert (found.tags["metric.pair_psnr"], found.tags["git.commit"]) == ("21.5", "4567")
     assert "| pair_psnr | 21.5 |" in found.description
-    # Why it became champion stays on record.
+    # The reason of its promotion stays on record.
     assert found.tags["gate.reason"] == first[0].decision.reason
     assert first[0].decision.reason in found.description
     grown = {key: len(store.client.get_metric_history(run_id, key)) - count for key, count in history.items()}
@@ -313,7 +311,7 @@ def test_registering_again_adds_nothing_and_brings_metrics_up_to_date(
     assert store.client.get_run(run_id).info.status == "FINISHED"
 
 
-def test_a_version_that_becomes_champion_when_registered_again_says_why(
+def test_a_version_that_becomes_champion_when_registered_again_records_the_reason(
     store: Store, candidates: list[Candidate]
 ) -> None:
     run_id = train(store, "late")
@@ -356,7 +354,7 @@ def test_other_weights_other_run_or_other_serving_code_make_a_new_version(
             file.write(addition)
         assert version(run_id, candidate) == expected
     monkeypatch.undo()
-    # Going back to the first: its version is there, and is the challenger again.
+    # The first generator keeps its version, which is the challenger again.
     assert version(run_id, candidate) == "1"
     assert str(store.client.get_model_version_by_alias("new-AtoB", "challenger").version) == "1"
 
@@ -364,7 +362,7 @@ def test_other_weights_other_run_or_other_serving_code_make_a_new_version(
 @pytest.mark.parametrize(
     "step", ["log_model_artifacts", "finalize_logged_model", "create_model_version", "update_model_version"]
 )
-def test_registering_that_was_cut_off_is_completed(
+def test_interrupted_registering_is_completed(
     store: Store, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     name = f"cut-{step}"
@@ -377,7 +375,7 @@ def test_registering_that_was_cut_off_is_completed(
         patch.setattr(store.client, step, cut)
         with pytest.raises(KeyboardInterrupt):
             register(store, run_id, name, candidates[:1], tags=TAGS)
-    # Nobody can follow an alias to something half-made.
+    # No alias names an incomplete version.
     for alias in ("challenger", "champion"):
         with pytest.raises(MlflowException):
             store.client.get_model_version_by_alias(f"{name}-AtoB", alias)
@@ -396,7 +394,7 @@ def test_registered_models_move_with_the_project(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     copied = tmp_path / "renamed project"
     original = store.locks.parents[1]
-    # By another process: a process that closes any handle of a database it uses drops SQLite's locks on it.
+    # Use another process: closing any handle of a database drops the SQLite locks of the whole process.
     subprocess.run(["cp", "-r", str(original), str(copied)], check=True)
     default = Tracking(uri=None, experiment=None, offline=False)
     try:
@@ -436,14 +434,12 @@ def test_champion_moves_only_for_the_better(store: Store, candidates: list[Candi
 
     first = add(1, psnr=18.2)
     assert first.champion is None
-    assert first.decision.reason.startswith("pair_psnr 18.2 does not beat doing nothing, 18.25")
+    assert first.decision.reason.startswith("pair_psnr 18.2, identity baseline 18.25: not better")
     assert holders() == {"challenger": "1"}
     assert add(2, psnr=20.5).champion == "2"
     worse = add(3, psnr=20.4)
     assert worse.champion == "2"
-    assert worse.decision.reason == (
-        "pair_psnr 20.4 is worse than 20.5 of the champion, version 2 (-0.1 ± 0 over 3 images)"
-    )
+    assert worse.decision.reason == "pair_psnr 20.4, champion (version 2) 20.5: worse (-0.1 ± 0 over 3 images)"
     assert holders() == {"challenger": "3", "champion": "2"}
     elsewhere = add(4, psnr=30, md5="bb")
     assert elsewhere.champion == "2"
@@ -459,27 +455,29 @@ def test_champion_moves_only_for_the_better(store: Store, candidates: list[Candi
     assert tags["gate.reason"] == best.decision.reason
 
 
-def test_what_was_rolled_back_stays_out_in_any_guise(store: Store, candidates: list[Candidate], tmp_path: Path) -> None:
+def test_a_rolled_back_generator_is_not_promoted_again(
+    store: Store, candidates: list[Candidate], tmp_path: Path
+) -> None:
     def add(candidate: Candidate) -> RegisteredVersion:
         return register(store, train(store, "guise"), "guise", [candidate], tags={})[0]
 
     good, better, best = (candidate_of(candidates, tmp_path, psnr, psnr=psnr) for psnr in (20, 22, 23))
     assert [add(good).champion, add(better).champion] == ["1", "2"]
-    # The same generator from another run, that is another version.
+    # The same generator from another run is another version.
     same = add(better)
     assert (same.version, same.champion) == ("3", "2")
-    assert same.decision.reason.startswith("it is the generator of the champion, version 2, again")
-    with changing(store):
+    assert same.decision.reason.startswith("the same generator as the champion, version 2;")
+    with registry_lock(store):
         move(store, "guise-AtoB", "1", "rollback", "by hand")
     again = add(better)
     assert (again.version, again.champion) == ("4", "1")
     assert again.decision.reason == (
-        "this generator was champion and was rolled back; 'cyclegan registry promote guise-AtoB 4' brings it back"
+        "this generator was champion and was rolled back; run 'cyclegan registry promote guise-AtoB 4' to restore it"
     )
     assert add(best).champion == "5"
 
 
-def test_a_champion_without_an_evaluation_is_left_to_people(
+def test_a_champion_without_an_evaluation_is_not_replaced(
     store: Store, candidates: list[Candidate], tmp_path: Path
 ) -> None:
     (old,) = register(store, train(store, "old"), "old", candidates[:1], tags={})
@@ -490,7 +488,7 @@ def test_a_champion_without_an_evaluation_is_left_to_people(
     assert "no evaluation on record" in version.decision.reason
 
 
-def test_a_champion_whose_evaluation_cannot_be_read_now_does_not_count_as_one_without(
+def test_an_unreadable_evaluation_does_not_count_as_a_missing_one(
     store: Store, candidates: list[Candidate], tmp_path: Path
 ) -> None:
     (old,) = register(store, train(store, "unread"), "unread", candidates[:1], tags={})
@@ -510,7 +508,7 @@ def test_a_champion_whose_evaluation_cannot_be_read_now_does_not_count_as_one_wi
 
 
 @pytest.mark.slow
-def test_behind_a_server_what_is_not_there_is_no_failure(
+def test_a_missing_evaluation_behind_a_server_is_no_failure(
     store: Store, candidates: list[Candidate], tmp_path: Path
 ) -> None:
     server, original = Server(tmp_path), store.locks.parents[1]
@@ -523,14 +521,14 @@ def test_behind_a_server_what_is_not_there_is_no_failure(
         remote = opened(tmp_path, server.uri)
         run_id = train(remote, "remote")
         register(remote, run_id, "remote", candidates[:1], tags={})
-        assert recorded(remote, "remote-AtoB", "1") is not None
+        assert load_measurements(remote, "remote-AtoB", "1") is not None
         (folder,) = tmp_path.glob("artifacts/*/models/*/artifacts/evaluation")
         shutil.rmtree(folder)
-        assert recorded(remote, "remote-AtoB", "1") is None
+        assert load_measurements(remote, "remote-AtoB", "1") is None
         source = f"{remote.client.get_run(run_id).info.artifact_uri}/model"
         remote.client.create_registered_model("foreign")
         remote.client.create_model_version("foreign", source, run_id)
-        assert recorded(remote, "foreign", "1") is None
+        assert load_measurements(remote, "foreign", "1") is None
     finally:
         server.kill()
         opened(original, None)
@@ -558,7 +556,7 @@ print(register(store, run_id, "race", [candidate], tags={})[0].version)
 """
 
 
-def test_registering_at_once_makes_one_version_and_one_champion(
+def test_concurrent_registering_makes_one_version_and_one_champion(
     store: Store, candidates: list[Candidate], tmp_path: Path
 ) -> None:
     run_id = train(store, "race")

@@ -1,4 +1,4 @@
-"""Packed data sets, and generators of known effect."""
+"""Packed data sets, and generators with a known effect."""
 
 from packed_data import emoji, few, linear, network, pack, unchanged
 

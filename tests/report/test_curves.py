@@ -8,13 +8,13 @@ from cyclegan.report.curves import curves
 
 def drawn(history: pd.DataFrame) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
     """Panel → label → (x, y)."""
-    metric = curves(history)
-    assert metric is not None
+    figure = curves(history)
+    assert figure is not None
     return {
         axis.get_title(): {
             str(line.get_label()): (list(line.get_xdata()), list(line.get_ydata())) for line in axis.get_lines()
         }
-        for axis in metric.axes
+        for axis in figure.axes
         if axis.get_visible()
     }
 
@@ -43,7 +43,7 @@ def test_every_series_finds_its_panel() -> None:
         "D_A: losses": {"real": ([0.5, 1.0], [0.2, 0.25])},
         "D_B: losses": {"fake": ([0.5, 1.0], [0.1, 0.2])},
         "Mean discriminator output": {"D_A real": ([0.5, 1.0], [0.9, 0.8]), "D_B fake": ([0.5, 1.0], [0.1, 0.2])},
-        "Validation A → B: PSNR, dB": {"pair": ([1.0], [20.0]), "input unchanged": ([1.0], [19.0])},
+        "Validation A → B: PSNR, dB": {"pair": ([1.0], [20.0]), "identity baseline": ([1.0], [19.0])},
         "Validation B → A: L1, 0…1": {"cycle": ([1.0], [0.1])},
     }
 

@@ -1,4 +1,4 @@
-"""Each fault is planted in real images, found there, and found nowhere else."""
+"""Each fault is planted in real images, and is the only one that is found there."""
 
 from __future__ import annotations
 
@@ -45,44 +45,44 @@ def faults(dataset: PackedDataset, network: FeatureNetwork, generator: keras.Mod
     translators = {direction: Translator(generator, batch_size=64) for direction in ("AtoB", "BtoA")}
     metrics = evaluate(translators, dataset, "test", RealImages(dataset, "test", network)).metrics
     one, other = (
-        {finding.name for finding in diagnose(metrics[direction], *direction.split("to"), 10) if finding.found}
+        {finding.name for finding in diagnose(metrics[direction], *direction.split("to"), 10) if finding.is_fault}
         for direction in ("AtoB", "BtoA")
     )
     assert one == other
     return one
 
 
-def test_planted_faults_are_told_apart(few: PackedDataset, network: FeatureNetwork, linear: Linear) -> None:
-    # Colors change as they do between the two styles, and nothing is wrong.
+def test_planted_faults_are_distinguished(few: PackedDataset, network: FeatureNetwork, linear: Linear) -> None:
+    # The colors change as they do between the two styles, without a fault.
     assert faults(few, network, linear(np.eye(3) * 0.8 + 0.05, 0.05)) == set()
-    assert faults(few, network, linear(np.eye(3))) == {"does nothing"}
-    assert faults(few, network, linear(-np.eye(3))) >= {"inverts colors"}
-    assert faults(few, network, linear(np.zeros((3, 3)), 0.3)) >= {"collapses", "ignores the input"}
-    assert faults(few, network, uneven_upsampling(0.2)) == {"leaves a checkerboard"}
+    assert faults(few, network, linear(np.eye(3))) == {"output equals input"}
+    assert faults(few, network, linear(-np.eye(3))) >= {"colors inverted"}
+    assert faults(few, network, linear(np.zeros((3, 3)), 0.3)) >= {"mode collapse", "input ignored"}
+    assert faults(few, network, uneven_upsampling(0.2)) == {"checkerboard"}
 
 
 def test_findings_state_measurement_and_threshold() -> None:
     (finding,) = diagnose({"change_l1": 0.0034, "n": 10}, "A", "B", 10)
-    assert finding.found
+    assert finding.is_fault
     assert "differ by 0.34% of the range on average; under 1% is a warning" in finding.text
     (finding,) = diagnose({"change_l1": 0.02, "n": 10}, "A", "B", 10)
-    assert not finding.found
+    assert not finding.is_fault
     (finding,) = diagnose({"diversity": 0.3, "n": 10}, "A", "B", 10)
-    assert "by 30% of what real images of B do; under 50% is a warning" in finding.text
+    assert "by 30% of the difference between real images of B; under 50% is a warning" in finding.text
     (finding,) = diagnose({"checkerboard": 3.2, "n": 10}, "A", "B", 10)
-    assert finding.text.startswith("A checkerboard lies over the output")
+    assert finding.text.startswith("The output has a checkerboard pattern")
     assert diagnose({"n": 10, "cycle_l1": 0.1}, "A", "B", 10) == []
 
 
-def test_few_images_are_no_ground_for_a_diagnosis() -> None:
+def test_a_diagnosis_needs_enough_images() -> None:
     metrics = {"diversity": 0.1, "checkerboard": 9.0, "input_top1": 0.0, "change_l1": 0.5, "n": 6}
-    assert {f.name for f in diagnose(metrics, "A", "B", 4) if f.found} == {
-        "collapses",
-        "leaves a checkerboard",
-        "ignores the input",
+    assert {f.name for f in diagnose(metrics, "A", "B", 4) if f.is_fault} == {
+        "mode collapse",
+        "checkerboard",
+        "input ignored",
     }
-    assert [f.name for f in diagnose(metrics, "A", "B", 3)] == ["does nothing", "ignores the input"]
-    assert [f.name for f in diagnose({**metrics, "n": 5}, "A", "B", 3)] == ["does nothing"]
+    assert [f.name for f in diagnose(metrics, "A", "B", 3)] == ["output equals input", "input ignored"]
+    assert [f.name for f in diagnose({**metrics, "n": 5}, "A", "B", 3)] == ["output equals input"]
 
 
 @pytest.mark.parametrize(("period", "amplitude"), [(2, 2), (4, 4)])
@@ -121,7 +121,7 @@ def test_brightness_of_image_and_negative() -> None:
 
 
 def history(real: float, fake: float, rows: int = 40) -> pd.DataFrame:
-    """Outputs that start at a half and end at these values, with the gaps that validation rows leave."""
+    """Outputs that start at 0.5 and end at these values, with the gaps of validation rows."""
     last = np.arange(rows) >= rows - rows // 10
     columns = {}
     for name in ("D_A", "D_B"):
@@ -135,10 +135,10 @@ def history(real: float, fake: float, rows: int = 40) -> pd.DataFrame:
     ("real", "fake", "expected"),
     [(0.97, 0.02, "won"), (0.51, 0.49, "lost"), (0.75, 0.25, None), (0.97, 0.5, None)],
 )
-def test_who_won_at_the_end(real: float, fake: float, expected: str | None) -> None:
+def test_a_discriminator_that_won_or_lost_is_reported(real: float, fake: float, expected: str | None) -> None:
     findings = diagnose_discriminators(history(real, fake), "least_squares")
     assert [finding.name for finding in findings] == [f"{d} {expected}" if expected else d for d in ("D_A", "D_B")]
-    assert all(finding.found == (expected is not None) for finding in findings)
+    assert all(finding.is_fault == (expected is not None) for finding in findings)
     assert f"gave real images {real:.2f} and translations {fake:.2f}" in findings[0].text
     assert diagnose_discriminators(history(real, fake), "wasserstein") == []
     assert diagnose_discriminators(pd.DataFrame({"step": [1]}), "least_squares") == []

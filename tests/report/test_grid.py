@@ -27,13 +27,13 @@ def test_sample_grid_layout() -> None:
     assert sample_grid(flat(10), flat(20), flat(30)).shape == (2 * side + 2 * GAP, 3 * side + 2 * GAP, 3)
 
 
-@pytest.mark.parametrize(("side", "shown"), [(16, 128), (28, 140), (64, 128), (100, 100), (128, 128), (300, 300)])
-def test_small_images_are_enlarged_by_a_whole_number(side: int, shown: int) -> None:
+@pytest.mark.parametrize(("side", "displayed"), [(16, 128), (28, 140), (64, 128), (100, 100), (128, 128), (300, 300)])
+def test_small_images_are_enlarged_by_a_whole_number(side: int, displayed: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
     grid = sample_grid(image, image, image)
-    assert len(grid) == shown
-    factor = shown // side
-    np.testing.assert_array_equal(grid[::factor, :shown:factor], image[0])
+    assert len(grid) == displayed
+    factor = displayed // side
+    np.testing.assert_array_equal(grid[::factor, :displayed:factor], image[0])
 
 
 def test_display_of_every_kind_of_image() -> None:
@@ -65,7 +65,7 @@ def test_comparison_has_headings_and_both_blocks() -> None:
     assert {10, 20, 30, 40} <= set(np.unique(below))
     # The shorter block ends in white.
     assert (below[-128:, -128:] == 255).all()
-    # Every heading is written, and nothing but gray is.
+    # Every heading is drawn, in gray only.
     columns = [0, 128 + GAP, 2 * 128 + GAP + 12 * GAP, 3 * 128 + 2 * GAP + 12 * GAP]
     headings = [grid[:24, left : left + 128] for left in columns]
     assert all(heading.min() < 100 for heading in headings)
@@ -93,7 +93,7 @@ def test_images_of_their_own_sizes_lie_on_white_of_one_size() -> None:
     assert (first[factor * 20 :] == 255).all()
     assert (second[:, : factor * 16] == 20).all()
     assert (second[:, factor * 16 :] == 255).all()
-    # A large image beside a small one is reduced, not the small one drowned.
+    # A large image beside a small one is reduced.
     large = np.full((600, 300, 3), 30, np.uint8)
     assert comparison_grid([[("one", [large, wide])]]).shape[1] == 128
     assert strips([[wide, high], [wide, high]]).shape == (2, 128, 2 * 80 + GAP, 3)

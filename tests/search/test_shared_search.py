@@ -1,4 +1,4 @@
-"""A search as one of its processes sees it, on a real journal."""
+"""`SharedSearch` as one process of a search uses it, on a real journal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cyclegan.params import read, validate
 from cyclegan.params.overrides import nested, overlaid
 from cyclegan.project import Project
 from cyclegan.search.shared_search import SharedSearch
-from cyclegan.search.study import Phase, living
+from cyclegan.search.study import Phase, worker_lock
 
 PSNR = {"name": "PSNR", "direction": "maximize", "terms": {"val_AtoB/pair_psnr": 1.0}}
 GOOD = read(Path(__file__).parents[2] / "params.yaml")
@@ -21,7 +21,7 @@ def opened(folder: Path) -> SharedSearch:
 
 
 def end_one(search: SharedSearch, phase: Phase, owner: Path) -> None:
-    """Run the next trial, which is the better the later it comes."""
+    """Complete the next trial. Later trials have better values."""
     trial = phase.claim(owner)
     assert trial is not None
     for dimension in search.space:
@@ -29,10 +29,10 @@ def end_one(search: SharedSearch, phase: Phase, owner: Path) -> None:
     phase.study.tell(trial, float(trial.number))
 
 
-def test_looking_on_writes_nothing(tmp_path: Path) -> None:
+def test_reading_a_search_does_not_write_to_the_journal(tmp_path: Path) -> None:
     search = opened(tmp_path)
     journal = tmp_path / ".search" / "journal.log"
-    with living(tmp_path / "workers") as owner:
+    with worker_lock(tmp_path / "workers") as owner:
         for _ in range(3):
             end_one(search, search.trials, owner)
         finals = search.phase()
@@ -40,7 +40,7 @@ def test_looking_on_writes_nothing(tmp_path: Path) -> None:
         assert list(finals.slots) == ["0-0", "0-1", "2-0", "2-1"]
         before = journal.read_bytes()
         assert search.phase() is search.finals() is finals
-        # Nor do the other processes that take part.
+        # Another process does not write either.
         assert list(opened(tmp_path).finals().slots) == list(finals.slots)
         assert journal.read_bytes() == before
         for _ in finals.slots:

@@ -1,4 +1,4 @@
-"""From `search.space` to settings and back to parameters."""
+"""From `search.space` to hyperparameters and back to parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from optuna.distributions import FloatDistribution
 
 from cyclegan.params import Params, flatten, read, validate
 from cyclegan.params.overrides import nested, overlaid
-from cyclegan.search.space import current, dimensions, overlay, paper, variant
+from cyclegan.search.space import current_values, dimensions, paper_values, to_overrides, variant
 from cyclegan.system.errors import UserError
 from refusals import Facts, holds
 
@@ -44,7 +44,7 @@ def test_one_cycle_weight_sets_all_four() -> None:
     chosen = params({"cycle": LOG})
     (cycle,) = dimensions(chosen)
     assert cycle.distribution == FloatDistribution(0.5, 20.0, log=True)
-    made = variant(chosen, overlay([cycle], {"cycle": 5.0}), seed=7, cheap=False)
+    made = variant(chosen, to_overrides([cycle], {"cycle": 5.0}), seed=7, cheap=False)
     weights = made.train.loss_weights.model_dump()
     assert weights["forward_cycle"] == weights["backward_cycle"] == {"AtoB": 5.0, "BtoA": 5.0}
     assert made.train.seed == 7
@@ -59,8 +59,8 @@ def test_per_direction_ties_the_weights_that_one_cycle_shares(order: str) -> Non
     chosen = params(space, train__update_order=order)
     found = dimensions(chosen)
     assert [dimension.name for dimension in found] == ["cycle_A", "cycle_B", "identity_AtoB", "identity_BtoA"]
-    setting = {"cycle_A": 1.0, "cycle_B": 2.0, "identity_AtoB": 3.0, "identity_BtoA": 4.0}
-    weights = variant(chosen, overlay(found, setting), seed=0, cheap=False).train.loss_weights
+    hyperparameters = {"cycle_A": 1.0, "cycle_B": 2.0, "identity_AtoB": 3.0, "identity_BtoA": 4.0}
+    weights = variant(chosen, to_overrides(found, hyperparameters), seed=0, cheap=False).train.loss_weights
     assert (weights.forward_cycle.AtoB, weights.backward_cycle.BtoA) == (1.0, 1.0)
     assert (weights.forward_cycle.BtoA, weights.backward_cycle.AtoB) == (2.0, 2.0)
     assert (weights.identity.AtoB, weights.identity.BtoA) == (3.0, 4.0)
@@ -79,21 +79,21 @@ def test_every_key_of_the_space_reaches_its_parameter() -> None:
     chosen = of_resnet(space)
     found = dimensions(chosen)
     assert {dimension.kind for dimension in found} == set(space)
-    setting = {"adversarial": 2.0, "blocks": 5, "learning_rate": 3e-4, "base_filters": 16, "norm": "batch"}
-    setting |= {"upsample": "antialias", "adversarial_loss": "hinge"}
-    made = variant(chosen, overlay(found, setting), seed=0, cheap=False)
-    assert current(made, found) == setting
+    hyperparameters = {"adversarial": 2.0, "blocks": 5, "learning_rate": 3e-4, "base_filters": 16, "norm": "batch"}
+    hyperparameters |= {"upsample": "antialias", "adversarial_loss": "hinge"}
+    made = variant(chosen, to_overrides(found, hyperparameters), seed=0, cheap=False)
+    assert current_values(made, found) == hyperparameters
     assert made.model.blocks == 5
     assert made.train.adversarial_loss == "hinge"
 
 
-def test_trial_0_is_the_present_setting_and_the_paper_comes_too_where_it_fits() -> None:
+def test_values_of_trial_0_and_of_the_paper() -> None:
     chosen = of_resnet({"cycle": LOG, "blocks": {"low": 2, "high": 9}}, model__blocks="auto")
     found = dimensions(chosen)
-    assert current(chosen, found) == {"cycle": 4.0, "blocks": 6}
-    assert paper(chosen, found) == {"cycle": 10.0, "blocks": 6}
+    assert current_values(chosen, found) == {"cycle": 4.0, "blocks": 6}
+    assert paper_values(chosen, found) == {"cycle": 10.0, "blocks": 6}
     narrow = params({"cycle": {**LOG, "high": 5.0}})
-    assert paper(narrow, dimensions(narrow)) == "the paper's cycle = 10.0 lies outside search.space.cycle"
+    assert paper_values(narrow, dimensions(narrow)) == "the paper's cycle = 10.0 lies outside search.space.cycle"
 
 
 def test_fidelity_replaces_keys_of_cheap_trials_only() -> None:

@@ -18,8 +18,19 @@ from optuna.trial import Trial, TrialState
 
 from cyclegan.params import Search, read, validate
 from cyclegan.params.overrides import nested, overlaid
-from cyclegan.search.storage import AWAY, open_storage
-from cyclegan.search.study import ATTEMPTS, OWNER, REASON, SLOT, Phase, Slot, definition, living, open_study
+from cyclegan.search.storage import DATABASE_ERRORS, open_storage
+from cyclegan.search.study import (
+    ATTEMPTS,
+    METRICS,
+    OWNER,
+    REASON,
+    SLOT,
+    Phase,
+    Slot,
+    definition,
+    open_study,
+    worker_lock,
+)
 from cyclegan.search.worker import threads_for
 from cyclegan.system.errors import UserError
 from cyclegan.training.selection import Selection
@@ -38,7 +49,7 @@ def search(**changes: object) -> Search:
 
 @pytest.fixture(params=["journal", "sqlite"])
 def make_phase(request: pytest.FixtureRequest, tmp_path: Path) -> MakePhase:
-    """Opens the same study anew, as another process would."""
+    """Opens the same study again, as another process would."""
 
     def make() -> Phase:
         where = None if request.param == "journal" else "sqlite:///studies.db"
@@ -63,7 +74,7 @@ def claimed(phase: Phase, owner: Path) -> Trial:
 
 
 def test_each_slot_is_run_once_and_values_do_not_depend_on_who_runs_it(make_phase: MakePhase, tmp_path: Path) -> None:
-    with living(tmp_path / "workers") as owner:
+    with worker_lock(tmp_path / "workers") as owner:
         values = [finish(phase, claimed(phase, owner)) for phase in (make_phase() for _ in SLOTS)]
         phase = make_phase()
         assert phase.done
@@ -74,7 +85,7 @@ def test_each_slot_is_run_once_and_values_do_not_depend_on_who_runs_it(make_phas
 
 
 def test_an_attempt_that_was_given_back_is_what_comes_next(make_phase: MakePhase, tmp_path: Path) -> None:
-    with living(tmp_path / "workers") as owner:
+    with worker_lock(tmp_path / "workers") as owner:
         phase = make_phase()
         finish(phase, claimed(phase, owner))
         trial = claimed(phase, owner)
@@ -88,7 +99,7 @@ def test_an_attempt_that_was_given_back_is_what_comes_next(make_phase: MakePhase
 
 
 def test_a_slot_that_loses_every_worker_is_given_up(make_phase: MakePhase, tmp_path: Path) -> None:
-    with living(tmp_path / "workers") as owner:
+    with worker_lock(tmp_path / "workers") as owner:
         phase = make_phase()
         for _ in range(ATTEMPTS):
             trial = claimed(phase, owner)
@@ -100,12 +111,13 @@ def test_a_slot_that_loses_every_worker_is_given_up(make_phase: MakePhase, tmp_p
 
 
 @pytest.mark.parametrize(
-    "stop", [KeyboardInterrupt(), SystemExit(143), UserError("MLflow is away"), OSError(errno.ENOSPC, "No space left")]
+    "stop",
+    [KeyboardInterrupt(), SystemExit(143), UserError("MLflow is unavailable"), OSError(errno.ENOSPC, "No space left")],
 )
-def test_interruptions_and_faults_of_the_surroundings_never_give_a_slot_up(
+def test_interruptions_and_faults_around_a_trial_never_give_a_slot_up(
     make_phase: MakePhase, tmp_path: Path, stop: BaseException
 ) -> None:
-    with living(tmp_path / "workers") as owner:
+    with worker_lock(tmp_path / "workers") as owner:
         phase = make_phase()
         for _ in range(ATTEMPTS + 1):
             trial = claimed(phase, owner)
@@ -117,32 +129,32 @@ def test_interruptions_and_faults_of_the_surroundings_never_give_a_slot_up(
 
 
 @pytest.mark.parametrize("stop", [None, SystemExit(143)])
-def test_a_data_base_that_stays_away_never_gives_a_slot_up(
+def test_an_unavailable_database_never_gives_a_slot_up(
     tmp_path: Path, postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch, stop: BaseException | None
 ) -> None:
-    """Neither by itself, nor when the worker is told to end meanwhile."""
-    monkeypatch.setattr("cyclegan.search.storage.SECONDS_AWAY", 0.5)
+    """Neither alone, nor if the worker also has to end."""
+    monkeypatch.setattr("cyclegan.search.storage.RECONNECT_SECONDS", 0.5)
 
     def make() -> Phase:
         storage = open_storage(postgresql.url, tmp_path / ".search")
         study = open_study(storage, "s", search(), tmp_path / "claims", create=True, pruner=optuna.pruners.NopPruner())
         return Phase(study, SLOTS, 0, tmp_path / "claims")
 
-    def going_on(trial: Trial) -> None:
+    def use_database(trial: Trial) -> None:
         if stop is not None:
             raise stop
-        trial.set_user_attr("figures", {})
+        trial.set_user_attr(METRICS, {})
 
-    with living(tmp_path / "workers") as owner:
+    with worker_lock(tmp_path / "workers") as owner:
         for number in range(ATTEMPTS + 1):
             postgresql.start()
             phase = make()
-            # At once: nobody waits until its heartbeats are too old.
+            # The slot is open at once, not only after its heartbeats are too old.
             trial = claimed(phase, owner)
             assert (trial.number, trial.user_attrs[SLOT]) == (number, "0")
             postgresql.stop()
-            with pytest.raises((SystemExit, *AWAY)), phase.working(trial):
-                going_on(trial)
+            with pytest.raises((SystemExit, *DATABASE_ERRORS)), phase.working(trial):
+                use_database(trial)
         postgresql.start()
         assert finish(phase, claimed(make(), owner)) == 0.5
         assert make().counted()["0"].state == TrialState.COMPLETE
@@ -150,7 +162,7 @@ def test_a_data_base_that_stays_away_never_gives_a_slot_up(
 
 
 def test_a_failure_with_a_reason_is_an_end(make_phase: MakePhase, tmp_path: Path) -> None:
-    with living(tmp_path / "workers") as owner:
+    with worker_lock(tmp_path / "workers") as owner:
         phase = make_phase()
         trial = claimed(phase, owner)
         trial.set_user_attr(REASON, "out of memory")
@@ -160,7 +172,7 @@ def test_a_failure_with_a_reason_is_an_end(make_phase: MakePhase, tmp_path: Path
 
 def test_a_second_attempt_at_a_running_slot_is_given_up(make_phase: MakePhase, tmp_path: Path) -> None:
     """Two hosts that queue the same slot at the same moment."""
-    with living(tmp_path / "workers") as owner, living(tmp_path / "workers") as other:
+    with worker_lock(tmp_path / "workers") as owner, worker_lock(tmp_path / "workers") as other:
         phase = make_phase()
         first = claimed(phase, owner)
         phase.study.enqueue_trial({}, user_attrs={SLOT: "0"})
@@ -173,8 +185,8 @@ def test_a_second_attempt_at_a_running_slot_is_given_up(make_phase: MakePhase, t
 def test_the_trial_of_a_killed_process_is_lost_at_once_on_a_journal(tmp_path: Path) -> None:
     code = (
         "import os, sys, time; from pathlib import Path\n"
-        "from cyclegan.search.study import living\n"
-        "with living(Path(sys.argv[1])) as owner: print(owner, flush=True); time.sleep(60)"
+        "from cyclegan.search.study import worker_lock\n"
+        "with worker_lock(Path(sys.argv[1])) as owner: print(owner, flush=True); time.sleep(60)"
     )
     storage = open_storage(None, tmp_path / ".search")
     study = open_study(storage, "s", search(), tmp_path / "claims", create=True, pruner=optuna.pruners.NopPruner())
@@ -186,7 +198,7 @@ def test_the_trial_of_a_killed_process_is_lost_at_once_on_a_journal(tmp_path: Pa
         theirs = Path(process.stdout.readline().strip())
         trial = claimed(phase, theirs)
         assert trial.user_attrs[OWNER] == str(theirs)
-        with living(tmp_path / "workers") as owner:
+        with worker_lock(tmp_path / "workers") as owner:
             assert claimed(phase, owner).user_attrs[SLOT] == "1"
             process.kill()
             process.wait()
@@ -200,9 +212,9 @@ def test_a_worker_of_another_host_is_lost_when_it_is_silent(tmp_path: Path, monk
     storage = open_storage(f"sqlite:///{tmp_path}/studies.db", tmp_path / ".search")
     study = open_study(storage, "s", search(), tmp_path / "claims", create=True, pruner=optuna.pruners.NopPruner())
     phase = Phase(study, SLOTS, 0, tmp_path / "claims")
-    # No such file is on this host, which tells nothing.
+    # This host has no such file, which does not mean that the worker is dead.
     theirs = claimed(phase, Path("/another/host/worker-1"))
-    with living(tmp_path / "workers") as owner:
+    with worker_lock(tmp_path / "workers") as owner:
         with phase.working(theirs):
             assert claimed(phase, owner).user_attrs[SLOT] == "1"
             time.sleep(6)
@@ -211,13 +223,13 @@ def test_a_worker_of_another_host_is_lost_when_it_is_silent(tmp_path: Path, monk
         assert claimed(phase, owner).user_attrs[SLOT] == "0"
 
 
-def test_heartbeats_go_on_after_one_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heartbeats_continue_after_one_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cyclegan.search.study.HEARTBEAT_SECONDS", 0.05)
     storage = open_storage(f"sqlite:///{tmp_path}/studies.db", tmp_path / ".search")
     study = open_study(storage, "s", search(), tmp_path / "claims", create=True, pruner=optuna.pruners.NopPruner())
     phase = Phase(study, SLOTS, 0, tmp_path / "claims")
     with (
-        living(tmp_path / "workers") as owner,
+        worker_lock(tmp_path / "workers") as owner,
         closing(sqlite3.connect(tmp_path / "studies.db", isolation_level=None, timeout=20)) as database,
         phase.working(claimed(phase, owner)),
     ):

@@ -14,7 +14,7 @@ WORKER = "import sys, time; print(flush=True); sys.stdin.read(); time.sleep(floa
 
 
 def workers(*seconds_to_save: float) -> list[subprocess.Popen[bytes]]:
-    """That live until they are asked to end, and need some seconds for it."""
+    """Workers that live until they are asked to end, and then need some seconds."""
     started = [
         subprocess.Popen([sys.executable, "-c", WORKER, str(seconds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         for seconds in seconds_to_save

@@ -1,4 +1,4 @@
-"""When a setting is better than the present one, and which trials are the best."""
+"""When a finalist beats the bar, and which trials are the best."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_margin_is_the_formula_of_the_docstring() -> None:
 def test_a_gain_within_the_spread_changes_nothing() -> None:
     verdict = decide({"0": trials(20.0, 20.4), "4": trials(20.1, 20.5)}, [PSNR])
     assert verdict.winner is None
-    assert "No setting beats params.yaml by more than the spread (trial 4 by +0.1 in quality" in verdict.reason
+    assert "No trial beats params.yaml by more than the spread (trial 4 by +0.1 in quality" in verdict.reason
 
 
 def test_direction_decides_what_is_better() -> None:
@@ -60,7 +60,7 @@ def test_the_better_of_two_winners_is_taken() -> None:
 def test_failed_finals_decide_nothing() -> None:
     assert decide({"0": trials(1.0, 1.01), "4": [trial(2.0), failed()]}, [PSNR]).winner is None
     assert "nothing to compare with" in decide({"0": [trial(1.0), failed()], "4": trials(2.0, 2.0)}, [PSNR]).reason
-    assert "No trial with another setting" in decide({}, [PSNR]).reason
+    assert "No trial with other values" in decide({}, [PSNR]).reason
 
 
 def test_with_two_objectives_none_may_become_worse() -> None:

@@ -1,17 +1,17 @@
-"""What a worker leaves of a trial, by programs of a few lines in place of trainings."""
+"""What a worker records of a trial. Programs of a few lines replace the trainings."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from cyclegan.params import read, validate
 from cyclegan.params.overrides import nested, overlaid
 from cyclegan.project import Project
 from cyclegan.search.shared_search import SharedSearch
-from cyclegan.search.study import REASON
+from cyclegan.search.study import REASON, reported_metrics
 from cyclegan.search.worker import work
 from cyclegan.system.errors import UserError
 
@@ -32,7 +32,23 @@ def run(project: Project, then: str) -> SharedSearch:
     return search
 
 
-@pytest.mark.parametrize("then", ["sys.exit(2)", "raise MemoryError", "print(json.dumps({'figures': {}}), flush=True)"])
+@pytest.mark.parametrize("key", ["metrics", "figures"])
+def test_a_trial_may_report_with_the_key_of_this_or_of_earlier_versions(tmp_path: Path, key: str) -> None:
+    report = f"print(json.dumps({{{key!r}: {{'val_AtoB/kid': 0.5}}}}), flush=True)\nprint(input(), file=sys.stderr)"
+    search = run(Project(root=tmp_path, home=tmp_path), report)
+    (trial,) = search.trials.study.trials
+    assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.5, {1: 0.5})
+    assert trial.user_attrs["metrics"] == reported_metrics(trial) == {"val_AtoB/kid": 0.5}
+    assert (search.folder / "trial-0.log").read_text() == '{"continue": true}\n'
+
+
+def test_metrics_of_a_study_of_an_earlier_version_are_read() -> None:
+    trial = create_trial(value=0.5, user_attrs={"figures": {"val_AtoB/kid": 0.5}})
+    assert reported_metrics(trial) == {"val_AtoB/kid": 0.5}
+    assert reported_metrics(create_trial(value=0.5)) == {}
+
+
+@pytest.mark.parametrize("then", ["sys.exit(2)", "raise MemoryError", "print(json.dumps({'metrics': {}}), flush=True)"])
 def test_a_trial_that_failed_leaves_no_checkpoint(tmp_path: Path, then: str) -> None:
     search = run(Project(root=tmp_path, home=tmp_path), then)
     (trial,) = search.trials.study.trials
@@ -56,15 +72,15 @@ TWO_LINES = (
             "ended with exit code 1: ValueError: x",
         ),
         ("one\\ntwo", 1, "ended with exit code 1: two"),
-        ("", 1, "ended with exit code 1: it said nothing"),
+        ("", 1, "ended with exit code 1: no error message"),
     ],
 )
-def test_a_trials_error_is_kept_with_all_of_its_lines(tmp_path: Path, printed: str, code: int, reason: str) -> None:
+def test_the_reason_has_all_lines_of_a_user_error(tmp_path: Path, printed: str, code: int, reason: str) -> None:
     search = run(Project(root=tmp_path, home=tmp_path), f"print('{printed}', file=sys.stderr)\nsys.exit({code})")
     assert search.trials.study.trials[0].user_attrs[REASON] == reason
 
 
-def test_what_an_earlier_attempt_said_is_not_the_reason_of_the_next(tmp_path: Path) -> None:
+def test_the_error_of_an_earlier_attempt_is_not_the_reason_of_the_next(tmp_path: Path) -> None:
     project = Project(root=tmp_path, home=tmp_path)
     with pytest.raises(UserError, match="trial-0 was given back: a full disk; or so"):
         run(project, "print('cyclegan: a full disk\\nor so', file=sys.stderr)\nsys.exit(75)")
@@ -73,7 +89,7 @@ def test_what_an_earlier_attempt_said_is_not_the_reason_of_the_next(tmp_path: Pa
     params = validate(overlaid(GOOD, nested(changes)))
     search = SharedSearch(project, params, "0123456789", None, create=False)
     work(project, search)
-    assert search.trials.study.trials[-1].user_attrs[REASON] == "ended with exit code 1: it said nothing"
+    assert search.trials.study.trials[-1].user_attrs[REASON] == "ended with exit code 1: no error message"
 
 
 def test_a_trial_that_is_given_back_keeps_its_checkpoint(tmp_path: Path) -> None:

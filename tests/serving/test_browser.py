@@ -70,7 +70,7 @@ def test_a_dropped_image_is_translated(served: Served) -> None:
         assert np.abs(shown - expected.astype(int)).max() <= 1
         assert troubles == []
 
-        # By the keyboard and the file dialogue too; what is wrong is said, and the old images go.
+        # The file dialog works, too. The page shows the error and hides the previous images.
         page.locator("#file").set_input_files({"name": "<i>notes.txt", "mimeType": "text/plain", "buffer": b"hello"})
         page.get_by_text("not a JPEG").wait_for()
         assert page.locator("#status").inner_text().startswith("<i>notes.txt: ")

@@ -1,4 +1,4 @@
-"""Two sets of images never become versions of one model by the chance of equal folder names."""
+"""Two data sets with equal folder names never become versions of one registered model."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def one_image_more(project: Project) -> None:
     Image.fromarray(np.full((16, 16, 3), 77, np.uint8)).save(project.raw / "trainA" / "more.png")
 
 
-def test_other_images_under_a_name_that_nobody_chose(project: Project) -> None:
+def test_other_images_under_a_derived_name_are_refused(project: Project) -> None:
     store = open_store(project, params().tracking)
     dataset = packed(project)
     refuse_other_images(store, params(), dataset)
-    # In whatever experiment: the registered models of one name are one.
+    # The experiment does not matter: one name has one registered model.
     record(store, "elsewhere", params(), dataset)
     refuse_other_images(store, params(), dataset)
 
@@ -71,7 +71,7 @@ def test_other_images_under_a_name_that_nobody_chose(project: Project) -> None:
     assert "set data.name: cats to continue" in str(error.value)
     assert len(str(error.value)) <= 160
 
-    # A name that is set continues with them, and afterwards both sets are known by it.
+    # With a name that is set, the training continues, and both data sets are known by it afterwards.
     refuse_other_images(store, params(name="cats"), grown)
     record(store, "cats", params(name="cats"), grown)
     for known in (dataset, grown):
@@ -79,7 +79,7 @@ def test_other_images_under_a_name_that_nobody_chose(project: Project) -> None:
     refuse_other_images(store, params(folder_A="dogs/trainA", folder_B="dogs/trainB"), grown)
 
 
-def test_a_public_sets_name_says_what_it_is(project: Project) -> None:
+def test_the_name_of_a_public_data_set_is_accepted(project: Project) -> None:
     store = open_store(project, params().tracking)
     named = tiny(data={"source": "horse2zebra"}, train=CONSTANT)
     record(store, "horse2zebra", named, packed(project))

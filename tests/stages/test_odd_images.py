@@ -1,4 +1,4 @@
-"""Odd images and odd names that stages fetch and split accept, and what the packed images then show."""
+"""Odd images and odd names that stages fetch and split accept, and the content of the packed images."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def deep_gray() -> bytes:
 
 
 def deep_tiff(photometric: str, **options: Any) -> bytes:
-    """Red, or white: the greatest number is black where white is 0."""
+    """A red image, or a white one whose TIFF stores white as 0."""
     out = io.BytesIO()
     values = np.asarray(plain()).astype(np.uint16) * 257 if photometric == "rgb" else np.zeros((16, 20), np.uint16)
     if "planarconfig" in options:
@@ -84,7 +84,7 @@ def upright_by_exif() -> bytes:
 class Odd:
     content: bytes
     colors: tuple[tuple[int, int, int], ...] = (RED,)
-    """What the middles of the image's left and right halves must show."""
+    """Colors in the middle of the left and right halves of the image."""
     mode: str = "RGB"
     size: tuple[int, int] = (20, 16)
 
@@ -214,7 +214,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_an_odd_image_shows_what_it_is(packed: Packed, name: str) -> None:
+def test_an_odd_image_is_packed_with_its_colors(packed: Packed, name: str) -> None:
     odd, row = IMAGES[name], packed.rows[name]
     assert (row["mode"], int(row["width"]), int(row["height"])) == (odd.mode, *odd.size)
     pixels = packed.pixels(name).astype(int)
@@ -235,7 +235,7 @@ def test_ids_differ_for_every_image(packed: Packed) -> None:
     assert len({row["id"] for row in packed.rows.values()}) == len(packed.rows)
 
 
-def test_nothing_of_the_users_is_touched_and_no_name_was_a_command(packed: Packed) -> None:
+def test_files_of_the_user_stay_and_no_name_runs_as_a_command(packed: Packed) -> None:
     folder = packed.root / "odd folder; $(touch touched)"
     assert contents(folder) == packed.before
     assert {path.name for path in packed.root.iterdir()} == {

@@ -1,4 +1,4 @@
-"""Images that keep their own sizes: what the training asks of them, and a whole training on them."""
+"""Images that keep their own sizes: what a training requires of them, and a full training on them."""
 
 from __future__ import annotations
 
@@ -73,14 +73,16 @@ def test_whole_images_must_have_one_size(tmp_path: Path) -> None:
     assert all(holds(str(refused.value), fact) for fact in facts), refused.value
 
 
-def test_whole_images_must_suit_the_networks(tmp_path: Path) -> None:
+def test_networks_must_support_the_size_of_whole_images(tmp_path: Path) -> None:
     dataset = PackedDataset.open(packed(tmp_path, [(18, 20), (18, 20)]).split)
     with pytest.raises(UserError, match=r"\[18, 20\].* multiple of 4 .*\[16, 20\]"):
         training_size(validate(tree(crop_size="whole")), dataset)
 
 
-def test_networks_alone_need_a_size() -> None:
-    with pytest.raises(UserError, match="leaves the networks' size to the images; give one of them in pixels"):
+def test_networks_without_data_need_a_size() -> None:
+    with pytest.raises(
+        UserError, match=r"^train\.crop_size: whole with data\.load_size: original .*; set one of them in pixels"
+    ):
         build_cyclegan(validate(tree(crop_size="whole")))
     assert build_cyclegan(validate(tree(crop_size="whole")), (16, 20)).image_size == (16, 20)
 
@@ -91,7 +93,7 @@ def test_networks_alone_need_a_size() -> None:
     ids=["crop", "none"],
 )
 @pytest.mark.slow
-def test_a_whole_training(tmp_path: Path, sizes: list[tuple[int, int]], crop_size: Any) -> None:
+def test_a_full_training(tmp_path: Path, sizes: list[tuple[int, int]], crop_size: Any) -> None:
     project = packed(tmp_path, sizes, crop_size=crop_size)
     train.run(project)
     evaluate.run(project)

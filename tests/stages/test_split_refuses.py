@@ -56,7 +56,7 @@ def same_images(root: Path) -> None:
 
 
 def same_test(root: Path) -> None:
-    """Every training image of A also stands in the test."""
+    """Every training image of A is also a test image."""
     shutil.copytree(root / "data/raw/trainA", root / "data/raw/testA")
 
 
@@ -107,7 +107,7 @@ REFUSED: dict[str, tuple[Spoil, Facts]] = {
         bad_image(FIVE_CHANNELS, "x.tif"),
         [*ONE_BAD, "trainA/x.tif", "5 channels", 3, "data.channels_A", "data.channels_B"],
     ),
-    "damaged TIFF": (bad_image(b"II*\0" + bytes(60), "x.tif"), [*ONE_BAD, "trainA/x.tif", FORMATS]),
+    "corrupt TIFF": (bad_image(b"II*\0" + bytes(60), "x.tif"), [*ONE_BAD, "trainA/x.tif", FORMATS]),
     "another format under a known name": (
         bad_image(b"\0\0\0\x20ftypavif" + bytes(60), "x.jpg"),
         [*ONE_BAD, "trainA/x.jpg", FORMATS],
@@ -174,7 +174,7 @@ def test_a_process_of_its_own_prints_the_same(refuses: Callable[..., None], name
 
 
 def test_an_earlier_result_survives_a_later_refusal(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Stages run by hand replace what is there only once the new result is complete."""
+    """A stage that is run by hand replaces its previous result only when the new one is complete."""
     assert run(capfd, "split")[0] == 0
     before = snapshot(project / "data")
     (project / "data/raw/trainA/new.png").write_bytes(b"")

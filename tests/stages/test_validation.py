@@ -1,4 +1,4 @@
-"""The metrics that a learning rate may follow are those that the validation measures."""
+"""The metrics that a plateau and a selection may use are those of the validation."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_batch_size_bounds_the_feature_networks_batches_too(tmp_path: Path) -> N
     assert max(sizes) == 2
 
 
-def test_what_the_generators_are_chosen_by_is_known_before_training(tmp_path: Path) -> None:
+def test_the_metric_of_the_selection_is_checked_before_training(tmp_path: Path) -> None:
     params = tiny(train={"lr_policy": "constant", "select": "pair_ssim"})
     dataset = packed(tmp_path, params, paired=False)
     with pytest.raises(UserError, match=r"train\.select = 'pair_ssim'.*use last, or one of .*val_BtoA/kid"):
@@ -104,24 +104,22 @@ def test_auto_keeps_the_last_generators_where_one_validation_image_gives_no_metr
     session = Session.prepare(params, dataset, CheckpointFolder(tmp_path / "checkpoints"), features)
     assert "1 val image: no KID (needs 2), so train.select: auto keeps the last" in capsys.readouterr().out
     assert session.plan.selection is None
-    # What is written is what was trained, and no copy from before.
+    # The kept generators are the trained ones, not an earlier copy.
     assert session.model.kept_generators == session.model.generators
 
     patient = tiny(train={"lr_policy": "constant", "select": "auto", "early_stop": 3})
-    with pytest.raises(
-        UserError, match=r"train.early_stop = 3: has no metric .* 1 val image: no KID .* set it to null"
-    ):
+    with pytest.raises(UserError, match=r"train.early_stop = 3: has no metric .*1 val image: no KID .* set it to null"):
         with_possible_selection(patient, dataset)
 
 
-def test_sample_grids_show_so_many_images(tmp_path: Path) -> None:
+def test_sample_grids_have_sample_images_rows(tmp_path: Path) -> None:
     params = tiny(train={"lr_policy": "constant"})
     dataset = packed(tmp_path, params, paired=False)
     translators = {name: Translator(generator) for name, generator in build_cyclegan(params).generators.items()}
     heights = {}
     for count in (1, 2, 3, 9):
-        shown = samples(translators, dataset, count)
-        assert set(shown) == {"AtoB", "BtoA"}
-        (heights[count],) = {len(sample.grid) for sample in shown.values()}
+        sampled = samples(translators, dataset, count)
+        assert set(sampled) == {"AtoB", "BtoA"}
+        (heights[count],) = {len(sample.grid) for sample in sampled.values()}
     # Enlarged eightfold, four white pixels between the rows; the split holds three images.
     assert heights == {1: 128, 2: 260, 3: 392, 9: 392}

@@ -16,7 +16,7 @@ from cyclegan.system.locks import claimed, held, is_held, only_process
 
 
 def refusing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """No file system without locks is at hand."""
+    """Simulate a file system without locks."""
 
     def flock(_file: object, _operation: int) -> None:
         raise OSError(number, os.strerror(number))
@@ -25,18 +25,20 @@ def refusing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_told_with_the_remedy(
+def test_a_file_system_without_locks_is_reported_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     refusing(monkeypatch, number)
     with (
-        pytest.raises(UserError, match=r"/lock lies on a file system without locks \(.*mount it with locks.*or move"),
+        pytest.raises(
+            UserError, match=r"/lock: lies on a file system without locks \(.*; mount it with locks.*or move"
+        ),
         held(tmp_path / "lock"),
     ):
         pass
 
 
-def test_other_errors_of_the_system_stay_what_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_of_the_system_are_raised_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refusing(monkeypatch, errno.EIO)
     with pytest.raises(OSError, match="Input/output error"), held(tmp_path / "lock"):
         pass
@@ -45,16 +47,16 @@ def test_other_errors_of_the_system_stay_what_they_are(tmp_path: Path, monkeypat
 def test_a_lock_is_held_as_long_as_its_holder_keeps_it_and_stays_on_disk(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     assert not is_held(lock)
-    assert not lock.exists(), "to look at a lock creates none"
+    assert not lock.exists(), "is_held creates no lock file"
     with held(lock):
         assert is_held(lock)
         with (
-            pytest.raises(UserError, match=rf"{lock} is held by another process for over 0.1 s.*end"),
+            pytest.raises(UserError, match=rf"{lock}: is held by another process for over 0.1 s.*end"),
             claimed(lock, 0.1),
         ):
             pass
     assert not is_held(lock)
-    assert lock.exists(), "its time tells when a killed process last lived"
+    assert lock.exists(), "its modification time shows when a killed process was last alive"
     with claimed(lock, 0.1):
         assert is_held(lock)
 

@@ -1,4 +1,4 @@
-"""A stage whose dvc is gone stops; the processes are real, only their work is not."""
+"""A stage stops when its dvc process has ended. The processes are real, only their work is simulated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ try:
 finally:
     open(sys.argv[2], "w").write("left")
 """
-# A training that needs longer to save its state than the watcher between two looks.
+# A training that needs longer to save its state than the interval between two checks.
 SAVING = """
 import os, signal, sys, threading, time
 from cyclegan.system.processes import ends_with_dvc
@@ -38,7 +38,7 @@ with ends_with_dvc(interval=0.05), stopping() as stop:
     watcher.join()
     open(sys.argv[2], "w").write(f"saved after {received}")
 """
-# Stands for dvc: runs a command of a stage in a shell of its own, which does not replace itself by it.
+# A stand-in for dvc: it runs a stage's command in a shell, which stays the parent process.
 DVC = """
 import os, subprocess, sys
 environment = {**os.environ, **({"DVC_STAGE": "train"} if sys.argv[1] else {})}
@@ -63,18 +63,18 @@ def started(
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
-def test_a_stage_stops_when_its_dvc_is_gone(tmp_path: Path, sent: signal.Signals) -> None:
+def test_a_stage_stops_when_its_dvc_has_ended(tmp_path: Path, sent: signal.Signals) -> None:
     dvc, stage = started(inside_dvc=True, seconds=120, left=tmp_path / "left")
     dvc.send_signal(sent)
-    # Not waited for: dvc's own parent may take its time, too.
+    # dvc stays a zombie here, because its parent may not wait for it either.
     gone, _ = psutil.wait_procs([stage], timeout=30)
     assert gone == [stage]
     dvc.wait()
     assert not (tmp_path / "left").exists(), "SIGTERM ended the process on the spot: no handler of its own was set"
 
 
-def test_a_stage_that_was_asked_to_stop_with_its_dvc_is_not_asked_again(tmp_path: Path) -> None:
-    """`docker stop`, systemd, SLURM and a closed terminal signal all processes: dvc is gone while the stage saves."""
+def test_a_stage_that_stops_with_its_dvc_gets_no_second_signal(tmp_path: Path) -> None:
+    """`docker stop`, systemd, SLURM and a closed terminal signal all processes: dvc has ended while the stage saves."""
     with (tmp_path / "text").open("w") as text:
         dvc, stage = started(True, 0, tmp_path / "left", SAVING, start_new_session=True, stderr=text)
     os.killpg(dvc.pid, signal.SIGTERM)
@@ -92,7 +92,7 @@ def test_outside_dvc_a_process_may_outlive_its_parent(tmp_path: Path) -> None:
     assert (tmp_path / "left").read_text() == "left"
 
 
-def test_a_stage_of_a_living_dvc_goes_on(tmp_path: Path) -> None:
+def test_a_stage_continues_while_its_dvc_runs(tmp_path: Path) -> None:
     dvc, _ = started(inside_dvc=True, seconds=0.5, left=tmp_path / "left")
     assert dvc.wait(timeout=60) == 0
     assert (tmp_path / "left").read_text() == "left"

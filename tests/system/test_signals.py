@@ -1,4 +1,4 @@
-"""One stop may come as several signals: what it leads to happens once, and is not cut short."""
+"""One stop may send several signals: the process reacts once, and completes the reaction."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ SEVERAL = [
 
 
 def left_by(run: Callable[[], None]) -> int:
-    """The exit code of what leaves by an exception."""
+    """The exit code of a function that ends with an exception."""
     try:
         run()
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except SystemExit as error:
         return int(error.code or 0)
-    raise AssertionError("was not left")
+    raise AssertionError("did not end")
 
 
 @pytest.mark.parametrize("several", SEVERAL)
-def test_a_training_that_saves_its_state_is_cut_short_by_no_further_signal(several: tuple[int, ...]) -> None:
+def test_no_further_signal_interrupts_a_training_that_saves_its_state(several: tuple[int, ...]) -> None:
     saved = []
 
     def train() -> None:
@@ -55,7 +55,7 @@ def test_a_second_ctrl_c_stops_a_training_at_once() -> None:
     assert left_by(train) == 128 + signal.SIGINT
 
 
-def test_what_may_be_cut_off_is_left_at_the_first_signal_and_what_saves_it_is_not() -> None:
+def test_the_first_signal_interrupts_only_work_that_can_be_repeated() -> None:
     with stopping() as stop:
         with pytest.raises(Stopped), stop.may_come_at_once():
             signal.raise_signal(signal.SIGHUP)
@@ -64,7 +64,7 @@ def test_what_may_be_cut_off_is_left_at_the_first_signal_and_what_saves_it_is_no
 
 
 @pytest.mark.parametrize("several", SEVERAL)
-def test_what_a_process_does_while_it_leaves_is_cut_short_by_no_further_signal(several: tuple[int, ...]) -> None:
+def test_no_further_signal_interrupts_the_cleanup_of_a_process(several: tuple[int, ...]) -> None:
     ended = []
 
     def work() -> None:

@@ -1,3 +1,5 @@
+"""Folders are replaced completely or not at all."""
+
 from __future__ import annotations
 
 import signal
@@ -10,7 +12,7 @@ import pytest
 from cyclegan.system.files import replacing_folder
 
 
-def test_success_replaces_the_folder_as_a_whole(tmp_path: Path) -> None:
+def test_success_replaces_the_folder(tmp_path: Path) -> None:
     target = tmp_path / "out"
     target.mkdir()
     (target / "old").touch()
@@ -30,7 +32,7 @@ def test_failure_leaves_the_folder_untouched(tmp_path: Path) -> None:
     assert [path.name for path in target.iterdir()] == ["old"]
 
 
-def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+def test_a_link_is_replaced_and_its_target_stays(tmp_path: Path) -> None:
     elsewhere = tmp_path / "larger-disk"
     elsewhere.mkdir()
     (elsewhere / "old").touch()
@@ -44,7 +46,7 @@ def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
         assert [path.name for path in elsewhere.iterdir()] == ["old"]
 
 
-def test_the_old_folder_comes_back_where_the_new_one_cannot_take_its_name(tmp_path: Path) -> None:
+def test_the_old_folder_is_restored_if_the_new_one_cannot_be_renamed(tmp_path: Path) -> None:
     target = tmp_path / "out"
     target.mkdir()
     (target / "old").touch()
@@ -54,7 +56,7 @@ def test_the_old_folder_comes_back_where_the_new_one_cannot_take_its_name(tmp_pa
     assert [path.name for path in target.iterdir()] == ["old"]
 
 
-def test_a_killed_process_leaves_nothing_under_the_name(tmp_path: Path) -> None:
+def test_a_killed_process_leaves_no_partial_folder(tmp_path: Path) -> None:
     target = tmp_path / "out"
     code = f"""
 import time, pathlib
@@ -71,5 +73,5 @@ with replacing_folder(pathlib.Path({str(target)!r})) as new:
     assert not target.exists()
     with replacing_folder(target) as new:
         assert list(new.iterdir()) == []
-        (new / "whole").touch()
+        (new / "complete").touch()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

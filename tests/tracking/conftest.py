@@ -26,7 +26,7 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """One store for the tests that only add runs of their own, in a folder whose name is as awkward as people's are."""
+    """One store for the tests that only add runs of their own, in a folder with special characters in its name."""
     root = tmp_path_factory.mktemp("Über %20 #1 project")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -1,4 +1,4 @@
-"""What is to be recorded survives on disk: kills, torn lines, and being delivered twice."""
+"""Journal entries survive kills, unfinished lines and a second delivery."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 from cyclegan.tracking.description import RunDescription
 from cyclegan.tracking.entries import ArtifactEntry, EndEntry, Entry, ImageEntry, MetricsEntry, TagsEntry, to_line
-from cyclegan.tracking.journal import ENTRIES, Journal, JournalError, journals, only_user, read_image
+from cyclegan.tracking.journal import ENTRIES, Journal, JournalError, journals, read_image, try_lock_journal
 
 WRITER = """
 import sys
@@ -61,7 +61,7 @@ def test_entries_outlive_the_object_in_their_order_with_their_stamps(tmp_path: P
     assert journals(tmp_path) == [tmp_path / "r"]
 
 
-def test_what_was_delivered_is_gone_once_all_is(tmp_path: Path) -> None:
+def test_delivered_entries_are_removed_once_all_are_delivered(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "r", RUN)
     journal.append(*(metrics(step) for step in range(5)))
     image = journal.keep_image(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
@@ -74,7 +74,7 @@ def test_what_was_delivered_is_gone_once_all_is(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(journal.folder / image), np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
     assert steps_of(journal.oldest(3)) == [0, 1, 2]
     journal.drop(3)
-    # Delivered again by a process that starts here, which MLflow takes for the same points.
+    # A process that starts here delivers them again; MLflow treats them as the same points.
     assert len(Journal(journal.folder)) == 7
     journal.drop(4)
     assert len(journal) == len(Journal(journal.folder)) == 0
@@ -88,7 +88,7 @@ def test_what_was_delivered_is_gone_once_all_is(tmp_path: Path) -> None:
     assert not journal.folder.exists()
 
 
-def test_what_is_set_aside_waits_apart_and_alone_stays_on_disk(tmp_path: Path) -> None:
+def test_only_entries_that_are_set_aside_stay_on_disk(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "r", RUN)
     journal.append(*(metrics(step) for step in range(5)))
     journal.set_aside()
@@ -112,7 +112,7 @@ def test_what_is_set_aside_waits_apart_and_alone_stays_on_disk(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("tail", [b'{"kind": "metrics", "st', b"\x00\x00\x00", b"{"])
-def test_a_line_that_was_not_finished_is_cut_off(tmp_path: Path, tail: bytes) -> None:
+def test_an_unfinished_line_is_cut_off(tmp_path: Path, tail: bytes) -> None:
     journal = Journal(tmp_path / "r", RUN)
     journal.append(metrics(1), metrics(2))
     with (journal.folder / ENTRIES).open("ab") as file:
@@ -122,16 +122,16 @@ def test_a_line_that_was_not_finished_is_cut_off(tmp_path: Path, tail: bytes) ->
     assert steps(Journal(journal.folder)) == [1, 2, 3]
 
 
-def test_a_line_that_is_damaged_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_corrupt_line_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     journal = Journal(tmp_path / "r", RUN)
     journal.append(metrics(1), metrics(2), metrics(3))
     lines = (journal.folder / ENTRIES).read_text().splitlines()
     (journal.folder / ENTRIES).write_text("\n".join([lines[0], "x" + lines[1], lines[2]]) + "\n")
     assert steps(Journal(journal.folder)) == [1, 3]
-    assert "was passed over" in caplog.text
+    assert "skipped a line" in caplog.text
 
 
-# As version 0.1.0 wrote them.
+# Lines of version 0.1.0.
 EARLIER = (
     ('{"id": "a", "time": 1, "kind": "metrics", "step": 3, "values": {"loss": NaN}}', MetricsEntry),
     ('{"id": "b", "time": 2, "kind": "tags", "tags": {"note": "x"}}', TagsEntry),
@@ -159,7 +159,7 @@ def test_a_journal_of_an_earlier_version_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ['{"kind": "video", "id": "a", "time": 1}', '{"kind": "end"}', "3", '{"id": "a"}'])
 def test_an_entry_that_this_version_does_not_know_is_refused_and_kept(tmp_path: Path, line: str) -> None:
     (tmp_path / ENTRIES).write_text(line + "\n")
-    with pytest.raises(JournalError, match=r"entries.jsonl was written by another version.*or delete that folder"):
+    with pytest.raises(JournalError, match=r"entries.jsonl was written by another version.*or delete the folder"):
         Journal(tmp_path)
     assert (tmp_path / ENTRIES).read_text() == line + "\n"
 
@@ -170,20 +170,20 @@ def test_a_description_that_this_version_does_not_know_is_refused(tmp_path: Path
         _ = Journal(tmp_path).description
 
 
-def test_a_killed_writer_loses_nothing_that_append_had_returned_from(tmp_path: Path) -> None:
+def test_a_killed_writer_loses_no_appended_entry(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", WRITER, str(tmp_path / "r")], stdout=subprocess.PIPE, text=True
     ) as writer:
         assert writer.stdout is not None
-        told = [writer.stdout.readline() for _ in range(20)]
+        printed = [writer.stdout.readline() for _ in range(20)]
         os.kill(writer.pid, signal.SIGKILL)
-        told += [line for line in writer.stdout.readlines() if line.endswith("\n")]
+        printed += [line for line in writer.stdout.readlines() if line.endswith("\n")]
     found = steps(Journal(tmp_path / "r"))
     assert found == list(range(len(found)))
-    assert len(found) >= len(told) >= 20
+    assert len(found) >= len(printed) >= 20
 
 
-def test_threads_may_append_while_one_takes_off(tmp_path: Path) -> None:
+def test_threads_may_append_while_one_removes(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "r", RUN)
     taken: list[int] = []
 
@@ -195,7 +195,7 @@ def test_threads_may_append_while_one_takes_off(tmp_path: Path) -> None:
     for writer in writers:
         writer.start()
     while len(taken) < 100:
-        assert journal.waiting(10)
+        assert journal.wait_for_entry(10)
         batch = journal.oldest(7)
         taken += steps_of(batch)
         journal.drop(len(batch))
@@ -207,21 +207,20 @@ def test_threads_may_append_while_one_takes_off(tmp_path: Path) -> None:
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     hold = (
-        "import sys, time; from pathlib import Path; from cyclegan.tracking.journal import only_user\n"
-        "with only_user(Path(sys.argv[1])) as free: print(free, flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from cyclegan.tracking.journal import try_lock_journal\n"
+        "with try_lock_journal(Path(sys.argv[1])) as free: print(free, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "True\n"
-        with only_user(tmp_path) as free:
+        with try_lock_journal(tmp_path) as free:
             assert not free
         other.kill()
-    with only_user(tmp_path, wait=5) as free:
+    with try_lock_journal(tmp_path, wait=5) as free:
         assert free
 
 
 def test_entries_are_json_lines(tmp_path: Path) -> None:
-    """For a person who wants to look."""
     journal = Journal(tmp_path / "r", RUN)
     journal.append(metrics(1))
     (line,) = (journal.folder / ENTRIES).read_text().splitlines()

@@ -75,7 +75,7 @@ def test_no_repository(project: Project) -> None:
     assert not [key for key in tags(project) if "git" in key]
 
 
-def test_project_that_merely_lies_in_somebodys_repository(repository: Project) -> None:
+def test_project_untracked_in_another_repository(repository: Project) -> None:
     inner = repository.root / "unpacked"
     inner.mkdir()
     (inner / "dvc.yaml").write_text("stages: {}\n")

@@ -41,7 +41,7 @@ with TrackedRun.start(store, experiment="signals", name=name, params={}) as run:
 
 @pytest.fixture(scope="module")
 def killed(store: Store) -> Iterator[dict[str, tuple[str, int]]]:
-    """Trainings in processes of their own, each ended by a signal: name → run id, exit code."""
+    """Trainings in separate processes, each ended by a signal: name → run id, exit code."""
     root = store.locks.parents[1]
     names = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
     processes = {
@@ -82,13 +82,13 @@ def test_interrupted_run_is_killed_and_closed(
     assert not lock_of(store, run_id).exists()
 
 
-def test_run_of_a_process_that_vanished_is_found_even_if_its_number_is_in_use_again(
+def test_run_of_a_killed_process_is_found_even_if_its_pid_is_reused(
     killed: dict[str, tuple[str, int]], store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     run_id, exit_code = killed["SIGKILL"]
     assert exit_code == -signal.SIGKILL
     assert get(store, run_id).info.status == "RUNNING"
-    # The process that has the number now is alive: this one.
+    # The pid belongs to a live process, this one.
     store.client.set_tag(run_id, "process.pid", os.getpid())
     (logged,) = store.client.get_metric_history(run_id, "loss")
     time.sleep(0.5)
@@ -98,7 +98,7 @@ def test_run_of_a_process_that_vanished_is_found_even_if_its_number_is_in_use_ag
 
     run = get(store, run_id)
     assert run.info.status == "KILLED"
-    # It ended when it was last heard of, not now.
+    # The run ended at its last sign of life, not now.
     assert logged.timestamp <= run.info.end_time <= closing - 500
     assert run_id in caplog.text
     assert not lock_of(store, run_id).exists()
@@ -121,7 +121,7 @@ def test_living_runs_and_those_of_other_machines_are_not_stale(store: Store, exp
     assert elsewhere.exists()
 
 
-def test_run_that_ended_while_it_was_looked_at_keeps_its_status(store: Store, experiment: str) -> None:
+def test_run_that_ends_during_the_check_keeps_its_status(store: Store, experiment: str) -> None:
     number = store.experiment(experiment)
     lock = store.locks / "ended.lock"
     lock.touch()
@@ -145,7 +145,7 @@ def test_more_stale_runs_than_fit_on_a_page(store: Store, experiment: str, monke
 
 
 def test_a_finished_run_stays_finished_when_it_is_run_again(store: Store, experiment: str) -> None:
-    """DVC may bring the outputs of the killed second time from its run cache: then nobody runs a third time."""
+    """After a kill, DVC may restore the outputs from its run cache, so that the training does not run a third time."""
     with TrackedRun.start(store, experiment=experiment, name="first", params={}) as run:
         pass
     with TrackedRun.start(store, experiment=experiment, name="again", params={}, resume=run.id) as again:
@@ -312,7 +312,7 @@ def test_resumed_run_has_one_point_per_step_and_no_holes(store: Store, experimen
         train_until_interrupted()
     (first,) = ids
 
-    # The checkpoint is of step 4: steps 5 to 7 come again, differing in the last digits as on a GPU.
+    # The checkpoint is of step 4: steps 5 to 7 are repeated, and differ in the last digits, as on a GPU.
     with TrackedRun.start(
         store, experiment=experiment, name="second", params=params, tags={"commit": "new"}, resume=first
     ) as run:
@@ -377,7 +377,7 @@ def test_run_killed_before_its_params_were_written_gets_them_on_resume(store: St
 
 
 @pytest.mark.parametrize("lost", ["wiped", "deleted"])
-def test_lost_run_becomes_a_fresh_one_with_a_warning(
+def test_lost_run_becomes_a_new_one_with_a_warning(
     store: Store, experiment: str, caplog: pytest.LogCaptureFixture, lost: str
 ) -> None:
     old = "0" * 32
@@ -394,14 +394,14 @@ def test_lost_run_becomes_a_fresh_one_with_a_warning(
 def test_run_of_a_living_process_is_not_resumed_by_a_second_one(store: Store, experiment: str) -> None:
     with TrackedRun.start(store, experiment=experiment, name="n", params={}) as run:
         with (
-            pytest.raises(UserError, match=f"{run.id} is being written by process {os.getpid()} on"),
+            pytest.raises(UserError, match=f"{run.id}: process {os.getpid()} on .* writes to it"),
             TrackedRun.start(store, experiment=experiment, name="n", params={}, resume=run.id),
         ):
             pass
         assert get(store, run.id).info.status == "RUNNING"
 
 
-def test_later_stage_leaves_the_finished_run_as_it_is(store: Store, experiment: str, tmp_path: Path) -> None:
+def test_later_stage_does_not_change_the_finished_run(store: Store, experiment: str, tmp_path: Path) -> None:
     with TrackedRun.start(store, experiment=experiment, name="training", params={}) as run:
         run.log_metrics(1, {"loss": 1.0})
     before = get(store, run.id).info
@@ -416,7 +416,7 @@ def test_later_stage_leaves_the_finished_run_as_it_is(store: Store, experiment: 
     after = get(store, run.id)
     assert attached.id == run.id
     assert (after.info.status, after.info.run_name, after.info.end_time) == ("FINISHED", "training", before.end_time)
-    # Equal metrics once; a metric that changed is added, and is the one that is shown.
+    # Equal metrics are recorded once. A changed metric is added, and MLflow displays it.
     assert points(store, run.id, "test_AtoB/pair_psnr") == [(1, 20.0), (1, 21.0)]
     assert after.data.metrics["test_AtoB/pair_psnr"] == 21.0
     assert len(store.client.list_artifacts(run.id, "images")) == 2

@@ -65,7 +65,7 @@ def test_four_processes_that_start_on_a_missing_store_all_succeed(tmp_path: Path
     assert journal_mode(tmp_path / "mlruns" / "mlflow.db") == "wal"
 
 
-def test_process_killed_while_it_creates_the_store_leaves_nothing_half_made(tmp_path: Path) -> None:
+def test_process_killed_while_creating_the_store_leaves_no_incomplete_file(tmp_path: Path) -> None:
     mlruns = tmp_path / "mlruns"
     process = start_opening(tmp_path)
     while not any(mlruns.glob(".mlflow.*.db")):
@@ -80,7 +80,7 @@ def test_process_killed_while_it_creates_the_store_leaves_nothing_half_made(tmp_
     assert store.client.get_experiment(store.experiment("after")).name == "after"
 
 
-def test_files_that_a_removed_data_base_left_are_not_taken_for_the_new_one(project: Project, opened: Opened) -> None:
+def test_files_of_a_removed_database_are_not_applied_to_the_new_one(project: Project, opened: Opened) -> None:
     project.mlruns.mkdir()
     for leftover in ("mlflow.db-wal", "mlflow.db-shm", "mlflow.db-journal"):
         (project.mlruns / leftover).write_bytes(os.urandom(4096))
@@ -88,10 +88,10 @@ def test_files_that_a_removed_data_base_left_are_not_taken_for_the_new_one(proje
     assert opened().experiment("new") == "1"
 
 
-def test_default_store_lies_in_the_project_whatever_the_working_directory(
+def test_default_store_is_in_the_project_for_any_working_directory(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # An old file store lying about makes MLflow's own default raise.
+    # An old file store makes MLflow's own default raise.
     (project.mlruns / "0").mkdir(parents=True)
     (project.mlruns / "0" / "meta.yaml").write_text("experiment_id: '0'\n")
     below = project.root / "notebooks"
@@ -124,7 +124,7 @@ def test_temporary_dvc_experiment_writes_to_the_users_own_store(
     shutil.rmtree(copy)
     assert (project.mlruns / "mlflow.db").is_file()
     assert len(store.client.list_artifacts(run.id, "images")) == 2
-    # MLflow's own default experiment, too, must not point into the temporary copy.
+    # MLflow's default experiment must not point into the temporary copy either.
     assert str(copy) not in store.client.get_experiment("0").artifact_location
 
 
@@ -134,7 +134,7 @@ def test_parameter_comes_before_environment_before_default(
     monkeypatch.chdir(project.root.parent)
     assert opened().uri.endswith("/mlruns/mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere/environment.db")
-    # Relative means: to the project.
+    # A relative path starts at the project.
     assert opened().uri == f"sqlite:///{project.root}/elsewhere/environment.db"
     assert opened("sqlite:///elsewhere/parameter.db").uri == f"sqlite:///{project.root}/elsewhere/parameter.db"
     assert os.environ["MLFLOW_TRACKING_URI"] == "sqlite:///elsewhere/environment.db"
@@ -165,13 +165,13 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def test_server_that_is_away_is_told_at_once_and_without_its_password(
+def test_unavailable_server_is_reported_at_once_without_its_password(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
         monkeypatch.setenv(name, "")
     started = time.monotonic()
-    with pytest.raises(UserError, match="does not answer") as caught:
+    with pytest.raises(UserError, match="is unavailable") as caught:
         opened(f"http://ann:s%40cret@127.0.0.1:{free_port()}")
     assert time.monotonic() - started < 8
     message = str(caught.value)
@@ -187,28 +187,28 @@ def test_server_that_is_no_mlflow_server_is_refused(opened: Opened) -> None:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        with pytest.raises(UserError, match="does not answer as one should"):
+        with pytest.raises(UserError, match="the MLflow server is unavailable"):
             opened(f"http://127.0.0.1:{server.server_port}")
     finally:
         server.shutdown()
         server.server_close()
 
 
-def test_sql_server_that_is_away_is_told_without_its_password(opened: Opened) -> None:
+def test_unavailable_sql_server_is_reported_without_its_password(opened: Opened) -> None:
     with pytest.raises(UserError, match="cannot be used") as caught:
         opened(f"postgresql://ann:s3cret@127.0.0.1:{free_port()}/mlflow")
     assert "s3cret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_sql_server_that_accepts_and_never_answers_is_told(opened: Opened) -> None:
+def test_silent_sql_server_is_reported(opened: Opened) -> None:
     pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
         with pytest.raises(UserError, match=r"cannot be used; start it.*timeout"):
             opened(f"postgresql+psycopg://ann@127.0.0.1:{silent.getsockname()[1]}/mlflow")
         assert time.monotonic() - began < 60
-        # Whoever wants to wait for another while says so in the address.
+        # The address may set another timeout.
         with pytest.raises(UserError, match=r"cannot be used; start it.*timeout"):
             opened(f"postgresql+psycopg://ann@127.0.0.1:{silent.getsockname()[1]}/mlflow?connect_timeout=2")
 
@@ -221,7 +221,7 @@ def test_credentials_are_dropped_from_texts_and_representations(store: Store) ->
     assert "uri" not in repr(store)
 
 
-# What people type without escapes; each holds "s3c" and "ret".
+# Passwords without escapes; each holds "s3c" and "ret".
 UNESCAPED = [
     "http://ann:s3c/ret@127.0.0.1:9",
     "http://ann:s3c#ret@127.0.0.1:9",
@@ -240,9 +240,9 @@ UNESCAPED = [
 def test_a_password_with_special_characters_is_refused_and_not_shown(opened: Opened, address: str) -> None:
     with pytest.raises(UserError, match=r"write / as %2F, # as %23, \? as %3F, @ as %40") as refused:
         opened(address)
-    told = str(refused.value)
-    assert told.startswith("tracking.uri = ")
-    for text in (told, shown_address(address), without_credentials(f"at {address.replace(' ', '')}, they say")):
+    message = str(refused.value)
+    assert message.startswith("tracking.uri = ")
+    for text in (message, shown_address(address), without_credentials(f"at {address.replace(' ', '')}, they say")):
         assert "127.0.0.1:9" in text
         assert not re.search("s3c|ret@|ret#|w:", text), text
 
@@ -259,7 +259,7 @@ def test_an_address_without_credentials_is_shown_as_it_is() -> None:
         assert shown_address(address) == address
         refuse_unescaped("tracking.uri", address)
     refuse_unescaped("tracking.uri", "http://ann:p%40ss%2Fw@host:5000/p")
-    # SQLAlchemy takes all up to the @ for the password.
+    # SQLAlchemy reads everything up to the @ as the password.
     refuse_unescaped("search.storage", "postgresql://ann:pa/s#s@db:5432/x?application_name=a@b")
 
 
@@ -282,11 +282,11 @@ def test_a_dead_proxy_names_no_proxy(opened: Opened, monkeypatch: pytest.MonkeyP
     assert "s3cret" not in str(refused.value)
 
 
-def test_file_that_is_no_data_base(project: Project, opened: Opened) -> None:
+def test_file_that_is_no_database(project: Project, opened: Opened) -> None:
     project.mlruns.mkdir()
     database = project.mlruns / "mlflow.db"
     database.write_bytes(b"not a database, but long enough to be one " * 50)
-    with pytest.raises(UserError, match=r"mlflow\.db is no usable MLflow store \(file is not a database\)"):
+    with pytest.raises(UserError, match=r"mlflow\.db: not a usable MLflow store \(file is not a database\)"):
         opened()
     assert database.read_bytes().startswith(b"not a database")
 
@@ -333,14 +333,14 @@ def test_copied_project_finds_its_artifacts_and_leaves_the_original_alone(
 ) -> None:
     original = opened()
     run_id = record(original, "digits", 1.0)
-    # A trainer that was killed: its run is RUNNING, its lock file is there, and nobody holds it.
+    # A training was killed: its run is RUNNING, and its lock file exists, unlocked.
     lost = original.client.create_run("1", tags={"cyclegan.lock": str(original.locks / "x.lock")}).info.run_id
     (original.locks / "x.lock").touch()
     home = project.root.with_name(project.root.name + " copy %")
-    # By another process: a process that closes any handle of a database it uses drops SQLite's locks on it.
+    # Use another process: closing any handle of a database drops the SQLite locks of the whole process.
     subprocess.run(["cp", "-r", str(project.root), str(home)], check=True)
 
-    with held(home / "mlruns" / "running" / "x.lock"), pytest.raises(UserError, match="in use under its former path"):
+    with held(home / "mlruns" / "running" / "x.lock"), pytest.raises(UserError, match="uses it under its former path"):
         open_store(Project(root=home, home=home), DEFAULT)
     copy = open_store(Project(root=home, home=home), DEFAULT)
 
@@ -359,7 +359,7 @@ def test_copied_project_finds_its_artifacts_and_leaves_the_original_alone(
     assert caplog.text == ""
 
 
-def test_experiments_of_other_programs_in_the_same_data_base_are_left_alone(opened: Opened, tmp_path: Path) -> None:
+def test_experiments_of_other_programs_in_the_same_database_do_not_change(opened: Opened, tmp_path: Path) -> None:
     store = opened()
     location = (tmp_path / "theirs").as_uri()
     store.client.create_experiment("theirs", location)
@@ -441,7 +441,7 @@ def test_real_server(project: Project, opened: Opened, monkeypatch: pytest.Monke
         local_run = record(remote, "local", 1.0)
         assert remote.client.get_run(remote_run).info.status == "FINISHED"
         assert len(local.client.list_artifacts(local_run, "images")) == 2
-        with pytest.raises(UserError, match="created through an MLflow server"):
+        with pytest.raises(UserError, match="created by an MLflow server"):
             local.experiment("remote")
     finally:
         os.killpg(server.pid, signal.SIGKILL)

@@ -70,7 +70,7 @@ def test_a_damaged_checkpoint_is_passed_over(
         newest.with_suffix(".sha256").write_text("")
     assert folder.restore(variables) == {"step": 10}
     assert int(variables["step"]) == 10
-    assert "step-000000020.npz is incomplete or altered" in caplog.text
+    assert "step-000000020.npz: checkpoint is incomplete or altered" in caplog.text
 
 
 def test_an_incomplete_newer_checkpoint_takes_nobodys_place(
@@ -111,7 +111,7 @@ def test_a_checkpoint_that_is_not_finite_is_passed_over(
     newest.with_suffix(".sha256").write_text(hashlib.sha256(newest.read_bytes()).hexdigest())
     assert folder.restore(variables) == {"step": 10}
     assert float(variables["weights"].numpy().max()) == 10
-    assert "step-000000020.npz holds NaN or infinity in weights" in caplog.text
+    assert "step-000000020.npz: checkpoint has NaN or infinity in weights" in caplog.text
 
 
 def test_keys_follow_everything_that_shapes_a_run(tmp_path: Path) -> None:

@@ -440,7 +440,7 @@ def test_what_a_step_cannot_use_is_refused_by_name(make_small_model: Make, rando
     model = make_small_model()
     model.compile()
     real = random_images(3), random_images(3, seed=1)
-    with pytest.raises(ValueError, match=r"x: all batches must have one size.*drop_remainder=True"):
+    with pytest.raises(ValueError, match=r"x: the image pools need batches of one fixed size.*drop_remainder=True"):
         model.fit(*real, batch_size=2, verbose=0)
     with pytest.raises(ValueError, match="sample_weight, class_weight: CycleGAN weighs all images alike"):
         model.evaluate(*real, sample_weight=np.ones(3), verbose=0)

@@ -270,8 +270,8 @@ def test_a_training_that_diverges_again_and_again_stops(make_model: Make, tmp_pa
     _, progress, recorder = diverging(make_model, tmp_path, plan, Slow(0.0))
     assert isinstance(recorder.ended_by, UserError)
     assert re.fullmatch(
-        r"training diverged: \S+ became \S+.* by step \d+, 2 times again with a lower learning rate; the last "
-        r"checkpoint is kept\. .*raise train\.on_divergence\.retries.*",
+        r"training diverged: \S+ became \S+.* by step \d+ after 2 retries with a lower learning rate; the last "
+        r"checkpoint is kept; .*raise train\.on_divergence\.retries.*",
         str(recorder.ended_by),
     )
     assert set(recorder.tags) == {"cyclegan.diverged.1", "cyclegan.diverged.2", "cyclegan.diverged"}

@@ -122,5 +122,5 @@ def test_a_discriminators_batch_needs_pools_and_more_than_the_batch(
         make_model(pool_size=0, discriminator_batch=3)
     model = make_model(pool_size=4, discriminator_batch=2)
     model.compile()
-    with pytest.raises(ValueError, match="no more than the batch size, 2"):
+    with pytest.raises(ValueError, match="discriminator_batch = 2: must be above the batch size, 2"):
         model.train_on_batch(random_images(2), random_images(2, seed=1))

@@ -285,7 +285,7 @@ def _mlflow(params: Params, project: Project) -> str:
     """
     if params.tracking.offline:
         return "not tried, because of tracking.offline: true"
-    return open_store(project, params.tracking).shown
+    return open_store(project, params.tracking).display_uri
 
 
 def _dvc(project: Project) -> str:

@@ -1,1 +1,1 @@
-"""The commands that are not pipeline stages."""
+"""The commands that are not stages of the pipeline."""

@@ -4,54 +4,66 @@ from __future__ import annotations
 
 import sys
 
-from cyclegan.registry.champion import Action, champion_of, changing, find_model, find_version, move, previous
-from cyclegan.registry.versions import compared
+from cyclegan.registry.champion import (
+    Action,
+    champion_of,
+    find_model,
+    find_version,
+    move,
+    previous_champion,
+    registry_lock,
+)
+from cyclegan.registry.versions import explain_decision
 from cyclegan.system.errors import UserError
 from cyclegan.tracking.store import Store
 from cyclegan.tracking.store_errors import require_store
 
 
 def promote(store: Store, name: str, version: str, yes: bool) -> None:
-    """Make a version champion, whatever the gate says of it.
+    """Make a version champion, regardless of its gate.
 
     Raises:
-        UserError: there is no such version, or stdin is not a terminal to ask on.
+        UserError: there is no such version, or confirmation needs a terminal.
     """
     find_version(store, name, version)
-    before = champion_of(store, name)
-    if before == version:
-        print(f"{name}: version {version} is champion already")
+    current = champion_of(store, name)
+    if current == version:
+        print(f"{name}: version {version} is already champion")
         return
     with require_store(store):
-        print(f"{name}: {compared(store, name, version)}")
-    _change(store, name, before, version, "promote", yes)
+        print(f"{name}: {explain_decision(store, name, version)}")
+    _change(store, name, current, version, "promote", yes)
 
 
 def rollback(store: Store, name: str, yes: bool) -> None:
     """Make the previous champion the champion again.
 
     Raises:
-        UserError: there is none, or stdin is not a terminal to ask on.
+        UserError: there is no previous champion, or confirmation needs a terminal.
     """
     find_model(store, name)
-    before, target = champion_of(store, name), previous(store, name)
+    current, target = champion_of(store, name), previous_champion(store, name)
     if target is None:
-        now = "has no champion" if before is None else f"had no champion before version {before}"
-        raise UserError(f"{name} {now}; 'cyclegan registry promote {name} VERSION' names one")
-    _change(store, name, before, target, "rollback", yes)
+        reason = "has no champion" if current is None else f"had no champion before version {current}"
+        raise UserError(f"{name}: {reason}; choose one with 'cyclegan registry promote {name} VERSION'")
+    _change(store, name, current, target, "rollback", yes)
 
 
-def _change(store: Store, name: str, before: str | None, after: str, by: Action, yes: bool) -> None:
-    change = f"champion of {name}: {'none' if before is None else f'version {before}'} -> version {after}"
-    print(change)
+def _change(store: Store, name: str, current: str | None, target: str, by: Action, yes: bool) -> None:
+    """Print the change, ask for confirmation unless `yes`, and move the alias.
+
+    Raises:
+        UserError: stdin is not a terminal, or another process has changed the champion meanwhile.
+    """
+    print(f"champion of {name}: {'none' if current is None else f'version {current}'} -> version {target}")
     if not yes:
         if not sys.stdin.isatty():
-            raise UserError("stdin is not a terminal: pass --yes to change the alias")
+            raise UserError("stdin is not a terminal: pass --yes to confirm")
         if input("Change it? [y/N] ").strip().lower() not in ("y", "yes"):
-            print("nothing was changed")
+            print("nothing changed")
             sys.exit(1)
-    with changing(store):
-        if champion_of(store, name) != before:
-            raise UserError(f"the champion of {name} was changed meanwhile by another process: look again")
-        move(store, name, after, by, "by hand")
-    print(f"models:/{name}@champion is version {after}")
+    with registry_lock(store):
+        if champion_of(store, name) != current:
+            raise UserError(f"{name}: another process has changed the champion; check it and run the command again")
+        move(store, name, target, by, "by hand")
+    print(f"models:/{name}@champion is version {target}")

@@ -1,4 +1,4 @@
-"""Command `export`: a generator as a file for other runtimes."""
+"""Command `export`: write a generator as a file for other runtimes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cyclegan.commands.model_argument import add_model, find_generator
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The model, the file, and what goes into it."""
+    """Add the arguments for the model, the file and its form."""
     add_model(parser)
     parser.add_argument(
         "output",
@@ -21,22 +21,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--float",
         action="store_true",
         dest="as_float",
-        help="the bare network, float32 in -1..1, without padding and rounding (.tflite: always)",
+        help="export the bare network, float32 in -1..1, without padding and rounding (.tflite: always)",
     )
-    parser.add_argument("--half", action="store_true", help="float16 weights, for .tflite: half the size")
+    parser.add_argument("--half", action="store_true", help="float16 weights, only for .tflite: half the size")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write the file, after it was run and compared with the generator.
+    """Write the file, after its output has been compared with the generator's.
 
     Raises:
-        UserError: the model or the path cannot be used, a package is missing, or the file differs from the generator.
+        UserError: the model or the path cannot be used, a package is missing, or the outputs differ.
     """
     from cyclegan.export.exporter import export, find_format
     from cyclegan.models.translator import load_generator
     from cyclegan.system.digests import file_digest
 
-    # What is wrong with the path is reported before a model is downloaded.
+    # Check the path before a model is downloaded.
     file_format = find_format(options.output, half=options.half)
     file_format.require()
     model, lineage = _registered(options.model) if options.model.startswith("models:/") else (options.model, {})
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _registered(uri: str) -> tuple[str, dict[str, str]]:
-    """The version that an address means now, and where it comes from.
+    """Resolve an address to a version, and collect the version's lineage.
 
     Raises:
         UserError: the registry has no such version.
@@ -64,16 +64,16 @@ def _registered(uri: str) -> tuple[str, dict[str, str]]:
     store = open_store(project, load(project.params).tracking)
     version = resolve(store, uri)
     run = store.run(version.run_id) if version.run_id else None
-    found = {
+    lineage = {
         "registered_model": version.name,
         "registered_version": str(version.version),
         "run_id": version.run_id,
         **store.client.get_registered_model(version.name).tags,
     }
-    found |= {key: value for key, value in version.tags.items() if key in ("git.commit", "git.dirty", "data.md5")}
+    lineage |= {key: value for key, value in version.tags.items() if key in ("git.commit", "git.dirty", "data.md5")}
     if run is not None:
-        # The size that it was trained on.
+        # Add the size of its training images.
         sizes = ("data.load_size", "train.crop_size")
-        found |= {key: run.data.params[key] for key in sizes if key in run.data.params}
-    # An alias may move before the download.
-    return f"models:/{version.name}/{version.version}", {key: value for key, value in found.items() if value}
+        lineage |= {key: run.data.params[key] for key in sizes if key in run.data.params}
+    # Return the version and not the alias, which may move before the download.
+    return f"models:/{version.name}/{version.version}", {key: value for key, value in lineage.items() if value}

@@ -1,4 +1,4 @@
-"""Command `import`: turn a network that another program saved into a `.keras` file."""
+"""Command `import`: convert a network that another program saved to a `.keras` file."""
 
 from __future__ import annotations
 
@@ -22,29 +22,31 @@ logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The other program's file, the new one, and a name in the registry."""
+    """Add the arguments for the file to convert, the new file, and a name in the registry."""
     parser.add_argument(
         "file", type=Path, metavar="FILE", help="a .pth or .safetensors of PyTorch, or an .h5 of Keras 2"
     )
-    parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE.keras", help="must not exist")
-    parser.add_argument("--register", metavar="NAME", help="also make the generator a version of this registered model")
+    parser.add_argument(
+        "--output", "-o", type=Path, required=True, metavar="FILE.keras", help="new file; must not exist"
+    )
+    parser.add_argument("--register", metavar="NAME", help="register the generator as a version of this model")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write the `.keras` file, and register it where asked.
+    """Write the `.keras` file, and register it if `--register` is given.
 
     Raises:
-        UserError: the file cannot be read as a network, the new one exists, or the registry cannot be used.
+        UserError: the file is not a known network, the new file exists, or the registry cannot be used.
     """
     if options.output.suffix != ".keras":
         raise UserError(f"--output {options.output}: must end in .keras")
     if options.output.exists():
-        raise UserError(f"--output {options.output} exists; name a new file")
-    # The old name of this command read one kind of file, whatever its ending.
+        raise UserError(f"--output {options.output}: exists; name a new file")
+    # The old name of this command reads only Keras 2, from files with any ending.
     is_old_name = options.command == "import-legacy"
     program = KERAS_2 if is_old_name else _program(options.file)
     imported = _read(options.file, program)
-    # Before anything is written: a registry that is unavailable is reported at once.
+    # Open the store first, so that an unavailable registry is reported before anything is written.
     store = None if options.register is None else _open_store(options, imported)
     with replacing(options.output) as temporary:
         imported.network.save(temporary)
@@ -57,10 +59,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _program(file: Path) -> str:
-    """What wrote a file, by its ending."""
+    """The program that wrote a file, by its ending."""
     if (ending := file.suffix.lower()) not in PROGRAMS:
         known = ", ".join(f"{ending} ({program})" for ending, program in PROGRAMS.items())
-        raise UserError(f"{file}: has another ending than {known}; rename it if it is such a file")
+        raise UserError(f"{file}: the ending must be one of {known}; rename it if it is such a file")
     return PROGRAMS[ending]
 
 
@@ -88,10 +90,10 @@ def _open_store(options: argparse.Namespace, imported: ImportedNetwork) -> Store
     from cyclegan.tracking.store import open_store
 
     if imported.kind != "generator":
-        raise UserError(f"--register {options.register}: {options.file} holds a {imported.kind}; register a generator")
+        raise UserError(f"--register {options.register}: {options.file} is a {imported.kind}; register a generator")
     if not options.register or {*"/:"} & {*options.register}:
         raise UserError(
-            f"--register {options.register!r}: MLflow takes no empty name, nor / or : in it; choose another"
+            f"--register {options.register!r}: MLflow names must not be empty or contain / or :; choose another name"
         )
     project = Project.find()
     tracking = load(project.params).tracking
@@ -121,5 +123,5 @@ def _register(store: Store, options: argparse.Namespace, imported: ImportedNetwo
             Origin(options.file.name, file_digest(options.file), program),
             tags(project),
         )
-    again = " (was registered already)" if is_known else ""
-    return f"models:/{options.register}/{version}{again}: without test metrics the gate does not compare it"
+    again = " (was already registered)" if is_known else ""
+    return f"models:/{options.register}/{version}{again}: without test metrics, the gate does not compare it"

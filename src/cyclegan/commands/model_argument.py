@@ -1,4 +1,4 @@
-"""The argument MODEL of commands: a generator in a `.keras` file, or in the registry."""
+"""The argument MODEL of commands: a generator from a `.keras` file or from the registry."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ if TYPE_CHECKING:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """MODEL, and the bit depth that a file does not record."""
+    """Add MODEL, and the bit depth, which a file does not record."""
     parser.add_argument(
         "model", help="a .keras file, or a registered model such as models:/fluent-emoji-AtoB@challenger"
     )
-    # Without a default: with a registered model, which knows its own depth, any value is an error.
+    # No default here, because any value is an error for a registered model, which records its own depth.
     parser.add_argument(
         "--bit-depth",
         type=int,
         choices=(8, 16),
-        help="of the images, for a .keras file of data.bit_depth: 16 (default: 8)",
+        help="bit depth of the images; pass 16 for a .keras file trained with data.bit_depth: 16 (default: 8)",
     )
 
 
 def open_translator(model: str, bit_depth: int | None = None) -> Translator:
-    """The generator of a `.keras` file, or of the registry (`models:/…`).
+    """Load the generator of a `.keras` file or of the registry (`models:/…`).
 
     Args:
-        bit_depth: of the images, for a file, which does not record it; None: 8.
+        bit_depth: of the images, only for a file, which does not record it; None: 8.
 
     Raises:
-        UserError: there is no such file or model, it cannot be loaded, or a depth is given for a registered model.
+        UserError: the file or model is missing or cannot be loaded, or a depth is given for a registered model.
     """
     from cyclegan.models.translator import Translator, load_generator
 
@@ -45,7 +45,7 @@ def find_generator(model: str, bit_depth: int | None = None) -> tuple[Path, int]
     """The `.keras` file of MODEL, downloaded from the registry for `models:/…`, and the bit depth of its images.
 
     Args:
-        bit_depth: of the images, for a file, which does not record it; None: 8.
+        bit_depth: of the images, only for a file, which does not record it; None: 8.
 
     Raises:
         UserError: there is no such registered model, or a depth is given for one.
@@ -53,7 +53,7 @@ def find_generator(model: str, bit_depth: int | None = None) -> tuple[Path, int]
     if not model.startswith("models:/"):
         return Path(model), bit_depth or 8
     if bit_depth is not None:
-        raise UserError(f"--bit-depth {bit_depth}: {model} knows its own bit depth; leave --bit-depth out")
+        raise UserError(f"--bit-depth {bit_depth}: {model} records its own bit depth; remove --bit-depth")
     return _download(model)
 
 
@@ -61,7 +61,7 @@ def _download(uri: str) -> tuple[Path, int]:
     """Download a generator from the project's registry.
 
     Raises:
-        UserError: there is no such model, version or alias, or it is none that this package registered.
+        UserError: there is no such model, version or alias, or this package did not register it.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -77,15 +77,18 @@ def _download(uri: str) -> tuple[Path, int]:
     try:
         folder = Path(mlflow.artifacts.download_artifacts(uri))
     except MlflowException as error:
-        raise UserError(f"{uri} cannot be loaded from the registry: {' '.join(str(error).split())}") from None
+        raise UserError(
+            f"{uri}: cannot be loaded from the registry ({' '.join(str(error).split())}); "
+            "'cyclegan registry list' lists the models"
+        ) from None
     try:
-        # The served form keeps the generator and its bit depth; its own code is for processes without this package.
-        # Not by MLflow's Model.load, which reads a %2F in a path as a slash.
-        described = YAML(typ="safe").load(folder / "MLmodel")
-        bit_depth = described["flavors"]["python_function"]["config"]["bit_depth"]
+        # Read the generator and its bit depth from the files of the served model, without the code for serving.
+        # Do not use MLflow's Model.load, which reads a %2F in a path as a slash.
+        description = YAML(typ="safe").load(folder / "MLmodel")
+        bit_depth = description["flavors"]["python_function"]["config"]["bit_depth"]
         file = next(folder.rglob("*.keras"))
     except (FileNotFoundError, YAMLError, KeyError, TypeError, StopIteration):
         raise UserError(
-            f"{uri} is no generator of this project: name a version that stage register made ('cyclegan registry list')"
+            f"{uri}: not a generator of this project; use a version that stage register made ('cyclegan registry list')"
         ) from None
     return file, bit_depth

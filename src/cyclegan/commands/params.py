@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The one option."""
+    """Add the option to write the files."""
     parser.add_argument(
         "--write",
         action="store_true",
-        help="write params.yaml with every key and its description, and docs/parameters.md where there is one",
+        help="write params.yaml with every key and its description, and docs/parameters.md if it exists",
     )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print one `key = value` line for each parameter; with `--write`, complete and regenerate the files instead.
+    """Print one `key = value` line per parameter; with `--write`, regenerate the files instead.
 
     Raises:
-        UserError: something in params.yaml is wrong, or a folder that it names.
+        UserError: params.yaml is invalid, or a folder that it names.
     """
     from cyclegan.params import flatten
     from cyclegan.system.credentials import shown_parameter
@@ -57,10 +57,10 @@ def _write(project: Project, params: Params) -> None:
 
 
 def load_checked(project: Project) -> Params:
-    """All parameters, with the search that they ask for.
+    """Load the parameters of all stages, and check the search space if there is a search.
 
     Raises:
-        UserError: something in params.yaml is wrong, of whichever stage.
+        UserError: a parameter is invalid.
     """
     from cyclegan.params import load
 

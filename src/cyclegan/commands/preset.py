@@ -1,4 +1,4 @@
-"""Command `preset`: write a preset over params.yaml."""
+"""Command `preset`: replace params.yaml by a preset."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from cyclegan.project import Project
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The preset's name."""
-    parser.add_argument("name", metavar="NAME", help="a file of presets/ without .yaml; 'list' lists them")
+    """Add the name of the preset."""
+    parser.add_argument("name", metavar="NAME", help="a file in presets/ without .yaml; 'list' lists them")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print the names of all presets, or apply one and print what changes.
+    """Print the names of all presets, or apply one and print the changes.
 
     Raises:
         UserError: there is no such preset, or it is not a valid parameter file.

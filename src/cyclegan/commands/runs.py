@@ -1,4 +1,4 @@
-"""Command `runs`: the runs of an experiment as a table, for terminals without the UI."""
+"""Command `runs`: the runs of an MLflow experiment as a table in the terminal."""
 
 from __future__ import annotations
 
@@ -12,28 +12,34 @@ from cyclegan.system.files import write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which runs and columns, in which order, and where to."""
-    parser.add_argument("--experiment", metavar="NAME", help="default: the one in which this project's trainings are")
-    parser.add_argument("--filter", default="", metavar="TEXT", help="in MLflow's words: params.`train.epochs` = '6'")
+    """Add the options for runs, columns, order and output."""
+    parser.add_argument(
+        "--experiment", metavar="NAME", help="MLflow experiment; default: that of this project's trainings"
+    )
+    parser.add_argument(
+        "--filter", default="", metavar="TEXT", help="filter of MLflow, such as: params.`train.epochs` = '6'"
+    )
     parser.add_argument(
         "--columns",
         type=comma_separated,
         default=[],
         metavar="A,B,…",
-        help="parameters, metrics and tags.… to show; default: the parameters that differ and the test's metrics",
+        help="parameters, metrics and tags.… to show; default: parameters that differ, and test metrics",
     )
-    parser.add_argument("--sort", metavar="COLUMN", help="best, or smallest, first; without it the newest is first")
-    parser.add_argument("--reverse", action="store_true", help="the other way round")
-    parser.add_argument("--csv", metavar="FILE", help="write all digits as CSV; - to the terminal")
+    parser.add_argument(
+        "--sort", metavar="COLUMN", help="sort metrics best first, others smallest first; default: newest run first"
+    )
+    parser.add_argument("--reverse", action="store_true", help="reverse the order")
+    parser.add_argument("--csv", metavar="FILE", help="write CSV with all digits; - for standard output")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print the runs, newest first.
+    """Print the runs, or write them as CSV.
 
     Raises:
-        UserError: no such experiment or column, or the filter cannot be read.
+        UserError: there is no such experiment or column, or the filter is invalid.
     """
-    from cyclegan.commands.runs_table import chosen, comparison, find_runs, rendered, sorted_by
+    from cyclegan.commands.runs_table import choose_columns, find_runs, format_table, make_table, sorted_by
     from cyclegan.params import load
     from cyclegan.tracking.store import open_store
 
@@ -41,14 +47,14 @@ def run(options: argparse.Namespace) -> None:
     params = load(project.params)
     store = open_store(project, params.tracking)
     experiment = options.experiment or params.tracking.experiment or params.data.dataset
-    table = comparison(find_runs(store, experiment, options.filter))
-    names = chosen(table, options.columns)
+    table = make_table(find_runs(store, experiment, options.filter))
+    names = choose_columns(table, options.columns)
     if options.sort is not None:
         table = sorted_by(table, options.sort)
     if options.reverse:
         table = table.iloc[::-1]
     if options.csv is None:
-        print(rendered(table[names]))
+        print(format_table(table[names]))
         return
     text = table[names].to_csv(index=False)
     if options.csv == "-":

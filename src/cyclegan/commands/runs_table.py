@@ -1,4 +1,4 @@
-"""The runs of an experiment as a table."""
+"""The table of command `runs`."""
 
 from __future__ import annotations
 
@@ -15,76 +15,75 @@ from mlflow.exceptions import MlflowException
 
 from cyclegan.metric_names import higher_is_better
 from cyclegan.system.errors import UserError, one_line
-from cyclegan.tracking.store import Store, all_found
+from cyclegan.tracking.store import Store, search_all
 
-# The columns before those that the runs bring.
-ALWAYS = ("run", "id", "status", "start", "seconds", "commit")
+# First columns of every table. Those of parameters, metrics and tags follow.
+FIRST_COLUMNS = ("run", "id", "status", "start", "seconds", "commit")
 
 
 def find_runs(store: Store, experiment: str, condition: str = "") -> list[Run]:
-    """All runs of an experiment that meet the condition, newest first.
+    """All runs of an experiment that match a filter of MLflow, newest first.
 
     Raises:
-        UserError: there is no such experiment, or the condition cannot be read.
+        UserError: there is no such experiment, or the filter is invalid.
     """
-    found = store.client.get_experiment_by_name(experiment)
-    if found is None:
+    entity = store.client.get_experiment_by_name(experiment)
+    if entity is None:
         known = sorted(other.name for other in store.client.search_experiments() if other.name != "Default")
-        listed = ", ".join(known) or "(none yet: train first)"
-        raise UserError(f"--experiment {experiment}: {store.shown} has no such experiment; there are: {listed}")
+        existing = ", ".join(known) or "none, run a training first"
+        raise UserError(f"--experiment {experiment}: {store.display_uri} has no such experiment; there are: {existing}")
     try:
-        return all_found(store.client.search_runs, [found.experiment_id], condition, max_results=1000)
+        return search_all(store.client.search_runs, [entity.experiment_id], condition, max_results=1000)
     except MlflowException as error:
         if error.error_code != "INVALID_PARAMETER_VALUE":
             raise
-        reason = one_line(error)
-        raise UserError(f"--filter {condition}: {reason}") from None
+        raise UserError(f"--filter {condition}: {one_line(error)}") from None
 
 
-def comparison(runs: Sequence[Run]) -> pd.DataFrame:
-    """One row for each run and one column for everything that is known of any: parameters, metrics, `tags.…`."""
+def make_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """A table with a row per run, and a column per parameter, metric and tag (`tags.…`) of any run."""
     rows = [_row(run) for run in runs]
-    table = pd.DataFrame(rows, columns=list(dict.fromkeys([*ALWAYS, *(key for row in rows for key in row)])))
-    for name in table.columns[len(ALWAYS) :]:
-        # MLflow keeps parameters as text.
+    table = pd.DataFrame(rows, columns=list(dict.fromkeys([*FIRST_COLUMNS, *(key for row in rows for key in row)])))
+    for name in table.columns[len(FIRST_COLUMNS) :]:
+        # MLflow stores parameters as text.
         numbers = pd.to_numeric(table[name], errors="coerce")
         if numbers.notna().sum() == table[name].notna().sum():
             table[name] = numbers
     return table
 
 
-def chosen(table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """The columns to show: those asked for, or the parameters that differ between the runs and the test's metrics.
+def choose_columns(table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """The columns to print: the given ones, or the parameters that differ between the runs and the test metrics.
 
     Raises:
         UserError: there is no such column.
     """
     if columns:
-        return ["run", *_known(table, [name for name in columns if name != "run"])]
-    others = [name for name in map(str, table.columns) if name not in ALWAYS and not name.startswith("tags.")]
+        return ["run", *_require_columns(table, [name for name in columns if name != "run"])]
+    others = [name for name in map(str, table.columns) if name not in FIRST_COLUMNS and not name.startswith("tags.")]
     params = [name for name in others if "/" not in name and table[name].astype(str).nunique() > 1]
     metrics = [name for name in others if name.startswith("test_")] or [
         name for name in others if name.startswith("val_")
     ]
-    return [*ALWAYS, *params, *sorted(metrics)]
+    return [*FIRST_COLUMNS, *params, *sorted(metrics)]
 
 
 def sorted_by(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The rows by one column: a metric's best first, else the smallest first.
+    """The rows sorted by one column: metrics best first, others smallest first.
 
     Raises:
         UserError: there is no such column.
     """
-    _known(table, [column])
+    _require_columns(table, [column])
     best_first = higher_is_better(column) if "/" in column else None
     return table.sort_values(column, ascending=not best_first, kind="stable", na_position="last")
 
 
-def rendered(table: pd.DataFrame) -> str:
-    """The table as text. What is too wide for the terminal goes on below, with the names of the runs again."""
+def format_table(table: pd.DataFrame) -> str:
+    """The table as text. Columns beyond the width of the terminal follow below, with the names of the runs again."""
     if table.empty:
         return "no runs"
-    text = pd.DataFrame({name: table[name].map(_text(str(name))) for name in table}).set_index("run")
+    text = pd.DataFrame({name: table[name].map(_formatter(str(name))) for name in table}).set_index("run")
     width = shutil.get_terminal_size((200, 24)).columns if sys.stdout.isatty() else None
     return text.rename_axis(None).to_string(line_width=width)
 
@@ -106,17 +105,17 @@ def _row(run: Run) -> dict[str, Any]:
     }
 
 
-def _known(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
+def _require_columns(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
     for name in names:
         if name not in table:
             near = difflib.get_close_matches(name, map(str, table.columns), n=3, cutoff=0.4)
-            hint = f"did you mean {' or '.join(near)}?" if near else "'--csv -' shows what a run has"
+            hint = f"did you mean {' or '.join(near)}?" if near else "'--csv -' shows all columns"
             raise UserError(f"no run has a column {name!r}; {hint}")
     return list(names)
 
 
-def _text(name: str) -> Any:
-    """How a value of a column is shown."""
+def _formatter(name: str) -> Any:
+    """The function that formats the values of a column."""
     if name == "seconds":
         return lambda seconds: f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
     if name == "id":

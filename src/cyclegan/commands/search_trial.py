@@ -8,11 +8,11 @@ from cyclegan.project import Project
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """There are none: a worker describes the trial on standard input."""
+    """Add nothing: the request comes on standard input."""
 
 
 def run(_options: argparse.Namespace) -> None:
-    """Run the trial that standard input describes."""
+    """Run the trial of the request on standard input."""
     from cyclegan.experiment.trial import run as run_trial
 
     run_trial(Project.find())

@@ -1,4 +1,4 @@
-"""Command `search worker`: run trials of a search that was started elsewhere."""
+"""Command `search worker`: run trials of a search that another process has started."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from cyclegan.system.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where the study lies, and what a trial may use."""
-    parser.add_argument("--storage", metavar="URL", help="database that holds the study; in place of search.storage")
-    parser.add_argument(
-        "--threads", type=positive_number, metavar="N", help="processor threads for each trial; default: all"
-    )
+    """Add the options for the study's storage and the trials' threads."""
+    parser.add_argument("--storage", metavar="URL", help="database of the study; overrides search.storage")
+    parser.add_argument("--threads", type=positive_number, metavar="N", help="CPU threads per trial; default: all")
     parser.add_argument("--supervised", action="store_true", help="end when standard input closes")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Take part in a search of stage `search`, here or on another machine with the same project.
+    """Take part in a search that stage `search` has started, here or on another machine with the same project.
 
     Raises:
         UserError: there is no such search, or its storage cannot be used.
@@ -28,20 +26,20 @@ def run(options: argparse.Namespace) -> None:
     from cyclegan.experiment.run_key import packed_data_digest, study_key
     from cyclegan.params import load
     from cyclegan.search.shared_search import SharedSearch, with_objectives
-    from cyclegan.search.storage import needing_storage
+    from cyclegan.search.storage import require_storage
     from cyclegan.search.worker import end_with_standard_input, work
 
     project = Project.find()
     params = load(project.params)
     if params.search.trials == 0:
-        raise UserError("search.trials is 0: there is no search to take part in")
+        raise UserError("search.trials = 0: there is no search to take part in; set it to the number of the search")
     if options.supervised:
         end_with_standard_input()
     params = with_objectives(params, PackedDataset.open(project.split))
     key = study_key(project, params, packed_data_digest(project))
     where = options.storage or params.search.storage
-    with needing_storage(where):
+    with require_storage(where):
         search = SharedSearch(project, params, key, where, create=False)
         done = work(project, search, options.threads)
     if not options.supervised:
-        print(f"the search is done; {done} trials ran here")
+        print(f"the search is done; this worker ran {done} trials")

@@ -1,4 +1,4 @@
-"""Command `serve`: a generator behind HTTP, for people."""
+"""Command `serve`: translate images over HTTP."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from cyclegan.system.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The model, the address, and what is refused."""
+    """Add the options for the model, the address and the limits."""
     add_model(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="0 selects a free port (default: %(default)s)")
     parser.add_argument(
         "--allowed-hosts",
         type=comma_separated,
         default=[],
         metavar="A,B,…",
-        help="host names of a reverse proxy in front of the server, as in a request's Host or Origin header",
+        help="host names of a reverse proxy, as in the Host or Origin header of a request",
     )
     for unit, default in (("megabytes", 20), ("megapixels", 4)):
-        text = f"larger images are refused (default: {default})"
+        text = f"maximum size of an image (default: {default})"
         parser.add_argument(f"--max-{unit}", type=float, default=default, metavar="N", help=text)
 
 
@@ -31,7 +31,8 @@ def run(options: argparse.Namespace) -> None:
     """Serve until Ctrl-C or SIGTERM.
 
     Raises:
-        UserError: the model cannot be loaded or its images do not fit into PNG, or the address cannot be used.
+        UserError: an option is invalid, the model cannot be loaded, PNG cannot store its images, or the address cannot
+            be used.
     """
     for name, value in (("--max-megabytes", options.max_megabytes), ("--max-megapixels", options.max_megapixels)):
         if not 0 < value <= 1000:
@@ -48,10 +49,10 @@ def run(options: argparse.Namespace) -> None:
     for channels in (translator.channels, translator.channels_out):
         if channels not in (1, 3, 4):
             raise UserError(
-                f"{options.model} has images of {channels} channels, which PNG does not know; use translate"
+                f"{options.model}: has images of {channels} channels, which PNG cannot store; use 'cyclegan translate'"
             )
     limits = Limits(bytes=int(options.max_megabytes * 1e6), pixels=int(options.max_megapixels * 1e6))
-    # In lower case, as the requests' own names are read.
+    # Compare host names in lower case, because they are case-insensitive.
     proxies = frozenset(name.lower() for name in options.allowed_hosts)
     title = options.model.removeprefix("models:/")
     serve(lambda hosts: application(translator, title, limits, hosts, proxies), options.host, options.port, proxies)

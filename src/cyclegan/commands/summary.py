@@ -9,9 +9,9 @@ from cyclegan.project import Project
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where drawings go."""
+    """Add the option for drawings."""
     parser.add_argument(
-        "--draw", type=Path, metavar="FOLDER", help="also draw each to FOLDER as PNG and SVG (needs graphviz)"
+        "--draw", type=Path, metavar="FOLDER", help="also draw each network to FOLDER as PNG and SVG (needs graphviz)"
     )
 
 
@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> None:
     """Print each network and both composite models, layer by layer.
 
     Raises:
-        UserError: something in params.yaml is wrong, or the tools to draw are missing.
+        UserError: params.yaml is invalid, or the tools to draw are missing.
     """
     from cyclegan.experiment.networks import build_cyclegan
     from cyclegan.models.summary import draw, summary_text

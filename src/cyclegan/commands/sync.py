@@ -1,4 +1,4 @@
-"""Command `sync`: deliver to MLflow what trainings could not, or were not to, record at once."""
+"""Command `sync`: deliver records to MLflow that are waiting because it was unavailable or offline."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from cyclegan.system.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """There are none."""
+    """Add nothing: the command has no arguments."""
 
 
 def run(_options: argparse.Namespace) -> None:
-    """Deliver for the project that the current directory lies in."""
+    """Deliver the records of the project in the current directory."""
     from cyclegan.commands.params import load_checked
 
     project = Project.find()
@@ -22,21 +22,21 @@ def run(_options: argparse.Namespace) -> None:
 
 
 def sync(project: Project) -> None:
-    """Deliver all journals of the project, also with `tracking.offline: true`; print what was delivered.
+    """Deliver all journals of the project, even with `tracking.offline: true`; print their numbers of entries.
 
     Raises:
-        UserError: the store cannot be used, or something cannot be delivered, which a warning has explained.
+        UserError: the store cannot be used, or a journal cannot be delivered; a warning has the reason.
     """
     from cyclegan.params import load
     from cyclegan.tracking.recovery import deliver_waiting
     from cyclegan.tracking.store import open_store
 
     store = open_store(project, load(project.params).tracking)
-    done = deliver_waiting(store)
-    for run_id, count in done.entries.items():
-        print(f"MLflow run {run_id}: {count} entries delivered to {store.shown}")
-    if done.left:
-        names = ", ".join(folder.name for folder in done.left)
-        raise UserError(f"{store.journals} still holds what cannot be delivered, as reported above: {names}")
-    if not done.entries:
-        print("nothing was waiting")
+    delivery = deliver_waiting(store)
+    for run_id, count in delivery.entries.items():
+        print(f"MLflow run {run_id}: {count} entries delivered to {store.display_uri}")
+    if delivery.left:
+        names = ", ".join(folder.name for folder in delivery.left)
+        raise UserError(f"{store.journals}: cannot deliver {names}; see the warnings above")
+    if not delivery.entries:
+        print("no entries are waiting")

@@ -1,4 +1,4 @@
-"""Command `translate`: a generator from a file or from the registry, applied to image files."""
+"""Command `translate`: translate image files with a generator from a file or from the registry."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from cyclegan.system.errors import UserError
 if TYPE_CHECKING:
     from cyclegan.data.images.image import ProfileUse
 
-# So many different endings are named at most.
-ENDINGS_SHOWN = 8
+# Maximum number of file endings in a message.
+MAX_ENDINGS = 8
 
 logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The model, the images, and where the translated ones go."""
+    """Add the arguments for the model, the images and the output folder."""
     add_model(parser)
     parser.add_argument(
-        "inputs", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders, sub-folders included"
+        "inputs", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders with their subfolders"
     )
-    parser.add_argument("--output", "-o", type=Path, required=True, metavar="FOLDER", help="where the PNG files go")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that exist in FOLDER")
+    parser.add_argument("--output", "-o", type=Path, required=True, metavar="FOLDER", help="folder for the PNG files")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files in FOLDER")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Translate images, and the images in folders and their sub-folders, into PNG files in `options.output`.
+    """Translate images, and the images in folders and their subfolders, to PNG files in `options.output`.
 
     Raises:
         UserError: the model or an image cannot be used, or a file would be overwritten.
@@ -47,18 +47,18 @@ def run(options: argparse.Namespace) -> None:
     others: list[Path] = []
     for path in options.inputs:
         if path.is_dir():
-            found, passed_over = images_in(path, options.output)
-            others += passed_over
-            for image in found:
+            images, skipped = images_in(path, options.output)
+            others += skipped
+            for image in images:
                 places.setdefault(path / image, image)
         else:
             places.setdefault(path, Path(path.name))
     translator = open_translator(options.model, options.bit_depth)
     if others:
-        logger.warning("%s", _passed_over(others))
+        logger.warning("%s", _describe_skipped(others))
     profile_uses: Counter[ProfileUse] = Counter()
     try:
-        # The delay leaves the line to what is wrong, if anything is.
+        # The delay keeps the progress bar out of early error messages.
         with tqdm(total=len(places), unit="image", delay=1) as bar:
             translate_files(
                 translator,
@@ -70,37 +70,37 @@ def run(options: argparse.Namespace) -> None:
                 on_written=lambda _: bar.update(),
             )
     finally:
-        # Also where others are unreadable.
+        # Print this also if some images are unreadable.
         if phrases := describe_uses(profile_uses):
             print("; ".join(phrases))
 
 
 def images_in(folder: Path, output: Path) -> tuple[list[Path], list[Path]]:
-    """The images under a folder that stage fetch would take too, and the other files, relative to it, by name.
+    """The images under a folder, by the rules of stage fetch, and the other files; relative to it, sorted.
 
-    Where `output` lies inside the folder, what earlier runs wrote there is left out.
+    Files in `output` are skipped if it lies inside the folder, because earlier runs wrote them.
 
     Raises:
-        UserError: there is nothing there to translate.
+        UserError: the folder has no image.
     """
-    found = walk(folder)
+    files = walk(folder)
     top, written = folder.resolve(), output.resolve()
     is_inside = written != top and written.is_relative_to(top)
 
-    def sorted_out(paths: Iterable[Path]) -> list[Path]:
+    def without_output(paths: Iterable[Path]) -> list[Path]:
         return sorted(p for p in paths if not (is_inside and (folder / p).parent.resolve().is_relative_to(written)))
 
-    # What is wrong with an image is reported when it is read.
-    images = sorted_out([*found.images, *(path for path, _ in found.broken)])
-    others = sorted_out(found.others)
+    # Include broken images, whose faults are reported when they are read.
+    images = without_output([*files.images, *(path for path, _ in files.broken)])
+    others = without_output(files.others)
     if not images:
-        rest = f"; {_passed_over(others)}" if others else ""
-        raise UserError(f"{shown(folder)} holds no image ({endings()}){rest}")
+        rest = f"; {_describe_skipped(others)}" if others else ""
+        raise UserError(f"{shown(folder)}: has no image ({endings()}){rest}")
     return images, others
 
 
-def _passed_over(others: list[Path]) -> str:
+def _describe_skipped(others: list[Path]) -> str:
     kinds = sorted({path.suffix.lower() or "none" for path in others})
-    names = ", ".join(shown(kind) for kind in kinds[:ENDINGS_SHOWN]) + (", …" if len(kinds) > ENDINGS_SHOWN else "")
-    files = "file" if len(others) == 1 else "files"
-    return f"{len(others)} {files} passed over for having no image's ending: {names}"
+    names = ", ".join(shown(kind) for kind in kinds[:MAX_ENDINGS]) + (", …" if len(kinds) > MAX_ENDINGS else "")
+    noun = "file" if len(others) == 1 else "files"
+    return f"{len(others)} {noun} skipped, not images by their ending: {names}"

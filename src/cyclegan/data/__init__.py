@@ -1,1 +1,1 @@
-"""From images on disk or on the network to packed arrays: the stages `fetch` and `split`, and their reader."""
+"""The data: stages `fetch` and `split`, from images to packed arrays, and the reader of these arrays."""

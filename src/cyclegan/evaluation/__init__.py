@@ -1,1 +1,1 @@
-"""How good the generators are: metrics and the protocol by which they are measured. Nothing is drawn here."""
+"""Metrics of generators, and the protocol that measures them. Reports and plots are in `cyclegan.report`."""

@@ -1,4 +1,4 @@
-"""A baseline that knows true pairs: the best change of colors alone."""
+"""A baseline that uses true pairs: the best mapping of colors alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ColorMap:
 
     Attributes:
         coefficients: [monomials of degree 0 to 2, C_out].
-        bit_depth: of the images, 8 or 16.
+        bit_depth: bits of each channel of the images, 8 or 16.
     """
 
     coefficients: np.ndarray
@@ -31,7 +31,7 @@ class ColorMap:
 
 
 def fit_color_map(dataset: PackedDataset, split: Split, direction: Direction) -> ColorMap | None:
-    """Fit the map by least squares to all pixels of the scored pairs of a split; None where there are no such pairs."""
+    """Fit the map by least squares to all pixels of a split's scored pairs; returns None without such pairs."""
     source, target = DIRECTIONS[direction]
     pairs = dataset.pairs(split)
     index = {"A": pairs.index_A, "B": pairs.index_B}
@@ -43,7 +43,7 @@ def fit_color_map(dataset: PackedDataset, split: Split, direction: Direction) ->
         products, moments = products + x.T @ x, moments + x.T @ y
     if not pairs.scored.any():
         return None
-    # Not `solve`: images of few colors leave some monomials undetermined.
+    # Images of few colors leave some monomials undetermined, for which `solve` fails.
     coefficients = np.linalg.lstsq(products, moments, rcond=None)[0]
     return ColorMap(coefficients, dataset.bit_depth)
 

@@ -1,7 +1,7 @@
-"""Feature networks: what realism and likeness are measured with, always named beside the metric.
+"""Feature networks, which measure realism and similarity.
 
-A feature network turns images into vectors in which distances mean likeness. Metrics on different networks, or on one
-network at different sizes, must not be compared.
+A feature network maps images to vectors: similar images have close vectors. Metrics of different networks, or of one
+network at different sizes, must not be compared. Therefore every output names the network beside the metric.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from cyclegan.system.errors import UserError, one_line
 EFFICIENTNET = "efficientnet-lite0"
 EFFICIENTNET_SHA256 = "12a09625d2fb237c06a9bee05edbc874f8f57815f87fa0bc20d61ac93a072ec2"
 SMALLEST_INCEPTION = 75
+# Images in one call of the network; the result does not depend on it.
 BATCH = 32
-"""Images in one call of the network; changes no result."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class FeatureNetwork:
     """A network from images to feature vectors.
 
     Attributes:
-        name: how it is called in every output, with the size at which it sees images.
+        name: its name in every output, with the size of its input images.
         dimensions: D, the length of a feature vector.
-        sha256: of its weights.
+        sha256: checksum of its weights.
     """
 
     name: str
@@ -45,7 +45,7 @@ class FeatureNetwork:
         """Compute the features of images.
 
         Args:
-            images: [N, H, W, C], uint8 or uint16, any channels; seen as `displayable` shows them, resized to
+            images: [N, H, W, C], uint8 or uint16, any channels. They are converted by `displayable` and resized to
                 the network's size (bilinear, antialiased).
 
         Returns:
@@ -60,21 +60,23 @@ class FeatureNetwork:
         ]
         features = np.concatenate(parts).astype(np.float64) if parts else np.empty((0, self.dimensions))
         if not np.isfinite(features).all():
-            raise UserError(f"the feature network {self.name} returns values that are not finite; use another one")
+            raise UserError(f"evaluate.features: {self.name} returns values that are not finite; use another network")
         return features
 
 
 def load_features(file: Path, size: int) -> FeatureNetwork:
-    """Load the network that `evaluate.features` names, for images of `size`×`size` pixels.
+    """Load the network of `evaluate.features` for images of `size`×`size` pixels.
 
     Args:
-        file: `efficientnet-lite0.npz`, which comes with the project; an `.h5` file of Keras' ImageNet weights of
-            Inception-v3 without the classifier; or a `.keras` file with a model from [N, S, S, 3] float in [-1, 1] to
-            [N, D], or to [N, h, w, D], which is averaged.
-        size: side in pixels at which the network sees every image.
+        file: one of
+            - `efficientnet-lite0.npz`, which is part of the project;
+            - an `.h5` file with Keras' ImageNet weights of Inception-v3 without the classifier;
+            - a `.keras` file with a model from [N, S, S, 3] float in [-1, 1] to [N, D], or to [N, h, w, D], which is
+              averaged over h and w.
+        size: side in pixels to which every image is resized.
 
     Raises:
-        UserError: the file is missing, damaged or of another form, or the network cannot take this size.
+        UserError: the file is missing, corrupt or has another format, or the network cannot take this size.
     """
     if file.suffix == ".npz":
         # The converted network expects (x - 127) / 128.
@@ -90,18 +92,18 @@ def efficientnet_lite0(weights: Path, size: int) -> keras.Model:
     """EfficientNet-Lite0 (Tan and Le 2019; tensorflow/tpu, efficientnet/lite) without its classifier.
 
     Args:
-        weights: the committed file; made by `tools/convert_efficientnet_lite0.py`.
-        size: side of its input in pixels.
+        weights: the committed file, which `tools/convert_efficientnet_lite0.py` wrote.
+        size: side of the input in pixels.
 
     Returns:
-        [N, S, S, 3] float, (x - 127) / 128 of 8-bit values → [N, 1280].
+        A model from [N, S, S, 3] float, (x - 127) / 128 of 8-bit values, to [N, 1280].
 
     Raises:
-        UserError: the file is not the one that this code was written for.
+        UserError: the file is missing, or its checksum differs from `EFFICIENTNET_SHA256`.
     """
     if not weights.is_file() or file_digest(weights) != EFFICIENTNET_SHA256:
-        state = "is altered or incomplete" if weights.is_file() else "does not exist"
-        raise UserError(f"{weights} {state}: restore it, it came with the project ('git checkout -- data/features')")
+        state = "altered or incomplete" if weights.is_file() else "does not exist"
+        raise UserError(f"{weights}: {state}; restore it with 'git checkout -- data/features'")
     with np.load(weights, allow_pickle=False) as saved:
         arrays = iter([(saved[f"kernel_{n:02d}"], saved[f"bias_{n:02d}"]) for n in range(len(saved.files) // 2)])
     layers: list[tuple[keras.layers.Layer, tuple[np.ndarray, np.ndarray]]] = []
@@ -121,16 +123,16 @@ def efficientnet_lite0(weights: Path, size: int) -> keras.Model:
 
     image = keras.Input((size, size, 3))
     x = convolution(image, stride=2)
-    # Repeats, stride, expansion of each group of inverted residual blocks; kernel and width are those of the weights.
+    # Repeats, stride and expansion of each group of inverted residual blocks; the weights give kernel size and width.
     for repeats, stride, expansion in ((1, 1, 1), (2, 2, 6), (2, 2, 6), (3, 2, 6), (3, 1, 6), (4, 2, 6), (1, 1, 6)):
         for n in range(repeats):
-            before = x
+            block_input = x
             if expansion > 1:
                 x = convolution(x)
             x = convolution(x, stride=stride if n == 0 else 1, depthwise=True)
             x = convolution(x, relu=False)
             if n > 0:
-                x = keras.layers.Add()([x, before])
+                x = keras.layers.Add()([x, block_input])
     x = convolution(x)
     model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x), name=EFFICIENTNET)
     for layer, values in layers:
@@ -147,18 +149,17 @@ def _network(
     offset: float = -1.0,
 ) -> FeatureNetwork:
     if name != EFFICIENTNET and not file.is_file():
-        remedy = f"name a file that does, or use data/features/{EFFICIENTNET}.npz"
-        raise UserError(f"evaluate.features: {file} does not exist; {remedy}")
+        raise UserError(f"evaluate.features: {file} does not exist; use data/features/{EFFICIENTNET}.npz")
     try:
         model = load()
     except (ValueError, TypeError, KeyError, AttributeError, OSError, zipfile.BadZipFile) as error:
         reason = one_line(error)[:300]
         raise UserError(
-            f"evaluate.features: {file} cannot be used at evaluate.features_size = {size}: {reason}"
+            f"evaluate.features: {file} does not work at evaluate.features_size = {size}: {reason}"
         ) from error
     shape = model.output_shape
     if not isinstance(shape, tuple) or len(shape) not in (2, 4) or not isinstance(shape[-1], int):
-        raise UserError(f"evaluate.features: {file} returns {shape}; a feature network returns [N, D] or [N, h, w, D]")
+        raise UserError(f"evaluate.features: {file} returns {shape}; use a model that returns [N, D] or [N, h, w, D]")
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
     def run(images: tf.Tensor) -> tf.Tensor:
@@ -171,7 +172,7 @@ def _network(
 
 def _inception(file: Path, size: int) -> keras.Model:
     if size < SMALLEST_INCEPTION:
-        raise ValueError(f"Inception-v3 needs at least {SMALLEST_INCEPTION} pixels")
+        raise ValueError(f"Inception-v3 needs at least {SMALLEST_INCEPTION} pixels; raise evaluate.features_size")
     model = keras.applications.InceptionV3(include_top=False, weights=None, input_shape=(size, size, 3), pooling="avg")
     model.load_weights(file)
     return model
@@ -181,5 +182,5 @@ def _own_model(file: Path, size: int) -> keras.Model:
     model = keras.saving.load_model(file, compile=False, safe_mode=True)
     shape = getattr(model, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] != 3 or set(shape[1:3]) - {None, size}:
-        raise ValueError(f"its input is {shape}, not [N, {size}, {size}, 3]")
+        raise ValueError(f"the model's input shape is {shape}, not [N, {size}, {size}, 3]")
     return model

@@ -1,12 +1,12 @@
-"""Distances between images, as they are stored: batches of unsigned integers."""
+"""Distances between stored images, which are batches of unsigned integers."""
 
 from __future__ import annotations
 
 import numpy as np
 from skimage.metrics import structural_similarity
 
+# PSNR of identical images in dB. The true value is infinite, which neither JSON nor a mean can hold.
 PSNR_CAP = 100.0
-"""dB given to identical images, whose true value is infinite and has no place in JSON or in a mean."""
 
 
 def l1(images: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -25,7 +25,7 @@ def l1(images: np.ndarray, others: np.ndarray) -> np.ndarray:
 def psnr(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Peak signal-to-noise ratio of each image in dB, at most `PSNR_CAP`.
 
-    10 log10(1 / MSE), where the error is in 0…1 of the full range. The mean over images is the mean of decibels.
+    It is 10 log10(1 / MSE) with errors in 0…1 of the full range. Decibels are averaged over images.
 
     Args and Returns: as `l1`.
     """
@@ -36,8 +36,8 @@ def psnr(images: np.ndarray, others: np.ndarray) -> np.ndarray:
 def ssim(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Structural similarity of each image, in -1…1 (Wang et al. 2004, as scikit-image computes it).
 
-    Uniform 7×7 window, mean over channels and positions. Sides under 7 pixels take the largest odd window that fits;
-    a window of one pixel leaves the luminance term alone.
+    The window is uniform, 7×7; the result is the mean over channels and positions. Sides below 7 pixels use the
+    largest odd window that fits. A window of one pixel leaves only the luminance term.
 
     Args and Returns: as `l1`.
     """
@@ -60,7 +60,10 @@ def _difference(images: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def _full_range(images: np.ndarray, others: np.ndarray) -> int:
     if images.shape != others.shape or images.dtype != others.dtype or images.ndim != 4:
-        raise ValueError(f"cannot compare {images.dtype} {images.shape} with {others.dtype} {others.shape}")
+        raise ValueError(
+            f"images: cannot compare {images.dtype} {images.shape} with {others.dtype} {others.shape}; "
+            "pass two batches [N, H, W, C] of one type"
+        )
     if images.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"expected uint8 or uint16 images, not {images.dtype}")
+        raise ValueError(f"images: expected uint8 or uint16, not {images.dtype}; convert them with to_integer")
     return int(np.iinfo(images.dtype).max)

@@ -1,17 +1,17 @@
-"""What is measured, on which images, against what.
+"""The evaluation protocol: which metrics compare which images.
 
 For direction AtoB, with a from domain A and b from domain B:
 
-- cycle: G_BtoA(G_AtoB(a)) against a. The second generator receives the first one's unrounded output.
-- identity: G_AtoB(b) against b, the identity loss's meaning; only where both domains have equal channels.
-- change: G_AtoB(a) against a; near 0 means that the generator does nothing. On pixels only with equal channels.
-- input: whether G_AtoB(a) finds a again among all images of A by its features.
+- cycle: G_BtoA(G_AtoB(a)) against a. The second generator receives the unrounded output of the first one.
+- identity: G_AtoB(b) against b, as in the identity loss; only if both domains have equal channels.
+- change: G_AtoB(a) against a; near 0 for a generator that changes little. On pixels only with equal channels.
+- input: rank of a among all images of A, by similarity of features to G_AtoB(a).
 - pair: G_AtoB(a) against the true partner of a, over scored pairs.
 - kid, frechet, precision, recall, diversity: all G_AtoB(a) against all real b, as sets of feature vectors.
 
 All images are compared as the rounded integers that a user would save. A generator that returns its input unchanged
-has perfect cycle, identity, change and input metrics: these measure faithfulness, never quality on their own. The
-metrics of the unchanged input stand beside the model's as the baseline that a translation has to beat.
+has perfect cycle, identity, change and input metrics. These metrics measure faithfulness; alone they say nothing about
+quality. The identity baseline, the metrics of the unchanged input, is therefore reported beside the model's metrics.
 """
 
 from __future__ import annotations
@@ -45,38 +45,38 @@ from cyclegan.models.translator import Translator
 from cyclegan.system.errors import UserError
 
 EvaluatedSplit = Literal["val", "test"]
+# Version of the protocol. Raise it if the meaning of a metric changes: metrics of two versions are never compared.
 VERSION = 1
-"""Of the protocol. Raised whenever what a metric means changes: metrics of two versions are never compared."""
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {"l1": l1, "psnr": psnr, "ssim": ssim}
-
-
+# Prefixes of a table's columns, by translation: the generator, the unchanged input, or a mapping of colors alone.
 PREFIXES = {"model": "", "identity": "baseline_", "color_map": "color_map_"}
-"""Of a table's columns, by what made the images: the generator, nothing at all, or a change of colors alone."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The metrics of one pair of generators on one split."""
+    """The metrics of one pair of generators on one split.
+
+    Attributes:
+        metrics: plain numbers and text, for JSON: `{"AtoB": {"n", "cycle_l1", …, "identity": {"pair_l1", …},
+            "color_map": …}, "BtoA": …, "protocol": …}`. L1 and change in 0…1, PSNR in dB, SSIM in -1…1, each the mean
+            over images. `identity` holds the identity baseline. Keys without meaning for the data (no pairs, unequal
+            channels, too few images) are absent.
+        per_image: one row for each direction and image. In direction AtoB an image of domain A has the `cycle_*`,
+            `change_*`, `input_rank`, `nearest`, `pair_*` and `baseline_pair_*` metrics; an image of domain B has the
+            `identity_*` metrics.
+    """
 
     metrics: dict[str, Any]
-    """Plain numbers and text, for JSON: `{"AtoB": {"n", "cycle_l1", …, "identity": {"pair_l1", …}, "color_map": …},
-    "BtoA": …, "protocol": …}`. L1 and change in 0…1, PSNR in dB, SSIM in -1…1, each the mean over images. `identity`
-    holds the metrics of returning the input unchanged. Keys without meaning for the data (no pairs, unequal channels,
-    too few images) are absent."""
-
     per_image: pd.DataFrame
-    """One row for each direction and image. In direction AtoB an image of domain A carries the `cycle_*`,
-    `change_*`, `input_rank`, `nearest`, `pair_*` and `baseline_pair_*` metrics, an image of domain B the `identity_*`
-    metrics."""
 
 
 class RealImages:
-    """What is known of the real images of a split, computed when it is first asked for and kept.
+    """Features and spectra of the real images of a split, computed at first use and cached.
 
     Args:
         dataset, split: the images.
-        network: in whose features they are seen.
-        batch_size: images read at once.
+        network: the feature network.
+        batch_size: images in one batch.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class RealImages:
         self._stride_energy: dict[Domain, float | None] = {}
 
     def features(self, domain: Domain) -> np.ndarray:
-        """Of all images of a domain: [N, D]."""
+        """The feature vectors of all images of a domain, [N, D]."""
         if domain not in self._features:
             images = self._images[domain]
             features = np.empty((len(images), self.network.dimensions))
@@ -99,7 +99,7 @@ class RealImages:
         return self._features[domain]
 
     def stride_energy(self, domain: Domain) -> float | None:
-        """Energy at the stride frequencies; see `checkerboard.StrideSpectrum`."""
+        """The energy of a domain at the stride frequencies; see `checkerboard.StrideSpectrum`."""
         if domain not in self._stride_energy:
             images, spectrum = self._images[domain], StrideSpectrum()
             for index in equal_batches(images, self._batch_size):
@@ -115,43 +115,45 @@ def evaluate(
     real: RealImages | None = None,
     color_maps: Mapping[Direction, ColorMap] | None = None,
 ) -> Evaluation:
-    """Measure both generators on a split, batch by batch; images of different sizes never share one.
+    """Measure both generators on a split. The images of a batch have one size.
 
     Args:
         translators: one for each direction. Their batch size bounds the memory.
-        dataset: packed images, with pairs where the data has them.
+        dataset: packed images, and pairs if the data has them.
         split: `val` during training, `test` once at the end.
-        real: the real images of this split; without them nothing is measured on features.
-        color_maps: fitted elsewhere than on this split, to be measured beside the generators.
+        real: the real images of this split; without them the metrics on features are absent.
+        color_maps: baselines to measure too; fit them on another split.
 
     Raises:
         UserError: a generator does not fit the data, or its output is not finite.
     """
     for domain in DOMAINS:
         if len(dataset.images(domain, split)) == 0:
-            raise UserError(f"the {split} split of domain {domain} is empty: raise data.{split}_fraction above 0")
+            raise UserError(
+                f"data.{split}_fraction: the {split} split of domain {domain} is empty; raise the fraction above 0"
+            )
     metrics: dict[str, Any] = {}
     frames = []
     for direction in DIRECTIONS:
         color_map = (color_maps or {}).get(direction)
-        table, baselines = _translated(translators, dataset, split, direction, real, color_map)
-        found = {"n": len(table)} | _means(table)
+        table, by_translation = _measure_translations(translators, dataset, split, direction, real, color_map)
+        means = {"n": len(table)} | _means(table)
         frames.append(table)
         if "change_l1" in table:
-            reproduced = _reproduced(translators[direction], dataset, split, direction)
-            found |= _means(reproduced)
-            frames.append(reproduced)
-        metrics[direction] = found | baselines.pop("model") | baselines
+            identity_table = _measure_identity(translators[direction], dataset, split, direction)
+            means |= _means(identity_table)
+            frames.append(identity_table)
+        metrics[direction] = means | by_translation.pop("model") | by_translation
     metrics["protocol"] = _protocol(dataset, split, real)
     return Evaluation(metrics, pd.concat(frames, ignore_index=True))
 
 
 def evenly(count: int, wanted: int) -> np.ndarray:
-    """Up to `wanted` indices of 0…`count`-1, spread from first to last."""
+    """At most `wanted` indices in 0…`count`-1, evenly spaced from first to last."""
     return np.unique(np.linspace(0, count - 1, min(wanted, count)).round().astype(int))
 
 
-def _translated(
+def _measure_translations(
     translators: Mapping[Direction, Translator],
     dataset: PackedDataset,
     split: EvaluatedSplit,
@@ -159,61 +161,63 @@ def _translated(
     real: RealImages | None,
     color_map: ColorMap | None,
 ) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
-    """The table of the images of the direction's source, and the metrics over all of them by what made the images."""
+    """The table of the source domain's images, and the metrics over all images by `PREFIXES`' names."""
     source, target = DIRECTIONS[direction]
     images, others = dataset.images(source, split), dataset.images(target, split)
     partner, scored = _partners(dataset, split, direction)
     comparable = images.shape[-1] == others.shape[-1]
-    makers = ["model", *(["identity"] if comparable else []), *(["color_map"] if color_map is not None else [])]
+    kinds = ["model", *(["identity"] if comparable else []), *(["color_map"] if color_map is not None else [])]
     metrics: dict[str, np.ndarray] = defaultdict(lambda: np.full(len(images), np.nan))
     features: dict[str, np.ndarray] = {}
     if real:
-        features = {maker: np.empty((len(images), real.network.dimensions)) for maker in makers if maker != "identity"}
+        features = {kind: np.empty((len(images), real.network.dimensions)) for kind in kinds if kind != "identity"}
     spectrum = StrideSpectrum()
     for batch in _translate(translators, direction, images, dataset.bit_depth, color_map):
         _compare_with_input(metrics, batch, comparable)
         if real:
-            metrics["luminance_correlation"][batch.index] = luminance_correlation(batch.made["model"], batch.inputs)
-            spectrum.add(batch.made["model"])
-            for maker in features:
-                features[maker][batch.index] = real.network(batch.made[maker])
-        _compare_with_partners(metrics, batch, makers, others, partner)
+            outputs = batch.translations["model"]
+            metrics["luminance_correlation"][batch.index] = luminance_correlation(outputs, batch.inputs)
+            spectrum.add(outputs)
+            for kind in features:
+                features[kind][batch.index] = real.network(batch.translations[kind])
+        _compare_with_partners(metrics, batch, kinds, others, partner)
     table = _named_images(dataset, split, direction, partner, scored)
-    over_all: dict[str, dict[str, Any]] = {maker: {} for maker in makers}
+    summaries: dict[str, dict[str, Any]] = {kind: {} for kind in kinds}
     if real:
         if comparable:
             features["identity"] = real.features(source)
-        for maker in makers:
-            over_all[maker] = _as_sets(features[maker], real.features(target))
-            _against_partners(metrics, PREFIXES[maker], features[maker], real.features(target), partner)
-        over_all["model"] |= _compare_features_with_input(metrics, features["model"], real.features(source))
-        over_all["model"] |= _checkerboard(spectrum, real, target)
+        for kind in kinds:
+            summaries[kind] = _compare_sets(features[kind], real.features(target))
+            _compare_features_with_partners(metrics, PREFIXES[kind], features[kind], real.features(target), partner)
+        summaries["model"] |= _compare_features_with_input(metrics, features["model"], real.features(source))
+        summaries["model"] |= _checkerboard(spectrum, real, target)
         table["nearest"] = np.array(dataset.ids(target, split))[nearest(features["model"], real.features(target))]
     table = table.assign(**metrics).dropna(axis="columns", how="all")
-    for maker in makers:
-        over_all[maker] |= _pair_means(table, PREFIXES[maker])
-    if "identity" in over_all:
-        over_all["identity"] = {"change_l1": 0.0} | ({"change_perceptual": 0.0} if real else {}) | over_all["identity"]
-        over_all["identity"].pop("pair_n", None)
-    over_all.get("color_map", {}).pop("pair_n", None)
-    return table, over_all
+    for kind in kinds:
+        summaries[kind] |= _pair_means(table, PREFIXES[kind])
+    if "identity" in summaries:
+        unchanged = {"change_l1": 0.0} | ({"change_perceptual": 0.0} if real else {})
+        summaries["identity"] = unchanged | summaries["identity"]
+        summaries["identity"].pop("pair_n", None)
+    summaries.get("color_map", {}).pop("pair_n", None)
+    return table, summaries
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Images of the source, and what is made of them, all `[N, H, W, C]` of the data's integer type.
+    """Source images and their translations, all `[N, H, W, C]` of the data's integer type.
 
     Attributes:
-        index: where the images lie in their split.
-        inputs: the images themselves.
-        back: their translations, translated back.
-        made: what each maker makes of them, by `PREFIXES`' names.
+        index: positions of the images in their split.
+        inputs: the source images.
+        back: the generator's translations, translated back.
+        translations: translated images by `PREFIXES`' names.
     """
 
     index: np.ndarray
     inputs: np.ndarray
     back: np.ndarray
-    made: dict[str, np.ndarray]
+    translations: dict[str, np.ndarray]
 
 
 def _translate(
@@ -223,38 +227,38 @@ def _translate(
     bit_depth: int,
     color_map: ColorMap | None,
 ) -> Iterator[_Batch]:
-    """Translate the images of the direction's source there and back, batch by batch."""
+    """Translate the source domain's images to the target domain and back, batch by batch."""
     forward, backward = translators[direction], translators[OPPOSITE[direction]]
     for index in equal_batches(images, forward.batch_size):
         inputs = np.asarray(images[index])
         unrounded = forward.translate_float(to_float(inputs))
         back = to_integer(backward.translate_float(unrounded), bit_depth)
-        made = {"model": to_integer(unrounded, bit_depth), "identity": inputs}
+        translations = {"model": to_integer(unrounded, bit_depth), "identity": inputs}
         if color_map is not None:
-            made["color_map"] = color_map(inputs)
-        yield _Batch(index, inputs, back, made)
+            translations["color_map"] = color_map(inputs)
+        yield _Batch(index, inputs, back, translations)
 
 
 def _compare_with_input(metrics: dict[str, np.ndarray], batch: _Batch, comparable: bool) -> None:
-    """Add `cycle_*` and, where the domains have equal channels, `change_l1` of the images of a batch."""
+    """Add `cycle_*` of a batch and, if the domains have equal channels, `change_l1`."""
     for name, measure in METRICS.items():
         metrics[f"cycle_{name}"][batch.index] = measure(batch.back, batch.inputs)
     if comparable:
-        metrics["change_l1"][batch.index] = l1(batch.made["model"], batch.inputs)
+        metrics["change_l1"][batch.index] = l1(batch.translations["model"], batch.inputs)
 
 
 def _compare_with_partners(
-    metrics: dict[str, np.ndarray], batch: _Batch, makers: Sequence[str], others: ImageSet, partner: np.ndarray
+    metrics: dict[str, np.ndarray], batch: _Batch, kinds: Sequence[str], others: ImageSet, partner: np.ndarray
 ) -> None:
-    """Add `pair_*` of the images of a batch that have a partner among `others`."""
+    """Add `pair_*` of a batch's images that have a partner among `others`."""
     paired = partner[batch.index] >= 0
     if not paired.any():
         return
     index = batch.index[paired]
     truth = others[partner[index]]
-    for maker in makers:
+    for kind in kinds:
         for name, measure in METRICS.items():
-            metrics[f"{PREFIXES[maker]}pair_{name}"][index] = measure(batch.made[maker][paired], truth)
+            metrics[f"{PREFIXES[kind]}pair_{name}"][index] = measure(batch.translations[kind][paired], truth)
 
 
 def _compare_features_with_input(
@@ -267,15 +271,15 @@ def _compare_features_with_input(
 
 
 def _checkerboard(outputs: StrideSpectrum, real: RealImages, target: Domain) -> dict[str, float]:
-    """The outputs' energy at the stride frequencies, as a multiple of that of real images."""
-    energy, usual = outputs.energy, real.stride_energy(target)
-    return {"checkerboard": energy / usual} if energy is not None and usual else {}
+    """The energy of the outputs at the stride frequencies, divided by the energy of real images."""
+    energy, real_energy = outputs.energy, real.stride_energy(target)
+    return {"checkerboard": energy / real_energy} if energy is not None and real_energy else {}
 
 
 def _named_images(
     dataset: PackedDataset, split: EvaluatedSplit, direction: Direction, partner: np.ndarray, scored: np.ndarray
 ) -> pd.DataFrame:
-    """The images of the direction's source by name, with their partners where there are any."""
+    """The table of the source domain's image names, with their partners if the data has pairs."""
     source, target = DIRECTIONS[direction]
     table = pd.DataFrame({"direction": direction, "domain": source, "id": dataset.ids(source, split)})
     if (partner >= 0).any():
@@ -285,8 +289,8 @@ def _named_images(
     return table
 
 
-def _as_sets(features: np.ndarray, real: np.ndarray) -> dict[str, float]:
-    """The metrics of a set of images against the real ones that its size allows."""
+def _compare_sets(features: np.ndarray, real: np.ndarray) -> dict[str, float]:
+    """The metrics of a set of images against the real images, as far as the number of images allows them."""
     count = min(len(features), len(real))
     metrics: dict[str, float] = {}
     if count >= 2:
@@ -303,7 +307,7 @@ def _as_sets(features: np.ndarray, real: np.ndarray) -> dict[str, float]:
     return metrics
 
 
-def _against_partners(
+def _compare_features_with_partners(
     metrics: dict[str, np.ndarray], prefix: str, features: np.ndarray, real: np.ndarray, partner: np.ndarray
 ) -> None:
     """Add `pair_perceptual` and `pair_rank` of the images that have a partner."""
@@ -314,10 +318,10 @@ def _against_partners(
         metrics[f"{prefix}pair_rank"][paired] = ranks(features[paired], real, truth)
 
 
-def _reproduced(
+def _measure_identity(
     translator: Translator, dataset: PackedDataset, split: EvaluatedSplit, direction: Direction
 ) -> pd.DataFrame:
-    """The `identity_*` metrics of each image of the direction's target domain."""
+    """The `identity_*` metrics of each image of the target domain."""
     _, target = DIRECTIONS[direction]
     images = dataset.images(target, split)
     table = pd.DataFrame({"direction": direction, "domain": target, "id": dataset.ids(target, split)})
@@ -331,7 +335,7 @@ def _reproduced(
 
 
 def _partners(dataset: PackedDataset, split: EvaluatedSplit, direction: Direction) -> tuple[np.ndarray, np.ndarray]:
-    """For each image of the source its true partner's index (-1: none), and whether that pair is scored."""
+    """The index of each source image's true partner (-1: none), and whether the pair is scored."""
     source, _ = DIRECTIONS[direction]
     pairs = dataset.pairs(split)
     index, other = (pairs.index_A, pairs.index_B) if source == "A" else (pairs.index_B, pairs.index_A)
@@ -343,13 +347,13 @@ def _partners(dataset: PackedDataset, split: EvaluatedSplit, direction: Directio
 
 
 def _means(table: pd.DataFrame) -> dict[str, float]:
-    """The metrics that every image has."""
+    """The means of the metrics that every image has."""
     kinds = ("cycle_", "identity_", "change_", "luminance_")
     return {name: float(table[name].mean()) for name in map(str, table.columns) if name.startswith(kinds)}
 
 
 def _pair_means(table: pd.DataFrame, prefix: str) -> dict[str, Any]:
-    """The metrics over scored pairs of what made the images."""
+    """The means over scored pairs of the translation with this prefix."""
     if "scored" not in table or not table["scored"].any():
         return {}
     scored = table[table["scored"]]
@@ -385,9 +389,9 @@ def _protocol(dataset: PackedDataset, split: EvaluatedSplit, real: RealImages | 
 
 
 def _resolution(images: list[ImageSet]) -> dict[str, Any]:
-    """The one size of all images, or the smallest and the largest height and width."""
+    """The common size of all images, or the smallest and the largest height and width."""
     sizes = np.concatenate([sizes_of(part) for part in images])
-    (least_height, least_width), (height, width) = sizes.min(axis=0).tolist(), sizes.max(axis=0).tolist()
-    if (least_height, least_width) == (height, width):
+    (min_height, min_width), (height, width) = sizes.min(axis=0).tolist(), sizes.max(axis=0).tolist()
+    if (min_height, min_width) == (height, width):
         return {"height": height, "width": width}
-    return {"height": [least_height, height], "width": [least_width, width]}
+    return {"height": [min_height, height], "width": [min_width, width]}

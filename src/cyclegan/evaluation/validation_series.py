@@ -1,4 +1,4 @@
-"""Which validation series a training will have; needs no TensorFlow."""
+"""The validation series that a training will have; needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.domains import DIRECTIONS, DOMAINS
 from cyclegan.evaluation.distributions import FEWEST_FOR_KID
 
+# Metrics that become a series for each direction. Only the test split gets the full table.
 VALIDATION_METRICS = ("cycle_l1", "identity_l1", "kid", "pair_psnr", "pair_ssim")
-"""What becomes a series, for each direction; the full table is the test's."""
 
 
 def validation_series(dataset: PackedDataset) -> list[str]:

@@ -1,1 +1,1 @@
-"""A training as this project runs it: networks from parameters, session, samples, lineage, trials."""
+"""A training from parameters and data: networks, plan, session, samples, lineage, trials of a search."""

@@ -1,4 +1,4 @@
-"""What to say when the device's memory does not suffice for a training."""
+"""Advice for a training that is out of memory."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from cyclegan.params import Params, Size
 from cyclegan.system.errors import UserError, is_out_of_memory
 
+# Factor for each side that halves the area.
 HALF_AREA = 0.5**0.5
 
 
 @contextmanager
 def memory_advice(params: Params, size: Size, device: str) -> Iterator[None]:
-    """Turn "out of memory" of TensorFlow or Python into one line with the sizes that would take about half.
+    """Turn an out-of-memory error of TensorFlow or Python into one line with values that need about half.
 
     Args:
         params: of the training.
@@ -22,7 +23,7 @@ def memory_advice(params: Params, size: Size, device: str) -> Iterator[None]:
         device: its name.
 
     Raises:
-        UserError: the memory did not suffice.
+        UserError: the device is out of memory.
     """
     try:
         yield
@@ -30,21 +31,21 @@ def memory_advice(params: Params, size: Size, device: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         tensor = re.search(r"allocating tensor with (shape\s*\[[\d,\s]*\] and type \w+)", str(error))
-        what = f" (a tensor with {tensor[1]} found no room)" if tensor else ""
-        options, train = smaller(params, size), params.train
+        failed = f" for a tensor with {tensor[1]}" if tensor else ""
+        options, train = smaller_values(params, size), params.train
         raise UserError(
-            f"the memory of {device} does not suffice{what} for train.batch_size: {train.batch_size}, images of "
-            f"{list(size)}, model.base_filters: {params.model.base_filters}, train.mixed_precision: "
-            f"{str(train.mixed_precision).lower()}; each of these takes about half of what grows with the images: "
-            f"{', '.join(options)}{pools(params, size)}; or end what else uses the device"
+            f"{device}: out of memory{failed} with train.batch_size: {train.batch_size}, images of {list(size)}, "
+            f"model.base_filters: {params.model.base_filters}, train.mixed_precision: "
+            f"{str(train.mixed_precision).lower()}; set one of these, which about halves the memory for activations: "
+            f"{', '.join(options)}{describe_pools(params, size)}; or end other processes on the device"
         ) from error
 
 
-def smaller(params: Params, size: Size) -> list[str]:
-    """Values of single parameters that about halve the memory of the activations, which grows with the images.
+def smaller_values(params: Params, size: Size) -> list[str]:
+    """Values of single parameters that halve the memory of the activations, approximately.
 
-    An estimate: activations grow in proportion to the batch, the area and the filters, and bfloat16 halves them;
-    weights and optimizers, which do not depend on the images, are not counted.
+    Activations grow in proportion to the batch, the area and the filters, and bfloat16 halves them. The estimate
+    ignores weights and optimizers, which do not depend on the images.
     """
     train, model = params.train, params.model
     options = []
@@ -61,10 +62,10 @@ def smaller(params: Params, size: Size) -> list[str]:
     return options
 
 
-def pools(params: Params, size: Size) -> str:
-    """What the image pools take, where that is worth a word."""
+def describe_pools(params: Params, size: Size) -> str:
+    """The memory of the image pools, with a remedy; empty below 1 GiB."""
     train, data = params.train, params.data
-    # Four bytes a number, a pool for each domain; and one of real images where a discriminator sees more of them.
+    # Each domain has a pool of float32 images; `discriminator_batch` adds a pool of real images.
     kinds = 2 if train.discriminator_batch else 1
-    gigabytes = 4 * kinds * train.pool_size * size[0] * size[1] * (data.channels_A + data.channels_B) / 2**30
-    return f"; the image pools take {gigabytes:.1f} GiB, less with a lower train.pool_size" if gigabytes >= 1 else ""
+    gibibytes = 4 * kinds * train.pool_size * size[0] * size[1] * (data.channels_A + data.channels_B) / 2**30
+    return f"; the image pools need {gibibytes:.1f} GiB, less with a lower train.pool_size" if gibibytes >= 1 else ""

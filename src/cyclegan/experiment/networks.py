@@ -1,4 +1,4 @@
-"""From parameters to networks."""
+"""The four networks and their model, built and compiled from parameters."""
 
 from __future__ import annotations
 
@@ -21,21 +21,20 @@ from cyclegan.training.schedule import DecaySchedule, Policy
 
 
 def build_cyclegan(params: Params, size: Size | None = None) -> CycleGAN:
-    """Build the four networks and join them, not yet compiled. Weights follow from `train.seed`.
+    """Build the four networks and the model of them, not compiled. `train.seed` determines the weights.
 
     Args:
         params: all parameters.
-        size: `(height, width)` of the training images; needed where the parameters leave it to the data.
+        size: `(height, width)` of the training images; needed if it depends on the data.
 
     Raises:
-        UserError: the size is needed.
+        UserError: the size depends on the data and is not given.
     """
     train = params.train
     size = size or params.training_size
     if size is None:
         raise UserError(
-            "train.crop_size: whole with data.load_size: original leaves the networks' size to the images; "
-            "give one of them in pixels"
+            "train.crop_size: whole with data.load_size: original gives the networks no size; set one of them in pixels"
         )
     with _precision(train.mixed_precision):
         generators = {name: _generator(params, name, size) for name in ("G_AtoB", "G_BtoA")}
@@ -86,18 +85,18 @@ def _loss_weights(params: Params, direction: Direction) -> LossWeights:
 
 def _schedule(params: Params, total_steps: int) -> DecaySchedule:
     train = params.train
-    # On a plateau the model's own factor lowers the rate, which the schedule leaves as it is.
+    # With `plateau`, a factor of the model lowers the learning rate, so the schedule is constant.
     policy: Policy = "constant" if train.lr_policy == "plateau" else train.lr_policy
     start = 1.0 if train.lr_decay_start is None else train.lr_decay_start
     return DecaySchedule(train.learning_rate, total_steps, start, policy)
 
 
 def inference_copy(generator: keras.Model, params: Params, name: str, size: Size) -> keras.Model:
-    """The generator in float32, as it is kept and served, whatever precision it was trained in.
+    """A copy of a generator in float32 for inference. It may have been trained in another precision.
 
     Args:
-        generator: of a model that `build_cyclegan` made of these parameters.
-        params, size: as given to it.
+        generator: of a model that `build_cyclegan` built from these parameters.
+        params, size: as given to `build_cyclegan`.
         name: `G_AtoB` or `G_BtoA`.
     """
     copy = _generator(params, name, size)
@@ -149,10 +148,10 @@ def _discriminator(params: Params, name: str) -> keras.Model:
 
 @contextmanager
 def _precision(mixed: bool) -> Iterator[None]:
-    """bfloat16 arithmetic with float32 weights; needs no loss scaling, unlike float16."""
-    before = keras.config.dtype_policy()
+    """Use bfloat16 arithmetic with float32 weights. Unlike float16, it needs no loss scaling."""
+    previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if mixed else "float32")
     try:
         yield
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(previous)

@@ -1,4 +1,4 @@
-"""What a training does, from its parameters and its data: size, plan and batches; refuses what does not fit."""
+"""The plan of a training from its parameters and data: image size, steps, selection and batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cyclegan.training.selection import Selection
 
 
 def refuse_other_channels(params: Params, dataset: PackedDataset) -> None:
-    """Refuse data with other channels than the networks of these parameters have.
+    """Check that the data has as many channels as the parameters say.
 
     Raises:
         UserError: the data was packed with other parameters.
@@ -34,7 +34,7 @@ def refuse_other_channels(params: Params, dataset: PackedDataset) -> None:
 
 
 def with_possible_selection(params: Params, dataset: PackedDataset) -> Params:
-    """Turn `train.select: auto` into `last` where the validation split has no metric to choose by, and say why.
+    """Replace `train.select: auto` by `last`, and print why, if the validation split yields no metric to select by.
 
     Raises:
         UserError: `train.early_stop` needs such a metric.
@@ -44,7 +44,7 @@ def with_possible_selection(params: Params, dataset: PackedDataset) -> Params:
         return params
     if params.train.early_stop is not None:
         raise UserError(
-            f"train.early_stop = {params.train.early_stop}: has no metric to watch, {lack}; set it to null, or raise "
+            f"train.early_stop = {params.train.early_stop}: has no metric ({lack}); set it to null, or raise "
             "data.val_fraction"
         )
     print(f"{lack}, so train.select: auto keeps the last generators")
@@ -52,14 +52,14 @@ def with_possible_selection(params: Params, dataset: PackedDataset) -> Params:
 
 
 def training_size(params: Params, dataset: PackedDataset) -> Size:
-    """`(height, width)` of the images that the networks see.
+    """`(height, width)` of the training images.
 
     Raises:
-        UserError: a training image is smaller than the crop, or images that are to stay whole differ in size or have a
-            size that the networks cannot take.
+        UserError: an image is smaller than the crop. With `train.crop_size: whole`: the images differ in size, or the
+            networks do not support their size.
     """
     known = params.training_size
-    found = [
+    images = [
         (int(height), int(width), f"{name} ({width}×{height})")
         for domain in DOMAINS
         for name, (height, width) in zip(
@@ -67,37 +67,36 @@ def training_size(params: Params, dataset: PackedDataset) -> Size:
         )
     ]
     if known is not None:
-        small = [shown for height, width, shown in found if height < known[0] or width < known[1]]
+        small = [label for height, width, label in images if height < known[0] or width < known[1]]
         if small:
             raise UserError(
-                f"train.crop_size {list(known)} is larger than {len(small)} of {len(found)} training images; "
-                f"lower it, or set data.load_size to a number: {_first(small)}"
+                f"train.crop_size = {list(known)}: larger than {len(small)} of {len(images)} training images, "
+                f"{_first(small)}; lower it, or set data.load_size to a number"
             )
         return known
-    size = found[0][:2]
-    others = [shown for height, width, shown in found if (height, width) != size]
+    size = images[0][:2]
+    others = [label for height, width, label in images if (height, width) != size]
     if others:
         raise UserError(
-            f"train.crop_size: whole needs training images of one size, but {found[0][2]} is not the size of "
-            f"{len(others)} of {len(found)}; set train.crop_size or data.load_size to a number: {_first(others)}"
+            f"train.crop_size: whole: {len(others)} of {len(images)} training images, {_first(others)}, differ in "
+            f"size from {images[0][2]}; set train.crop_size or data.load_size to a number"
         )
     reason = params.model.objection_to(size)
     if reason is not None:
-        raise UserError(f"train.crop_size: whole, the images' size {list(size)}{reason}, by train.crop_size")
+        raise UserError(f"train.crop_size: whole: the size of the images {list(size)}{reason}, by train.crop_size")
     return size
 
 
 def _first(names: list[str]) -> str:
-    """A few names, on one line."""
+    """Up to five names, on one line."""
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def training_plan(params: Params, dataset: PackedDataset) -> Plan:
-    """Turn epochs into steps for this data set.
+    """Convert epochs to steps for this data set.
 
     Raises:
-        UserError: the learning rate or the choice of the generators is to follow a validation metric that this data
-            does not allow.
+        UserError: the learning rate or the selection needs a validation metric that this data does not allow.
     """
     options = params.train
     series = validation_series(dataset)
@@ -121,7 +120,7 @@ def training_plan(params: Params, dataset: PackedDataset) -> Plan:
 
 
 def batches(params: Params, dataset: PackedDataset, crop_size: Size) -> Callable[[int], Iterable[Batch]]:
-    """The training batches from a step on, as section `train` wants them."""
+    """A function from a first step to the training batches from there on."""
     options = params.train
     return batch_source(
         dataset.images("A", "train"),

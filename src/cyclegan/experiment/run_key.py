@@ -1,6 +1,6 @@
-"""What shapes a training: its data, its parameters, and the code that the weights depend on.
+"""Everything that shapes trained weights: data, parameters and code.
 
-The key of a run names its folder of checkpoints. A training resumes only a checkpoint of the same key.
+Its digest, the run key, names the folder of a training's checkpoints. A training resumes only checkpoints of its key.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from cyclegan.system.digests import code_digest, file_digest, folder_digest, run
 if TYPE_CHECKING:
     from cyclegan.evaluation.features import FeatureNetwork
 
-# The code on which trained weights depend, and the choice among evaluations. A folder stands for the files directly in
-# it. dvc.yaml lists the same code for the stages `search` and `train`. The values of parameters are in the key by
-# themselves; code that only reads, reports or records is not listed.
+# The code on which trained weights and the selection among evaluations depend. A folder means the files directly in it.
+# dvc.yaml lists the same code for the stages `search` and `train`. Code that only reads, reports or logs is not listed.
 TRAINING_CODE = (
     "data/loading",
     "domains.py",
@@ -33,16 +32,16 @@ TRAINING_CODE = (
     "params/derived.py",
     "training",
 )
-# What the value of a trial depends on in addition.
+# Further code on which the value of a trial depends.
 SEARCH_CODE = ("search/space.py",)
 
 
 def training_shape(params: Params, data: str, features: FeatureNetwork) -> dict[str, Any]:
-    """Everything on which the trained weights depend; a checkpoint made with anything else is not resumed.
+    """Everything that shapes the trained weights.
 
     Args:
         data: digest of the packed data.
-        features: by whose metrics the generators are chosen.
+        features: the network whose metrics select the generators.
     """
     return {
         "data": data,
@@ -54,17 +53,17 @@ def training_shape(params: Params, data: str, features: FeatureNetwork) -> dict[
 
 
 def study_key(project: Project, params: Params, data: str) -> str:
-    """Short digest of all that a trial's value depends on beside its hyperparameters and `search.*`.
+    """Short digest of everything that determines a trial's value, except its hyperparameters and `search.*`.
 
     Args:
-        data: `packed_data_digest`.
+        data: the result of `packed_data_digest`.
     """
     features = file_digest(project.root / params.evaluate.features)
     return run_key(
         {
             "data": data,
             **params.shaping,
-            # By whose metrics trials are compared, or their generators chosen.
+            # Metrics of this network compare trials and select their generators.
             "features": [features, params.evaluate.features_size],
             "code": code_digest(*(_package() / part for part in (*TRAINING_CODE, *SEARCH_CODE))),
         }
@@ -72,10 +71,10 @@ def study_key(project: Project, params: Params, data: str) -> str:
 
 
 def packed_data_digest(project: Project) -> str:
-    """Digest of the packed data, which is opened and read in full.
+    """Digest of the packed data. Reads all of it.
 
     Raises:
-        UserError: there is none yet, or it is corrupt.
+        UserError: the data is missing or corrupt.
     """
     from cyclegan.data.loading.dataset import PackedDataset
 

@@ -1,4 +1,4 @@
-"""Some validation images, translated and translated back."""
+"""Sample images: some validation images, translated and translated back."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Sample:
 
 
 def samples(translators: Mapping[Direction, Translator], dataset: PackedDataset, count: int) -> dict[Direction, Sample]:
-    """Validation images, the same ones every time, for each direction."""
-    found = {}
+    """Samples of each direction. The same `count` always selects the same validation images."""
+    sampled = {}
     for direction, (source, _) in DIRECTIONS.items():
         images = dataset.images(source, "val")
         real = picked(images, evenly(len(images), count))
         translated = each(translators[direction].translate, real)
-        found[direction] = Sample(real, translated, each(translators[OPPOSITE[direction]].translate, translated))
-    return found
+        sampled[direction] = Sample(real, translated, each(translators[OPPOSITE[direction]].translate, translated))
+    return sampled

@@ -1,4 +1,4 @@
-"""The same validation images at every evaluation, kept beside the checkpoints and shown side by side at the end."""
+"""Samples over time: translations of the same validation images at several evaluations, side by side."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ from cyclegan.models.pixels import displayable
 from cyclegan.report.grid import Column, comparison_grid, stacked
 from cyclegan.system.files import replacing
 
-SHOWN = 4
-"""So many images of each domain, at so many evaluations."""
+# Maximum number of images per domain, and of evaluations.
+IMAGES = 4
 EVALUATIONS = 6
 
 
 class SamplesOverTime:
-    """Translated images, one file for each evaluation. A resumed training writes those that it repeats again.
+    """Translated images, one file for each evaluation. A resumed training overwrites those that it repeats.
 
     Args:
-        folder: made when it is first needed.
+        folder: of the files; created with the first one.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def keep(self, step: int, translated: Mapping[Direction, Column]) -> None:
+    def save(self, step: int, translated: Mapping[Direction, Column]) -> None:
         """Write the images of an evaluation, uint8 or uint16."""
         arrays = {
             f"{direction}_{n}": displayable(np.asarray(image)[None])[0]
             for direction, images in translated.items()
-            for n, image in enumerate(images[:SHOWN])
+            for n, image in enumerate(images[:IMAGES])
         }
         self._folder.mkdir(parents=True, exist_ok=True)
         with replacing(self._file(step)) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
 
-    def drawn(
+    def draw(
         self, evaluations: Sequence[Mapping[str, float]], kept: int, real: Mapping[Direction, Column]
     ) -> np.ndarray:
-        """Real images and their translations as the training went on.
+        """Draw real images and their translations at evaluations during the training.
 
         Args:
             evaluations: `step` and `epoch` of each, oldest first.
-            kept: the step whose generators the training results in, which must have been kept; always shown.
-            real: the source images, in the order in which they were translated.
+            kept: the step of the kept generators, whose samples must be saved; always among the columns.
+            real: the source images, in the order of their translations.
 
         Returns:
             [H, W, 3], uint8.
         """
-        known = [row for row in evaluations if self._file(int(row["step"])).is_file()]
-        chosen = {int(known[n]["step"]) for n in evenly(len(known), EVALUATIONS)} | {kept}
+        saved = [row for row in evaluations if self._file(int(row["step"])).is_file()]
+        chosen = {int(saved[n]["step"]) for n in evenly(len(saved), EVALUATIONS)} | {kept}
         blocks = []
         for direction, (source, _) in DIRECTIONS.items():
-            columns: list[tuple[str, Column]] = [(f"real {source}", list(real[direction][:SHOWN]))]
-            for row in known:
+            columns: list[tuple[str, Column]] = [(f"real {source}", list(real[direction][:IMAGES]))]
+            for row in saved:
                 if int(row["step"]) in chosen:
                     mark = " (kept)" if int(row["step"]) == kept else ""
                     columns.append((f"epoch {row['epoch']:.3g}{mark}", self._read(int(row["step"]), direction)))

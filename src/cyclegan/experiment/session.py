@@ -1,4 +1,4 @@
-"""A training that is set up: the networks, the data they see, what is measured on the way, and what is kept."""
+"""A training that is ready to run: networks, data, plan, evaluations, and the generators that it keeps."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from cyclegan.training.listener import Listener
 from cyclegan.training.loop import train
 from cyclegan.training.progress import Plan, Progress
 
-# The file beside the checkpoints that names the MLflow run, from its first moment on.
+# File beside the checkpoints with the ID of the MLflow run. It exists from the start of the training.
 RUN_ID = "run_id"
 
 
@@ -40,8 +40,8 @@ class Kept:
     """The evaluation whose generators are a training's result.
 
     Attributes:
-        select: by which metric, averaged over both directions where it names none; `last`: by none.
-        step, epoch: when it was.
+        select: the metric that selected it, the mean of both directions if it names none; `last`: no metric.
+        step, epoch: of the evaluation.
         value: of the metric on the validation split.
     """
 
@@ -52,13 +52,13 @@ class Kept:
 
     @property
     def tags(self) -> dict[str, str]:
-        """The same as tags of an MLflow run."""
+        """These attributes as tags of an MLflow run."""
         return {f"kept.{name}": str(value) for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
 class Session:
-    """A training that is set up and, where it was interrupted, restored."""
+    """A training that is ready to run. An interrupted one is restored from its newest checkpoint."""
 
     params: Params
     dataset: PackedDataset
@@ -73,10 +73,10 @@ class Session:
     def prepare(
         cls, params: Params, dataset: PackedDataset, checkpoints: CheckpointFolder, features: FeatureNetwork
     ) -> Session:
-        """Build and compile the networks, and load the newest checkpoint where there is one.
+        """Build and compile the networks, and load the newest checkpoint if there is one.
 
         Raises:
-            UserError: parameters and data do not fit.
+            UserError: parameters and data do not match.
         """
         refuse_other_channels(params, dataset)
         params = with_possible_selection(params, dataset)
@@ -91,25 +91,25 @@ class Session:
 
     @property
     def kept_row(self) -> Mapping[str, float]:
-        """All metrics of the evaluation whose generators the training results in, once it has ended."""
+        """All metrics of the evaluation whose generators are the result. Valid when the training has ended."""
         selection, validation = self.plan.selection, self.progress.validation
         return validation[-1 if selection is None else selection.best(validation)]
 
     @property
     def kept(self) -> Kept:
-        """Which evaluation that is."""
+        """The evaluation whose generators are the result. Valid when the training has ended."""
         selection, row = self.plan.selection, self.kept_row
         select, value = ("last", None) if selection is None else (selection.metric, selection.value(row))
         return Kept(select, int(row["step"]), row["epoch"], value)
 
     @property
     def over_time(self) -> SamplesOverTime:
-        """The samples of all evaluations, kept beside the checkpoints."""
+        """The samples of all evaluations, beside the checkpoints."""
         return SamplesOverTime(self.checkpoints.path / "samples")
 
     @property
-    def earlier_run(self) -> str | None:
-        """The MLflow run to continue: of the checkpoint, or of a training that was killed before its first one."""
+    def run_to_resume(self) -> str | None:
+        """ID of the MLflow run to resume: from the checkpoint or, before the first checkpoint, from RUN_ID."""
         file = self.checkpoints.path / RUN_ID
         return self.progress.run_id or (file.read_text(encoding="utf-8") if file.is_file() else None)
 
@@ -117,11 +117,12 @@ class Session:
         """Train to the end of the plan.
 
         Args:
-            run_id: of the MLflow run, kept for a resumed training.
+            run_id: of the MLflow run, saved for a resumed training.
             listener: receives losses, validation metrics and sample images.
 
         Raises:
-            UserError, SystemExit, KeyboardInterrupt: see `cyclegan.training.loop.train`.
+            UserError: the training diverged, or its state cannot be saved.
+            SystemExit, KeyboardInterrupt: a signal stopped the training after a checkpoint.
         """
         self.progress.run_id = run_id
         write_text(self.checkpoints.path / RUN_ID, run_id)
@@ -137,6 +138,6 @@ class Session:
         )
 
     def _samples(self) -> dict[str, np.ndarray]:
-        shown = samples(self.translators, self.dataset, self.params.train.sample_images)
-        self.over_time.keep(self.progress.step, {direction: sample.translated for direction, sample in shown.items()})
-        return {f"samples/{direction}": sample.grid for direction, sample in shown.items()}
+        sampled = samples(self.translators, self.dataset, self.params.train.sample_images)
+        self.over_time.save(self.progress.step, {direction: sample.translated for direction, sample in sampled.items()})
+        return {f"samples/{direction}": sample.grid for direction, sample in sampled.items()}

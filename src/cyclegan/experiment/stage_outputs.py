@@ -1,4 +1,4 @@
-"""What stage `train` leaves for the stages after it."""
+"""Outputs of stages `train` and `evaluate`, as later stages read them."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from cyclegan.tracking.store import Store, open_store
 
 
 def test_metrics(project: Project) -> dict[str, Any]:
-    """What stage `evaluate` measured, by direction.
+    """The metrics of stage `evaluate`, by direction.
 
     Raises:
-        UserError: it has not run, or its file is corrupt.
+        UserError: the file is missing or corrupt.
     """
     return read_report(project.reports / "evaluate" / "metrics.json", {*DIRECTIONS, "protocol"}, "evaluate")
 
 
 def training_curves(project: Project) -> list[pd.DataFrame]:
-    """The losses and the validation metrics that stage `train` wrote down.
+    """The losses and the validation metrics of stage `train`.
 
     Raises:
-        UserError: they are missing or damaged.
+        UserError: a file is missing or corrupt.
     """
     return [_curve(project.reports / "train" / f"{name}.csv") for name in ("losses", "validation")]
 
 
 def training_images(project: Project) -> np.ndarray | None:
-    """The samples over time that stage `train` drew, [H, W, 3]; a training outside the pipeline may have left none.
+    """The samples over time of stage `train`, [H, W, 3]; None after a training outside the pipeline without them.
 
     Raises:
-        UserError: they are damaged.
+        UserError: the image is corrupt.
     """
     file = project.reports / "train" / "over_time.png"
     if not file.is_file():
@@ -49,59 +49,65 @@ def training_images(project: Project) -> np.ndarray | None:
     try:
         with Image.open(file) as image:
             return np.asarray(image.convert("RGB"))
-    # Codecs raise nearly every type on a damaged file; an OSError with a number comes from the system.
+    # Codecs raise almost any exception on a corrupt file. An OSError with an errno comes from the system.
     except Exception as error:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
             raise
-        raise UserError(
-            f"{file} is damaged ({one_line(error)}): make it anew with 'dvc repro --force train'"
-        ) from error
+        raise UserError(f"{file}: corrupt ({one_line(error)}); regenerate it with 'dvc repro --force train'") from error
 
 
 def _curve(file: Path) -> pd.DataFrame:
-    if not file.is_file():
-        raise UserError(f"{file} does not exist: train first ('dvc repro train')")
+    require_file(file, "train")
     try:
         return pd.read_csv(file)
     except ValueError as error:
-        raise UserError(f"{file} is damaged ({error}): make it anew with 'dvc repro --force train'") from None
+        raise UserError(f"{file}: corrupt ({error}); regenerate it with 'dvc repro --force train'") from None
+
+
+def require_file(file: Path, stage: str) -> None:
+    """Check that the output of a stage exists.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not file.is_file():
+        raise UserError(f"{file}: does not exist; run 'dvc repro {stage}' first")
 
 
 def read_report(file: Path, keys: set[str], stage: str) -> dict[str, Any]:
-    """A JSON file of a stage, which holds at least these keys.
+    """Read a JSON file of a stage and check that it has these keys.
 
     Raises:
-        UserError: the stage has not run, or the file is corrupt.
+        UserError: the file is missing or corrupt.
     """
-    if not file.is_file():
-        raise UserError(f"{file} does not exist: {stage} first ('dvc repro {stage}')")
+    require_file(file, stage)
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        missing = sorted(keys - set(found)) if isinstance(found, dict) else ["a mapping"]
+        report = json.loads(file.read_text(encoding="utf-8"))
+        missing = sorted(keys - set(report)) if isinstance(report, dict) else ["a mapping"]
         reason = f"without {', '.join(missing)}" if missing else ""
     except ValueError as error:
         reason = f"not JSON: {error}"
     if reason:
-        raise UserError(f"{file} is damaged ({reason}): make it anew with 'dvc repro --force {stage}'")
-    return found
+        raise UserError(f"{file}: corrupt ({reason}); regenerate it with 'dvc repro --force {stage}'")
+    return report
 
 
 def generator_files(project: Project) -> dict[Direction, Path]:
-    """Where stage `train` leaves the generators."""
+    """The generator files of stage `train`."""
     return {direction: project.models / f"generator_{direction}.keras" for direction in DIRECTIONS}
 
 
-def opened_store(project: Project, tracking: Tracking) -> Store:
-    """The store, with all in it that trainings could not deliver.
+def open_store_and_deliver(project: Project, tracking: Tracking) -> Store:
+    """Open the MLflow store, and deliver to it what earlier trainings could not.
 
     Raises:
-        UserError: it cannot be used.
+        UserError: the store cannot be used.
     """
     store = open_store(project, tracking)
     deliver_waiting(store)
     return store
 
 
-def measured(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The measured metrics of one direction of `metrics.json`, without the counts and the nested baseline."""
+def only_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of one direction of `metrics.json`, without the counts and the nested identity baseline."""
     return {name: value for name, value in metrics.items() if isinstance(value, float)}

@@ -1,4 +1,4 @@
-"""The training that stage `train` has finished: what `run.json` records of it, and its MLflow run."""
+"""The finished training of stage `train`: its record `run.json`, and its MLflow run."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from cyclegan.experiment.stage_outputs import opened_store, read_report
+from cyclegan.experiment.stage_outputs import open_store_and_deliver, read_report
 from cyclegan.params import Tracking
 from cyclegan.project import Project
 from cyclegan.system.files import write_json
 from cyclegan.tracking.run import TrackedRun
-from cyclegan.tracking.store import Store, waiting
+from cyclegan.tracking.store import Store, journals_folder
 from cyclegan.tracking.store_errors import require_store
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What `reports/train/run.json` holds, key by key.
+    """The content of `reports/train/run.json`.
 
     Attributes:
         run_id: of the MLflow run.
         experiment: its MLflow experiment.
         dataset: name of the data.
-        run_key: of all that shapes the weights.
-        steps, epochs: that the training made, and that it was planned for.
-        kept: the evaluation whose generators it resulted in; the fields of `session.Kept`.
+        run_key: digest of everything that shapes the weights.
+        steps: number of completed steps.
+        epochs: number of planned epochs.
+        kept: the evaluation whose generators are the result; the attributes of `session.Kept`.
         adversarial_loss: `train.adversarial_loss`.
-        seconds: that the training took.
+        seconds: duration of the training.
         device: name of the device.
-        data_md5: of the packed data.
-        search: which hyperparameters a search chose (`replaced`), and where they come from (`origin`).
+        data_md5: MD5 of the packed data.
+        search: the hyperparameters from a search (`replaced`) and their origin (`origin`).
     """
 
     run_id: str
@@ -50,46 +51,46 @@ class TrainedRun:
 
     @classmethod
     def load(cls, project: Project) -> TrainedRun:
-        """Read what stage `train` wrote.
+        """Read the file of stage `train`.
 
         Raises:
-            UserError: it has not run, or the file is corrupt.
+            UserError: the file is missing or corrupt.
         """
         required = {key.name for key in fields(cls) if key.default_factory is MISSING}
-        found = read_report(_file(project), required, "train")
-        return cls(**{key.name: found[key.name] for key in fields(cls) if key.name in found})
+        report = read_report(_file(project), required, "train")
+        return cls(**{key.name: report[key.name] for key in fields(cls) if key.name in report})
 
     def save(self, project: Project) -> None:
-        """Write it for the later stages."""
+        """Write the file for later stages."""
         write_json(_file(project), vars(self))
 
     def attach(self, store: Store) -> TrackedRun:
-        """Open the MLflow run for what later stages add to it.
+        """Open the MLflow run for the logs of later stages.
 
         Raises:
             UserError: the store became unavailable.
         """
         with require_store(store):
-            return TrackedRun.attach(store, **self._known)
+            return TrackedRun.attach(store, **self._identity)
 
     @contextmanager
     def attached(self, project: Project, tracking: Tracking) -> Iterator[TrackedRun]:
-        """Open the MLflow run for what later stages add to it; with `tracking.offline` its journal.
+        """Open the MLflow run, or its journal with `tracking.offline`, for the logs of later stages.
 
-        The store is opened at once, so that one that is unavailable is reported before any work.
+        The store is opened first, so that an unavailable store is reported before any work.
 
         Raises:
-            UserError: the store cannot be used, then or later, or another process writes to the journal.
+            UserError: the store cannot be used or becomes unavailable, or another process writes to the journal.
         """
         if tracking.offline:
-            with TrackedRun.attach_offline(waiting(project), **self._known) as tracked:
+            with TrackedRun.attach_offline(journals_folder(project), **self._identity) as tracked:
                 yield tracked
         else:
-            yield self.attach(opened_store(project, tracking))
+            yield self.attach(open_store_and_deliver(project, tracking))
 
     @property
-    def _known(self) -> dict[str, str]:
-        """The MLflow run, and how it is named where the store has lost it."""
+    def _identity(self) -> dict[str, str]:
+        """ID of the MLflow run, and the experiment and name of a new run if the store has lost it."""
         name = run_name(self.dataset, self.run_key)
         return {"run_id": self.run_id, "experiment": self.experiment, "name": name}
 

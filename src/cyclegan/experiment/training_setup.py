@@ -1,4 +1,4 @@
-"""What every training needs around its session: device, feature network, lock and MLflow run.
+"""The setup of a training: device, feature network, lock and MLflow run.
 
 Stage `train` and the trials of a search share it.
 """
@@ -21,7 +21,7 @@ from cyclegan.tracking.description import DatasetInput
 from cyclegan.tracking.provenance import tags
 from cyclegan.tracking.recovery import close_stale_runs
 from cyclegan.tracking.run import TrackedRun
-from cyclegan.tracking.store import Store, waiting
+from cyclegan.tracking.store import Store, journals_folder
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.device import prepare_device
 
@@ -31,12 +31,12 @@ class TrainingSetup:
     """A training before its networks are built.
 
     Attributes:
-        params: that it is trained with.
-        data_md5: of the packed data, for the record.
-        store: that its run goes to; None: to the journal only, as with `tracking.offline`.
+        params: of the training.
+        data_md5: MD5 of the packed data, which MLflow records.
+        store: the MLflow store of its run; None with `tracking.offline`: the run has only a journal.
         experiment: name of its MLflow experiment.
         device: name of the device.
-        features: the network by whose metrics generators are chosen.
+        features: the network whose metrics select the generators.
     """
 
     project: Project
@@ -70,10 +70,10 @@ class TrainingSetup:
 
     @contextmanager
     def claimed(self, checkpoints: CheckpointFolder, does: str, wait: float) -> Iterator[None]:
-        """Keep other processes from a training's checkpoints, and close the MLflow runs of those that were killed.
+        """Lock a training's checkpoints against other processes, and close the MLflow runs of killed trainings.
 
         Args:
-            does: what only one process may do at a time, such as `trains this run`.
+            does: the activity in the error message, such as `trains this run`.
             wait: seconds to wait for another process, which may be about to end.
 
         Raises:
@@ -85,34 +85,34 @@ class TrainingSetup:
             yield
 
     def session(self, checkpoints: CheckpointFolder) -> Session:
-        """Build the networks, restored where there is a checkpoint; see `Session.prepare`."""
+        """Build the networks, and load the newest checkpoint if there is one; see `Session.prepare`."""
         return Session.prepare(self.params, self.dataset, checkpoints, self.features)
 
     def tracked_run(
         self, session: Session, name: str, further_tags: Mapping[str, str]
     ) -> AbstractContextManager[TrackedRun]:
-        """Open the training's MLflow run, or the one that an interrupted training continues.
+        """Open a new MLflow run, or the one of the interrupted training that this one resumes.
 
         Args:
             name: of a new run.
-            further_tags: beside those of code, machine and device.
+            further_tags: added to those of code, machine and device.
         """
         if self.store is None:
-            opened = partial(TrackedRun.offline, waiting(self.project))
+            open_run = partial(TrackedRun.offline, journals_folder(self.project))
         else:
-            opened = partial(TrackedRun.start, self.store)
+            open_run = partial(TrackedRun.start, self.store)
         data = self.params.data
-        return opened(
+        return open_run(
             experiment=self.experiment,
             name=name,
             params=recorded_params(self.params),
             tags={**tags(self.project), "device": self.device, **further_tags},
             inputs=[DatasetInput(data.dataset, self.data_md5, data.recorded_source, "training")],
-            resume=session.earlier_run,
+            resume=session.run_to_resume,
         )
 
 
 def recorded_params(params: Params) -> dict[str, Any]:
-    """What an MLflow run of a training lists as its parameters."""
+    """The parameters that a training's MLflow run records."""
     recorded = dict(flatten(params.model_dump(exclude={"search", "registry", "tracking"})))
     return recorded | {"data.source": params.data.recorded_source}

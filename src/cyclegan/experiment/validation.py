@@ -1,4 +1,4 @@
-"""What a training measures on the validation split."""
+"""Metrics of a training on the validation split."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cyclegan.params import Params
 def translators_of(
     generators: Mapping[Direction, keras.Model], params: Params, dataset: PackedDataset
 ) -> dict[Direction, Translator]:
-    """Generators that take this data's images as they are stored."""
+    """Translators for the images of this data, in the bit depth in which they are stored."""
     return {
         direction: Translator(generator, dataset.bit_depth, params.evaluate.batch_size)
         for direction, generator in generators.items()
@@ -27,7 +27,7 @@ def translators_of(
 def validation_metrics(
     translators: Mapping[Direction, Translator], dataset: PackedDataset, real: RealImages
 ) -> dict[str, float]:
-    """The validation series: `val_AtoB/pair_psnr` and so on, those that the data allows."""
+    """The validation metrics that the data allows, such as `val_AtoB/pair_psnr`."""
     metrics = evaluate(translators, dataset, "val", real).metrics
     return {
         f"val_{direction}/{name}": metrics[direction][name]

@@ -1,1 +1,1 @@
-"""Trained generators at work: arrays in, arrays out; image files in, image files out."""
+"""Translate image files with trained generators."""

@@ -22,12 +22,12 @@ from cyclegan.system.errors import UserError, is_out_of_memory
 from cyclegan.system.files import replacing
 
 PIXELS_AT_ONCE = 2**20
-"""Images share a batch up to so many pixels: with 64 filters a generator wants about 1 GiB for them."""
+"""Largest number of pixels of a batch: a generator with 64 filters needs about 1 GiB for them."""
 
 
 @dataclass(frozen=True)
 class _Decoded:
-    """An image, and where its translation goes."""
+    """A decoded image, and the target of its translation."""
 
     source: Path
     target: Path
@@ -44,28 +44,28 @@ def translate_files(
     on_read: Callable[[ProfileUse], None] | None = None,
     on_written: Callable[[Path], None] | None = None,
 ) -> list[Path]:
-    """Translate image files into files of the same stem in folder `output`; images keep their own size.
+    """Translate image files into files of the same stem in folder `output`; images keep their size.
 
-    Gray, RGB and RGBA become PNG files, any other number of channels TIFF files.
+    Gray, RGB and RGBA become PNG files, all other numbers of channels TIFF files.
 
-    Nothing is written before every name is known to be free. Images are decoded and encoded in threads beside the
-    network; consecutive images of one size share a batch, large ones go through the network one by one. An image
-    that cannot be read keeps no other from being translated.
+    All targets are checked before the first is written. Threads decode and encode images while the network runs.
+    Consecutive images of one size share a batch, except large ones. Unreadable images do not stop the translation of
+    the others.
 
     Args:
-        inputs: image files, of any form that `cyclegan.data.images.decode` decodes.
-        output: made where it is missing.
-        places: where below `output` each goes, such as `cats/1.jpg`, whose ending is replaced; None: its own name.
-        overwrite: replace files that exist; an input is never replaced.
-        on_read: called for each image that could be read, with what came of its color profile.
-        on_written: called with each path once it is on disk, in the order of `inputs`.
+        inputs: image files of any format that `cyclegan.data.images.decode` supports.
+        output: created if missing.
+        places: path of each translation below `output`, such as `cats/1.jpg`, with a new extension; None: its name.
+        overwrite: replace existing files; an input is never replaced.
+        on_read: called for each readable image with the use of its color profile.
+        on_written: called with each path after it is written, in the order of `inputs`.
 
     Returns:
-        the written paths, in the order of `inputs`.
+        The written paths, in the order of `inputs`.
 
     Raises:
-        UserError: an image is missing, two would get one name, a target exists and `overwrite` is false, or the
-            memory does not suffice for an image; or, once all others are written, images are unreadable.
+        UserError: an image is missing or does not fit into memory, two translations have one path, or a target exists
+            and `overwrite` is false. Unreadable images raise it after all others are written.
     """
     sources = list(inputs)
     below = [Path(source.name) for source in sources] if places is None else list(places)
@@ -78,7 +78,7 @@ def translate_files(
         for (height, width, _), group in itertools.groupby(images, key=lambda image: image.pixels.shape):
             together = max(1, min(translator.batch_size, PIXELS_AT_ONCE // (height * width)))
             while batch := list(itertools.islice(group, together)):
-                with _room_for([image.source for image in batch], f" ({width}×{height} pixels)"):
+                with _memory_errors([image.source for image in batch], f" ({width}×{height} pixels)"):
                     translated = translator.translate(np.stack([image.pixels for image in batch]))
                 _finish(writing, on_written)
                 writing = [
@@ -87,7 +87,7 @@ def translate_files(
                 ]
         _finish(writing, on_written)
     if unreadable:
-        raise UserError(_told(unreadable, len(sources), output))
+        raise UserError(_unreadable_message(unreadable, len(sources), output))
     return targets
 
 
@@ -99,22 +99,22 @@ def _targets(sources: list[Path], places: list[Path], output: Path, ending: str,
         target = output / place.parent / f"{place.stem}.{ending}"
         if not source.is_file():
             what = "is not a file" if source.exists() else "does not exist"
-            raise UserError(f"{source}: {what}; name image files, or folders that hold some")
+            raise UserError(f"{source}: {what}; name image files or folders with images")
         for folder in {output / parent for parent in place.parents} - folders:
             if folder.exists() and not folder.is_dir():
-                raise UserError(f"{folder} is not a folder: choose another output folder")
+                raise UserError(f"{folder}: is not a folder; choose another output folder")
             folders.add(folder)
         if target in targets:
-            raise UserError(f"{targets[target]} and {source} would both become {target}: rename one of them")
+            raise UserError(f"{targets[target]} and {source}: would both become {target}; rename one of them")
         if target.resolve() in originals:
-            raise UserError(f"{target} is itself an image to translate: choose another output folder")
+            raise UserError(f"{target}: is itself an image to translate; choose another output folder")
         if target.is_dir():
-            raise UserError(f"{target} is a folder, where a file must go: choose another output folder")
+            raise UserError(f"{target}: is a folder, but must be a file; choose another output folder")
         if target.exists() and not overwrite:
-            raise UserError(f"{target} exists already: choose another output folder, or replace files with --overwrite")
+            raise UserError(f"{target}: exists already; choose another output folder, or replace it with --overwrite")
         targets[target] = source
     for target in sorted(folders & targets.keys()):
-        raise UserError(f"{targets[target]} would become {target}, which must be a folder for others: rename it")
+        raise UserError(f"{targets[target]}: would become {target}, which must be a folder for other images; rename it")
     return list(targets)
 
 
@@ -126,7 +126,7 @@ def _decoded(
     unreadable: dict[Path, str],
     on_read: Callable[[ProfileUse], None] | None,
 ) -> Iterator[_Decoded]:
-    """Images in order, with at most two batches decoded before they are needed; what cannot be read is noted."""
+    """Yield images in order, with at most two batches decoded in advance. Unreadable ones go to `unreadable`."""
     ahead: deque[tuple[Path, Path, Future[DecodedImage]]] = deque()
     coming = zip(sources, targets, strict=True)
     while True:
@@ -136,7 +136,7 @@ def _decoded(
             return
         source, target, future = ahead.popleft()
         try:
-            with _room_for([source]):
+            with _memory_errors([source]):
                 image = future.result()
         except BadImageError as reason:
             unreadable[source] = str(reason)
@@ -147,7 +147,7 @@ def _decoded(
 
 
 @contextmanager
-def _room_for(sources: Sequence[Path], size: str = "") -> Iterator[None]:
+def _memory_errors(sources: Sequence[Path], size: str = "") -> Iterator[None]:
     try:
         yield
     except Exception as error:
@@ -155,13 +155,13 @@ def _room_for(sources: Sequence[Path], size: str = "") -> Iterator[None]:
             raise
         names = ", ".join(shown(source) for source in sources)
         raise UserError(
-            f"the memory does not suffice for {names}{size}: make {'it' if len(sources) == 1 else 'them'} smaller, "
-            "or end what else uses the device"
+            f"{names}: out of memory{size}; make {'it' if len(sources) == 1 else 'them'} smaller, or end other "
+            "programs on the device"
         ) from error
 
 
-def _told(unreadable: dict[Path, str], count: int, output: Path) -> str:
-    lines = [f"{shown(source)} {shown(reason)}" for source, reason in unreadable.items()]
+def _unreadable_message(unreadable: dict[Path, str], count: int, output: Path) -> str:
+    lines = [f"{shown(source)}: {shown(reason)}" for source, reason in unreadable.items()]
     if count == 1:
         return f"{lines[0]}; leave it out or save it again"
     rest = f"; all others are in {output}" if len(lines) < count else ""
@@ -178,8 +178,8 @@ def _finish(writing: list[tuple[Path, Future[None]]], on_written: Callable[[Path
 
 
 def _write_png(target: Path, image: np.ndarray) -> None:
-    # TensorFlow's encoder rather than Pillow's, which has no 16-bit color. Its default compression took most of a
-    # translation's time beside a small network; this one takes a quarter of it, for files a fifth larger.
+    # Use TensorFlow's encoder, because Pillow has no 16-bit color. With a small network, the default compression takes
+    # most of the time. This one takes a quarter of it, and files are a fifth larger.
     encoded = tf.io.encode_png(image, compression=1).numpy()
     with replacing(target) as temporary:
         temporary.write_bytes(encoded)
@@ -187,7 +187,7 @@ def _write_png(target: Path, image: np.ndarray) -> None:
 
 def _write_tiff(target: Path, image: np.ndarray) -> None:
     with replacing(target) as temporary:
-        # Not at the top: a served model has no need of it.
+        # Imported here, because a server does not need it.
         import tifffile
 
         tifffile.imwrite(temporary, image, photometric="minisblack", planarconfig="contig")

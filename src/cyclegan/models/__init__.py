@@ -1,6 +1,6 @@
-"""Networks: generators, discriminators, and the layers that they are made of.
+"""Networks: generators, discriminators and their layers.
 
-Importing this package registers the layers, so that `keras.saving.load_model` finds them.
+Importing this package registers the layers with Keras, so that `keras.saving.load_model` finds them.
 """
 
 from __future__ import annotations

@@ -16,13 +16,13 @@ def build_composite(
     For `G_AtoB` the inputs are a real A and a real B, each `[N, H, W, C]` in [-1, 1], and the four outputs, by name:
 
     - `adversarial`: `D_B(G_AtoB(A))`, the scores `[N, h, w, 1]`;
-    - `identity`: `G_AtoB(B)`, or left out where A and B have unequal channels;
+    - `identity`: `G_AtoB(B)`, absent if A and B have unequal channels;
     - `forward_cycle`: `G_BtoA(G_AtoB(A))`;
     - `backward_cycle`: `G_AtoB(G_BtoA(B))`.
 
-    The composite shares its networks' weights. It deliberately sets no `trainable` flag: Keras 3 reads the flags when a
-    training function is first traced, so that the tutorial's toggles leave the wrong networks frozen without an error.
-    Take gradients for `generator.trainable_variables` instead, as `CycleGAN.train_step` does.
+    The composite shares the weights of its networks. It sets no `trainable` flag: Keras 3 reads the flags when it first
+    traces a training function, so the tutorial's toggles would silently freeze the wrong networks. Take gradients for
+    `generator.trainable_variables` instead, as `CycleGAN.train_step` does.
     """
     source = keras.Input(generator.input_shape[1:], name="source")
     target = keras.Input(other_generator.input_shape[1:], name="target")

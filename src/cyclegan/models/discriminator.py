@@ -1,4 +1,4 @@
-"""The discriminators: PatchGANs, which judge overlapping patches, and the single-pixel one."""
+"""Discriminators: PatchGANs, which judge overlapping patches, and one that judges single pixels."""
 
 from __future__ import annotations
 
@@ -28,25 +28,26 @@ def build_discriminator(
 ) -> keras.Model:
     """Build a discriminator for images of any size.
 
-    Input `(batch, height, width, channels)` in [-1, 1]; output one unbounded score per patch, `(batch, rows,
-    columns, 1)`, float32 under mixed precision too. High means real.
+    The input is `(batch, height, width, channels)` in [-1, 1]. The output is one unbounded score per patch, `(batch,
+    rows, columns, 1)`, float32 under mixed precision too. A high score means real.
 
     Args:
         channels: channels of the images.
-        architecture: `patch`, the reference implementation's `NLayerDiscriminator`; with the defaults it sees
-            70×70 pixels (Zhu et al. 2017, appendix 7.2: C64-C128-C256-C512) and has 2.8 million parameters.
-            `tutorial`, the Keras tutorial's, with a further C512 and zero padding on one side more than on the
-            other. `pixel`, the reference's `PixelDiscriminator` of 1×1 convolutions.
-        layers: number of halvings of `patch`; 1 to 5 see 16, 34, 70, 142, 286 pixels. The others have a fixed
-            number.
-        base_filters: width of the first layer; doubles with each layer up to eightfold.
-        norm: see `normalization.normalization`; the first and the last layer have none.
-        spectral_norm: divide each kernel by its largest singular value, see `layers.SpectralConv2D`.
+        architecture: one of
+            - `patch`: the reference implementation's `NLayerDiscriminator`. With the defaults its receptive field is
+              70×70 pixels (Zhu et al. 2017, appendix 7.2: C64-C128-C256-C512), with 2.8 million parameters.
+            - `tutorial`: the Keras tutorial's, with one more C512 and uneven zero padding.
+            - `pixel`: the reference's `PixelDiscriminator` of 1×1 convolutions.
+        layers: number of halvings of `patch`; the receptive fields for 1 to 5 are 16, 34, 70, 142, 286 pixels. The
+            other architectures ignore it.
+        base_filters: filters of the first layer; doubles with each layer up to eight times.
+        norm: see `normalization.normalization`; the first and the last layer have no normalization.
+        spectral_norm: whether to divide each kernel by its largest singular value, see `layers.SpectralConv2D`.
         init, init_gain, seed: see `initializers.SeededInitializers`.
         name: name of the model.
 
     Raises:
-        ValueError: an unknown choice.
+        ValueError: a choice is unknown, or `layers` is below 1.
 
     Example:
 
@@ -66,14 +67,16 @@ def build_discriminator(
 
 @dataclass(frozen=True)
 class _Parts:
+    """The layers of all architectures in the chosen variants."""
+
     norm: str
     spectral_norm: bool
     initializers: SeededInitializers
 
     def conv(self, x: Any, filters: int, size: int, name: str, *, normed: bool = False, **options: Any) -> Any:
-        """Convolution; `normed` if a normalization follows."""
+        """Apply a convolution; `normed` if a normalization follows."""
         options["kernel_initializer"] = self.initializers()
-        # As in the reference: batch normalization has its own offset and no bias before it.
+        # Batch normalization has an offset, so the convolution before it needs no bias (as in the reference).
         options["use_bias"] = not (normed and self.norm == "batch")
         if self.spectral_norm:
             seed = self.initializers.next_seed()
@@ -82,7 +85,7 @@ class _Parts:
         return layer(filters, size, name=f"{name}_conv", **options)(x)
 
     def layer(self, x: Any, filters: int, size: int, name: str, *, normed: bool = True, **options: Any) -> Any:
-        """Convolution, normalization if `normed`, leaky ReLU."""
+        """Apply a convolution, a normalization if `normed`, and a leaky ReLU."""
         x = self.conv(x, filters, size, name, normed=normed, **options)
         norm = normalization(self.norm, f"{name}_norm") if normed else None
         if norm is not None:
@@ -94,7 +97,7 @@ class _Parts:
 
 
 def _patch(x: Any, parts: _Parts, base_filters: int, layers: int) -> Any:
-    # One pixel of zeros on each side, as PyTorch pads; `same` would add them unevenly where the stride is 1.
+    # Pad one zero on each side, as PyTorch does; `same` would pad unevenly at stride 1.
     for number in range(1, layers + 2):
         filters = base_filters * min(2 ** (number - 1), 8)
         strides = 2 if number <= layers else 1

@@ -1,12 +1,12 @@
-"""The generators: the paper's residual network and the U-Net.
+"""Generators: the paper's residual network and the U-Net.
 
 Architectures:
 
 - `resnet`: the paper's (Zhu et al. 2017, appendix 7.2). The defaults are its network for 256×256: c7s1-64, d128, d256,
   nine R256, u128, u64, c7s1-3; 11.4 million parameters.
-- `unet`: the reference implementation's `UnetGenerator`: 4×4 convolutions with stride 2, skip connections, widths
-  doubling up to 8 times that of the first layer. It makes its output from half the size alone.
-- `unet_full`: the same with a 3×3 convolution before the first halving, which joins in again before the last one.
+- `unet`: the reference implementation's `UnetGenerator`: 4×4 convolutions with stride 2 and skip connections; filters
+  double up to 8 times those of the first layer. No skip connection has the full size.
+- `unet_full`: `unet` with a skip connection at full size, from a 3×3 convolution before the first halving.
 
 How the height and width double (`upsample`):
 
@@ -46,8 +46,8 @@ from cyclegan.models.layers import (
 )
 from cyclegan.models.normalization import normalization, output_dtype
 
-# With `residual_output` the last layer starts this much smaller than the others, so that the untrained generator
-# changes little; not 0, which would leave all other layers without a gradient in the first step.
+# Scale of the last layer's initial weights with `residual_output`, so that the untrained generator changes its input
+# little. With 0, no other layer would have a gradient in the first step.
 _FIRST_CHANGE = 0.05
 
 
@@ -74,25 +74,26 @@ def build_generator(
 ) -> keras.Model:
     """Build a generator for images of any size whose sides are multiples of `size_multiple(generator)`.
 
-    Input `(batch, height, width, channels_in)` in [-1, 1]; output `(batch, height, width, channels_out)` in [-1, 1],
-    float32 under mixed precision too.
+    The input is `(batch, height, width, channels_in)` in [-1, 1]. The output is `(batch, height, width, channels_out)`
+    in [-1, 1], float32 under mixed precision too.
 
     Args:
         channels_in, channels_out: channels of the input and output images.
         architecture, upsample, halving: see this module's docstring.
         base_filters: width of the first layer.
         blocks: number of residual blocks (`resnet` only).
-        skip: how a residual block joins its input (`resnet` only): `add`, or the Keras tutorial's `concat`.
-        padding: around the 7×7 and the residual blocks' convolutions (`resnet` only): `reflect`, or `same` (zeros).
-        norm, output_norm: see `normalization.normalization`; whether the last convolution has one, as in the tutorial.
-        residual_output: compute a change to the input, see `layers.AddChange`; needs equal channels.
-        dropout: rate; the reference's is 0.5.
+        skip: join of a residual block and its input (`resnet` only): `add`, or the Keras tutorial's `concat`.
+        padding: padding of the 7×7 and the residual blocks' convolutions (`resnet` only): `reflect`, or `same` (zeros).
+        norm: see `normalization.normalization`.
+        output_norm: whether the last convolution has a normalization too, as in the tutorial.
+        residual_output: whether to compute a change of the input, see `layers.AddChange`; needs equal channels.
+        dropout: rate of dropout; the reference uses 0.5.
         depth: number of halvings, at least 3 (U-Nets only).
         init, init_gain, seed: see `initializers.SeededInitializers`.
         name: name of the model.
 
     Raises:
-        ValueError: an unknown choice, or choices that exclude each other.
+        ValueError: a choice is unknown, or two choices exclude each other.
     """
     _check_architecture(architecture, skip, padding, upsample, halving, depth)
     _check_output(channels_in, channels_out, norm, output_norm, residual_output)
@@ -120,20 +121,20 @@ def _check_architecture(architecture: str, skip: str, padding: str, upsample: st
     if architecture == "resnet":
         return
     if skip != "add" or upsample == "antialias":
-        raise ValueError(f"architecture = {architecture!r} has neither skip = 'concat' nor upsample = 'antialias'")
+        raise ValueError(f"architecture = {architecture!r}: has neither skip = 'concat' nor upsample = 'antialias'")
     if depth < 3:
-        raise ValueError(f"depth = {depth}: a U-Net halves its input at least 3 times")
+        raise ValueError(f"depth = {depth}: must be at least 3 for a U-Net")
 
 
 def _check_output(channels_in: int, channels_out: int, norm: str, output_norm: bool, residual_output: bool) -> None:
-    """Refuse a form of the output that channels or normalization do not allow."""
+    """Check that channels and normalization allow this output."""
     if residual_output and channels_in != channels_out:
         raise ValueError(
-            f"residual_output adds a change to the input, but channels_in = {channels_in} and "
+            f"residual_output = True: needs equal channels, but channels_in = {channels_in} and "
             f"channels_out = {channels_out}"
         )
     if output_norm and norm == "none":
-        raise ValueError("output_norm needs a normalization, but norm = 'none'")
+        raise ValueError("output_norm = True: needs a normalization, but norm = 'none'")
 
 
 def _check(key: str, value: str, choices: tuple[str, ...]) -> None:
@@ -143,7 +144,7 @@ def _check(key: str, value: str, choices: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class _Output:
-    """What the last convolution computes."""
+    """The form of the last convolution."""
 
     channels: int
     norm: bool
@@ -152,7 +153,7 @@ class _Output:
 
 @dataclass(frozen=True)
 class _Parts:
-    """The pieces that both architectures are put together from, in the chosen forms."""
+    """The layers of both architectures in the chosen variants."""
 
     norm: str
     padding: str
@@ -173,7 +174,7 @@ class _Parts:
         normed: bool = True,
         scale: float = 1.0,
     ) -> Any:
-        """Convolution with stride and padding; `normed` if a normalization follows."""
+        """Apply a padded convolution; `normed` if a normalization follows."""
         if padding == "reflect":
             x = ReflectionPadding2D(size // 2, name=f"{name}_pad")(x)
         elif padding == "centered":
@@ -189,14 +190,14 @@ class _Parts:
         )(x)
 
     def halve(self, x: Any, filters: int, name: str) -> Any:
-        """Half the height and width, normalized and rectified (`resnet`)."""
+        """Halve height and width, then apply normalization and ReLU (`resnet`)."""
         if self.upsample == "antialias":
             x = self.rectified(self.conv(x, filters, 3, name), name)
             return BlurPooling2D(name=f"{name}_blur")(x)
         return self.rectified(self.conv(x, filters, 3, name, strides=2, padding=self.halving), name)
 
     def double(self, x: Any, filters: int, size: int, name: str, *, normed: bool = True, scale: float = 1.0) -> Any:
-        """Twice the height and width; `size` is that of a transposed kernel."""
+        """Double height and width; `size` is the kernel size of a transposed convolution."""
         if self.upsample == "transpose":
             centered = self.halving == "centered" and size == 3
             x = layers.Conv2DTranspose(
@@ -226,19 +227,19 @@ class _Parts:
         return layers.Dropout(self.dropout, seed=self.initializers.next_seed(), name=f"{name}_dropout")(x)
 
     def finish(self, x: Any, output: _Output, conv: Callable[..., Any]) -> Any:
-        """The last convolution, made by `conv(x, normed=, scale=)`, with its normalization if there is one."""
+        """Apply the last convolution, `conv(x, normed=, scale=)`, and its normalization if there is one."""
         small = _FIRST_CHANGE if output.residual else 1.0
         if output.norm:
             return self.normalized(conv(x, normed=True, scale=1.0), "head", gamma=small)
         return conv(x, normed=False, scale=small)
 
     def _needs_bias(self, normed: bool) -> bool:
-        # As in the reference: batch normalization has its own offset and no bias before it.
+        # Batch normalization has an offset, so the convolution before it needs no bias (as in the reference).
         return not (normed and self.norm == "batch")
 
 
 def _resnet(x: Any, parts: _Parts, output: _Output, base_filters: int, blocks: int, skip: str) -> Any:
-    """Two halvings, the residual blocks, two doublings, between 7×7 convolutions."""
+    """Two halvings, residual blocks and two doublings between two 7×7 convolutions."""
     x = parts.rectified(parts.conv(x, base_filters, 7, "stem", padding=parts.padding), "stem")
     x = parts.halve(x, 2 * base_filters, "down1")
     x = parts.halve(x, 4 * base_filters, "down2")
@@ -254,7 +255,7 @@ def _resnet(x: Any, parts: _Parts, output: _Output, base_filters: int, blocks: i
 
 
 def _residual_block(x: Any, parts: _Parts, filters: int, skip: str, name: str) -> Any:
-    """Two convolutions beside a skip; with `concat` each block has `filters` more channels than the one before."""
+    """Two convolutions and a skip connection; with `concat` each block adds `filters` channels."""
     y = parts.rectified(parts.conv(x, filters, 3, f"{name}a", padding=parts.padding), f"{name}a")
     y = parts.dropped(y, name)
     y = parts.normalized(parts.conv(y, filters, 3, f"{name}b", padding=parts.padding), f"{name}b")
@@ -263,10 +264,10 @@ def _residual_block(x: Any, parts: _Parts, filters: int, skip: str, name: str) -
 
 
 def _unet(x: Any, parts: _Parts, output: _Output, base_filters: int, depth: int, *, full_size: bool) -> Any:
-    """`depth` halvings and as many doublings, of which each but the last is joined with the halving of its size.
+    """`depth` halvings and doublings with skip connections at all sizes but the full one.
 
     The outermost and innermost halvings have no normalization: at 1×1 pixel an instance norm would return a constant.
-    With `full_size` a convolution before the first halving joins in again before the last convolution.
+    With `full_size` the full size has a skip connection too, from a convolution before the first halving.
     """
     widths = [base_filters * min(2**level, 8) for level in range(depth)]
     width_above = [max(1, base_filters // 2), *widths]
@@ -283,7 +284,7 @@ def _unet(x: Any, parts: _Parts, output: _Output, base_filters: int, depth: int,
         if normed:
             x = parts.normalized(x, name)
 
-    # In the reference the blocks between the innermost one and the outer four have dropout; here at least one has.
+    # The reference has dropout in the blocks between the innermost one and the outer four; here at least one has it.
     dropped = range(depth - 1, depth - 1 - max(1, depth - 5), -1)
     for level in range(depth, 0 if full_size else 1, -1):
         name = f"up{level}"

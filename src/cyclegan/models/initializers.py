@@ -1,4 +1,4 @@
-"""One seeded initializer for each layer, never one for all."""
+"""Seeded initializers, a separate one for each layer."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ _MAKERS: dict[str, Callable[[float, int], keras.initializers.Initializer]] = {
 
 
 class SeededInitializers:
-    """Hands out a new kernel initializer on every call, each with its own seed.
+    """Returns a new kernel initializer with its own seed on every call.
 
-    An initializer with a fixed seed returns the same numbers on every call, so layers that share one instance
-    start with equal kernels. Here the seed of a layer is derived from the network's seed and the layer's number.
+    An initializer with a fixed seed returns the same numbers on every call, so layers that share an instance start with
+    equal kernels. Here the seed of a layer follows from the network's seed and the number of the layer.
 
     Args:
-        kind: `normal` (standard deviation `gain`, the CycleGAN paper's), `xavier`, `kaiming` or `orthogonal`.
-        gain: scale of the kernels; multiplies the standard deviation of every kind, so `kaiming` with gain 1 is
-            He et al. 2015.
+        kind: `normal` (standard deviation `gain`, as in the CycleGAN paper), `xavier`, `kaiming` or `orthogonal`.
+        gain: multiplies the standard deviation of every kind; `kaiming` with gain 1 is He et al. 2015.
         seed: seed of the network.
 
     Raises:
-        ValueError: unknown `kind`.
+        ValueError: `kind` is unknown.
 
     Example:
 
@@ -53,6 +52,6 @@ class SeededInitializers:
         return self._make(self._gain * scale, self.next_seed())
 
     def next_seed(self) -> int:
-        """Return the next layer's seed, for anything else that draws random numbers."""
+        """Return the next seed, also for other uses of random numbers in a layer."""
         self._count += 1
         return int(np.random.SeedSequence([self._seed, self._count]).generate_state(1)[0] >> 1)

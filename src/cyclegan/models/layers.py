@@ -1,4 +1,4 @@
-"""The layers that CycleGAN needs and Keras does not have."""
+"""Layers that CycleGAN needs and Keras lacks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from cyclegan.models.normalization import Shape, register, statistics_dtype
 
 @register
 class ReflectionPadding2D(keras.layers.Layer):
-    """Pads height and width by mirroring the image at its border; the border pixels are not repeated.
+    """Pads height and width by reflection at the border, without repeating the border pixels.
 
     Args:
-        padding: pixels added on each of the four sides; must be smaller than the sides of the image.
+        padding: pixels added on each of the four sides; must be below the height and width of the image.
 
     Input shape: `(batch, height, width, channels)`. Output shape: height and width grow by `2 * padding`.
 
@@ -33,8 +33,8 @@ class ReflectionPadding2D(keras.layers.Layer):
         self.padding = padding
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        # MirrorPad is as fast as slices and concatenation, has a deterministic gradient, and names the sizes in
-        # its error when the image is too small.
+        # MirrorPad is as fast as slices and concatenation and has a deterministic gradient. Its error names the sizes
+        # of an image that is too small.
         return tf.pad(inputs, _sides(self.padding), mode="REFLECT")
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -52,10 +52,10 @@ def _sides(padding: int) -> list[list[int]]:
 
 @register
 class BlurPooling2D(keras.layers.Layer):
-    """Halves height and width: blur with [1, 2, 1] / 4 each way, reflected at the border, then every second pixel.
+    """Halves height and width: blurs with [1, 2, 1] / 4 in both directions and keeps every second pixel.
 
-    Removes what the smaller image cannot represent before it can turn into false detail (Zhang 2019,
-    arXiv:1904.11486; the form is CUT's `Downsample` with its filter of 3).
+    The blur removes frequencies that would alias in the smaller image (Zhang 2019, arXiv:1904.11486). It reflects at
+    the border, as CUT's `Downsample` with a filter of 3 does.
 
     Input shape: `(batch, height, width, channels)`. Output shape: sides are halved, odd ones rounded up.
 
@@ -80,11 +80,10 @@ class BlurPooling2D(keras.layers.Layer):
         return (batch, *halved, channels)
 
 
-def _doubled(x: tf.Tensor, axis: int) -> tf.Tensor:
-    """Twice as many rows (axis 1) or columns (axis 2), by linear interpolation.
+def _double(x: tf.Tensor, axis: int) -> tf.Tensor:
+    """Double the rows (axis 1) or columns (axis 2) by linear interpolation.
 
-    The gradient is written out: that of a slice, which TensorFlow would derive, fills the whole image with zeros, for
-    each slice anew.
+    The gradient is explicit: TensorFlow's gradient of a slice fills a whole image with zeros, once for each slice.
     """
 
     @tf.custom_gradient
@@ -92,7 +91,7 @@ def _doubled(x: tf.Tensor, axis: int) -> tf.Tensor:
         def gradient(dy: tf.Tensor) -> tf.Tensor:
             shape = tf.concat([tf.shape(x)[:axis], [-1, 2], tf.shape(x)[axis + 1 :]], 0)
             even, odd = tf.unstack(tf.reshape(dy, shape), 2, axis + 1)
-            # Row j went into the even row after it and the odd row before it, at the borders into those beside it.
+            # Row j contributes to the next even and the previous odd row, at a border to its own rows.
             after = tf.concat([_rows(even, axis, 1, None), _rows(odd, axis, -1, None)], axis)
             before = tf.concat([_rows(even, axis, None, 1), _rows(odd, axis, None, -1)], axis)
             dx = 0.75 * (even + odd) + 0.25 * (after + before)
@@ -115,10 +114,10 @@ def _rows(x: tf.Tensor, axis: int, start: int | None, stop: int | None) -> tf.Te
 
 @register
 class BilinearUpsampling2D(keras.layers.Layer):
-    """Doubles height and width by bilinear interpolation between pixel centres, the border pixels repeated.
+    """Doubles height and width by bilinear interpolation between pixel centers; border pixels are repeated.
 
-    The same numbers as Keras' `UpSampling2D(interpolation="bilinear")` and CUT's `Upsample` with its filter of 4,
-    made of slices, whose gradient is deterministic on every device and compiles under XLA with unknown sizes.
+    Results equal Keras' `UpSampling2D(interpolation="bilinear")` and CUT's `Upsample` with a filter of 4. This layer
+    uses slices: their gradient is deterministic on every device and compiles under XLA with unknown sizes.
 
     Input shape: `(batch, height, width, channels)`. Output shape: height and width are doubled.
 
@@ -131,7 +130,7 @@ class BilinearUpsampling2D(keras.layers.Layer):
     """
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return _doubled(_doubled(inputs, 1), 2)
+        return _double(_double(inputs, 1), 2)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, height, width, channels = input_shape
@@ -141,11 +140,10 @@ class BilinearUpsampling2D(keras.layers.Layer):
 
 @register
 class AddChange(keras.layers.Layer):
-    """Applies a change to an image and stays in range: y = clip(image + change, -1, 1).
+    """Adds a change to an image and clips the sum: y = clip(image + change, -1, 1).
 
-    A change of 0 gives back the image exactly. Beyond the range only those gradients pass that lead back into it. (The
-    smoother tanh(change + atanh(image)) was tried: its slope is near 0 where the image is saturated, so saturated
-    colors, of which drawings are full, hardly changed.)
+    A change of 0 returns exactly the image. Outside of the range only gradients that lead back into it pass. The
+    smoother tanh(change + atanh(image)) has a slope near 0 at saturated colors, so these hardly changed in a test.
 
     Input: `[change, image]`, both `(batch, height, width, channels)`, the image in [-1, 1]. Output: in [-1, 1].
 
@@ -169,7 +167,7 @@ class AddChange(keras.layers.Layer):
 @tf.custom_gradient
 def _clip_to_range(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
     def gradient(upstream: tf.Tensor) -> tf.Tensor:
-        # Descent subtracts the gradient: a negative one leads upwards.
+        # Descent subtracts the gradient, so a negative gradient increases the value.
         leads_out = ((values > 1) & (upstream < 0)) | ((values < -1) & (upstream > 0))
         return tf.where(leads_out, tf.zeros_like(upstream), upstream)
 
@@ -178,10 +176,10 @@ def _clip_to_range(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], 
 
 @register
 class LeakyReLU(keras.layers.LeakyReLU):
-    """Keras' `LeakyReLU` with the same values and gradients, in a form that TensorFlow's graph optimizer can handle.
+    """Keras' `LeakyReLU` with the same values and gradients, in a form that TensorFlow's graph optimizer supports.
 
-    Grappler's remapper fuses a `LeakyRelu` operation into the convolution before it even where something else reads the
-    convolution too: a U-Net's skip, or the gradient. It then fails and leaves the whole step as it was.
+    Grappler's remapper fuses a `LeakyRelu` operation into the previous convolution even if another operation, such as a
+    U-Net's skip connection or a gradient, reads the convolution. Grappler then fails and optimizes nothing in the step.
 
     Example:
 
@@ -198,9 +196,9 @@ class LeakyReLU(keras.layers.LeakyReLU):
 def _leaky_relu(x: tf.Tensor, slope: float) -> tf.Tensor:
     @tf.custom_gradient
     def run(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        # The operation of the gradient, applied to x itself: x where x > 0, slope * x elsewhere.
+        # The gradient's operation applied to x itself gives x where x > 0, and slope * x elsewhere.
         y = tf.raw_ops.LeakyReluGrad(gradients=x, features=x, alpha=slope)
-        # The output has the sign of x, and the next convolution keeps it anyway.
+        # The output has the sign of x, and the next convolution keeps it in memory anyway.
         return y, lambda dy: tf.raw_ops.LeakyReluGrad(gradients=dy, features=y, alpha=slope)
 
     return run(x)
@@ -210,14 +208,13 @@ def _leaky_relu(x: tf.Tensor, slope: float) -> tf.Tensor:
 class SpectralConv2D(keras.layers.Conv2D):
     """Conv2D whose kernel is divided by its largest singular value (Miyato et al. 2018, arXiv:1802.05957).
 
-    The singular value is estimated by power iteration, one turn per call with `training=True`; the vector of the
-    iteration is a weight of the layer, so a saved model goes on where it was. The trained kernel itself changes
-    only through an optimizer. (`keras.layers.SpectralNormalization` overwrites it in every training pass: a
-    generator's step would move the discriminator, and under mixed precision the float32 kernel is rounded to half
-    precision each time, which swallows small updates.)
+    Power iteration estimates the singular value, with one iteration per call with `training=True`. Its vector is a
+    weight of the layer, so a loaded model continues the iteration. Only an optimizer changes the kernel.
+    `keras.layers.SpectralNormalization` instead overwrites the kernel in every training pass: a generator's step would
+    change the discriminator, and mixed precision would round the float32 kernel and lose small updates.
 
     Args:
-        vector_initializer: start of the power iteration's vector.
+        vector_initializer: initializer of the power iteration's vector.
         *args, **kwargs: as in `keras.layers.Conv2D`.
 
     Example:
@@ -251,14 +248,14 @@ class SpectralConv2D(keras.layers.Conv2D):
         if training:
             vector = tf.math.l2_normalize(tf.stop_gradient(tf.matmul(matrix, matrix @ vector, transpose_a=True)))
             self.vector_u.assign(tf.squeeze(vector, 1))
-        # With the vector held constant the norm of matrix @ vector is the singular value, gradient included.
+        # For a constant vector, the norm of matrix @ vector and its gradient are those of the singular value.
         inverse = tf.math.rsqrt(tf.reduce_sum(tf.square(matrix @ vector)) + 1e-12)
         outputs = self.convolution_op(inputs, kernel * tf.cast(inverse, kernel.dtype))
         if self.use_bias:
             outputs += tf.convert_to_tensor(self.bias)
         return outputs if self.activation is None else self.activation(outputs)
 
-    # Conv2D's own pair stores the kernel and the bias only.
+    # Conv2D's own methods store only the kernel and the bias.
     save_own_variables = keras.layers.Layer.save_own_variables
     load_own_variables = keras.layers.Layer.load_own_variables
 

@@ -1,4 +1,4 @@
-"""Normalization of each image by itself: the paper's, and keras-contrib's."""
+"""Instance normalization: the paper's and keras-contrib's."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def normalization(kind: str, name: str, gamma_initializer: Any = "ones") -> kera
         kind: `instance` (the paper's), `instance_contrib` (keras-contrib's), `batch` (momentum and epsilon as in
             the reference implementation) or `none`.
         name: name of the layer.
-        gamma_initializer: start of the scale.
+        gamma_initializer: initializer of the scale.
 
     Raises:
-        ValueError: unknown `kind`.
+        ValueError: `kind` is unknown.
     """
     match kind:
         case "instance":
@@ -42,8 +42,8 @@ def normalization(kind: str, name: str, gamma_initializer: Any = "ones") -> kera
 def batches_are_independent(model: keras.Model) -> bool:
     """Whether a sample's output does not depend on the rest of its batch.
 
-    Only then may passes over different inputs be joined into one batch. False if the model contains
-    BatchNormalization, whose statistics run over the batch.
+    Only then may different inputs share one batch. It is False if the model contains BatchNormalization, whose
+    statistics run over the batch.
     """
     return not any(
         isinstance(layer, keras.layers.BatchNormalization)
@@ -57,15 +57,15 @@ Inverse = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 def _standardized(
     inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, axes: Sequence[int], inverse: Inverse, dtype: str
 ) -> tf.Tensor:
-    """Return gamma * (x - mean) * r(variance) + beta, with the biased variance, of the type of `inputs`.
+    """Return gamma * (x - mean) * r(variance) + beta, with the biased variance, in the type of `inputs`.
 
-    The gradient is written out: what TensorFlow derives by itself sweeps over the image about twice as often. It is
-    made of differentiable operations, so that gradient penalties can go through it.
+    The gradient is explicit: TensorFlow's own gradient reads the image about twice as often. It consists of
+    differentiable operations, which gradient penalties need.
 
     Args:
         inputs: `(batch, ...)`.
-        gamma, beta: of a shape that broadcasts against `inputs`, with batch size 1.
-        axes: what mean and variance run over; never the batch.
+        gamma, beta: scale and offset, with batch size 1, which broadcast against `inputs`.
+        axes: axes of mean and variance, without the batch axis.
         inverse: maps the variance to r and to its slope dr/dvariance.
         dtype: type of the statistics.
     """
@@ -73,24 +73,24 @@ def _standardized(
     @tf.custom_gradient
     def run(inputs: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
         x = tf.cast(inputs, dtype)
-        # Two sweeps. One, for the means of x and x², loses all digits where the mean is large against the deviation;
-        # there even the mean itself has few digits for the deviation, hence the correction.
+        # Use two passes: the means of x and x² in one pass lose all digits if the mean is large against the deviation.
+        # The mean itself then has few digits too, hence the correction by `error`.
         mean = tf.reduce_mean(x, axes, keepdims=True)
-        centerd = x - mean
-        error = tf.reduce_mean(centerd, axes, keepdims=True)
-        variance = tf.reduce_mean(tf.square(centerd), axes, keepdims=True) - tf.square(error)
+        centered = x - mean
+        error = tf.reduce_mean(centered, axes, keepdims=True)
+        variance = tf.reduce_mean(tf.square(centered), axes, keepdims=True) - tf.square(error)
         r, slope = inverse(variance)
         scale = gamma * r
-        y = tf.cast(centerd * scale + (beta - error * scale), inputs.dtype)
+        y = tf.cast(centered * scale + (beta - error * scale), inputs.dtype)
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             dy = tf.cast(upstream, dtype)
-            # From the inputs again, which may have half the size of what was computed from them.
-            centerd = tf.cast(inputs, dtype) - mean
-            count = tf.cast(tf.size(centerd) // tf.size(mean), dtype)
+            # Recompute from the inputs, which take half the memory under mixed precision.
+            centered = tf.cast(inputs, dtype) - mean
+            count = tf.cast(tf.size(centered) // tf.size(mean), dtype)
             sum_dy = tf.reduce_sum(dy, axes, keepdims=True)
-            sum_dy_x = tf.reduce_sum(dy * centerd, axes, keepdims=True) - error * sum_dy
-            dx = scale * dy + (centerd * (2.0 * gamma * slope * sum_dy_x / count) - scale * sum_dy / count)
+            sum_dy_x = tf.reduce_sum(dy * centered, axes, keepdims=True) - error * sum_dy
+            dx = scale * dy + (centered * (2.0 * gamma * slope * sum_dy_x / count) - scale * sum_dy / count)
             dgamma = tf.reduce_sum(r * sum_dy_x, 0, keepdims=True)
             return tf.cast(dx, inputs.dtype), dgamma, tf.reduce_sum(sum_dy, 0, keepdims=True)
 
@@ -103,13 +103,13 @@ def _standardized(
 class InstanceNormalization(keras.layers.Layer):
     """Instance normalization: y = gamma * (x - mean) / sqrt(variance + epsilon) + beta.
 
-    Mean and biased variance run over all positions of one channel of one sample, in training and inference alike
+    Mean and biased variance run over all positions of one channel of one sample, both in training and in inference
     (Ulyanov et al. 2016, arXiv:1607.08022; epsilon and the affine parameters as in the original Torch CycleGAN).
     Under mixed precision the statistics are float32.
 
     Args:
         epsilon: added to the variance.
-        gamma_initializer: start of the scale; the offset beta starts at zero.
+        gamma_initializer: initializer of the scale; the offset beta starts at zero.
 
     Input and output shape: `(batch, ..., channels)`.
 
@@ -155,21 +155,22 @@ class InstanceNormalization(keras.layers.Layer):
 class ContribInstanceNormalization(keras.layers.Layer):
     """keras-contrib's InstanceNormalization: y = gamma * (x - mean) / (deviation + epsilon) + beta.
 
-    Unlike the paper's form, epsilon is added to the standard deviation and is 1e-3. keras-contrib is deprecated
-    and does not run under Keras 3; this layer takes the same configuration and weights and gives the same numbers.
+    Unlike in the paper, epsilon is added to the standard deviation and is 1e-3. keras-contrib is deprecated and does
+    not run under Keras 3. This layer takes the same configuration and weights, and returns the same numbers.
 
     Args:
-        axis: the channel axis, with one gamma and beta per channel; None normalizes each sample as a whole, with
-            one gamma and beta. The batch axis 0 is refused.
+        axis: the channel axis, with one gamma and beta per channel. None normalizes each sample over all axes, with one
+            gamma and beta. The batch axis 0 is refused.
         epsilon: added to the standard deviation.
-        center, scale: whether there is a beta, a gamma.
+        center: whether there is a beta.
+        scale: whether there is a gamma.
         beta_initializer, gamma_initializer, beta_regularizer, gamma_regularizer, beta_constraint,
             gamma_constraint: as in Keras' BatchNormalization.
 
     Input and output shape: `(batch, ..., channels)`.
 
     Raises:
-        ValueError: `axis` is the batch axis, or is given for inputs of shape `(batch, features)`.
+        ValueError: `axis` is the batch axis, or the inputs have shape `(batch, features)` and `axis` is not None.
 
     Example:
 
@@ -195,7 +196,7 @@ class ContribInstanceNormalization(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         if axis == 0:
-            raise ValueError("axis = 0 is the batch axis, which instance normalization never reduces over")
+            raise ValueError("axis = 0: is the batch axis; use the channel axis or None")
         self.axis = axis
         self.epsilon = epsilon
         self.center = center
@@ -212,7 +213,9 @@ class ContribInstanceNormalization(keras.layers.Layer):
         kept: list[int] = []
         if self.axis is not None:
             if rank == 2:
-                raise ValueError(f"axis = {self.axis} leaves nothing to normalize in inputs of shape {input_shape}")
+                raise ValueError(
+                    f"axis = {self.axis}: leaves nothing to normalize in inputs of shape {input_shape}; use None"
+                )
             kept = [self.axis % rank]
         self._reduced = [axis for axis in range(1, rank) if axis not in kept]
         self._broadcast = [input_shape[axis] if axis in kept else 1 for axis in range(rank)]
@@ -241,8 +244,8 @@ class ContribInstanceNormalization(keras.layers.Layer):
         dtype = statistics_dtype(self)
 
         def inverse(variance: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            # The root's slope is infinite at 0. XLA multiplies it by the zero that reaches it in a constant channel,
-            # which gives NaN; here the root is taken of 1 instead and dropped.
+            # The slope of the root is infinite at 0. In a constant channel XLA multiplies it by zero, which gives NaN.
+            # Take the root of 1 there, and drop it.
             varies = variance > 0
             root = tf.sqrt(tf.where(varies, variance, 1))
             r = 1.0 / (tf.where(varies, root, 0) + self.epsilon)
@@ -273,10 +276,10 @@ class ContribInstanceNormalization(keras.layers.Layer):
 
 
 def output_dtype() -> str:
-    """Type of a network's output under the current policy: never half precision, which is too coarse for a loss."""
+    """The type of a network's output under the current policy; never half precision, which is too coarse for a loss."""
     return str(keras.config.dtype_policy().variable_dtype)
 
 
 def statistics_dtype(layer: keras.layers.Layer) -> str:
-    """Half precision has too few digits for sums over an image; float64 is kept."""
+    """The type of a layer's statistics; never half precision, which is too coarse for sums over an image."""
     return "float64" if layer.compute_dtype == "float64" else "float32"

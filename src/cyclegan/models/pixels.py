@@ -1,4 +1,4 @@
-"""Between images as they are stored, as networks see them, and as people see them."""
+"""Conversions between stored images, the networks' floats, and 8-bit RGB for display."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ Images = np.ndarray[Any, np.dtype[Any]]
 
 
 def to_float(images: Images) -> Images:
-    """uint8 or uint16 pixels → float32 in [-1, 1]."""
+    """Convert uint8 or uint16 pixels to float32 in [-1, 1]."""
     half = np.float32(np.iinfo(images.dtype).max / 2)
     return images.astype(np.float32) / half - np.float32(1)
 
 
 def to_integer(images: Images, bit_depth: int) -> Images:
-    """Floats in [-1, 1] → uint8 (`bit_depth` 8) or uint16 (16): rounded, clipped."""
+    """Convert floats in [-1, 1] to uint8 (`bit_depth` 8) or uint16 (16), rounded and clipped."""
     top = 2**bit_depth - 1
     kind = {8: np.uint8, 16: np.uint16}[bit_depth]
     scaled = (np.asarray(images, np.float64) + 1) * (top / 2)
@@ -24,10 +24,10 @@ def to_integer(images: Images, bit_depth: int) -> Images:
 
 
 def displayable(images: Images) -> Images:
-    """Turn stored images into 8-bit RGB.
+    """Convert stored images to 8-bit RGB for display.
 
-    16 bits are scaled to 8; gray is repeated; transparency lies over white; two channels are red and green; of five or
-    more the first three are shown.
+    16 bits are scaled to 8. Gray is repeated, transparent images are composed over white, two channels become red and
+    green, and of five or more channels the first three are used.
 
     Args:
         images: [N, H, W, C], uint8 or uint16.

@@ -1,7 +1,7 @@
 """`params.yaml` → frozen typed objects, validated once, at the edge.
 
-Deeper code receives values from these objects and never a dictionary. Everything that can be known to be wrong
-before work starts is refused here, in one line that names the key, its value and the remedy.
+Deeper code receives values from these objects and never a dictionary. Each mistake that can be found before work
+starts is refused here, in one line that names the key, its value and the remedy.
 """
 
 from __future__ import annotations

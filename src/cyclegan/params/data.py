@@ -29,55 +29,51 @@ class Data(Section):
     source: str = Field(
         default="fluent-emoji",
         min_length=1,
-        description="Where the images come from: fluent-emoji (comes with the project), folders, the address of an "
-        "archive (file:… or https:…), or the name of a public data set such as horse2zebra.",
+        description="Source of the images: fluent-emoji (included), folders, an archive (file:… or https:…), or a "
+        "public data set by name, such as horse2zebra.",
     )
     sha256: str | None = Field(
         default=None,
-        description="SHA-256 checksum of the archive, 64 hexadecimal digits. Needed with file: and https:.",
+        description="SHA-256 checksum of the archive; required with file: and https:.",
     )
     folder_A: str = Field(
         default=FOLDER_A,
         min_length=1,
-        description="Folder of domain A for source: folders, absolute or relative to the project. DVC watches it.",
+        description="Folder of domain A for source: folders, absolute or relative to the project.",
     )
-    folder_B: str = Field(default=FOLDER_B, min_length=1, description="Folder of domain B, as folder_A.")
+    folder_B: str = Field(default=FOLDER_B, min_length=1, description="Folder of domain B.")
     name: str | None = Field(
         default=None,
-        description="Name of the MLflow experiment and of the registered models; null: the source's own name.",
+        description="Name of the MLflow experiment and of the registered models. null: from source.",
     )
     load_size: Literal["original"] | Size = Field(
         default=(286, 286),
-        description="Size in pixels to which images are resized, one number or [height, width]. original: each image "
-        "keeps its size. With train.crop_size this gives the reference's ways to prepare images: resize_and_crop "
-        "(larger than crop_size), resize (equal), crop (original and a number), none (original and whole).",
+        description="Resize images to this many pixels: one number, [height, width], or original (keep their sizes).",
     )
     channels_A: Channels = Field(
         default=3,
-        description="Channels into which images of domain A are converted: 1 gray, 3 RGB, 4 RGBA; 2 or 5…16 for TIFF "
-        "files that have exactly this many.",
+        description="Channels of domain A: 1 (gray), 3 (RGB), 4 (RGBA), or 2 and 5…16 (TIFF files with as many).",
     )
     channels_B: Channels = Field(
-        default=3, description="Channels of domain B, as channels_A. If they differ, the identity loss must be off."
+        default=3, description="Channels of domain B. With other channels than domain A, the identity loss must be 0."
     )
-    bit_depth: Literal[8, 16] = Field(default=8, description="Bits of each channel: 8 or 16.")
+    bit_depth: Literal[8, 16] = Field(default=8, description="Bits per channel: 8 or 16.")
     val_fraction: Fraction = Field(
         default=0.1,
-        description="Share of the training images used for validation, 0…1; unused if the source has its own.",
+        description="Share of the training images for validation, 0…1, if the source has no validation split.",
     )
     test_fraction: Fraction = Field(
         default=0.1,
-        description="Share of the images used for the test, 0…1; unused if the source has its own test split.",
+        description="Share of the images for the test, 0…1, if the source has no test split.",
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the split.")
     on_bad_image: Literal["fail", "skip"] = Field(
         default="fail",
-        description="Unreadable images: fail lists them and stops, skip leaves them out and counts them.",
+        description="Unreadable images: fail (list them and stop) or skip (leave them out).",
     )
     labels: Literal["none", "folders"] = Field(
         default="none",
-        description="Classes of the images: none, or folders (the first folder inside a domain's own, such as "
-        "trainA/CLASS/image.png). Stage evaluate measures whether a translation keeps them; no training sees them.",
+        description="Classes of the images, for stage evaluate only: none, or folders (trainA/CLASS/image.png).",
     )
 
     @field_validator("load_size", mode="before")
@@ -89,7 +85,7 @@ class Data(Section):
     @classmethod
     def _sum(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"[0-9a-f]{64}", value):
-            raise impossible("must be 64 hexadecimal digits in lower case, as sha256sum prints them")
+            raise impossible("must be 64 hexadecimal digits in lower case; run sha256sum on the archive")
         return value
 
     @field_validator("folder_A", "folder_B", mode="before")
@@ -97,7 +93,7 @@ class Data(Section):
     def _folder(cls, value: Any, info: ValidationInfo) -> Any:
         if value is None or value == "":
             default = FOLDER_A if info.field_name == "folder_A" else FOLDER_B
-            raise impossible(f"must be a path, because DVC watches it; write {default} where it is not read")
+            raise impossible(f"must be a path, because DVC watches it; write {default} if it is not used")
         if isinstance(value, str):
             refuse_unexpanded(value)
         return value
@@ -106,52 +102,52 @@ class Data(Section):
     @classmethod
     def _name(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
-            raise impossible("must be 1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit")
+            raise impossible("must be 1 to 64 letters, digits, '.', '_' or '-', and start with a letter or digit")
         return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         is_archive = self.source.startswith(("file:", "https:"))
         if self.source.startswith("http:"):
-            raise impossible(f"data.source = {self.source!r}: plain http is refused; use https: or file:")
+            raise impossible(f"data.source = {self.source!r}: plain http is not allowed; use https: or file:")
         if self.source.startswith("https:") and not _is_address(self.source):
             raise impossible(
-                "data.source is no https address: check its host and port, and write other characters than ASCII "
+                "data.source: not a valid https address; check host and port, and write non-ASCII characters "
                 "percent-encoded"
             )
         if is_archive and self.sha256 is None:
-            raise impossible("data.sha256 is empty: an archive needs its SHA-256 sum (run sha256sum on the file)")
+            raise impossible("data.sha256: empty, but an archive needs its checksum; run sha256sum on the file")
         if self.labels != "none" and self.load_size == "original":
             raise impossible(
-                f"data.labels: {self.labels} is for a classifier, which needs images of one size, but data.load_size "
-                "is original; set it to a number"
+                f"data.labels: {self.labels} needs images of one size for the classifier, but data.load_size is "
+                "original; set data.load_size to a number"
             )
         if self.name is None and not all(map(_plain, self._names)):
             raise impossible(
-                f"data.name: no name of letters A to Z and digits follows from {' and '.join(map(repr, self._names))}, "
-                "by which runs and models of this data would be told from others; give one"
+                f"data.name: cannot be derived from {' and '.join(map(repr, self._names))}, as each name needs ASCII "
+                "letters or digits; set data.name"
             )
         if self.val_fraction + self.test_fraction >= 0.9:
-            raise impossible("data.val_fraction + data.test_fraction leave under a tenth for training; lower them")
+            raise impossible("data.val_fraction + data.test_fraction: leave less than 10 % for training; lower them")
         return self
 
     @property
     def without_effect(self) -> list[str]:
-        """A line for each key that is set but not read with this source."""
+        """Warnings of keys that are set but not read with this source, one line for each."""
         lines = []
         if self.source in ("fluent-emoji", "folders") and self.sha256 is not None:
             lines.append(f"data.sha256: has no effect with data.source: {self.source}; set it to null")
         for key, value, default in (("folder_A", self.folder_A, FOLDER_A), ("folder_B", self.folder_B, FOLDER_B)):
             if self.source != "folders" and value != default:
                 lines.append(
-                    f"data.{key} = {value}: has no effect with data.source: {self.recorded_source}, but DVC still "
-                    f"watches it; set it to {default}"
+                    f"data.{key} = {value}: has no effect with data.source: {self.recorded_source}, but DVC watches "
+                    f"it; set it to {default}"
                 )
         return lines
 
     @property
     def recorded_source(self) -> str:
-        """`source` as runs record it: of an https address neither user, password, query nor fragment."""
+        """`source` as runs record it: an https address without user, password, query and fragment."""
         if not self.source.startswith("https:"):
             return self.source
         parts = urlsplit(self.source)
@@ -164,14 +160,14 @@ class Data(Section):
 
     @property
     def _names(self) -> tuple[str, ...]:
-        """What tells this data from other: of folders their names, or that of the one that holds trainA and trainB."""
+        """Names that identify the data: of both folders, or of the folder that holds trainA and trainB."""
         if self.source == "folders":
             a, b = Path(self.folder_A), Path(self.folder_B)
             if a.parent == b.parent and (a.name, b.name) in (("trainA", "trainB"), ("A", "B")) and a.parent.name:
                 return (a.parent.name,)
             return a.name, b.name
         if self.source.startswith(("file:", "https:")):
-            # What follows a ? or # of an https address may be a secret; a file's name may hold both.
+            # The query of an https address may hold a secret. A file name may contain ? and #.
             path = urlsplit(self.source).path if self.source.startswith("https:") else self.source.removeprefix("file:")
             path = unquote(path)
             return (re.sub(r"\.(zip|tar|tgz|tbz2|txz|tar\.\w+)$", "", path.rstrip("/").rsplit("/", 1)[-1]),)
@@ -179,13 +175,13 @@ class Data(Section):
 
 
 def _plain(name: str) -> str:
-    """A name without the characters that MLflow, file systems and shells treat in ways of their own."""
+    """A name without the characters that are special in MLflow, file systems or shells."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")
 
 
 def _is_address(source: str) -> bool:
     try:
-        _ = urlsplit(source).port  # reading it checks it
+        _ = urlsplit(source).port  # Reading the port checks it.
     except ValueError:
         return False
     return source.isascii()

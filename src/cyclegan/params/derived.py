@@ -1,4 +1,4 @@
-"""What follows from parameters that leave something open. It shapes the networks, hence a training's run key."""
+"""Values that follow from parameters such as `auto`. They shape the networks, hence a training's run key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cyclegan.params.section import Size
 
 
 def training_size(crop_size: Literal["whole"] | Size, load_size: Literal["original"] | Size) -> Size | None:
-    """`(height, width)` of the images that the networks are trained on; None where it follows from the data."""
+    """`(height, width)` of the images that the networks are trained on; None: the data decides."""
     if crop_size != "whole":
         return crop_size
     return None if load_size == "original" else load_size
@@ -22,5 +22,5 @@ def residual_blocks(blocks: Literal["auto"] | int, size: Size) -> int:
 
 
 def unet_depth(size: Size) -> int:
-    """Halvings of a U-Net: down to one pixel on the shorter side where the size allows it."""
+    """Number of halvings of a U-Net: at most 8, and as many as both sides can be divided by two."""
     return next(depth for depth in range(8, -1, -1) if all(side % 2**depth == 0 for side in size))

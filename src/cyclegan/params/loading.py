@@ -1,4 +1,4 @@
-"""A parameter file is read here, and what is wrong with it told in one line for each finding."""
+"""Read and validate a parameter file. Each mistake is reported in one line."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def load(path: Path) -> Params:
     """Read and validate a parameter file.
 
     Raises:
-        UserError: the file is missing, is not YAML, or a key is unknown, missing, of the wrong type, out of range
-            or at odds with another. One line per finding.
+        UserError: the file is missing or not YAML, or a key is unknown, missing, of the wrong type, out of range
+            or in conflict with another. One line per mistake.
     """
     tree = read(path)
     params = validate(tree, path.name)
@@ -48,7 +48,7 @@ def _warn(line: str) -> None:
 
 
 def _missing(tree: dict[str, Any], params: Params, name: str) -> list[str]:
-    """One line that names the keys that a file leaves out, with their defaults; none where it is complete."""
+    """Report the keys that a file lacks, with their defaults, in at most one line."""
     given = {key for key, _ in flatten(tree)}
     defaults = [
         f"{key} = {value}"
@@ -63,7 +63,7 @@ def _missing(tree: dict[str, Any], params: Params, name: str) -> list[str]:
 
 
 def read(path: Path) -> Any:
-    """Parse a YAML 1.2 file, as DVC does (PyYAML would read `2e-4` as text).
+    """Parse a YAML 1.2 file like DVC (PyYAML reads `2e-4` as text).
 
     Raises:
         UserError: the file is missing, unreadable or not YAML.
@@ -71,31 +71,33 @@ def read(path: Path) -> Any:
     try:
         return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; 'cyclegan preset quickstart' writes one") from None
+        raise UserError(f"{path}: does not exist; 'cyclegan preset quickstart' writes one") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text") from None
+        raise UserError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    # A tag that does not fit its value, such as `!!int x`, ends in an exception of Python's.
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+    # A tag that does not fit its value, such as `!!int x`, raises an exception of Python.
     except (YAMLError, ValueError, LookupError, RecursionError) as error:
         reason = one_line(error)
-        raise UserError(f"{path.name} is not valid YAML: {reason}") from None
+        raise UserError(
+            f"{path.name}: is not valid YAML ({reason}); correct it, or write a new one with 'cyclegan preset'"
+        ) from None
 
 
 def validate(tree: Any, name: str = "params.yaml") -> Params:
     """Turn a parsed parameter file into `Params`.
 
     Raises:
-        UserError: see `load`; every message starts with `name`.
+        UserError: as for `load`; every line starts with `name`.
     """
     if not isinstance(tree, dict):
-        raise UserError(f"{name} must hold the sections {', '.join(Params.model_fields)}; it holds no mapping")
+        raise UserError(f"{name}: holds no mapping; it needs the sections {', '.join(Params.model_fields)}")
     try:
         return Params.model_validate(tree)
     except ValidationError as failure:
-        # A key that takes one of several kinds of value has one finding for each: tell them in one line.
+        # A key that takes several kinds of value has one finding for each kind: report them in one line.
         findings: dict[str, list[str]] = {}
-        for detail in failure.errors():
+        for detail in _innermost(failure.errors()):
             subject, message = _explain(detail)
             findings.setdefault(subject, []).append(message)
         lines = [
@@ -114,17 +116,33 @@ def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
+def _innermost(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Drop "must be 'auto'" and its like for a list or mapping that has findings inside."""
+    places = [_place(detail) for detail in details]
+    return [
+        detail
+        for detail, place in zip(details, places, strict=True)
+        if detail["type"] != "literal_error"
+        or not any(len(other) > len(place) and other[: len(place)] == place for other in places)
+    ]
+
+
+def _place(detail: ErrorDetails) -> list[str]:
+    """The sections and the key of a finding."""
+    return [str(part) for part in detail["loc"] if not _is_branch_label(part)]
+
+
 def _explain(detail: ErrorDetails) -> tuple[str, str]:
     """One validation finding as `("key = value: ", "what is wrong; remedy")`."""
-    where = [str(part) for part in detail["loc"] if not _is_branch_label(part)]
+    where = _place(detail)
     key, kind, value = ".".join(where), detail["type"], detail["input"]
     if kind == "impossible":
-        # A section's own check names the keys that are at odds; a single value's check does not repeat its key.
-        return (
-            ("", detail["msg"]) if isinstance(value, dict | Section) else (f"{key} = {_shown(value)}: ", detail["msg"])
-        )
+        if not isinstance(value, dict | Section):
+            return f"{key} = {_shown(value)}: ", detail["msg"]
+        # The check of a top-level section names the keys that conflict.
+        return f"{key}: " if len(where) > 1 else "", detail["msg"]
     if kind in ("extra_forbidden", "invalid_key"):
-        # Whatever the key is, it is no label; and it may hold anything, a line break for instance.
+        # An unknown key is never a branch label. It may hold any character, such as a line break.
         path, last = [str(part) for part in detail["loc"][:-1] if not _is_branch_label(part)], str(detail["loc"][-1])
         known = _known_keys(path)
         near = difflib.get_close_matches(last, known, n=1, cutoff=0.5)
@@ -133,8 +151,9 @@ def _explain(detail: ErrorDetails) -> tuple[str, str]:
         return f"{'.'.join([*path, shown])}: ", f"unknown key; {hint}"
     if kind == "missing":
         return f"{key}: ", "missing; add it ('cyclegan preset quickstart' writes a complete file)"
-    message = detail["msg"][0].lower() + detail["msg"][1:]
-    message = message.replace("input should be", "must be").replace("greater than or equal to", "at least")
+    message = re.sub(r"^(Input|List|Dictionary|String) should", "must", detail["msg"]).partition(" after validation")[0]
+    message = message[0].lower() + message[1:]
+    message = message.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
     if kind == "model_type":
         message = "must be a mapping of keys"
     elif isinstance(value, float) and not math.isfinite(value):
@@ -143,22 +162,22 @@ def _explain(detail: ErrorDetails) -> tuple[str, str]:
 
 
 def _shown(value: Any) -> str:
-    """A value for a message, in one line of bearable length."""
+    """A value for a message: one line of at most 200 characters."""
     text = "a mapping" if isinstance(value, dict) else without_credentials(repr(value))
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _is_branch_label(part: Any) -> bool:
-    """Pydantic adds the tried branch of a union (`constrained-int`, `literal['auto']`) to a key's path."""
+    """Whether a part of a key's path is a branch of a union (`literal['auto']`), which pydantic adds, or an index."""
     return not re.fullmatch(r"[A-Za-z_]\w*", str(part)) or part in ("bool", "int", "float", "str")
 
 
 def _known_keys(path: list[str]) -> list[str]:
-    """The keys of the section at a path, of `params.yaml` where the path names no section."""
+    """The keys of the section at a path."""
     section: Any = Params
     for part in path:
         field = section.model_fields.get(part)
-        # A section that may be null, or one of a list, stands inside the annotation.
+        # The annotation contains a section that may be null or in a list.
         kinds = [] if field is None else [field.annotation, *_arguments(field.annotation)]
         section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), Section)
     return list(section.model_fields)

@@ -1,4 +1,4 @@
-"""What stage `search` found, laid over params.yaml: the parameters that stage `train` really uses."""
+"""The parameters of stage `train`: params.yaml with the overrides that stage `search` found."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from cyclegan.system.errors import UserError
 
 SECTIONS = ("model", "train")
 ORIGIN = "origin"
-"""Key of `best.yaml` that says which study and trial the values come from."""
+"""Key of `best.yaml` with the study and trial that the values come from."""
 
 
 @dataclass(frozen=True)
 class Effective:
-    """Parameters, and where those that are not params.yaml's own come from.
+    """Parameters with the overrides of `best.yaml`, and their origin.
 
     Attributes:
-        params: with the values found by the search.
-        replaced: `{"train.loss_weights.identity.AtoB": {"params.yaml": 0.5, "best.yaml": 2.0}}`, each key that
-            `best.yaml` sets.
-        origin: study, trial and MLflow run of these values; empty where there are none.
+        params: params.yaml with the values of the search.
+        replaced: each key that `best.yaml` sets, as
+            `{"train.loss_weights.identity.AtoB": {"params.yaml": 0.5, "best.yaml": 2.0}}`.
+        origin: study, trial and MLflow run of these values; empty without a search.
     """
 
     params: Params
@@ -34,7 +34,7 @@ class Effective:
 
     @property
     def tags(self) -> dict[str, str]:
-        """The same as tags of an MLflow run."""
+        """Overrides and origin as tags of an MLflow run."""
         values = {
             f"search.replaced.{key}": f"{both['best.yaml']} (params.yaml: {both['params.yaml']})"
             for key, both in self.replaced.items()
@@ -43,21 +43,23 @@ class Effective:
 
 
 def effective(project: Project) -> Effective:
-    """Read params.yaml and lay `reports/search/best.yaml` over it, where there is one.
+    """Read params.yaml, with the overrides of `reports/search/best.yaml` if that exists.
 
     Raises:
-        UserError: one of them, or both together, are not valid; the message names the file.
+        UserError: one file, or both together, are not valid; the message names the file.
     """
     tree = read(project.params)
     base = validate(tree, project.params.name)
     file = project.best
     found = read(file) if file.is_file() else {}
     if not isinstance(found, dict) or not set(found) <= {ORIGIN, *SECTIONS}:
-        raise UserError(f"{_shown(file, project)} must hold sections {', '.join(SECTIONS)}; run 'dvc repro search'")
+        raise UserError(
+            f"{_relative(file, project)}: may hold sections {', '.join(SECTIONS)} only; run 'dvc repro search'"
+        )
     values = {section: found[section] for section in SECTIONS if section in found}
     if not values:
         return Effective(base, {}, {})
-    name = f"{project.params.name} with {_shown(file, project)} laid over it"
+    name = f"{project.params.name} with the overrides of {_relative(file, project)}"
     params = validate(overlaid(tree, values), name)
     keys = [key for key, _ in flatten(values)]
     before, after = dict(flatten(base.model_dump())), dict(flatten(params.model_dump()))
@@ -70,7 +72,7 @@ def effective(project: Project) -> Effective:
 
 
 def overlaid(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of nested mappings with some of their leaves replaced; a mapping also replaces a plain value."""
+    """A copy of nested mappings with some leaves replaced; a mapping may replace a plain value."""
     result = dict(copy.deepcopy(tree))
     for key, value in values.items():
         below = result.get(key)
@@ -90,5 +92,5 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _shown(file: Path, project: Project) -> str:
+def _relative(file: Path, project: Project) -> str:
     return file.relative_to(project.root).as_posix()

@@ -1,4 +1,4 @@
-"""Presets: tried parameters under `presets/`, each file with only what differs from the defaults."""
+"""Presets: tested parameters in `presets/`; each file holds only values that differ from the defaults."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def preset_names(project: Project) -> list[str]:
 
 
 def apply_preset(project: Project, name: str) -> list[str]:
-    """Write `params.yaml` with the defaults and, over them, a preset.
+    """Write `params.yaml` from the defaults and a preset.
 
     Returns:
-        One line for each value that changes, with the old value, from which the old file can be told.
+        One line for each value that changes, with the old and the new value.
 
     Raises:
         UserError: there is no such preset, or it is not a valid parameter file.
@@ -32,7 +32,7 @@ def apply_preset(project: Project, name: str) -> list[str]:
     names = preset_names(project)
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
+        hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(names)}"
         raise UserError(f"preset {name!r} does not exist; {hint}")
     file = project.presets / f"{name}.yaml"
     params = validate(read(file), file.name)
@@ -51,6 +51,5 @@ def apply_preset(project: Project, name: str) -> list[str]:
 
 def write_params(path: Path, params: Params, header: str) -> None:
     """Write a complete parameter file with the description of every key."""
-    # A link stays one: the file behind it is what the user keeps. DVC puts links into its cache in the place of outputs
-    # only, and those are written with `files.replacing` as they are named.
+    # Keep a symbolic link and write the user's file behind it. DVC replaces only outputs by links into its cache.
     write_text(Path(os.path.realpath(path)), yaml_text(params, header))

@@ -1,4 +1,4 @@
-"""The other sections, and `params.yaml` as a whole."""
+"""The smaller sections, and `Params`: all of `params.yaml`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cyclegan.params.train import Train
 FEATURES = "data/features/efficientnet-lite0.npz"
 """The feature network that comes with the project."""
 SHAPE_NOTHING = ("checkpoint_every", "keep_checkpoints", "sample_images")
-"""Keys of section `train` that change no weight, hence no trial's value."""
+"""Keys of section `train` that change no weight, hence no value of a trial."""
 
 
 class Evaluate(Section):
@@ -33,24 +33,21 @@ class Evaluate(Section):
         default=16,
         ge=1,
         le=1024,
-        description="Images in one call of a generator. It bounds the memory and changes no result.",
+        description="Images in one call of a generator; changes memory, not results.",
     )
     features: str = Field(
         default=FEATURES,
-        description="Network for KID and all that is measured on features, in training too; DVC watches the file. The "
-        "project's own, FILE.h5 (Inception-v3, Keras' ImageNet weights, notop), or FILE.keras (a model from "
-        "[N, S, S, 3] in -1…1 to [N, D]).",
+        description="Feature network for KID and the like: the included file, FILE.h5 (Keras' Inception-v3, notop), or "
+        "FILE.keras (any model from [N, S, S, 3] in -1…1 to [N, D]).",
     )
     features_size: int = Field(
         default=128,
         ge=32,
         le=1024,
-        description="Side in pixels at which that network sees every image; smaller is faster.",
+        description="Input side of that network in pixels; smaller is faster.",
     )
-    grid_images: int = Field(default=8, ge=1, le=64, description="Test images in the grid, for each direction.")
-    classifier_steps: Count = Field(
-        default=2000, description="With labels: training steps of each of the four classifiers, of 64 images each."
-    )
+    grid_images: int = Field(default=8, ge=1, le=64, description="Test images in the grid of each direction.")
+    classifier_steps: Count = Field(default=2000, description="Training steps of each classifier, with data.labels.")
 
     @field_validator("features")
     @classmethod
@@ -58,14 +55,13 @@ class Evaluate(Section):
         refuse_unexpanded(value)
         if value != FEATURES and not re.fullmatch(r".+\.(h5|keras)", value):
             raise impossible(
-                f"must be {FEATURES}, or the path of an .h5 file (Keras' ImageNet weights of Inception-v3) or of a "
-                ".keras file"
+                f"must be {FEATURES}, an .h5 file (Keras' ImageNet weights of Inception-v3) or a .keras file"
             )
         return value
 
 
 class Gates(Section):
-    """The metric that decides, for each direction."""
+    """The metric that decides in each direction."""
 
     AtoB: Annotated[str, Field(min_length=1)]
     BtoA: Annotated[str, Field(min_length=1)]
@@ -76,20 +72,19 @@ class Registry(Section):
 
     gate: Gates = Field(
         default=Gates(AtoB="auto", BtoA="auto"),
-        description="The test metric that a new version must better, by more than its standard error, to become "
-        "champion: auto (pair_psnr, or kid where there are no true pairs), a metric of "
-        "reports/evaluate/metrics.json, or {AtoB: …, BtoA: …}.",
+        description="Test metric that a new champion must improve by more than its standard error: auto (pair_psnr, or "
+        "kid without true pairs), a metric of reports/evaluate/metrics.json, or {AtoB: …, BtoA: …}.",
     )
     export: list[Literal["onnx"]] = Field(
         default=[],
-        description="Formats that a version holds beside its own: onnx, for mlflow.onnx.load_model, which needs "
-        "no TensorFlow. Needs pip install 'cyclegan[export]'.",
+        description="Additional formats of a model version: onnx (for mlflow.onnx.load_model without TensorFlow; "
+        "install 'cyclegan[export]').",
     )
 
     @field_validator("gate", mode="before")
     @classmethod
     def _same_both_ways(cls, value: Any) -> Any:
-        # Which metrics there are depends on the data; stage `register` refuses the others.
+        # The data decides which metrics exist. Stage `register` refuses all others.
         if isinstance(value, str):
             return {"AtoB": value, "BtoA": value}
         if not isinstance(value, dict):
@@ -98,19 +93,19 @@ class Registry(Section):
 
 
 class Tracking(Section):
-    """Where MLflow keeps the runs; shapes no result."""
+    """Where MLflow keeps the runs."""
 
     uri: str | None = Field(
-        default=None, description="MLflow's tracking URI. null: $MLFLOW_TRACKING_URI if set, else mlruns/mlflow.db."
+        default=None, description="Tracking URI. null: $MLFLOW_TRACKING_URI if set, else mlruns/mlflow.db."
     )
-    experiment: str | None = Field(default=None, description="MLflow experiment. null: the data set's name.")
+    experiment: str | None = Field(default=None, description="Name of the experiment. null: the name of the data set.")
     offline: bool = Field(
-        default=False, description="Record into mlruns/waiting only; cyclegan sync, or the next training, delivers it."
+        default=False, description="Record in mlruns/waiting only; cyclegan sync or the next training delivers it."
     )
 
 
 class Params(Section):
-    """The whole of `params.yaml`."""
+    """All of `params.yaml`."""
 
     data: Data = Data()
     model: Model = Model()
@@ -127,14 +122,13 @@ class Params(Section):
             for term in weights.COMPARING:
                 if getattr(weights, term).AtoB > 0 or getattr(weights, term).BtoA > 0:
                     raise impossible(
-                        f"train.loss_weights.{term} compares a generator's output with its input, but data.channels_A "
-                        f"= {self.data.channels_A} and data.channels_B = {self.data.channels_B}; set the {term} weight "
-                        "to 0"
+                        f"train.loss_weights.{term}: needs equal channels, but data.channels_A = "
+                        f"{self.data.channels_A} and data.channels_B = {self.data.channels_B}; set it to 0"
                     )
             if self.model.residual_output:
                 raise impossible(
-                    "model.residual_output adds the input to the output, but data.channels_A and data.channels_B "
-                    "differ; set it to false"
+                    f"model.residual_output: true needs equal channels, but data.channels_A = {self.data.channels_A} "
+                    f"and data.channels_B = {self.data.channels_B}; set it to false"
                 )
         if self.train.gradient_checkpointing and (
             self.model.generator != "resnet"
@@ -143,30 +137,30 @@ class Params(Section):
             or self.model.dropout > 0
         ):
             raise impossible(
-                "train.gradient_checkpointing computes residual blocks twice: it needs model.generator: resnet with "
-                "model.blocks above 0, model.dropout: 0 and a model.norm other than batch; set it to false"
+                "train.gradient_checkpointing: true needs model.generator: resnet, model.blocks above 0, "
+                "model.dropout: 0 and a model.norm other than batch; set it to false"
             )
         crop, load = self.train.crop_size, self.data.load_size
         if crop != "whole" and load != "original" and (crop[0] > load[0] or crop[1] > load[1]):
-            raise impossible(f"train.crop_size {list(crop)} is larger than data.load_size {list(load)}; lower it")
+            raise impossible(f"train.crop_size = {list(crop)}: larger than data.load_size = {list(load)}; lower it")
         if self.training_size is not None:
             reason = self.model.objection_to(self.training_size)
             if reason is not None:
                 name = "data.load_size" if crop == "whole" else "train.crop_size"
-                raise impossible(f"{name} {list(self.training_size)}{reason}")
+                raise impossible(f"{name} = {list(self.training_size)}{reason}")
         return self
 
     @property
     def without_effect(self) -> list[str]:
-        """A line for each key that is set but not read."""
+        """Warnings of keys that are set but not read, one line for each."""
         return [*self.data.without_effect, *self.model.without_effect, *self.train.without_effect]
 
     @property
     def shaping(self) -> dict[str, Any]:
-        """The parameters on which trained weights depend, beside those that shape the data."""
+        """The parameters that trained weights depend on, without those that shape the data."""
         return {"model": self.model.model_dump(), "train": self.train.model_dump(exclude=set(SHAPE_NOTHING))}
 
     @property
     def training_size(self) -> Size | None:
-        """`(height, width)` of the images that the networks are trained on; None where it follows from the data."""
+        """`(height, width)` of the images that the networks are trained on; None: the data decides."""
         return training_size(self.train.crop_size, self.data.load_size)

@@ -31,7 +31,7 @@ class _Bounds(Section):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.low >= self.high:
-            raise impossible(f"low = {self.low} must be below high = {self.high}")
+            raise impossible(f"low = {self.low} is not below high = {self.high}; raise high or lower low")
         return self
 
 
@@ -45,7 +45,7 @@ class Range(_Bounds):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.scale == "log" and self.low == 0:
-            raise impossible("scale: log cannot reach low = 0; raise low above 0 or use scale: linear")
+            raise impossible("scale: log needs low above 0, but low = 0; raise low or set scale to linear")
         return self
 
 
@@ -57,53 +57,53 @@ class WholeRange(_Bounds):
 
 
 def choices(kind: Any) -> Any:
-    """Two or more different values of a kind, to choose from."""
+    """The type of a list of two or more different values of a kind."""
 
     def differ(values: list) -> list:
         if len(set(values)) < len(values):
-            raise impossible("names a value twice; name each once")
+            raise impossible("lists a value twice; list each once")
         return values
 
     return Annotated[list[kind], Field(min_length=2), AfterValidator(differ)]
 
 
 class SearchSpace(Section):
-    """What trials may change; null leaves a key as it is set in its own section."""
+    """The parameters that trials change; null keeps the value of the parameter's own section."""
 
     cycle: Range | None = Field(
         default=Range(low=0.5, high=20.0, scale="log"),
-        description="train.loss_weights.forward_cycle and backward_cycle, as one value.",
+        description="Range of train.loss_weights.forward_cycle and backward_cycle, which get one value.",
     )
     identity: Range | None = Field(
-        default=Range(low=0.0, high=5.0, scale="linear"), description="train.loss_weights.identity."
+        default=Range(low=0.0, high=5.0, scale="linear"), description="Range of train.loss_weights.identity."
     )
     adversarial: Range | None = Field(
         default=None,
-        description="train.loss_weights.adversarial. Adam hardly sees a factor that all weights share.",
+        description="Range of train.loss_weights.adversarial.",
     )
     per_direction: bool = Field(
-        default=False, description="Search each weight for each direction; for the cycles, one weight for each cycle."
+        default=False, description="Search a separate loss weight for each direction, and for each cycle."
     )
-    blocks: WholeRange | None = Field(default=None, description="model.blocks, such as {low: 3, high: 9}.")
+    blocks: WholeRange | None = Field(default=None, description="Range of model.blocks, such as {low: 3, high: 9}.")
     learning_rate: Range | None = Field(
-        default=None, description="train.learning_rate, such as {low: 0.0001, high: 0.001, scale: log}."
+        default=None, description="Range of train.learning_rate, such as {low: 0.0001, high: 0.001, scale: log}."
     )
     base_filters: choices(Annotated[int, Field(ge=1, le=1024)]) | None = Field(  # type: ignore[valid-type]
-        default=None, description="model.base_filters, such as [16, 32, 64]."
+        default=None, description="Choices of model.base_filters, such as [16, 32, 64]."
     )
     norm: choices(Norm) | None = Field(  # type: ignore[valid-type]
-        default=None, description="model.norm, such as [instance, batch]."
+        default=None, description="Choices of model.norm, such as [instance, batch]."
     )
     upsample: choices(Upsample) | None = Field(  # type: ignore[valid-type]
-        default=None, description="model.upsample, such as [resize, transpose]."
+        default=None, description="Choices of model.upsample, such as [resize, transpose]."
     )
     adversarial_loss: choices(AdversarialLoss) | None = Field(  # type: ignore[valid-type]
-        default=None, description="train.adversarial_loss, such as [least_squares, hinge]."
+        default=None, description="Choices of train.adversarial_loss, such as [least_squares, hinge]."
     )
 
 
 class Objective(Section):
-    """One metric by which trials are compared: a weighted sum of validation metrics."""
+    """A weighted sum of validation metrics by which trials are compared."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z][\w -]{0,31}$")]
     direction: Literal["maximize", "minimize"]
@@ -112,15 +112,15 @@ class Objective(Section):
     @field_validator("terms")
     @classmethod
     def _terms(cls, terms: dict[str, float]) -> dict[str, float]:
-        # Which metrics there are depends on the data; stage `search` refuses the others before it starts.
+        # The data decides which metrics exist. Stage `search` refuses all others before it starts.
         for name, weight in terms.items():
             if re.fullmatch(r"(G_AtoB|G_BtoA|D_A|D_B)/.*", name):
                 raise impossible(
-                    f"{name} is a loss of the training: it falls and rises with the other network's skill and does "
-                    "not tell quality; use a validation metric such as val_AtoB/pair_psnr"
+                    f"{name} is a training loss, which does not measure quality; use a validation metric such as "
+                    "val_AtoB/pair_psnr"
                 )
             if not re.fullmatch(r"val_(AtoB|BtoA)/\w+", name):
-                raise impossible(f"{name} must be a validation metric, such as val_AtoB/pair_psnr")
+                raise impossible(f"{name} is not a validation metric; use one such as val_AtoB/pair_psnr")
             if weight == 0:
                 raise impossible(f"{name} has weight 0; remove it")
         return terms
@@ -131,20 +131,22 @@ def _mean_of_both(name: str, direction: Literal["maximize", "minimize"], metric:
     return Objective(name=name, direction=direction, terms=terms)
 
 
-# What `objectives: auto` stands for, as `train.select: auto`: the first whose metrics the data allows.
+# `objectives: auto` is the first objective whose metrics the data has, as for `train.select: auto`.
 AUTOMATIC = (_mean_of_both("pair PSNR", "maximize", "pair_psnr"), _mean_of_both("KID", "minimize", "kid"))
 
 
 class Fidelity(Section):
-    """How trials are made cheaper than the final training; null leaves a key as it is set in its own section."""
+    """Overrides that make trials cheaper than the final training; null: no override."""
 
-    epochs: Count | None = Field(default=None, description="train.epochs.")
-    steps_per_epoch: Count | None = Field(default=None, description="train.steps_per_epoch.")
-    evaluate_every: Count | None = Field(default=None, description="train.evaluate_every.")
-    crop_size: Size | None = Field(default=None, description="train.crop_size.")
-    base_filters: Annotated[int, Field(ge=1, le=1024)] | None = Field(default=None, description="model.base_filters.")
+    epochs: Count | None = Field(default=None, description="Override of train.epochs.")
+    steps_per_epoch: Count | None = Field(default=None, description="Override of train.steps_per_epoch.")
+    evaluate_every: Count | None = Field(default=None, description="Override of train.evaluate_every.")
+    crop_size: Size | None = Field(default=None, description="Override of train.crop_size.")
+    base_filters: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        default=None, description="Override of model.base_filters."
+    )
     discriminator_filters: Annotated[int, Field(ge=1, le=1024)] | None = Field(
-        default=None, description="model.discriminator_filters."
+        default=None, description="Override of model.discriminator_filters."
     )
 
     @field_validator("crop_size", mode="before")
@@ -154,73 +156,72 @@ class Fidelity(Section):
 
 
 class Search(Section):
-    """Stage search: Optuna chooses loss weights and networks for stage train."""
+    """Stage search: Optuna chooses hyperparameters for stage train."""
 
     trials: int = Field(
         default=0,
         ge=0,
         le=100_000,
-        description="Hyperparameter settings to try. 0: no search; train uses this file as it is.",
+        description="Number of trials. 0: no search.",
     )
     study: str = Field(
         default="main",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$",
-        description="Name of the Optuna study. The same name continues a study, another one starts another.",
+        description="Name of the Optuna study; a new name starts a new study.",
     )
-    seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the choices and of the trials.")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the sampler and of the trials.")
     workers: int = Field(
-        default=1, ge=1, le=256, description="Processes that run trials at once on this machine; they share its cores."
+        default=1, ge=1, le=256, description="Parallel processes on this machine, which share its cores."
     )
     storage: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,
-        description="Where the study lives. null: a journal file in .search/; or a database that workers on other "
-        "machines reach too, such as postgresql://HOST/NAME.",
+        description="Storage of the study: null (a journal file in .search/), or a database such as "
+        "postgresql://HOST/NAME, which workers on other machines can reach.",
     )
     command: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,
-        description="A command that runs one trial elsewhere, such as srun --gpus 1 cyclegan search trial "
-        "(docs/search.md). null: train here.",
+        description="Command that runs one trial elsewhere (docs/search.md), such as srun --gpus 1 cyclegan search "
+        "trial. null: run it on this machine.",
     )
     space: SearchSpace = Field(
         default=SearchSpace(),
-        description="What trials may change: a range or a list of choices for each key. null: not searched.",
+        description="Parameters that trials change: a range, a list of choices, or null (not searched).",
     )
     objectives: Literal["auto"] | Annotated[list[Objective], Field(min_length=1, max_length=2)] = Field(
         default="auto",
-        description="What trials are compared by. auto: pair_psnr, or kid where there are no true pairs, as "
-        "train.select. Or one or two objectives, such as [{name: KID, direction: minimize, terms: {val_AtoB/kid: 0.5, "
-        "val_BtoA/kid: 0.5}}]: weighted sums of columns of reports/train/validation.csv. With two, the report shows "
-        "the Pareto front.",
+        description="Objectives: auto (pair_psnr, or kid without true pairs), or one or two weighted sums of columns "
+        "of reports/train/validation.csv, such as [{name: KID, direction: minimize, terms: {val_AtoB/kid: 0.5, "
+        "val_BtoA/kid: 0.5}}].",
     )
     pruner: Literal["none", "median", "hyperband"] = Field(
         default="none",
-        description="none, median (stops a trial that is worse than the median at the same point), or hyperband; for "
-        "one objective.",
+        description="Pruner, for one objective only: none, median (stop a trial that is worse than the median), or "
+        "hyperband.",
     )
     fidelity: Fidelity = Field(
-        default=Fidelity(), description="Cheaper trials: values that override the key of the same name. null: as there."
+        default=Fidelity(), description="Cheaper trials: values that override the named parameter; null: no override."
     )
     finalists: int = Field(
-        default=2, ge=1, le=20, description="How many of the best settings are trained again, without fidelity."
+        default=2, ge=1, le=20, description="Number of the best trials that are trained again, without fidelity."
     )
     repeats: int = Field(
         default=3,
         ge=2,
         le=20,
-        description="Trainings of each finalist, with other seeds. A setting must win by more than their spread.",
+        description="Trainings of each finalist, with different seeds; a finalist must win by more than their spread.",
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.fidelity.base_filters is not None and self.space.base_filters is not None:
             raise impossible(
-                "search.fidelity.base_filters fixes what search.space.base_filters searches; set one of them to null"
+                "search.fidelity.base_filters: also searched by search.space.base_filters; set one of them to null"
             )
         if self.objectives == "auto":
             return self
         names = [objective.name for objective in self.objectives]
         if len(set(names)) < len(names):
-            raise impossible(f"search.objectives both have the name {names[0]!r}; give each its own")
+            raise impossible(f"search.objectives: two have the name {names[0]!r}; give each its own name")
         if len(names) > 1 and self.pruner != "none":
             raise impossible(
                 f"search.pruner: {self.pruner} needs one objective, but search.objectives has {len(names)}; "
@@ -229,19 +230,19 @@ class Search(Section):
         metrics = [name for objective in self.objectives for name in objective.terms]
         if all(re.search(r"/(cycle|identity)_", name) for name in metrics):
             raise impossible(
-                f"search.objectives has only {', '.join(metrics)}, in which a generator that changes nothing is "
-                "perfect; add a metric that compares with the target domain, such as val_AtoB/pair_psnr"
+                f"search.objectives: {', '.join(metrics)}: the identity baseline is perfect in these metrics; add one "
+                "that compares with the target domain, such as val_AtoB/pair_psnr"
             )
         return self
 
     def resolved(self, available: Iterable[str]) -> Self:
-        """The same with the objectives that `auto` stands for on this data.
+        """Replace `auto` by its objectives on this data, and check the metrics.
 
         Args:
-            available: the data's validation series.
+            available: validation metrics of the data.
 
         Raises:
-            UserError: an objective has a metric that is not among them.
+            UserError: an objective has another metric.
         """
         series = list(available)
         if self.objectives == "auto":
@@ -249,8 +250,8 @@ class Search(Section):
                 if objective.terms.keys() <= set(series):
                     return self.model_copy(update={"objectives": [objective]})
             raise UserError(
-                "search.objectives: auto: the validation split has no true pairs, and KID needs 2 images of each "
-                "domain; raise data.val_fraction or add images"
+                "search.objectives: auto needs true pairs or 2 images of each domain in the validation split; raise "
+                "data.val_fraction or add images"
             )
         for name in [name for objective in self.objectives for name in objective.terms]:
             if name not in series:
@@ -262,6 +263,6 @@ class Search(Section):
 
     @property
     def compared(self) -> list[Objective]:
-        """The objectives, once they are `resolved`."""
+        """The objectives of a `resolved` search."""
         assert self.objectives != "auto"
         return self.objectives

@@ -1,4 +1,4 @@
-"""What the sections of `params.yaml` have in common."""
+"""The base class and the common types of the sections of `params.yaml`."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ Size = tuple[int, int]
 
 
 class Section(BaseModel):
-    """Frozen, no unknown keys, no silent conversion (`"3"` is not 3)."""
+    """A frozen group of parameters, without unknown keys and without silent conversion (`"3"` is not 3)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     def unread(self, section: str, keys: Iterable[str], because: str) -> list[str]:
-        """A line for each of these keys that is set, that is, differs from its default, though it is not read.
+        """Warn of keys that are not read but differ from their defaults: one line for each.
 
         Args:
             section: name of this section.
-            keys: that are not read.
-            because: the key and value that make it so.
+            keys: keys that are not read.
+            because: the key and value that make them unread.
         """
         defaults = {key: type(self).model_fields[key].get_default() for key in keys}
         return [
@@ -43,34 +43,39 @@ class Section(BaseModel):
 
 
 def impossible(message: str) -> PydanticCustomError:
-    """A combination of keys that cannot work; `message` names them with the remedy."""
+    """The error for a value, or a combination of keys, that cannot work.
+
+    Args:
+        message: what is wrong and the remedy. The check of a top-level section starts it with the key; every other
+            check leaves the key out, because `loading` writes it.
+    """
     return PydanticCustomError("impossible", "{message}", {"message": message})
 
 
 def refuse_unexpanded(path: str) -> None:
-    """dvc.yaml names some paths as dependencies, which DVC takes as they are written."""
+    """Refuse a URI, ~ and variables in a path that dvc.yaml names: DVC takes the path as it is written."""
     expanded = os.path.expandvars(os.path.expanduser(path))
     if path.startswith("file:"):
-        raise impossible(f"must be a path, not an address; write {unquote(urlsplit(path).path)}")
+        raise impossible(f"must be a path, not a URI; write {unquote(urlsplit(path).path)}")
     if expanded != path:
         raise impossible(f"DVC expands neither ~ nor variables; write {expanded}")
 
 
 def parse_size(value: Any, word: str) -> Any:
-    """Read `64` or `[height, width]` in pixels as `(height, width)`; `word` stands for itself."""
+    """Read `64` or `[height, width]` in pixels as `(height, width)`; keep `word` as it is."""
     if value == word:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         value = (value, value)
     if isinstance(value, list | tuple) and len(value) == 2 and all(type(side) is int for side in value):
         if min(value) < 1 or max(value) > 8192:
-            raise impossible("must be between 1 and 8192 pixels a side")
+            raise impossible("must be between 1 and 8192 pixels on each side")
         return tuple(value)
-    raise impossible(f"must be one number of pixels, [height, width], or {word!r}")
+    raise impossible(f"must be a number of pixels, [height, width] or {word!r}")
 
 
 def plain(value: Any) -> Any:
-    """A value as a person writes it: `64` for `(64, 64)`, `5.0` for `{AtoB: 5.0, BtoA: 5.0}`."""
+    """A value in its shortest form: `64` for `(64, 64)`, `5.0` for `{AtoB: 5.0, BtoA: 5.0}`."""
     if isinstance(value, Section):
         tree = {name: plain(getattr(value, name)) for name in type(value).model_fields}
         return tree["AtoB"] if set(tree) == {"AtoB", "BtoA"} and tree["AtoB"] == tree["BtoA"] else tree

@@ -1,6 +1,6 @@
-"""Parameters as text: YAML with the descriptions as comments, and the page docs/parameters.md.
+"""Parameters as YAML with the descriptions as comments, and the page docs/parameters.md.
 
-The YAML has the form in which DVC's own dump leaves it, so `dvc exp run -S` changes one line for one value.
+The YAML has the layout of DVC's own dump: `dvc exp run -S` changes one line for one value.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def yaml_text(params: Section, header: str) -> str:
 
     Args:
         params: the values.
-        header: comment lines for the top, with or without `# `.
+        header: comment lines at the top, with or without `# `.
     """
     lines = [f"# {line}".rstrip() for line in uncommented(header).splitlines()]
     for name in type(params).model_fields:
@@ -50,7 +50,7 @@ def header_of(text: str) -> str:
 
 
 def first_line(section: Section) -> str:
-    """What a section is for."""
+    """The purpose of a section, without a full stop."""
     return (type(section).__doc__ or "").splitlines()[0].rstrip(".")
 
 
@@ -72,7 +72,7 @@ def _described(field: FieldInfo) -> str:
 
 
 def _is_described(section: Section) -> bool:
-    """Whether its keys have descriptions, hence lines, of their own."""
+    """Whether its keys have descriptions, hence their own lines."""
     return all(field.description for field in type(section).model_fields.values())
 
 
@@ -99,8 +99,8 @@ def parameters_page(params: Section) -> str:
     lines = [
         "# Parameters",
         "",
-        "`params.yaml` holds these keys; `cyclegan params` checks the file and prints every value. A key that is",
-        "missing takes its default. `cyclegan params --write` adds what is missing and regenerates this page.",
+        "`params.yaml` holds these keys. `cyclegan params` checks the file and prints every value. A missing",
+        "key takes its default. `cyclegan params --write` adds missing keys and regenerates this page.",
     ]
     for name in type(params).model_fields:
         section = getattr(params, name)

@@ -1,1 +1,1 @@
-"""The MLflow model registry: how trained generators get there, and what it serves."""
+"""The MLflow model registry: registering generators, choosing the champion, and the served model."""

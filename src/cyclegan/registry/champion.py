@@ -1,7 +1,7 @@
-"""The alias `champion`: who held it, who moved it, and moving it back.
+"""The alias `champion`: its moves, their history, and their rollback.
 
-Each move is a tag of the registered model, `champion.move.0001` and so on, which nothing ever changes. The alias comes
-first and the tag second, so that a process killed in between loses a reason and never invents a champion.
+Each move is a tag of the registered model, `champion.move.0001` and so on. Tags of moves never change. The alias is set
+before the tag: a kill in between loses the reason of a move, but cannot record a move that did not happen.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from cyclegan.system.errors import UserError
 from cyclegan.system.locks import claimed
-from cyclegan.tracking.store import Store, all_found
+from cyclegan.tracking.store import Store, search_all
 
 CHAMPION = "champion"
 MOVE_TAG = "champion.move."
@@ -34,7 +34,7 @@ class Move:
 
     version: str
     before: str | None
-    """The version that held it until then."""
+    """The version that held the alias before; None if none did."""
     by: Action
     at: str
     """UTC, ISO 8601."""
@@ -42,11 +42,11 @@ class Move:
 
 
 @contextmanager
-def changing(store: Store) -> Iterator[None]:
-    """Hold the registry's lock: of all processes on this machine only one changes versions and aliases at a time.
+def registry_lock(store: Store) -> Iterator[None]:
+    """Hold the lock under which one process of this machine changes versions and aliases.
 
     Raises:
-        UserError: another process does not let go of it.
+        UserError: another process holds it for too long.
     """
     with claimed(store.locks.parent / "registry.lock", WAIT_SECONDS):
         yield
@@ -65,7 +65,7 @@ def moves(store: Store, name: str) -> list[Move]:
 
 
 def move(store: Store, name: str, version: str, by: Action, reason: str) -> Move:
-    """Give the alias to a version and record it. To be called while `changing`."""
+    """Move the alias to a version, and record the move. The caller holds `registry_lock`."""
     made = Move(version, champion_of(store, name), by, datetime.now(UTC).isoformat(timespec="seconds"), reason)
     store.client.set_registered_model_alias(name, CHAMPION, version)
     number = 1 + max((int(key.removeprefix(MOVE_TAG)) for key in _move_tags(store, name)), default=0)
@@ -74,11 +74,11 @@ def move(store: Store, name: str, version: str, by: Action, reason: str) -> Move
     return made
 
 
-def previous(store: Store, name: str) -> str | None:
-    """The champion before the present one, as far as it still exists; None if there is none.
+def previous_champion(store: Store, name: str) -> str | None:
+    """The latest champion before the current one that still exists; None if there is none.
 
-    Moves are undone one after the other: two rollbacks go two champions back, and not to and fro. A move of the alias
-    by other means than this package is taken into account as soon as it shows.
+    Two rollbacks go back two champions, not back and forth. Moves of the alias by other programs count once they are
+    visible.
     """
     held_by: list[str] = []
 
@@ -96,26 +96,26 @@ def previous(store: Store, name: str) -> str | None:
     return next((version for version in reversed(held_by[:-1]) if _exists(store, name, version)), None)
 
 
-def rolled_back(store: Store, name: str) -> set[str]:
-    """The versions from which a person took the alias away, unless it was given back to them since."""
-    taken: set[str] = set()
+def rolled_back_versions(store: Store, name: str) -> set[str]:
+    """The versions that a user rolled back, and that have not become champion since."""
+    versions: set[str] = set()
     for made in moves(store, name):
         if made.by == "rollback" and made.before is not None:
-            taken.add(made.before)
-        taken.discard(made.version)
-    return taken
+            versions.add(made.before)
+        versions.discard(made.version)
+    return versions
 
 
 def all_models(store: Store) -> list[str]:
-    """The names of all registered models; MLflow itself gives a hundred at a time."""
-    return sorted(model.name for model in all_found(store.client.search_registered_models))
+    """The names of all registered models."""
+    return sorted(model.name for model in search_all(store.client.search_registered_models))
 
 
 def find_model(store: Store, name: str) -> None:
-    """Check that there is such a registered model.
+    """Check that a registered model exists.
 
     Raises:
-        UserError: there is not; the message lists those that there are.
+        UserError: it does not; the message lists the existing ones.
     """
     try:
         store.client.get_registered_model(name)
@@ -123,35 +123,35 @@ def find_model(store: Store, name: str) -> None:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         known = ", ".join(all_models(store)) or "(none yet)"
-        raise UserError(f"no registered model {name!r} in {store.shown}; there are: {known}") from None
+        raise UserError(f"{store.display_uri}: no registered model {name!r}; available: {known}") from None
 
 
 def find_version(store: Store, name: str, version: str) -> ModelVersion:
-    """A version of a registered model, by number.
+    """Find a version of a registered model by its number.
 
     Raises:
-        UserError: no such model or version; the message lists those that there are.
+        UserError: the model or version does not exist; the message lists the existing ones.
     """
     find_model(store, name)
     known = sorted(int(found.version) for found in store.client.search_model_versions(f"name = '{name}'"))
     if version not in map(str, known):
         listed = ", ".join(map(str, known)) or "(none)"
-        raise UserError(f"{name} has no version {version!r}; there are: {listed}")
-    # Not from the search: on a database that leaves the aliases out.
+        raise UserError(f"{name}: no version {version!r}; available: {listed}")
+    # Get the version by itself: a search of a database returns no aliases.
     return store.client.get_model_version(name, version)
 
 
 def find_alias(store: Store, name: str, alias: str) -> ModelVersion:
-    """The version of a registered model that holds an alias.
+    """Find the version of a registered model that holds an alias.
 
     Raises:
-        UserError: no such model or alias; the message lists those that there are.
+        UserError: the model or alias does not exist; the message lists the existing ones.
     """
     find_model(store, name)
     aliases = store.client.get_registered_model(name).aliases
     if alias not in aliases:
         listed = ", ".join(f"{key} (version {version})" for key, version in sorted(aliases.items())) or "(none)"
-        raise UserError(f"{name} has no alias {alias!r}; there are: {listed}")
+        raise UserError(f"{name}: no alias {alias!r}; available: {listed}")
     return store.client.get_model_version(name, str(aliases[alias]))
 
 

@@ -1,4 +1,4 @@
-"""Register a generator that another program trained: its version has an origin, but no run and no test metrics."""
+"""Registration of a generator that another program trained: a version with an origin, without run and metrics."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from pathlib import Path
 
 from mlflow.entities import LoggedModelStatus
 
-from cyclegan.registry.champion import changing
+from cyclegan.registry.champion import registry_lock
 from cyclegan.registry.served_form import content_digest, save_served
 from cyclegan.registry.versions import CONTENT_TAG, WEIGHTS_TAG, create_model
 from cyclegan.system.digests import file_digest
-from cyclegan.tracking.store import Store, all_found
+from cyclegan.tracking.store import Store, search_all
 
 ORIGIN_TAG = "origin.sha256"
-# Files of other programs do not record a bit depth; all published generators are for 8 bits.
+# Files of other programs record no bit depth. All published generators use 8 bits.
 BIT_DEPTH = 8
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The file that a generator was imported from."""
+    """The source file of an imported generator."""
 
     file: str
-    """Its name, without folders."""
+    """The file name, without folders."""
     sha256: str
     program: str
-    """What wrote it."""
+    """The program that wrote the file."""
 
 
 def register_imported(
@@ -42,20 +42,20 @@ def register_imported(
 ) -> tuple[str, bool]:
     """Make a generator a version of the registered model `name`, without an alias.
 
-    The gate never makes it champion, nor replaces it as champion: both take test metrics.
+    The gate cannot make it champion or replace it, because both need test metrics.
 
     Args:
-        experiment: that the generator appears in; created where it does not exist.
-        generator: its `.keras` file.
-        channels: of the images in and out.
-        tags: about the process that imports it.
+        experiment: the experiment of the generator; created if missing.
+        generator: the `.keras` file.
+        channels: those of the input and the output images.
+        tags: tags that describe the importing process.
 
     Returns:
-        The version, and whether it was there already: a file is registered once.
+        The version, and whether it existed before. A file is registered only once.
     """
-    with changing(store):
+    with registry_lock(store):
         create_model(store, name, {})
-        for known in all_found(store.client.search_model_versions, f"name = '{name}'"):
+        for known in search_all(store.client.search_model_versions, f"name = '{name}'"):
             if known.tags.get(ORIGIN_TAG) == origin.sha256:
                 return str(known.version), True
         model_id, details = _store(store, experiment, generator, channels)
@@ -67,14 +67,14 @@ def register_imported(
             ORIGIN_TAG: origin.sha256,
             "origin.program": origin.program,
         }
-        made = store.client.create_model_version(
+        created = store.client.create_model_version(
             name, f"models:/{model_id}", tags=details, description=_page(name, channels, origin), model_id=model_id
         )
-        return str(made.version), False
+        return str(created.version), False
 
 
 def _store(store: Store, experiment: str, generator: Path, channels: tuple[int, int]) -> tuple[str, dict[str, str]]:
-    """Store the served form in MLflow; returns its id and its checksums."""
+    """Store the served model in MLflow; return its id and checksums."""
     weights = file_digest(generator)
     checksums = {WEIGHTS_TAG: weights, CONTENT_TAG: content_digest(weights, BIT_DEPTH)}
     model = store.client.create_logged_model(
@@ -97,7 +97,7 @@ def _page(name: str, channels: tuple[int, int], origin: Origin) -> str:
         [
             f"Generator imported from `{origin.file}`, a file of {origin.program}: {shapes}.",
             f"SHA-256 of the file: `{origin.sha256}`.",
-            "This project did not train or measure it: there are no test metrics.",
+            "This project neither trained nor measured it, so there are no test metrics.",
             f"```console\n$ cyclegan translate models:/{name}/VERSION IMAGE --output FOLDER\n```",
         ]
     )

@@ -1,4 +1,4 @@
-"""What is in the registry, as text for a terminal."""
+"""The contents of the registry, as text for a terminal."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from cyclegan.tracking.store import Store
 
 
 def resolve(store: Store, reference: str) -> ModelVersion:
-    """The version that `MODEL@alias` or `MODEL/version` names; `models:/` may stand before it.
+    """Find the version that `MODEL@alias` or `MODEL/version` names, with or without `models:/` before it.
 
     Raises:
-        UserError: it names none; the message lists what there is.
+        UserError: the reference names none; the message lists the existing ones.
     """
     text = reference.removeprefix("models:/")
     if "@" in text:
         return find_alias(store, *text.rsplit("@", 1))
     if "/" in text:
         return find_version(store, *text.rsplit("/", 1))
-    raise UserError(f"{reference}: name a version as {text}@champion or {text}/1")
+    raise UserError(f"{reference}: no version is named; write {text}@champion or {text}/1")
 
 
-def listed(store: Store) -> str:
-    """All models, each with its champion, its challenger and the champion's gate metric."""
+def format_models(store: Store) -> str:
+    """A table of all models, with their champion, challenger and the champion's gate metric."""
     rows = []
     for name in all_models(store):
         aliases = store.client.get_registered_model(name).aliases
@@ -45,11 +45,11 @@ def listed(store: Store) -> str:
                 "champion since": tags.get("champion.since", "–"),
             }
         )
-    return _table(rows) if rows else f"no registered models in {store.shown}: 'dvc repro' makes the first"
+    return _table(rows) if rows else f"{store.display_uri}: no registered models; 'dvc repro' registers the first"
 
 
-def shown(store: Store, reference: str) -> str:
-    """One version in full (`MODEL@alias`, `MODEL/version`), or all versions of a model and the champion's moves."""
+def format_details(store: Store, reference: str) -> str:
+    """One version in full (`MODEL@alias`, `MODEL/version`), or all versions of a model and its moves."""
     text = reference.removeprefix("models:/")
     if "@" in text or "/" in text:
         return _version(store, resolve(store, text))
@@ -57,7 +57,7 @@ def shown(store: Store, reference: str) -> str:
     found = store.client.search_model_versions(f"name = '{text}'")
     rows = []
     for version in sorted(found, key=lambda version: int(version.version)):
-        # Not from the search: on a database that leaves the aliases out.
+        # Get the version by itself: a search of a database returns no aliases.
         full = store.client.get_model_version(text, str(version.version))
         metric = full.tags.get("gate.metric")
         rows.append(

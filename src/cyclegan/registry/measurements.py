@@ -1,4 +1,4 @@
-"""What stage `evaluate` found, kept with a registered version so that later ones can be compared with it."""
+"""Measurements of stage `evaluate`, stored with a registered version for later comparisons."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Measured:
 
     metrics: Mapping[str, float]
     identity: Mapping[str, float]
-    """The same metrics for the input itself as output: what any use has to beat."""
+    """The same metrics of the identity baseline, which returns the input."""
     protocol: Mapping[str, Any]
-    """How and on which images they were measured."""
+    """Version, images and options of the measurement."""
     per_image: pd.DataFrame
-    """One row for each image, as in `cyclegan.evaluation.protocol.Evaluation`."""
+    """One row for each image, as in `evaluation.protocol.Evaluation`."""
 
     def save(self, folder: Path) -> None:
-        """Write `figures.json` and `per_image.csv`."""
+        """Write the two files of a version, which keep their names and keys."""
         parts = {"figures": self.metrics, "identity": self.identity, "protocol": self.protocol}
         write_json(folder / "figures.json", {name: dict(part) for name, part in parts.items()})
         with replacing(folder / "per_image.csv") as temporary:
@@ -34,13 +34,13 @@ class Measured:
 
     @classmethod
     def load(cls, folder: Path) -> Measured:
-        """Read what `save` wrote."""
+        """Read the files that `save` writes."""
         parts = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
         per_image = read_per_image(folder / "per_image.csv")
         return cls(parts["figures"], parts["identity"], parts["protocol"], per_image)
 
-    def of_each_image(self, name: str) -> pd.Series:
-        """A metric by image (domain and id), for `pair_…` of scored pairs. Empty if no single image has it."""
+    def values_by_image(self, name: str) -> pd.Series:
+        """The values of a metric by domain and id; for `pair_…`, of scored pairs. Empty if single images have none."""
         table = self.per_image
         if name not in table:
             return pd.Series(dtype=float)
@@ -50,6 +50,6 @@ class Measured:
 
 
 def read_per_image(file: Path) -> pd.DataFrame:
-    """Read a `per_image.csv`. Names stay text, also those that look like numbers or like nothing (`0030`, `NA`)."""
+    """Read a `per_image.csv`. Names such as `0030` and `NA` stay text."""
     names = dict.fromkeys(("direction", "domain", "id", "partner"), str)
     return pd.read_csv(file, dtype=names, keep_default_na=False, na_values=[""], encoding="utf-8")

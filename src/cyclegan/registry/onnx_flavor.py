@@ -1,4 +1,4 @@
-"""A registered generator as an ONNX model, too."""
+"""The ONNX file of a registered generator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILE = "model.onnx"
 
 
 def prepare_export() -> None:
-    """Import what `add_onnx` needs, before anything is registered.
+    """Import the packages of `add_onnx`, before a version is registered.
 
     Raises:
         UserError: the packages are not installed.
@@ -27,20 +27,20 @@ def prepare_export() -> None:
 
 
 def add_onnx(folder: Path, generator: Path, bit_depth: int, lineage: Mapping[str, str]) -> None:
-    """Put an ONNX file into a saved MLflow model, where `mlflow.onnx.load_model` finds it.
+    """Add an ONNX file to a saved MLflow model, for `mlflow.onnx.load_model`.
 
-    What `mlflow.pyfunc.load_model` loads stays as it is.
+    `mlflow.pyfunc.load_model` still loads the same model.
 
     Args:
-        folder: of the MLflow model.
-        generator: its `.keras` file.
+        folder: the folder of the MLflow model.
+        generator: the `.keras` file.
         bit_depth: of the images, 8 (uint8) or 16 (uint16).
-        lineage: for the file's metadata.
+        lineage: entries for the file's metadata.
 
     Raises:
-        UserError: the packages are not installed, or the file would differ from the generator.
+        UserError: the packages are not installed, or the outputs of the file differ from those of the generator.
     """
-    # Not at the top: most versions are registered without TensorFlow.
+    # Import here: most versions are registered without TensorFlow.
     from cyclegan.export.exporter import export
     from cyclegan.export.formats import ONNX
     from cyclegan.models.translator import load_generator
@@ -48,7 +48,7 @@ def add_onnx(folder: Path, generator: Path, bit_depth: int, lineage: Mapping[str
     lineage = {**lineage, "model.sha256": file_digest(generator)}
     export(load_generator(generator), folder / FILE, ONNX, bit_depth=bit_depth, lineage=lineage)
     model = Model.load(folder)
-    # As mlflow.onnx.save_model writes it.
+    # Write the flavor as mlflow.onnx.save_model does.
     model.add_flavor(
         "onnx",
         onnx_version=version("onnx"),

@@ -1,4 +1,4 @@
-"""The form in which the registry keeps a generator: an MLflow `pyfunc` model that brings its own code."""
+"""The served form of a generator in the registry: an MLflow `pyfunc` model with its own code."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from cyclegan.system.digests import code_digest
 from cyclegan.tracking.provenance import installed
 
 SERVED_BATCH = 8
-# What the served code imports; the model's requirements pin the versions installed here.
+# The imports of the served code. The model's requirements pin their installed versions.
 REQUIREMENTS = ("tensorflow", "tensorflow-cpu", "keras", "mlflow", "numpy", "pandas", "pillow")
-# What the ONNX file beside it needs.
+# The requirements of the ONNX file.
 ONNX_REQUIREMENTS = ("onnx", "onnxruntime")
 
 
 def save_served(
     path: Path, model: LoggedModel, generator: Path, channels: tuple[int, int], bit_depth: int, with_onnx: bool = False
 ) -> None:
-    """Write a generator in its served form into the new folder `path`.
+    """Write the served form of a generator to the new folder `path`.
 
     Args:
-        model: the model that MLflow knows it as; of a run or of none.
-        generator: its `.keras` file.
-        channels: of the images in and out.
+        model: its MLflow model, with or without a run.
+        generator: the `.keras` file.
+        channels: those of the input and the output images.
         bit_depth: of the images, 8 (uint8) or 16 (uint16).
-        with_onnx: put an ONNX file beside it, see `onnx_flavor.add_onnx`.
+        with_onnx: whether to add an ONNX file, see `onnx_flavor.add_onnx`.
     """
     dtype = np.dtype(np.uint8 if bit_depth == 8 else np.uint16)
     with warnings.catch_warnings():
-        # The signature is given; an example image in JSON would add nothing to it.
+        # The signature replaces an example input.
         warnings.filterwarnings("ignore", message=".*input example was not provided")
         mlflow.pyfunc.save_model(
             path,
@@ -61,7 +61,7 @@ def save_served(
 
 
 def content_digest(weights: str, bit_depth: int, with_onnx: bool = False) -> str:
-    """One digest of everything that decides what the served model answers: weights, code and libraries.
+    """The digest of weights, code and libraries, which determine the output of the served model.
 
     Args:
         weights: checksum of the `.keras` file.

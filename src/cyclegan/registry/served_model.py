@@ -1,7 +1,7 @@
-"""What the registry serves: stored images in, stored images out.
+"""The model that the registry serves: it translates images of integers to images of the same type.
 
-MLflow copies this file beside the model and runs it wherever the model is loaded ("models from code"): nothing is
-pickled, and this package need not be installed there, for the model brings its own copy.
+MLflow copies this file beside the model, and runs it when the model is loaded ("models from code"). Nothing is pickled.
+The model brings its own copy of this package.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from mlflow.pyfunc.model import PythonModel
 
 
 class ServedGenerator(PythonModel):
-    """A generator as an MLflow `pyfunc` model. `model_config` holds `bit_depth` and `batch_size`."""
+    """A generator as an MLflow `pyfunc` model, with `bit_depth` and `batch_size` in its `model_config`."""
 
     def load_context(self, context: Any) -> None:
-        """Load the generator, refusing files that would run code on loading."""
-        # Not at the top: MLflow also runs this file when the model is saved, where TensorFlow is not needed.
+        """Load the generator. A file that would run code is refused."""
+        # Import here: MLflow also runs this file when the model is saved, without need of TensorFlow.
         from cyclegan.models.translator import Translator, load_generator
 
         config = context.model_config

@@ -9,12 +9,12 @@ from urllib.parse import urlencode
 
 from cyclegan.registry.measurements import Measured
 
-LIMIT = 5000
-"""Characters that every database has room for."""
-# Stands for the weights of all loss terms, of the page's own direction.
+# Every database has room for this length.
+MAX_CHARACTERS = 5000
+# A placeholder for the weights of all loss terms in the direction of the page.
 WEIGHTS = "train.loss_weights"
-# Of the run's parameters, those that say what kind of generator this is.
-SHOWN = (
+# The run's parameters that characterize the generator.
+PAGE_PARAMS = (
     "data.source", "data.load_size", "train.crop_size", "model.generator", "model.base_filters", "model.blocks",
     "model.norm", "model.upsample", "model.residual_output", "train.epochs", "train.batch_size", "train.learning_rate",
     "train.update_order", "train.adversarial_loss", WEIGHTS, "train.ema_decay", "train.seed",
@@ -24,7 +24,7 @@ LINEAGE = ("git.commit", "git.dirty", "dvc.stage", "dvc.exp", "data.md5", "run_k
 
 @dataclass(frozen=True)
 class Page:
-    """What stands on the page."""
+    """The contents of the page."""
 
     name: str
     version: str
@@ -38,43 +38,45 @@ class Page:
     """Why the version became champion, or stayed challenger."""
     run_id: str
     params: Mapping[str, str]
-    """Of the training's run."""
+    """Parameters of the training's run."""
     tags: Mapping[str, str]
-    """Lineage, and `search.…` where a search chose the parameters."""
+    """Lineage, and `search.…` if a search chose the hyperparameters."""
     store: str
     """The store's URI, without credentials."""
     has_grid: bool
 
     def markdown(self) -> str:
-        """The page, at most `LIMIT` characters."""
+        """The page, at most `MAX_CHARACTERS` long. The last parts, which the run's page has too, may be left out."""
         parts = [
             f"Generator {self.direction[0]} → {self.direction[-1]}: {self.dtype} images [N, H, W, {self.channels_in}]"
             f" to [N, H, W, {self.channels_out}] of the same size, any size.",
-            f"When it was registered: {self.reason}.",
+            f"At registration: {self.reason}.",
             *self._metrics(),
-            *([f"![Test images, their translations and the way back]({self._grid()})"] if self.has_grid else []),
+            *(
+                [f"![Test images, their translations, and the translations back]({self._grid()})"]
+                if self.has_grid
+                else []
+            ),
             self._use(),
             self._lineage(),
             self._parameters(),
         ]
         text = ""
         for part in parts:
-            # The last parts are those that are on the run's page as well.
-            if len(text) + len(part) + 2 <= LIMIT:
+            if len(text) + len(part) + 2 <= MAX_CHARACTERS:
                 text += part + "\n\n"
         return text.rstrip()
 
     def _metrics(self) -> list[str]:
         metrics, unchanged = self.measured.metrics, self.measured.identity
-        # A standard error stands beside its metric.
         names = [name for name in metrics if not name.endswith("_se")]
         rows = [f"| {name} | {_with_error(name, metrics)} | {_with_error(name, unchanged)} |" for name in names]
-        table = "\n".join(["| test split | this version | doing nothing |", "|---|---|---|", *rows])
+        table = "\n".join(["| test split | this version | identity baseline |", "|---|---|---|", *rows])
         md5 = self.measured.protocol.get("md5")
-        return [table, f"Test split of md5 `{md5}`, protocol {self.measured.protocol.get('version')}."]
+        return [table, f"Test split: md5 `{md5}`; protocol {self.measured.protocol.get('version')}."]
 
     def _grid(self) -> str:
-        # MLflow's own address of the file; relative, so that it holds wherever the server is.
+        # MLflow's address of the file, relative to the server.
         path = f"ajax-api/2.0/mlflow/logged-models/{self.model_id}/artifacts/files"
         return f"{path}?{urlencode({'artifact_file_path': 'evaluation/grid.png'})}"
 
@@ -101,12 +103,12 @@ class Page:
         searched = [f"{key} `{value}`" for key, value in sorted(self.tags.items()) if key.startswith("search.")]
         text = f"From run `{self.run_id}`" + "".join(f", {item}" for item in known) + "."
         if searched:
-            text += " Parameters by the search (best.yaml): " + ", ".join(searched) + "."
+            text += " Hyperparameters from a search (best.yaml): " + ", ".join(searched) + "."
         return text
 
     def _parameters(self) -> str:
         weights = [key for key in self.params if re.fullmatch(rf"{WEIGHTS}\.\w+\.{self.direction}", key)]
-        keys = [key for shown in SHOWN for key in (weights if shown == WEIGHTS else [shown])]
+        keys = [key for key in PAGE_PARAMS for key in (weights if key == WEIGHTS else [key])]
         rows = [f"| {key} | {self.params[key]} |" for key in keys if key in self.params]
         return "\n".join(["| parameter | value |", "|---|---|", *rows]) if rows else ""
 

@@ -1,4 +1,4 @@
-"""Put the generators of a run into the MLflow model registry."""
+"""Registration of a run's generators in the MLflow model registry."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, M
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from cyclegan.registry.champion import champion_of, changing, move, rolled_back
+from cyclegan.registry.champion import champion_of, move, registry_lock, rolled_back_versions
 from cyclegan.registry.gate import Decision, decide
 from cyclegan.registry.measurements import Measured
 from cyclegan.registry.served_form import content_digest, save_served
 from cyclegan.registry.version_page import Page
 from cyclegan.system.digests import file_digest
 from cyclegan.tracking.store import Store
-from cyclegan.tracking.store_errors import is_hopeless
+from cyclegan.tracking.store_errors import is_permanent
 
 CHALLENGER = "challenger"
 EVALUATION = "evaluation"
@@ -32,22 +32,22 @@ WEIGHTS_TAG = "model.sha256"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trained generator on its way into the registry."""
+    """A trained generator to register."""
 
     direction: str
     """`AtoB` or `BtoA`."""
     path: Path
-    """Its `.keras` file."""
+    """The `.keras` file."""
     channels_in: int
     channels_out: int
     measured: Measured
-    """On the test split."""
+    """Measurements on the test split."""
     gate: str
-    """Name of the metric by which it may become champion."""
+    """The metric that decides whether it becomes champion."""
     grid: Path | None = None
-    """Test images and their translations, a PNG file for its page."""
+    """A PNG file with test images and their translations, for the page."""
     with_onnx: bool = False
-    """Its version holds an ONNX file, too."""
+    """Whether its version also holds an ONNX file."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class RegisteredVersion:
     version: str
     model_id: str
     reused: bool
-    """It was in the registry already."""
+    """Whether it was registered before."""
     decision: Decision
-    """By the gate."""
+    """The decision of the gate."""
     champion: str | None
-    """The version that is champion now."""
+    """The current champion; None if there is none."""
 
     @property
     def uri(self) -> str:
@@ -81,16 +81,16 @@ def register(
 ) -> list[RegisteredVersion]:
     """Make each candidate a version of `<dataset>-<direction>`, alias `challenger`, and champion if it is better.
 
-    The same generator of the same run, with the same code to serve it, keeps its version: repeating this, also after
-    it was killed half-way, adds nothing and only brings metrics, tags and description up to date. The run's status
-    is left as it is. Each direction is decided by itself. Processes on one machine register one after the other.
+    The same generator of the same run with the same serving code keeps its version. Repeating this, even after a kill,
+    only updates metrics, tags and description. The run's status does not change. Each direction is decided
+    independently. Processes on one machine register one after the other.
 
     Args:
-        run_id: of the training, in `store`.
+        run_id: the training's run in `store`.
         bit_depth: of the images, 8 (uint8) or 16 (uint16).
-        tags: lineage (commit, DVC stage, md5 of the data …), set on every version.
+        tags: lineage for every version: commit, DVC stage, md5 of the data, and others.
     """
-    with changing(store):
+    with registry_lock(store):
         return [_register(store, run_id, dataset, candidate, bit_depth, tags) for candidate in candidates]
 
 
@@ -105,9 +105,9 @@ def _register(
     version = str((found or store.client.create_model_version(name, source, run_id, model_id=model.model_id)).version)
     store.client.set_model_version_tag(name, version, WEIGHTS_TAG, model.tags[WEIGHTS_TAG])
     decision = decision_on(store, name, version, candidate.measured, candidate.gate)
-    # Registered again, a version keeps why it became what it is, unless it becomes champion only now.
-    before = None if found is None or decision.promote else found.tags.get("gate.reason")
-    reason = before or decision.reason
+    # A version that is registered again keeps its first reason, unless it becomes champion now.
+    first_reason = None if found is None or decision.promote else found.tags.get("gate.reason")
+    reason = first_reason or decision.reason
     run = store.client.get_run(run_id)
     searched = {key: value for key, value in run.data.tags.items() if key.startswith("search.")}
     measured = candidate.measured
@@ -137,11 +137,11 @@ def _register(
         run_id=run_id,
         params=run.data.params,
         tags=details,
-        store=store.shown,
+        store=store.display_uri,
         has_grid=candidate.grid is not None,
     )
     store.client.update_model_version(name, version, page.markdown())
-    # Last: whoever follows an alias finds a version that is complete.
+    # Set the alias last, so that it never names an incomplete version.
     store.client.set_registered_model_alias(name, CHALLENGER, version)
     if decision.promote:
         move(store, name, version, "register", decision.reason)
@@ -151,7 +151,7 @@ def _register(
 
 
 def create_model(store: Store, name: str, tags: Mapping[str, str]) -> None:
-    """Create a registered model; one that exists keeps its tags."""
+    """Create a registered model. An existing one keeps its tags."""
     try:
         store.client.create_registered_model(name, dict(tags))
     except MlflowException as error:
@@ -160,29 +160,29 @@ def create_model(store: Store, name: str, tags: Mapping[str, str]) -> None:
 
 
 def decision_on(store: Store, name: str, version: str, measured: Measured, metric: str) -> Decision:
-    """What the gate says of a version of `name` that was so measured."""
+    """The decision of the gate on a version of `name` with these measurements."""
     champion, value = champion_of(store, name), measured.metrics[metric]
     if champion == version:
-        return Decision(metric, value, promote=False, reason="it is the champion already")
+        return Decision(metric, value, promote=False, reason="already the champion")
     weights, by_hand = _weights(store, name, version), f"'cyclegan registry promote {name} {version}'"
-    # By its weights: with other code around it, the same generator is another version.
-    if weights is not None and weights in {_weights(store, name, other) for other in rolled_back(store, name)}:
-        reason = f"this generator was champion and was rolled back; {by_hand} brings it back"
+    # Compare weights: with other code, the same generator is another version.
+    if weights is not None and weights in {_weights(store, name, other) for other in rolled_back_versions(store, name)}:
+        reason = f"this generator was champion and was rolled back; run {by_hand} to restore it"
         return Decision(metric, value, promote=False, reason=reason)
     if champion is None:
         return decide(metric, measured)
     if weights is not None and weights == _weights(store, name, champion):
-        reason = f"it is the generator of the champion, version {champion}, again; {by_hand} takes it over"
+        reason = f"the same generator as the champion, version {champion}; run {by_hand} to replace it"
         return Decision(metric, value, promote=False, reason=reason)
-    theirs = recorded(store, name, champion)
-    if theirs is None:
-        reason = f"the champion, version {champion}, has no evaluation on record to compare with"
+    champion_measured = load_measurements(store, name, champion)
+    if champion_measured is None:
+        reason = f"not comparable: the champion, version {champion}, has no evaluation on record"
         return Decision(metric, value, promote=False, reason=reason)
-    return decide(metric, measured, theirs, champion)
+    return decide(metric, measured, champion_measured, champion)
 
 
 def _weights(store: Store, name: str, version: str) -> str | None:
-    """The digest of a version's weights; None for a version that does not exist any more, or is none of ours."""
+    """The digest of a version's weights; None if the version is missing or from another program."""
     try:
         return store.client.get_model_version(name, version).tags.get(WEIGHTS_TAG)
     except MlflowException as error:
@@ -191,28 +191,28 @@ def _weights(store: Store, name: str, version: str) -> str | None:
         return None
 
 
-def compared(store: Store, name: str, version: str) -> str:
-    """What the gate says of a registered version now, in a sentence, for a person who decides."""
-    measured = recorded(store, name, version)
+def explain_decision(store: Store, name: str, version: str) -> str:
+    """The current verdict of the gate on a registered version, for a user who moves the alias by hand."""
+    measured = load_measurements(store, name, version)
     metric = store.client.get_model_version(name, version).tags.get("gate.metric")
     if measured is None or metric is None:
         return f"version {version} has no evaluation on record"
     return decision_on(store, name, version, measured, metric).reason
 
 
-def recorded(store: Store, name: str, version: str) -> Measured | None:
-    """What was measured for a registered version; None where it carries no evaluation.
+def load_measurements(store: Store, name: str, version: str) -> Measured | None:
+    """Load the measurements of a registered version; None if it has no evaluation.
 
     Raises:
-        MlflowException, OSError: whether it carries one cannot be told now.
+        MlflowException, OSError: the store is unavailable.
     """
     model_id = str(store.client.get_model_version(name, version).source).removeprefix("models:/")
     if "/" in model_id:
-        # None of ours; a server does not answer to such an id at all.
+        # Another program registered this version. A server does not answer to such an id.
         return None
     with tempfile.TemporaryDirectory() as folder:
         try:
-            # A server's answer to the download of what is not there cannot be told from other failures of its.
+            # List first: a server answers the download of a missing file as it does other failures.
             if not store.client.list_logged_model_artifacts(model_id, EVALUATION):
                 return None
             location = store.client.get_logged_model(model_id).artifact_location
@@ -221,16 +221,16 @@ def recorded(store: Store, name: str, version: str) -> Measured | None:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except MlflowException as error:
-            if not is_hopeless(error):
+            if not is_permanent(error):
                 raise
             return None
 
 
 def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: int = 8) -> LoggedModel:
-    """Store a generator in the form in which it is served, as a model of the run, unless the run has it already.
+    """Store a generator as a served model of the run, unless the run already has it.
 
-    The metric of the gate appears on the run as `test_<direction>/<name>`, tied to the model. All metrics, those of
-    each image and the grid lie in the model's folder `evaluation`.
+    The metric of the gate appears on the run as `test_<direction>/<name>`, linked to the model. All metrics, the table
+    per image and the grid are in the model's folder `evaluation`.
     """
     run = store.client.get_run(run_id)
     weights = file_digest(candidate.path)
@@ -243,7 +243,7 @@ def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: in
         if other.name == f"G_{candidate.direction}" and other.status == LoggedModelStatus.READY:
             model = other
         elif other.status == LoggedModelStatus.PENDING:
-            # Left by a process that was killed while it stored the model.
+            # A process was killed while it stored this model.
             store.client.delete_logged_model(other.model_id)
     if model is None:
         model = store.client.create_logged_model(
@@ -270,12 +270,12 @@ def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: in
 
 
 def _log_metric(store: Store, run_id: str, model: LoggedModel, candidate: Candidate) -> None:
-    """Tie the gate's metric to the model, so that MLflow compares models by it, without doubling points of the run."""
+    """Link the gate's metric to the model, for MLflow's comparison of models, without a second point on the run."""
     key, value = f"test_{candidate.direction}/{candidate.gate}", candidate.measured.metrics[candidate.gate]
     known = {metric.key: metric.value for metric in model.metrics or []}
     if known.get(key) == value or not math.isfinite(value):
         return
-    # MLflow takes a point with equal value, step and time for the same point.
+    # MLflow treats a point of equal value, step and time as the same point.
     history = [point for point in store.client.get_metric_history(run_id, key) if point.value == value]
     now = history[-1].timestamp if history else time.time_ns() // 1_000_000
     point = Metric(key, float(value), now, history[-1].step if history else 0, model_id=model.model_id)

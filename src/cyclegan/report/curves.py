@@ -1,4 +1,4 @@
-"""A training's history as one image."""
+"""Curves of a training's losses and validation metrics."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 LOSS = re.compile(r"(?P<network>G_AtoB|G_BtoA|D_A|D_B)/(?P<term>\w+)")
-VALIDATION = re.compile(r"val_(?P<direction>AtoB|BtoA)/(?P<kind>.+)_(?P<figure>[a-z]+\d*)")
+VALIDATION = re.compile(r"val_(?P<direction>AtoB|BtoA)/(?P<kind>.+)_(?P<metric>[a-z]+\d*)")
 ARROWS = {"AtoB": "A → B", "BtoA": "B → A"}
 UNITS = {"l1": "L1, 0…1", "psnr": "PSNR, dB", "ssim": "SSIM"}
-BASELINE = "input unchanged"
+BASELINE = "identity baseline"
 OUTPUTS = "Mean discriminator output"
 COLUMNS = 3
 
 
 def curves(history: pd.DataFrame) -> Figure | None:
-    """Draw losses and validation figures, one panel for each network and for each direction and figure.
+    """Draw losses and validation metrics, with a panel for each network and for each direction and metric.
 
     Args:
         history: column `epoch` and series named like `G_AtoB/total`, `D_A/real`, `val_AtoB/pair_psnr` and
-            `val_AtoB/identity/pair_psnr`; gaps are bridged. Other series are not drawn.
+            `val_AtoB/identity/pair_psnr`. Lines bridge gaps; other series are not drawn.
 
     Returns:
-        the figure; None where there is nothing to draw.
+        A Matplotlib figure, or None without a series to draw.
     """
     panels: dict[str, list[tuple[str, str]]] = {}
     for series in history.columns:
-        place = _panel(str(series))
-        if place is not None and history[series].notna().any():
-            title, label = place
+        panel = _panel(str(series))
+        if panel is not None and history[series].notna().any():
+            title, label = panel
             panels.setdefault(title, []).append((label, series))
     if not panels:
         return None
 
-    # Stable: otherwise the order of the history's columns stays.
+    # The sort is stable: otherwise panels keep the order of the history's columns.
     ordered = sorted(panels.items(), key=lambda panel: (panel[0].startswith("Validation"), panel[0] == OUTPUTS))
     rows = -(-len(panels) // COLUMNS)
     figure = Figure(figsize=(4.1 * COLUMNS, 2.7 * rows), layout="constrained")
@@ -59,13 +59,13 @@ def curves(history: pd.DataFrame) -> Figure | None:
 
 
 def _panel(series: str) -> tuple[str, str] | None:
-    """The panel that a series belongs to, and its label there."""
+    """The panel title and the label of a series; None for a series that is not drawn."""
     if match := LOSS.fullmatch(series):
         if match["term"].startswith("output_"):
             return OUTPUTS, f"{match['network']} {match['term'].removeprefix('output_')}"
         return f"{match['network']}: losses", match["term"].replace("_", " ")
     if match := VALIDATION.fullmatch(series):
-        figure = UNITS.get(match["figure"], match["figure"])
+        metric = UNITS.get(match["metric"], match["metric"])
         label = BASELINE if match["kind"].startswith("identity/") else match["kind"].replace("_", " ")
-        return f"Validation {ARROWS[match['direction']]}: {figure}", label
+        return f"Validation {ARROWS[match['direction']]}: {metric}", label
     return None

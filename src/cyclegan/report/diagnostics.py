@@ -1,6 +1,6 @@
-"""What usually goes wrong, looked for and told in plain words. Each finding states its measurement and its threshold.
+"""Diagnosis of common faults. Each finding states its measurement and threshold.
 
-A warning is a reason to look at the images, not a verdict; no warning is no proof of quality.
+A warning is a reason to look at the images, not a verdict. The absence of warnings proves no quality.
 """
 
 from __future__ import annotations
@@ -11,66 +11,66 @@ from typing import Any
 
 import pandas as pd
 
+# A generator has almost no effect if L1 between output and input (0…1) is below this.
 SMALL_CHANGE = 0.01
-"""L1 between output and input, 0…1, under which a generator does next to nothing."""
+# Colors are inverted if the brightness of output and input correlates below this.
 INVERTED = -0.2
-"""Correlation of brightness between output and input under which bright has become dark."""
+# Many outputs look alike if their diversity, as a share of that of real images, is below this.
 COLLAPSED = 0.5
-"""Diversity of the outputs, as a share of that of real images, under which many outputs look alike."""
+# The input is ignored if outputs find it less often than this multiple of chance.
 CHANCE = 3
-"""An input that its output does not find more often than this many times by chance has been ignored."""
+# A pattern is visible if its energy at the stride frequencies exceeds this multiple of that of real images.
 CHECKERBOARD = 3.0
-"""Energy at the stride frequencies, as a multiple of that of real images, from which a pattern stands out."""
+# Sets of fewer images of a domain differ by chance.
 FEWEST_FOR_SETS = 4
-"""Images of each domain from which outputs as a set can be judged: fewer differ by chance."""
+# With this many images of the source, `CHANCE` times chance is at most one half.
 FEWEST_FOR_CHANCE = 2 * CHANCE
-"""Images of the source from which `CHANCE` times chance is at most a half."""
+# A discriminator has won if its output exceeds this for real images, and is below 1 minus this for translations.
 WON = 0.9
-"""A discriminator that gives real images more than this, and translations less than 1 minus this, has won."""
+# A discriminator has lost if its outputs for real images and translations differ by less than this.
 LOST = 0.05
-"""A discriminator whose answers to real images and to translations differ by less than this has lost."""
+# The discriminators are judged over this last share of the training.
 LAST = 0.1
-"""The share of the training, at its end, over which the discriminators are judged."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked for.
+    """The result of looking for one fault.
 
     Attributes:
-        name: of what was looked for.
-        found: whether it is there.
-        text: in words, with the measurement and the threshold.
+        name: name of the fault.
+        is_fault: whether the generator has it.
+        text: the measurement and the threshold, in words.
     """
 
     name: str
-    found: bool
+    is_fault: bool
     text: str
 
 
 def diagnose(metrics: Mapping[str, Any], source: str, target: str, fewest: int) -> list[Finding]:
-    """Look for a generator's usual faults in its metrics.
+    """Look for the common faults of a generator in its metrics.
 
     Args:
-        metrics: of one direction, from `protocol.evaluate`; what is missing is not looked for.
+        metrics: those of one direction, from `protocol.evaluate`; a fault without its metric is skipped.
         source, target: names of the domains.
-        fewest: images of the smaller domain; faults that need more images are not looked for.
+        fewest: number of images of the smaller domain; faults that need more images are skipped.
     """
     findings = [
-        _does_nothing(metrics),
-        _ignores_the_input(metrics, source),
+        _barely_changes(metrics),
+        _ignores_input(metrics, source),
         _inverts_colors(metrics),
         _collapses(metrics, target, fewest),
-        _leaves_a_checkerboard(metrics, target, fewest),
+        _has_checkerboard(metrics, target, fewest),
     ]
     return [finding for finding in findings if finding is not None]
 
 
-def _does_nothing(metrics: Mapping[str, Any]) -> Finding | None:
+def _barely_changes(metrics: Mapping[str, Any]) -> Finding | None:
     if (change := metrics.get("change_l1")) is None:
         return None
     return _finding(
-        "does nothing",
+        "output equals input",
         change < SMALL_CHANGE,
         f"output and input differ by {change:.2%} of the range on average; under {SMALL_CHANGE:.0%} is a warning",
         means="The output is almost the input",
@@ -78,15 +78,15 @@ def _does_nothing(metrics: Mapping[str, Any]) -> Finding | None:
     )
 
 
-def _ignores_the_input(metrics: Mapping[str, Any], source: str) -> Finding | None:
+def _ignores_input(metrics: Mapping[str, Any], source: str) -> Finding | None:
     input_top1 = metrics.get("input_top1")
     if input_top1 is None or metrics["n"] < FEWEST_FOR_CHANCE:
         return None
     chance = CHANCE / metrics["n"]
     return _finding(
-        "ignores the input",
+        "input ignored",
         input_top1 < chance,
-        f"{input_top1:.0%} of the outputs are more like their own input than like any other image of "
+        f"{input_top1:.0%} of the outputs are closer to their own input than to any other image of "
         f"{source}; under {chance:.0%}, {CHANCE} times chance, is a warning",
         means="The output does not depend on the input",
         remedy="Raise the weights of the cycle losses.",
@@ -97,7 +97,7 @@ def _inverts_colors(metrics: Mapping[str, Any]) -> Finding | None:
     if (correlation := metrics.get("luminance_correlation")) is None:
         return None
     return _finding(
-        "inverts colors",
+        "colors inverted",
         correlation < INVERTED,
         f"the brightness of output and input correlates with {correlation:.2f}; under {INVERTED} is a warning",
         means="Colors are inverted",
@@ -110,40 +110,40 @@ def _collapses(metrics: Mapping[str, Any], target: str, fewest: int) -> Finding 
     if diversity is None or fewest < FEWEST_FOR_SETS:
         return None
     return _finding(
-        "collapses",
+        "mode collapse",
         diversity < COLLAPSED,
-        f"outputs differ from each other by {diversity:.0%} of what real images of {target} do; "
+        f"outputs differ from each other by {diversity:.0%} of the difference between real images of {target}; "
         f"under {COLLAPSED:.0%} is a warning",
-        means="Many outputs look alike (mode collapse)",
+        means="Many outputs look alike",
         remedy="Raise the weights of the cycle losses.",
     )
 
 
-def _leaves_a_checkerboard(metrics: Mapping[str, Any], target: str, fewest: int) -> Finding | None:
+def _has_checkerboard(metrics: Mapping[str, Any], target: str, fewest: int) -> Finding | None:
     pattern = metrics.get("checkerboard")
     if pattern is None or fewest < FEWEST_FOR_SETS:
         return None
     return _finding(
-        "leaves a checkerboard",
+        "checkerboard",
         pattern > CHECKERBOARD,
-        f"patterns that repeat every 2 or 4 pixels have {pattern:.1f} times the energy that they have in real "
+        f"patterns that repeat every 2 or 4 pixels have {pattern:.1f} times the energy of those in real "
         f"images of {target}; over {CHECKERBOARD:.0f} is a warning",
-        means="A checkerboard lies over the output",
+        means="The output has a checkerboard pattern",
         remedy="Use model.upsample: resize.",
     )
 
 
-def _finding(name: str, found: bool, measured: str, *, means: str, remedy: str) -> Finding:
-    """What was measured, and if it is a warning what that means and what to do."""
-    return Finding(name, found, f"{means}: {measured}. {remedy}" if found else measured)
+def _finding(name: str, is_fault: bool, measured: str, *, means: str, remedy: str) -> Finding:
+    """A finding whose text is the measurement, and for a fault also its meaning and remedy."""
+    return Finding(name, is_fault, f"{means}: {measured}. {remedy}" if is_fault else measured)
 
 
 def diagnose_discriminators(losses: pd.DataFrame, adversarial_loss: str) -> list[Finding]:
-    """Look at who won at the end of the training.
+    """Check whether a discriminator has won or lost at the end of the training.
 
     Args:
-        losses: columns `D_A/output_real`, `D_A/output_fake` and those of D_B, oldest first.
-        adversarial_loss: only `least_squares`, whose outputs are near 1 for real and 0 for fake, can be judged.
+        losses: columns `D_A/output_real`, `D_A/output_fake` and those of `D_B`, oldest first.
+        adversarial_loss: only `least_squares` is judged; its outputs are near 1 for real and 0 for fake.
     """
     outputs = [f"{name}/output_{kind}" for name in ("D_A", "D_B") for kind in ("real", "fake")]
     if adversarial_loss != "least_squares" or not set(outputs) <= set(losses):
@@ -161,13 +161,13 @@ def diagnose_discriminators(losses: pd.DataFrame, adversarial_loss: str) -> list
         won, lost = real > WON and fake < 1 - WON, real - fake < LOST
         if won:
             text = (
-                f"{name} has won and its generator learns little from it: {text}; over {WON} and under {1 - WON:.1f} "
+                f"{name} has won, so its generator learns little from it: {text}; over {WON} and under {1 - WON:.1f} "
                 "is a warning. Use train.label_smoothing, train.diff_augment or a smaller model.discriminator_filters."
             )
         elif lost:
             text = (
-                f"{name} tells nothing apart: {text}; a difference under {LOST} is a warning. Usually the "
-                "discriminator is too weak; rarely the translations are perfect."
+                f"{name} does not distinguish real images from translations: {text}; a difference under {LOST} is a "
+                "warning. The discriminator is probably too weak."
             )
         else:
             text = f"{text}; over {WON} and under {1 - WON:.1f}, or a difference under {LOST}, is a warning"

@@ -1,4 +1,4 @@
-"""The evaluation as files: metrics for machines, one self-contained page for people."""
+"""The files of an evaluation: metrics for programs, and one self-contained page for readers."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from cyclegan.report.grid import comparison_grid, strips
 from cyclegan.system.files import replacing, write_json, write_text
 from cyclegan.system.html import page_template
 
+# The page shows this many best and this many worst pairs.
 EXTREMES = 10
-"""So many best and so many worst pairs are shown."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class ReportImages:
-    """What the report shows."""
+    """The images of the report."""
 
     grid: np.ndarray
     """[H, W, 3], uint8."""
@@ -57,23 +57,23 @@ class ReportImages:
 def draw(
     translators: Mapping[Direction, Translator], dataset: PackedDataset, evaluation: Evaluation, count: int
 ) -> ReportImages:
-    """Translate the images that the report shows.
+    """Translate the images of the report.
 
     Args:
-        translators, dataset, evaluation: as given to and returned by `evaluate`.
-        count: rows of the grid: scored pairs where there are any, else images of each domain, spread over the split.
+        translators, dataset, evaluation: the arguments and the result of `evaluate`.
+        count: number of rows of the grid: scored pairs if there are any, else images spread over the split.
     """
     split = evaluation.metrics["protocol"]["split"]
     pairs = dataset.pairs(split)
-    shown = {domain: evenly(len(dataset.images(domain, split)), count) for domain in DOMAINS}
+    indices = {domain: evenly(len(dataset.images(domain, split)), count) for domain in DOMAINS}
     if pairs.scored.any():
         rows = np.flatnonzero(pairs.scored)[evenly(pairs.scored.sum(), count)]
-        shown = {"A": pairs.index_A[rows], "B": pairs.index_B[rows]}
+        indices = {"A": pairs.index_A[rows], "B": pairs.index_B[rows]}
     blocks = []
     best: dict[Direction, list[Pair]] = {}
     worst: dict[Direction, list[Pair]] = {}
     for direction, (source, target) in DIRECTIONS.items():
-        real = picked(dataset.images(source, split), shown[source])
+        real = picked(dataset.images(source, split), indices[source])
         translated = each(translators[direction].translate_float, each(to_float, real))
         back = each(translators[OPPOSITE[direction]].translate_float, translated)
         block = [
@@ -82,7 +82,7 @@ def draw(
             (f"{source} to {target} to {source}", each(lambda x: to_integer(x, dataset.bit_depth), back)),
         ]
         if pairs.scored.any():
-            block.append((f"true {target}", picked(dataset.images(target, split), shown[target])))
+            block.append((f"true {target}", picked(dataset.images(target, split), indices[target])))
             best[direction], worst[direction] = _extremes(translators[direction], dataset, evaluation, direction)
         blocks.append(block)
     return ReportImages(comparison_grid(blocks), best, worst)
@@ -101,17 +101,17 @@ def write_reports(
 ) -> None:
     """Write `metrics.json`, `per_image.csv`, `grid.png` and `report.html` into `folder`.
 
-    The page needs no network and runs no script.
+    The page loads nothing from the network and runs no script.
 
     Args:
-        folder: made where it is missing; files of these names are replaced.
-        evaluation, images: from `evaluate` and `draw`.
+        folder: created if missing; existing files of these names are replaced.
+        evaluation, images: the results of `evaluate` and `draw`.
         title: heading of the page, usually the data set's name.
-        run: what made the generators, label by label as it is to be read (run id, commit, md5 of the data, device,
-            duration); entries of None are left out.
+        run: provenance of the generators by its label on the page, such as run id, commit, device and duration; values
+            of None are left out.
         history: the training's series for `curves` and `diagnose_discriminators`.
         adversarial_loss: that of the training.
-        over_time: validation images at some of the training's evaluations, [H, W, 3] uint8.
+        over_time: validation images at several evaluations of the training, [H, W, 3] uint8.
     """
     write_json(folder / "metrics.json", evaluation.metrics)
     with replacing(folder / "per_image.csv") as temporary:
@@ -159,26 +159,26 @@ def _page(
 
 
 def _too_few_for_frechet(protocol: Mapping[str, Any]) -> bool:
-    """Whether covariances are estimated from fewer images than they have dimensions."""
+    """Whether covariances are estimated from fewer images than dimensions, which biases the Fréchet distance."""
     smallest = min(protocol["counts"][domain] for domain in DOMAINS)
     return "features" in protocol and smallest <= protocol["features"]["dimensions"]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How one metric is read."""
+    """Name, unit and digits of a metric for display."""
 
     name: str
     unit: str
     digits: int
     perfect: float | None = None
-    """Of an image compared with itself."""
+    """The value of an image compared with itself."""
 
     def text(self, value: float, error: float | None = None) -> str:
         return f"{value:.{self.digits}f}{self.unit}" + ("" if error is None else f" ± {error:.{self.digits}f}")
 
     def verdict(self, gain: Gain | None) -> str:
-        """A gain in words. Without a standard error there is no verdict, below it no better and no worse."""
+        """A gain in words: a dash without a standard error, and `equal` within it."""
         if gain is None or not math.isfinite(gain.standard_error):
             return "–"
         error = gain.standard_error
@@ -188,7 +188,7 @@ class Scale:
         return f"{'better' if gain.is_better else 'worse'} by {by}"
 
     def _fine(self, value: float, error: float) -> str:
-        """With as many digits as the error needs, up to three more."""
+        """The value with as many digits as the error needs, at most three more than usual."""
         needed = -math.floor(math.log10(error)) if error else 0
         digits = min(max(self.digits, needed), self.digits + 3)
         return f"{value:.{digits}f}{self.unit}"
@@ -215,7 +215,7 @@ ACCURACY = Scale("Accuracy", "", 4)
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a headline table, as text."""
+    """One row of a results table, as text."""
 
     name: str
     model: str
@@ -223,33 +223,37 @@ class Line:
     color_map: str = "–"
     verdict: str = "–"
     tone: str = "soft"
-    """Class of the verdict on the page: `better`, `worse` or `soft`."""
+    """The CSS class of the verdict: `better`, `worse` or `soft`."""
 
 
 def _headline(metrics: Mapping[str, Any], gains: Mapping[str, Gain], source: str, target: str) -> dict[str, list[Line]]:
-    """Each metric of one direction beside that of returning the input unchanged, by what it is measured against."""
+    """The metrics of one direction beside those of the identity baseline, grouped by their reference."""
     tables = _accuracies(metrics, gains, source, target) | {
         f"{source} → {target} against the true partner": [
-            _contest(scale, f"pair_{key}", metrics, gains) for key, scale in SCALES.items() if f"pair_{key}" in metrics
+            _compared_line(scale, f"pair_{key}", metrics, gains)
+            for key, scale in SCALES.items()
+            if f"pair_{key}" in metrics
         ],
         f"All {source} → {target} against all real {target}": [
-            _contest(scale, key, metrics, gains) for key, scale in SET_SCALES.items() if key in metrics
+            _compared_line(scale, key, metrics, gains) for key, scale in SET_SCALES.items() if key in metrics
         ],
         f"{source} → {target} against the input (how much it changes)": [
-            _faithful(scale, f"change_{key}", metrics) for key, scale in SCALES.items() if f"change_{key}" in metrics
+            _faithful_line(scale, f"change_{key}", metrics)
+            for key, scale in SCALES.items()
+            if f"change_{key}" in metrics
         ],
-        f"{source} → {target} → {source} against the input (cycle; doing nothing is perfect)": [
-            _faithful(scale, f"cycle_{key}", metrics) for key, scale in SCALES.items() if f"cycle_{key}" in metrics
+        f"{source} → {target} → {source} against the input (cycle; the identity baseline is perfect)": [
+            _faithful_line(scale, f"cycle_{key}", metrics) for key, scale in SCALES.items() if f"cycle_{key}" in metrics
         ],
-        f"{target} → {target} against the input (identity; doing nothing is perfect)": [
-            _faithful(scale, f"identity_{key}", metrics)
+        f"{target} → {target} against the input (identity; the identity baseline is perfect)": [
+            _faithful_line(scale, f"identity_{key}", metrics)
             for key, scale in SCALES.items()
             if f"identity_{key}" in metrics
         ],
     }
     if "input_top1" in metrics:
-        found = Line("Input found first", f"{metrics['input_top1']:.3f}")
-        tables[f"{source} → {target} against the input (how much it changes)"].append(found)
+        line = Line("Input found first", f"{metrics['input_top1']:.3f}")
+        tables[f"{source} → {target} against the input (how much it changes)"].append(line)
     return {title: lines for title, lines in tables.items() if lines}
 
 
@@ -264,64 +268,64 @@ def _accuracies(
         "content_accuracy": f"Trained on real {target} with its labels, tested on {source} → {target}",
     }
     return {
-        f"Accuracy of a classifier; trained and tested on real {target}, with its labels, it has {most}": [
-            replace(_contest(ACCURACY, key, metrics, gains), name=name) for key, name in lines.items()
+        f"Accuracy of a classifier ({most} if trained and tested on real {target} with its labels)": [
+            replace(_compared_line(ACCURACY, key, metrics, gains), name=name) for key, name in lines.items()
         ]
     }
 
 
 def _gains(evaluation: Evaluation, direction: Direction) -> dict[str, Gain]:
-    """The model against the unchanged input, by metric, where there is a standard error."""
+    """The gains of the model over the identity baseline, by metric; only those with a standard error."""
     metrics = evaluation.metrics[direction]
-    unchanged = metrics.get("identity", {})
+    baseline = metrics.get("identity", {})
     table = evaluation.per_image
     if "scored" in table:
         table = table[(table["direction"] == direction) & table["scored"].astype("boolean").fillna(False)]
     gains: dict[str, Gain | None] = {}
-    for key in metrics.keys() & unchanged.keys():
+    for key in metrics.keys() & baseline.keys():
         if f"baseline_{key}" in table:
             gains[key] = paired_gain(key, table[key], table[f"baseline_{key}"])
         elif key.startswith("pair_top") and "baseline_pair_rank" in table:
             first = int(key.removeprefix("pair_top"))
-            found, by_input = (table[rank].le(first).astype(float) for rank in ("pair_rank", "baseline_pair_rank"))
-            gains[key] = paired_gain(key, found, by_input)
+            hits, baseline_hits = (table[rank].le(first).astype(float) for rank in ("pair_rank", "baseline_pair_rank"))
+            gains[key] = paired_gain(key, hits, baseline_hits)
         else:
-            gains[key] = combined_gain(key, metrics, unchanged)
+            gains[key] = combined_gain(key, metrics, baseline)
     return {key: gain for key, gain in gains.items() if gain is not None}
 
 
-def _contest(scale: Scale, key: str, metrics: Mapping[str, Any], gains: Mapping[str, Gain]) -> Line:
-    """A metric in which a translation has to beat the unchanged input."""
+def _compared_line(scale: Scale, key: str, metrics: Mapping[str, Any], gains: Mapping[str, Gain]) -> Line:
+    """The row of a metric in which a translation must beat the identity baseline."""
 
     def text(by: Mapping[str, Any]) -> str:
         return scale.text(by[key], by.get(f"{key}_se")) if key in by else "–"
 
-    unchanged = metrics.get("identity", {})
+    baseline = metrics.get("identity", {})
     verdict = scale.verdict(gains.get(key))
     tone = verdict.split()[0] if verdict.startswith(("better", "worse")) else "soft"
-    return Line(scale.name, text(metrics), text(unchanged), text(metrics.get("color_map", {})), verdict, tone)
+    return Line(scale.name, text(metrics), text(baseline), text(metrics.get("color_map", {})), verdict, tone)
 
 
-def _faithful(scale: Scale, key: str, metrics: Mapping[str, Any]) -> Line:
-    """A metric in which the unchanged input is perfect. Falling behind it by doing something is no fault."""
+def _faithful_line(scale: Scale, key: str, metrics: Mapping[str, Any]) -> Line:
+    """The row of a metric in which the identity baseline is perfect, so that being worse is no fault."""
     value, perfect = metrics[key], scale.perfect
     assert perfect is not None
     return Line(scale.name, scale.text(value), scale.text(perfect))
 
 
 def _summary(metrics: Mapping[str, Any], gains: Mapping[str, Gain]) -> str:
-    """One direction in a sentence or two."""
-    shown = {f"pair_{key}": scale for key, scale in SCALES.items() if scale.perfect is not None}
-    shown |= {"kid": SET_SCALES["kid"], "transfer_accuracy": ACCURACY}
+    """One direction in one or two sentences."""
+    scales = {f"pair_{key}": scale for key, scale in SCALES.items() if scale.perfect is not None}
+    scales |= {"kid": SET_SCALES["kid"], "transfer_accuracy": ACCURACY}
     verdicts = [
-        f"{scale.name} {verdict}" for key, scale in shown.items() if (verdict := scale.verdict(gains.get(key))) != "–"
+        f"{scale.name} {verdict}" for key, scale in scales.items() if (verdict := scale.verdict(gains.get(key))) != "–"
     ]
-    against = f"Against the unchanged input: {', '.join(verdicts)}." if verdicts else ""
+    against = f"Against the identity baseline: {', '.join(verdicts)}." if verdicts else ""
     if "pair_n" not in metrics:
         return f"No true pairs: look at the images as well as at the metrics. {against}".strip()
     pairs = f"{metrics['pair_n']} true pair{'' if metrics['pair_n'] == 1 else 's'}"
     if "identity" not in metrics:
-        return f"Measured on {pairs}. The channels differ, so that there is no unchanged input to compare with."
+        return f"Measured on {pairs}. The channels differ, so there is no identity baseline."
     if not verdicts:
         return f"Measured on {pairs}, too few for a standard error: no verdict."
     return f"On {pairs}, {against[0].lower()}{against[1:]}"
@@ -330,11 +334,11 @@ def _summary(metrics: Mapping[str, Any], gains: Mapping[str, Gain]) -> str:
 def _extremes(
     translator: Translator, dataset: PackedDataset, evaluation: Evaluation, direction: Direction
 ) -> tuple[list[Pair], list[Pair]]:
-    """The scored pairs of highest and of lowest PSNR, best and worst first; no pair is in both."""
+    """The scored pairs of highest and of lowest PSNR, the most extreme first; no pair is in both."""
     source, target = DIRECTIONS[direction]
     split = evaluation.metrics["protocol"]["split"]
     table = evaluation.per_image
-    # The rows of the source domain lie in the order of the packed images.
+    # The rows of the source domain have the order of the packed images.
     table = table[(table["direction"] == direction) & (table["domain"] == source)].reset_index(drop=True)
     ranked = table[table["scored"]].sort_values("pair_psnr", ascending=False)
     count = min(EXTREMES, (len(ranked) + 1) // 2)
@@ -344,7 +348,7 @@ def _extremes(
     index, other = (pairs.index_A, pairs.index_B) if source == "A" else (pairs.index_B, pairs.index_A)
     partners = dict(zip(index.tolist(), other.tolist(), strict=True))
 
-    def shown(rows: pd.DataFrame) -> list[Pair]:
+    def pairs_of(rows: pd.DataFrame) -> list[Pair]:
         if rows.empty:
             return []
         inputs = picked(dataset.images(source, split), rows.index.to_numpy())
@@ -354,7 +358,7 @@ def _extremes(
         columns = (rows["id"], rows["partner"], rows["pair_psnr"], rows["pair_ssim"], baselines, images)
         return [Pair(*values) for values in zip(*columns, strict=True)]
 
-    return shown(best), shown(worst)
+    return pairs_of(best), pairs_of(worst)
 
 
 def _png(image: np.ndarray | Figure) -> bytes:

@@ -1,4 +1,4 @@
-"""Images side by side, for the eye. Everything here is for display; nothing is measured on it."""
+"""Grids of images for display. No metric is measured on them."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cyclegan.models.pixels import displayable
 
+# White pixels between the images of a row. Rows are twice as far apart.
 GAP = 2
-"""White pixels between the images of a row; rows are twice as far apart."""
+# Smaller images are enlarged by the integer factor that brings them closest to this many pixels.
 READABLE = 128
-"""Smaller images are enlarged by the whole number that brings them nearest to this many pixels."""
+# Images of a comparison are reduced to this many pixels on the longer side.
 LARGEST = 256
-"""Images in a comparison are reduced to this many pixels on the longer side."""
 WHITE = 255
 
+# Images of one size, `[N, H, W, C]`, or of different sizes, each `[H, W, C]`; uint8 or uint16.
 Column = np.ndarray | Sequence[np.ndarray]
-"""Images of one size, `[N, H, W, C]`, or of different sizes, each `[H, W, C]`; uint8 or uint16."""
 
 
 def sample_grid(real: Column, translated: Column, back: Column, partner: Column | None = None) -> np.ndarray:
-    """One row for each image: real, translated, translated back and, where pairs exist, the true partner.
+    """A grid with a row for each image: real, translated, translated back and, with pairs, the true partner.
 
     Args:
-        real, translated, back, partner: their channels may differ.
+        real, translated, back, partner: columns, whose channels may differ.
 
     Returns:
         [height, width, 3], uint8, on white.
@@ -35,11 +35,11 @@ def sample_grid(real: Column, translated: Column, back: Column, partner: Column 
 
 
 def comparison_grid(blocks: Sequence[Sequence[tuple[str, Column]]]) -> np.ndarray:
-    """A table of images with a heading over each column.
+    """A grid of images with a heading over each column.
 
     Args:
-        blocks: groups of columns, set apart by a wider gap, usually one for each direction. A column is its heading
-            and its images; all columns hold equally many.
+        blocks: groups of columns with a wider gap between them, usually one for each direction. A column is a heading
+            with images; all columns have the same number.
 
     Returns:
         [height, width, 3], uint8, on white.
@@ -54,16 +54,16 @@ def comparison_grid(blocks: Sequence[Sequence[tuple[str, Column]]]) -> np.ndarra
 
 
 def strips(columns: Sequence[Column]) -> np.ndarray:
-    """The rows of a table as images of their own, at about `READABLE` pixels for each image.
+    """The rows of a grid as separate images, at about `READABLE` pixels for each image.
 
     Args:
-        columns: equally many images in each.
+        columns: with the same number of images in each.
 
     Returns:
         [N, height, width, 3], uint8.
     """
-    shown = [_enlarged(_reduced(column, READABLE)) for column in _uniform(columns)]
-    return np.stack([_row(images) for images in zip(*shown, strict=True)])
+    scaled = [_enlarged(_reduced(column, READABLE)) for column in _uniform(columns)]
+    return np.stack([_row(images) for images in zip(*scaled, strict=True)])
 
 
 def stacked(grids: Sequence[np.ndarray]) -> np.ndarray:
@@ -74,11 +74,11 @@ def stacked(grids: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _uniform(columns: Sequence[Column]) -> list[np.ndarray]:
-    """Columns as 8-bit RGB; images of different sizes are reduced to `LARGEST` and set on white of one size."""
+    """Columns as 8-bit RGB. Images of different sizes are reduced to `LARGEST` and padded with white to one size."""
     if all(isinstance(column, np.ndarray) for column in columns):
         return [displayable(np.asarray(column)) for column in columns]
-    shown = [[_reduced(displayable(image[None]), LARGEST)[0] for image in column] for column in columns]
-    height, width = np.max([image.shape[:2] for column in shown for image in column], axis=0)
+    reduced = [[_reduced(displayable(image[None]), LARGEST)[0] for image in column] for column in columns]
+    height, width = np.max([image.shape[:2] for column in reduced for image in column], axis=0)
     return [
         np.stack(
             [
@@ -90,7 +90,7 @@ def _uniform(columns: Sequence[Column]) -> list[np.ndarray]:
                 for image in column
             ]
         )
-        for column in shown
+        for column in reduced
     ]
 
 
@@ -126,7 +126,7 @@ def _padded(table: np.ndarray, height: int) -> np.ndarray:
 
 
 def _heading(text: str, width: int) -> np.ndarray:
-    """A white strip with `text` in its middle, in the largest type that fits."""
+    """A white strip with centered text, in the largest font size that fits."""
     strip = Image.new("RGB", (width, 24), "white")
     draw = ImageDraw.Draw(strip)
     font = next(

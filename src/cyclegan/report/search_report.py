@@ -1,4 +1,4 @@
-"""What stage `search` leaves: `best.yaml`, a table, figures, and one page for people."""
+"""The files of stage `search`: `best.yaml`, a table, plots, and one page for readers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ruamel.yaml import YAML
 
 from cyclegan.params.overrides import ORIGIN
 from cyclegan.search.shared_search import BAR, PAPER, SharedSearch, costs_of, pareto_front
-from cyclegan.search.space import overlay
-from cyclegan.search.study import reason_of
+from cyclegan.search.space import to_overrides
+from cyclegan.search.study import reason_of, reported_metrics
 from cyclegan.search.verdict import Verdict, decide
 from cyclegan.system.files import replacing, write_json, write_text
 from cyclegan.system.html import page_template
@@ -28,46 +28,46 @@ from cyclegan.system.html import page_template
 
 @dataclass(frozen=True)
 class Result:
-    """A search that is done.
+    """The result of a finished search.
 
     Attributes:
-        verdict: which setting goes into training.
+        verdict: the hyperparameters for the training.
         best: content of `best.yaml`.
-        trials: one row for each trial and final that was asked for.
-        study: numbers for `study.json`.
-        figures: name → drawn figure.
+        trials: one row for each trial and final.
+        study: content of `study.json`.
+        plots: name → Matplotlib figure.
     """
 
     verdict: Verdict
     best: Mapping[str, Any]
     trials: pd.DataFrame
     study: Mapping[str, Any]
-    figures: Mapping[str, Figure]
+    plots: Mapping[str, Figure]
 
 
 def conclude(search: SharedSearch, run_id: str) -> Result:
-    """Decide, and draw what there is to see.
+    """Decide on the winner, and draw the plots.
 
     Args:
-        search: all trials and finals of which have ended.
+        search: a search whose trials and finals have ended.
         run_id: the MLflow run of the search.
     """
     objectives = search.options.compared
     trials, finals = search.trials.counted(), search.finals().counted()
-    by_setting: dict[str, list[FrozenTrial]] = {}
+    finals_by_slot: dict[str, list[FrozenTrial]] = {}
     for name, trial in finals.items():
-        by_setting.setdefault(name.rpartition("-")[0], []).append(trial)
-    verdict = decide(by_setting, objectives)
+        finals_by_slot.setdefault(name.rpartition("-")[0], []).append(trial)
+    verdict = decide(finals_by_slot, objectives)
     best: dict[str, Any] = {}
     if verdict.winner is not None:
         origin = {"study": search.name, "trial": int(verdict.winner), "run_id": run_id}
-        best = {ORIGIN: origin, **overlay(search.space, trials[verdict.winner].params)}
+        best = {ORIGIN: origin, **to_overrides(search.space, trials[verdict.winner].params)}
     attempts = {"trial": search.trials.attempts(), "final": search.finals().attempts()}
     table = pd.DataFrame(
         [
             _row(phase, name, trial, len(attempts[phase][name]), search)
-            for phase, found in (("trial", trials), ("final", finals))
-            for name, trial in found.items()
+            for phase, slots in (("trial", trials), ("final", finals))
+            for name, trial in slots.items()
         ]
     )
     study = {
@@ -76,18 +76,18 @@ def conclude(search: SharedSearch, run_id: str) -> Result:
         "trials": len(trials),
         "states": table[table["phase"] == "trial"]["state"].value_counts().to_dict(),
         "finals": len(finals),
-        "lost_attempts": sum(len(all_of) - 1 for found in attempts.values() for all_of in found.values()),
+        "lost_attempts": sum(len(tries) - 1 for slots in attempts.values() for tries in slots.values()),
         "winner": None if verdict.winner is None else int(verdict.winner),
         "reason": verdict.reason,
         "paper": search.paper if isinstance(search.paper, str) else search.tries_paper,
         "compared": {name: [asdict(entry) for entry in entries] for name, entries in verdict.compared.items()},
     }
-    return Result(verdict, best, table, study, _figures(search, trials, by_setting))
+    return Result(verdict, best, table, study, _plots(search, trials, finals_by_slot))
 
 
 def write_result(folder: Path, result: Result, search: SharedSearch) -> None:
-    """Write `best.yaml`, `trials.csv`, `study.json`, one PNG for each figure, and `report.html`."""
-    for name, figure in result.figures.items():
+    """Write `best.yaml`, `trials.csv`, `study.json`, a PNG file for each plot, and `report.html`."""
+    for name, figure in result.plots.items():
         with replacing(folder / f"{name}.png") as temporary:
             temporary.write_bytes(_png(figure))
     write_text(folder / "trials.csv", result.trials.to_csv(index=False))
@@ -102,7 +102,7 @@ def write_result(folder: Path, result: Result, search: SharedSearch) -> None:
 
 def _row(phase: str, name: str, trial: FrozenTrial, attempts: int, search: SharedSearch) -> dict[str, Any]:
     attributes = trial.user_attrs
-    known = {
+    columns = {
         "phase": phase,
         "slot": name,
         "state": trial.state.name.lower(),
@@ -112,23 +112,23 @@ def _row(phase: str, name: str, trial: FrozenTrial, attempts: int, search: Share
         "seconds": attributes.get("seconds"),
         "run_id": attributes.get("run_id"),
     }
-    # A pruned trial's last value is that of an unfinished training.
+    # The value of a pruned trial comes from an unfinished training.
     values = trial.values if trial.state == TrialState.COMPLETE else [None] * len(search.options.compared)
-    named = dict(zip((objective.name for objective in search.options.compared), values, strict=True))
-    return known | named | trial.params | attributes.get("figures", {})
+    objectives = dict(zip((objective.name for objective in search.options.compared), values, strict=True))
+    return columns | objectives | trial.params | reported_metrics(trial)
 
 
-def _figures(
+def _plots(
     search: SharedSearch, trials: Mapping[str, FrozenTrial], finals: Mapping[str, Sequence[FrozenTrial]]
 ) -> dict[str, Figure]:
-    """Optuna's own figures of the trials that count, and the finals."""
+    """Optuna's plots of the trials, and a plot of the finals."""
     matplotlib.use("Agg")
     objectives = search.options.compared
     study = optuna.create_study(directions=[objective.direction for objective in objectives])
     study.add_trials(list(trials.values()))
     complete = [trial for trial in trials.values() if trial.state == TrialState.COMPLETE]
     known = {BAR, PAPER} if search.tries_paper else {BAR}
-    figures: dict[str, Figure] = {}
+    plots: dict[str, Figure] = {}
     drawn = optuna.visualization.matplotlib
     for index, objective in enumerate(objectives):
         target: dict[str, Any] = {"target_name": objective.name}
@@ -142,22 +142,22 @@ def _figures(
                 if trial is not None and trial.state == TrialState.COMPLETE:
                     history.axhline(trial.values[index], color="0.35", linestyle=style, label=label)
             history.legend(bbox_to_anchor=(1.02, 1), loc="upper left")
-            figures[f"history{suffix}"] = _figure(history)
-            figures[f"slice{suffix}"] = _figure(drawn.plot_slice(study, **target))
-        if _differ(complete, index):
-            figures[f"importance{suffix}"] = _figure(drawn.plot_param_importances(study, **target))
+            plots[f"history{suffix}"] = _figure(history)
+            plots[f"slice{suffix}"] = _figure(drawn.plot_slice(study, **target))
+        if _has_enough_values(complete, index):
+            plots[f"importance{suffix}"] = _figure(drawn.plot_param_importances(study, **target))
     if len(objectives) == 1 and any(trial.intermediate_values for trial in trials.values()):
-        figures["intermediate"] = _figure(drawn.plot_intermediate_values(study))
+        plots["intermediate"] = _figure(drawn.plot_intermediate_values(study))
     if len(objectives) == 2 and complete:
         names = [objective.name for objective in objectives]
-        figures["pareto"] = _figure(drawn.plot_pareto_front(study, target_names=names))
+        plots["pareto"] = _figure(drawn.plot_pareto_front(study, target_names=names))
     if finals:
-        figures["finals"] = _finals(search, finals)
-    return figures
+        plots["finals"] = _finals(search, finals)
+    return plots
 
 
-def _differ(trials: Sequence[FrozenTrial], index: int) -> bool:
-    """Whether there are enough different values to tell what they depend on."""
+def _has_enough_values(trials: Sequence[FrozenTrial], index: int) -> bool:
+    """Whether the objective has enough different values to estimate the importance of parameters."""
     return len({trial.values[index] for trial in trials}) >= 4
 
 
@@ -165,7 +165,7 @@ def _figure(axes: Any) -> Figure:
     figure: Figure = np.ravel(np.array(axes, dtype=object))[0].get_figure()
     for axis in figure.axes:
         if axis.get_xscale() == "log":
-            # Matplotlib's own labels between powers of ten lie over each other on so short an axis.
+            # Matplotlib's default labels between powers of ten overlap on a short axis.
             axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
             axis.xaxis.set_minor_formatter(NullFormatter())
@@ -175,7 +175,7 @@ def _figure(axes: Any) -> Figure:
 
 
 def _finals(search: SharedSearch, finals: Mapping[str, Sequence[FrozenTrial]]) -> Figure:
-    """Every seed of every finalist, with the mean, beside the bar."""
+    """Plot every seed and the mean of each finalist beside those of params.yaml."""
     objectives = search.options.compared
     figure = Figure(figsize=(7, 3.4 * len(objectives)), layout="constrained")
     for index, (axis, objective) in enumerate(

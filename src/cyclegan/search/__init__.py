@@ -1,1 +1,1 @@
-"""Optuna: which settings are tried, by which processes, and what is made of the results."""
+"""Hyperparameter search with Optuna: the space, the study, the worker processes and the verdict."""

@@ -1,4 +1,4 @@
-"""A search as every process that takes part in it sees it: its studies, its space, and how settings are compared."""
+"""A search as each of its processes sees it: studies, space, slots, and the comparison of trials."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.evaluation.validation_series import validation_series
 from cyclegan.params import Objective, Params
 from cyclegan.project import Project
-from cyclegan.search.space import current, dimensions, paper
+from cyclegan.search.space import current_values, dimensions, paper_values
 from cyclegan.search.storage import open_storage
 from cyclegan.search.study import Phase, Slot, derived_seed, open_study
 
+# Slot with the values of params.yaml: the bar that every other trial has to beat.
 BAR = "0"
-"""Name of the slot with the values of params.yaml."""
+# Slot with the paper's values, if they differ from params.yaml and the space contains them.
 PAPER = "1"
-"""Name of the slot with the paper's values, where they differ and the space holds them."""
+# User attribute of the study: ID of the search's MLflow run.
 PARENT = "mlflow_run"
-"""The study's attribute that names the MLflow run of the search."""
 
 
 class SharedSearch:
-    """The studies of a search: first the trials, then the finals.
+    """The two studies of a search: first the trials, then the finals.
 
     Args:
         params: of the project; `search.trials` is at least 1.
-        key: short digest of data, parameters and code, on which every value depends: other ones, another study.
+        key: digest of the data, parameters and code on which objective values depend. Another key is another study.
         storage: URL of a database; None for the project's journal file.
-        create: False: only take part in a study that exists.
+        create: create the study if it does not exist.
 
     Raises:
-        UserError: the space cannot be searched, the storage cannot be used, or the study is another one.
+        UserError: the space cannot be searched, the storage cannot be used, or the study has another definition.
     """
 
     def __init__(self, project: Project, params: Params, key: str, storage: str | None, *, create: bool) -> None:
@@ -47,7 +47,7 @@ class SharedSearch:
         self.folder = project.studies / self.name
         self._storage = open_storage(storage, project.studies)
         self._claims = self.folder / "claims"
-        self.paper = paper(params, self.space)
+        self.paper = paper_values(params, self.space)
         pruner = _pruner(self.options.pruner)
         study = open_study(self._storage, self.name, self.options, self._claims, create=create, pruner=pruner)
         self.trials = Phase(study, self._slots(), self.options.seed, self._claims)
@@ -55,18 +55,18 @@ class SharedSearch:
 
     @property
     def tries_paper(self) -> bool:
-        """Whether slot PAPER holds the paper's values: they lie in the space and are not params.yaml's."""
+        """Whether slot PAPER has the paper's values: the space contains them, and they differ from params.yaml."""
         return PAPER in self.trials.slots and self.trials.slots[PAPER].fixed == self.paper
 
     def phase(self) -> Phase | None:
-        """What there is to work on; None when all is done."""
+        """The phase that has open slots; None when the search is done."""
         if not self.trials.done:
             return self.trials
         finals = self.finals()
         return None if finals.done else finals
 
     def finals(self) -> Phase:
-        """The finalists and the bar, each trained again with other seeds; once the trials are done."""
+        """The finalists and the bar, each trained again with new seeds. Available once the trials are done."""
         if self._finals is None:
             self._finals = self._open_finals()
         return self._finals
@@ -76,19 +76,19 @@ class SharedSearch:
         study = open_study(self._storage, name, self.options, self._claims, create=True, pruner=pruner)
         finalists = self.finalists()
         trials = self.trials.counted()
-        settings = {BAR: self.trials.slots[BAR].fixed} | {name: trials[name].params for name in finalists}
+        values = {BAR: self.trials.slots[BAR].fixed} | {name: trials[name].params for name in finalists}
         slots = [
-            Slot(final_name(name, repeat), setting, prunable=False)
-            for name, setting in settings.items()
+            Slot(final_name(name, repeat), fixed, prunable=False)
+            for name, fixed in values.items()
             for repeat in range(self.options.repeats)
         ]
-        # With nothing to compare it with, the bar need not be measured again.
+        # Without a finalist there is no comparison, so the bar needs no finals.
         if not finalists:
             slots = []
         return Phase(study, slots, self.options.seed, self._claims)
 
     def finalists(self) -> list[str]:
-        """The slots of the best settings, the bar's left out, best first."""
+        """The slots of the best trials except the bar, best first."""
         complete = {
             name: trial
             for name, trial in self.trials.counted().items()
@@ -96,16 +96,16 @@ class SharedSearch:
         }
         bar = self.trials.slots[BAR].fixed
         ranked = ranking(complete, self.options.compared)
-        # The bar's own setting in another slot would only measure the seed.
+        # A trial with the bar's values would only measure the effect of the seed.
         return [name for name in ranked if complete[name].params != bar][: self.options.finalists]
 
     def seed(self, slot: str, *, final: bool) -> int:
-        """The training seed of a slot; in the finals each setting meets the same seeds."""
+        """The training seed of a slot. In the finals, all hyperparameters get the same seeds."""
         name = f"final {slot.rpartition('-')[2]}" if final else slot
         return derived_seed(self.options.seed, "training", name)
 
     def _slots(self) -> list[Slot]:
-        slots = [Slot(BAR, current(self.params, self.space), prunable=False)]
+        slots = [Slot(BAR, current_values(self.params, self.space), prunable=False)]
         if isinstance(self.paper, dict) and self.paper != slots[0].fixed:
             slots.append(Slot(PAPER, self.paper, prunable=False))
         slots += [Slot(str(number)) for number in range(len(slots), self.options.trials)]
@@ -113,7 +113,7 @@ class SharedSearch:
 
 
 def study_name(params: Params, key: str) -> str:
-    """Name of a search's study; see SharedSearch for the key."""
+    """Name of a search's study, with the `key` of SharedSearch."""
     return f"{params.data.dataset}-{params.search.study}-{key[:8]}"
 
 
@@ -125,8 +125,8 @@ def final_name(finalist: str, repeat: int) -> str:
 def ranking(trials: Mapping[str, FrozenTrial], objectives: Sequence[Objective]) -> list[str]:
     """Names of complete trials, best first.
 
-    With one objective by its value. With two, the Pareto front first, and within it by the distance from the ideal
-    point: each objective is scaled to 0…1 between the best and the worst of the front, and the distance is Euclidean.
+    One objective ranks by its value. Two objectives keep only the Pareto front and rank it by the Euclidean distance
+    to the ideal point, after scaling each objective to 0…1 between the best and the worst of the front.
     """
     costs = {name: costs_of(trial.values, objectives) for name, trial in trials.items()}
     if len(objectives) == 1:
@@ -136,7 +136,7 @@ def ranking(trials: Mapping[str, FrozenTrial], objectives: Sequence[Objective]) 
 
 
 def pareto_front(costs: Mapping[str, Sequence[float]]) -> list[str]:
-    """Names of the points that no other point equals or beats in everything and beats in something; lower is better."""
+    """Names of the points that no other point dominates; lower is better."""
     return [
         name
         for name, point in costs.items()
@@ -148,7 +148,7 @@ def pareto_front(costs: Mapping[str, Sequence[float]]) -> list[str]:
 
 
 def distances(costs: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Distance of each point from the ideal one, after scaling each cost to 0…1."""
+    """Distance of each point to the ideal point, after scaling each cost to 0…1."""
     if not costs:
         return {}
     points = np.array(list(costs.values()))
@@ -166,7 +166,7 @@ def costs_of(values: Sequence[float], objectives: Sequence[Objective]) -> list[f
 
 
 def objective_values(metrics: Mapping[str, float], objectives: Sequence[Objective]) -> list[float]:
-    """The weighted sums.
+    """The objectives as weighted sums of metrics.
 
     Raises:
         ValueError: a metric is missing or not finite.
@@ -189,21 +189,21 @@ def _pruner(name: str) -> optuna.pruners.BasePruner:
 
 
 def log_file(folder: Path, slot: str, *, final: bool) -> Path:
-    """Where a trial's output goes."""
-    return folder / f"{_named(slot, final)}.log"
+    """The log of a trial's process."""
+    return folder / f"{_trial_name(slot, final)}.log"
 
 
 def work_folder(folder: Path, slot: str, *, final: bool) -> Path:
-    """Where a trial keeps what its next attempt goes on with."""
-    return folder / _named(slot, final)
+    """The folder of a trial's checkpoints, from which its next attempt resumes."""
+    return folder / _trial_name(slot, final)
 
 
-def _named(slot: str, final: bool) -> str:
+def _trial_name(slot: str, final: bool) -> str:
     return f"{'final' if final else 'trial'}-{slot}"
 
 
 def with_objectives(params: Params, dataset: PackedDataset) -> Params:
-    """The parameters with the objectives that this data gives `search.objectives: auto`.
+    """The parameters with `search.objectives: auto` resolved for this data.
 
     Raises:
         UserError: the data does not allow an objective.

@@ -1,4 +1,4 @@
-"""From `search.space` to Optuna's distributions, and from an Optuna setting to parameters."""
+"""The search space: from `search.space` to Optuna distributions, and from a trial's values to parameters."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from cyclegan.params.train import LossWeights
 from cyclegan.search.no_search import COLUMNS
 from cyclegan.system.errors import UserError
 
-Setting = dict[str, Any]
-"""The value of each dimension: `{"cycle": 3.2, "identity": 0.7}`."""
+# A value for each dimension: `{"cycle": 3.2, "identity": 0.7}`.
+Hyperparameters = dict[str, Any]
 
+# Zhu et al. 2017, with the identity weight of the reference implementation. The number of blocks depends on the size.
 PAPER = {
     "adversarial": 1.0,
     "identity": 5.0,
@@ -35,18 +36,17 @@ PAPER = {
     "upsample": "transpose",
     "adversarial_loss": "least_squares",
 }
-"""Zhu et al. 2017, with the reference implementation's identity weight; the blocks follow from the size."""
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """One thing that a trial chooses.
+    """One dimension of the search space.
 
     Attributes:
-        name: as Optuna, the reports and MLflow know it.
-        kind: the key of `search.space` that it comes from.
-        keys: the keys of params.yaml that take its value.
-        distribution: the values it may take.
+        name: its name in Optuna, the reports and MLflow.
+        kind: its key in `search.space`.
+        keys: the keys of params.yaml that get its value.
+        distribution: its possible values.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Dimension:
     distribution: BaseDistribution
 
     def suggest(self, trial: Trial) -> Any:
-        """The trial's value."""
+        """Let Optuna choose the trial's value."""
         bounds = self.distribution
         if isinstance(bounds, CategoricalDistribution):
             return trial.suggest_categorical(self.name, bounds.choices)
@@ -66,18 +66,17 @@ class Dimension:
 
 
 def dimensions(params: Params) -> list[Dimension]:
-    """What trials choose, by `search.space`.
+    """The dimensions of `search.space`.
 
     Raises:
-        UserError: nothing, or something that has no effect with these parameters, or a combination that is
-            impossible, or the space leaves out the values that params.yaml has now, or an objective has the name of
-            another column of the report.
+        UserError: the space is empty, has a key without effect, allows an impossible combination, or excludes the
+            values of params.yaml; or an objective has the name of another column of the report.
     """
     space = params.search.space
-    found: list[Dimension] = []
+    result: list[Dimension] = []
 
     def add(kind: str, distribution: BaseDistribution, names: Mapping[str, tuple[str, ...]]) -> None:
-        found.extend(Dimension(name, kind, keys, distribution) for name, keys in names.items())
+        result.extend(Dimension(name, kind, keys, distribution) for name, keys in names.items())
 
     if space.cycle is not None:
         add("cycle", _range(space.cycle), _cycles(space.per_direction))
@@ -88,7 +87,7 @@ def dimensions(params: Params) -> list[Dimension]:
     if space.blocks is not None:
         if params.model.generator != "resnet":
             raise UserError(
-                f"search.space.blocks needs model.generator: resnet, not {params.model.generator}; set it to null"
+                f"search.space.blocks: needs model.generator: resnet, not {params.model.generator}; set it to null"
             )
         bounds_of_blocks = IntDistribution(space.blocks.low, space.blocks.high)
         add("blocks", bounds_of_blocks, {"blocks": ("model.blocks",)})
@@ -103,69 +102,71 @@ def dimensions(params: Params) -> list[Dimension]:
         values = getattr(space, key)
         if values is not None:
             add(key, CategoricalDistribution(values), {key: (f"{section}.{key}",)})
-    if not found:
-        raise UserError("search.space: every key is null, so that there is nothing to search; give one a range")
-    if space.per_direction and not any(dimension.kind in ("cycle", *LossWeights.model_fields) for dimension in found):
-        raise UserError("search.space.per_direction has no effect without cycle, identity or adversarial; set it false")
-    _refuse_taken_names(params, found)
-    _refuse_impossible(params, found)
-    current(params, found)
-    return found
+    if not result:
+        raise UserError("search.space: every key is null, so there is nothing to search; give one key a range")
+    if space.per_direction and not any(dimension.kind in ("cycle", *LossWeights.model_fields) for dimension in result):
+        raise UserError(
+            "search.space.per_direction: true has no effect without cycle, identity or adversarial; set it to false"
+        )
+    _refuse_taken_names(params, result)
+    _refuse_impossible(params, result)
+    current_values(params, result)
+    return result
 
 
-def current(params: Params, space: list[Dimension]) -> Setting:
-    """The setting that params.yaml has now: trial 0, which every other has to beat.
+def current_values(params: Params, space: list[Dimension]) -> Hyperparameters:
+    """The values of params.yaml: those of trial 0, which every other trial has to beat.
 
     Raises:
-        UserError: it lies outside the space.
+        UserError: a value lies outside the space.
     """
-    values = _flat(params)
-    setting: Setting = {}
+    flat = _flat(params)
+    hyperparameters: Hyperparameters = {}
     for dimension in space:
-        present = [values[key] for key in dimension.keys]
+        values = [flat[key] for key in dimension.keys]
         if dimension.kind == "blocks":
-            present = [_blocks(params)]
-        if len(set(present)) > 1:
+            values = [_blocks(params)]
+        if len(set(values)) > 1:
             remedy = "make them equal"
             if not params.search.space.per_direction:
                 remedy += " or set search.space.per_direction: true"
-            shown = ", ".join(f"{key} = {values[key]}" for key in dimension.keys)
-            raise UserError(f"search.space.{dimension.kind} is one value for {shown}; {remedy}")
-        if not _contains(dimension, present[0]):
+            different = ", ".join(f"{key} = {flat[key]}" for key in dimension.keys)
+            raise UserError(f"search.space.{dimension.kind}: one range for different values, {different}; {remedy}")
+        if not _contains(dimension, values[0]):
             raise UserError(
-                f"search.space.{dimension.kind} leaves out the present value, {dimension.keys[0]} = {present[0]}, "
-                "which is trial 0; widen it"
+                f"search.space.{dimension.kind}: excludes the current value {dimension.keys[0]} = {values[0]}; "
+                "widen it, because trial 0 has this value"
             )
-        setting[dimension.name] = present[0]
-    return setting
+        hyperparameters[dimension.name] = values[0]
+    return hyperparameters
 
 
-def paper(params: Params, space: list[Dimension]) -> Setting | str:
-    """The paper's values as a setting, or the reason why the space does not hold them."""
-    setting: Setting = {}
+def paper_values(params: Params, space: list[Dimension]) -> Hyperparameters | str:
+    """The paper's values, or the reason why the space does not contain them."""
+    hyperparameters: Hyperparameters = {}
     for dimension in space:
         value = {**PAPER, "blocks": _paper_blocks(params)}[dimension.kind]
         if not _contains(dimension, value):
             return f"the paper's {dimension.name} = {value} lies outside search.space.{dimension.kind}"
-        setting[dimension.name] = value
-    return setting
+        hyperparameters[dimension.name] = value
+    return hyperparameters
 
 
-def overlay(space: list[Dimension], setting: Mapping[str, Any]) -> dict[str, Any]:
-    """A setting as the part of params.yaml that it replaces."""
-    return nested({key: setting[dimension.name] for dimension in space for key in dimension.keys})
+def to_overrides(space: list[Dimension], hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert a value for each dimension to the part of params.yaml that it overrides."""
+    return nested({key: hyperparameters[dimension.name] for dimension in space for key in dimension.keys})
 
 
 def variant(params: Params, values: Mapping[str, Any], *, seed: int, cheap: bool) -> Params:
     """The parameters of a trial.
 
     Args:
-        values: what `overlay` gives.
-        seed: replaces `train.seed`.
-        cheap: with `search.fidelity` as well.
+        values: the result of `to_overrides`.
+        seed: overrides `train.seed`.
+        cheap: apply `search.fidelity` too.
 
     Raises:
-        UserError: they are impossible together.
+        UserError: the combination is impossible.
     """
     tree = overlaid(params.model_dump(), nested({"train.seed": seed}))
     if cheap:
@@ -189,12 +190,12 @@ def _refuse_taken_names(params: Params, space: list[Dimension]) -> None:
         if objective.name in taken:
             raise UserError(
                 f"search.objectives: the name {objective.name!r} is taken by another column of trials.csv "
-                f"({', '.join(sorted(taken))}); give the objective another one"
+                f"({', '.join(sorted(taken))}); give the objective another name"
             )
 
 
 def _refuse_impossible(params: Params, space: list[Dimension]) -> None:
-    """Check all choices together with both ends of the ranges, at both fidelities."""
+    """Check all combinations of choices with both ends of the ranges, at both fidelities."""
     choices = {
         dimension.name: dimension.distribution.choices
         for dimension in space
@@ -206,20 +207,20 @@ def _refuse_impossible(params: Params, space: list[Dimension]) -> None:
         for choice in itertools.product(*choices.values()):
             chosen = dict(zip(choices, choice, strict=True))
             for end in ends:
-                setting = chosen | {dimension.name: end(dimension.distribution) for dimension in ranges}
+                hyperparameters = chosen | {dimension.name: end(dimension.distribution) for dimension in ranges}
                 try:
-                    variant(params, overlay(space, setting), seed=0, cheap=cheap)
+                    variant(params, to_overrides(space, hyperparameters), seed=0, cheap=cheap)
                 except UserError as error:
                     reason = str(error).splitlines()[0].removeprefix("a trial's parameters: ")
-                    shown = ", ".join(f"{name} = {value}" for name, value in setting.items())
+                    values = ", ".join(f"{name} = {value}" for name, value in hyperparameters.items())
                     where = "search.space with search.fidelity" if cheap and cheaper(params) else "search.space"
-                    raise UserError(f"{where} allows {shown}, which cannot work: {reason}") from None
+                    raise UserError(f"{where}: allows {values}, which is impossible: {reason}") from None
 
 
 def _cycles(per_direction: bool) -> dict[str, tuple[str, ...]]:
-    """One weight for each way round: A → B → A is G_AtoB's forward cycle and G_BtoA's backward cycle.
+    """The keys of one weight per cycle: A → B → A is the forward cycle of G_AtoB and the backward cycle of G_BtoA.
 
-    Tied like this, the weights fit `update_order: joint`, which counts each cycle once.
+    `update_order: joint` counts each cycle once, so it needs weights that are tied this way.
     """
     weights = "train.loss_weights"
     around_A = (f"{weights}.forward_cycle.AtoB", f"{weights}.backward_cycle.BtoA")
@@ -251,7 +252,9 @@ def _flat(params: Params) -> dict[str, Any]:
 def _blocks(params: Params) -> int:
     size = params.training_size
     if params.model.blocks == "auto" and size is None:
-        raise UserError("search.space.blocks: model.blocks: auto depends on the images' size; set a number")
+        raise UserError(
+            "search.space.blocks: model.blocks: auto depends on the size of the images; set model.blocks to a number"
+        )
     return residual_blocks(params.model.blocks, size or (0, 0))
 
 

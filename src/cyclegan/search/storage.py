@@ -1,4 +1,4 @@
-"""Where a search keeps its studies: a journal file of this machine, or a database that other machines reach too."""
+"""Storage of studies: a journal file for one machine, or a database for several machines."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from cyclegan.tracking.database import connect_arguments
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 5
+# A worker on a database counts as dead without a heartbeat for this time.
 GRACE_SECONDS = 30
-"""A worker on a database that was silent for so long is dead."""
-SECONDS_AWAY = 300.0
-"""How long a database may be away, as while it is started again, before a search gives up."""
+# A search waits this long for a database that restarts.
+RECONNECT_SECONDS = 300.0
+# Timeout of a connection to a database server.
 CONNECT_SECONDS = 10
-"""How long a server may take to answer to a connection."""
 CLAIM_SECONDS = 120
 
-AWAY = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
-"""What is raised when a database cannot be reached."""
+# Raised while a database is unavailable.
+DATABASE_ERRORS = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
 
 
 def open_storage(where: str | None, folder: Path) -> BaseStorage:
-    """Open the database at a URL, or the journal file in a folder, creating it where it is missing.
+    """Open the database at a URL, or the journal file in a folder; create it if it is missing.
 
-    Once opened, a database may go away for SECONDS_AWAY: whatever needs it waits.
+    If the database becomes unavailable later, its users wait for up to RECONNECT_SECONDS.
 
     Raises:
-        UserError: it cannot be used.
+        UserError: the storage cannot be used.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -56,14 +56,14 @@ def open_storage(where: str | None, folder: Path) -> BaseStorage:
     try:
         url = sqlalchemy.make_url(where)
         if url.get_backend_name() == "sqlite" and url.database:
-            # Below another folder, or in a temporary DVC copy, a relative path would be another file.
+            # Resolve the path: in another working directory or a temporary DVC copy it would be another file.
             url = url.set(database=str((folder.parent / url.database).resolve()))
         where = url.render_as_string(hide_password=False)
-        # Processes that create the tables at the same time break each other.
+        # Take a lock, because processes that create the tables at the same time fail.
         with claiming(folder / "opening"):
             storage = RDBStorage(
                 where,
-                # A connection that was idle through a long trial may have been cut: it is tried before it is used.
+                # Test a connection before use, because it may have been closed during a long trial.
                 engine_kwargs={"pool_pre_ping": True, "connect_args": connect_arguments(url, CONNECT_SECONDS)},
                 heartbeat_interval=HEARTBEAT_SECONDS,
                 grace_period=GRACE_SECONDS,
@@ -80,37 +80,37 @@ def open_storage(where: str | None, folder: Path) -> BaseStorage:
 
 
 @contextmanager
-def needing_storage(where: str | None) -> Iterator[None]:
-    """Turn the errors of a database that goes away for good, or refuses its service, into one that says what to do.
+def require_storage(where: str | None) -> Iterator[None]:
+    """Turn errors of the study's database within this context into a UserError with a remedy.
 
     Args:
         where: as for `open_storage`.
 
     Raises:
-        UserError: it did.
+        UserError: the database became unavailable, or refuses its service.
     """
     try:
         yield
-    except AWAY as error:
+    except DATABASE_ERRORS as error:
         if where is None:
-            # It speaks of another database.
+            # The error comes from another database.
             raise
         if fault := database_fault(error):
             raise UserError(
-                f"search.storage = {shown_address(where)}: {fault}. Mend that and run the same command again to go on"
+                f"search.storage = {shown_address(where)}: {fault}; fix this and run the same command again to continue"
             ) from error
         raise UserError(
-            f"search.storage = {shown_address(where)}: the database went away ({_reason(error)}); start it "
-            "and run the same command again to go on"
+            f"search.storage = {shown_address(where)}: the database became unavailable ({_reason(error)}); start it "
+            "and run the same command again to continue"
         ) from error
 
 
 @contextmanager
 def claiming(lock: Path) -> Iterator[None]:
-    """Hold a lock that other workers of this machine hold for moments only.
+    """Hold a lock that other workers of this machine hold only for a moment.
 
     Raises:
-        UserError: one of them keeps it.
+        UserError: another process still holds it after CLAIM_SECONDS.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with claimed(lock, CLAIM_SECONDS):
@@ -118,22 +118,24 @@ def claiming(lock: Path) -> Iterator[None]:
 
 
 def _connect_patiently(dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
-    """In place of SQLAlchemy's own way to connect: try again until SECONDS_AWAY have passed."""
-    until, told = time.monotonic() + SECONDS_AWAY, False
+    """Replace SQLAlchemy's connect: retry for up to RECONNECT_SECONDS."""
+    deadline, warned = time.monotonic() + RECONNECT_SECONDS, False
     while True:
         try:
             return dialect.connect(*arguments, **options)
         except dialect.loaded_dbapi.OperationalError:
-            if time.monotonic() >= until:
+            if time.monotonic() >= deadline:
                 raise
-            if not told:
-                logger.warning("the search's database is away; waiting up to %.0f seconds", SECONDS_AWAY)
-                told = True
+            if not warned:
+                logger.warning(
+                    "search.storage: the database is unavailable; waiting up to %.0f seconds", RECONNECT_SECONDS
+                )
+                warned = True
             time.sleep(1)
 
 
 def _reason(error: Exception) -> str:
-    """The driver's own words, without SQLAlchemy's."""
+    """The message of the database driver, without SQLAlchemy's additions."""
     cause = error.__cause__ or error
-    told = cause.orig if isinstance(cause, sqlalchemy.exc.DBAPIError) and cause.orig is not None else cause
-    return reason(told)
+    original = cause.orig if isinstance(cause, sqlalchemy.exc.DBAPIError) and cause.orig is not None else cause
+    return reason(original)

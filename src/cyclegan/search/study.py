@@ -1,9 +1,9 @@
-"""One Optuna study, shared by workers that may be killed at any moment, on this host or on several.
+"""One Optuna study, shared by workers on one or several hosts that may be killed at any moment.
 
-Optuna numbers trials in the order in which they are queued; a trial whose worker died would stay RUNNING for ever. So
-the trials that were asked for are *slots* here: a slot's attempts carry its name, and one that its worker lost or
-gave back is followed by another with the same values. The first attempt of a slot that ended counts; whoever finds that
-it holds another one gives it up. Nothing depends on an order between workers.
+Optuna numbers trials in the order of the queue, and a trial whose worker died would stay RUNNING forever. Therefore
+each trial that was asked for is a *slot*, and each Optuna trial is an attempt at a slot. After a lost attempt, or one
+that was given back, another attempt has the same values. The first attempt that ended counts. A worker with a surplus
+attempt gives it up. Nothing depends on the order of the workers.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cyclegan.params import Search, flatten
-from cyclegan.search.storage import AWAY, GRACE_SECONDS, HEARTBEAT_SECONDS, claiming
+from cyclegan.search.storage import DATABASE_ERRORS, GRACE_SECONDS, HEARTBEAT_SECONDS, claiming
 from cyclegan.system.errors import UserError, system_fault
 from cyclegan.system.locks import held, is_held
 
+# A slot fails after losing this many workers, because its hyperparameters may be what kills them.
 ATTEMPTS = 3
-"""A slot that lost its worker so often is not tried again: its setting may be what kills the machine."""
 
-SLOT, OWNER, REASON, SURPLUS, DEFINITION = "slot", "owner", "reason", "surplus", "definition"
-"""Keys of trials' and studies' user attributes."""
+# User attributes of trials and of the study.
+SLOT, OWNER, METRICS, REASON, SURPLUS, DEFINITION = "slot", "owner", "metrics", "reason", "surplus", "definition"
+# User attribute of a trial that was interrupted, or that met a fault which it did not cause.
 GIVEN_BACK = "given back"
-"""Key of a trial that was interrupted, or met something wrong around it: no fault of its own."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -46,8 +46,8 @@ class Slot:
 
     Attributes:
         name: unique in its study.
-        fixed: values that are not for the sampler to choose.
-        prunable: False: it runs to its end however bad it looks.
+        fixed: values that the sampler does not choose.
+        prunable: whether the pruner may stop it.
     """
 
     name: str
@@ -56,22 +56,21 @@ class Slot:
 
 
 def definition(search: Search) -> dict[str, Any]:
-    """What all trials of a study must have in common, flat."""
+    """The parameters that all trials of a study have in common, by their full keys."""
     chosen = search.model_dump(mode="json", include={"seed", "command", "space", "pruner", "fidelity"})
     objectives = {item.name: item.model_dump(exclude={"name"}) for item in search.compared}
-    # A column's name may hold a dot only where it would not be told from a level.
     flat = {f"search.{key}": value for key, value in flatten({**chosen, "objectives": objectives})}
-    # Trials hold their values in this order, which a mapping does not keep apart.
+    # The order of the objectives is that of the trials' values, and two mappings are equal in any order.
     return {**flat, "search.objectives": list(objectives)}
 
 
 def open_study(
     storage: BaseStorage, name: str, search: Search, lock: Path, *, create: bool, pruner: optuna.pruners.BasePruner
 ) -> optuna.Study:
-    """Go on with the study of this name, or create it.
+    """Open the study of this name, or create it.
 
     Raises:
-        UserError: it is missing and not to be created, or its trials were made by another definition.
+        UserError: it is missing and `create` is False, or its trials have another definition.
     """
     directions = [objective.direction for objective in search.compared]
     wanted = definition(search)
@@ -79,42 +78,42 @@ def open_study(
         known = set(optuna.get_all_study_names(storage))
         if name not in known and not create:
             raise UserError(
-                f"the storage holds no study {name}, but {', '.join(sorted(known)) or 'none at all'}: start it with "
+                f"search.storage: holds no study {name}, only {', '.join(sorted(known)) or 'none'}; start it with "
                 "'cyclegan search' on the same data, parameters and code"
             )
-        # Optuna itself would take the study whatever its directions and ranges are.
+        # Optuna does not check the directions and ranges of an existing study, so its definition is compared below.
         if name in known:
             study = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
         else:
-            # Another host may create it at this moment.
+            # `load_if_exists`, because another host may create the study at this moment.
             study = optuna.create_study(
                 study_name=name, storage=storage, directions=directions, pruner=pruner, load_if_exists=True
             )
         if not study.trials and DEFINITION not in study.user_attrs:
             study.set_user_attr(DEFINITION, wanted)
-    made = study.user_attrs.get(DEFINITION, {})
-    nothing = "(none)"
+    stored = study.user_attrs.get(DEFINITION, {})
+    missing = "(none)"
     changes = [
-        f"{key} was {made.get(key, nothing)} and is {wanted.get(key, nothing)}"
-        for key in sorted({**made, **wanted})
-        if made.get(key, nothing) != wanted.get(key, nothing)
+        f"{key} was {stored.get(key, missing)} and is {wanted.get(key, missing)}"
+        for key in sorted({**stored, **wanted})
+        if stored.get(key, missing) != wanted.get(key, missing)
     ]
     if changes:
         raise UserError(
-            f"study {name} holds {len(study.trials)} trials of another search, which are not mixed: "
-            f"{'; '.join(changes)}. Put the values back, or give search.study a new name"
+            f"study {name}: holds {len(study.trials)} trials of another search ({', '.join(changes)}); "
+            "restore these values, or give search.study a new name"
         )
     return study
 
 
 class Phase:
-    """The slots of one study, each of which comes to an end once.
+    """The slots of one study. Each slot ends once.
 
     Args:
         study: of Optuna.
-        slots: all that were asked for.
+        slots: all trials that were asked for.
         seed: of the sampler.
-        lock: file under which this host's workers claim trials one by one.
+        lock: lock file under which the workers of this host claim trials one by one.
     """
 
     def __init__(self, study: optuna.Study, slots: Sequence[Slot], seed: int, lock: Path) -> None:
@@ -124,49 +123,50 @@ class Phase:
         self._lock = lock
 
     def counted(self) -> dict[str, FrozenTrial]:
-        """The attempt that counts of each slot that has come to an end, in the order of the slots."""
-        found = {}
+        """The attempt that counts for each slot that has ended, in the order of the slots."""
+        counted = {}
         attempts = self.attempts()
         for name in self.slots:
             trials = attempts.get(name, [])
             ended = next((trial for trial in trials if has_ended(trial)), None)
-            if ended is None and _tries(trials) >= ATTEMPTS and all(trial.state == TrialState.FAIL for trial in trials):
+            all_failed = all(trial.state == TrialState.FAIL for trial in trials)
+            if ended is None and _count_tries(trials) >= ATTEMPTS and all_failed:
                 ended = trials[-1]
             if ended is not None:
-                found[name] = ended
-        return found
+                counted[name] = ended
+        return counted
 
     @property
     def done(self) -> bool:
         return len(self.counted()) == len(self.slots)
 
     def attempts(self) -> dict[str, list[FrozenTrial]]:
-        """All attempts of each slot, oldest first."""
-        found: dict[str, list[FrozenTrial]] = {}
+        """All attempts at each slot, oldest first."""
+        by_slot: dict[str, list[FrozenTrial]] = {}
         for trial in self.study.get_trials(deepcopy=False):
             name = trial.user_attrs.get(SLOT)
             if name is not None and SURPLUS not in trial.user_attrs:
-                found.setdefault(name, []).append(trial)
-        return found
+                by_slot.setdefault(name, []).append(trial)
+        return by_slot
 
     def claim(self, owner: Path) -> Trial | None:
-        """Take the next trial; None while there is none to take.
+        """Claim the next trial; None while there is none.
 
-        It is that of the first slot without an attempt that runs or has ended; attempts whose worker is dead are given
-        up before, so that a lost one is what comes next.
+        It belongs to the first slot without an attempt that runs or has ended. Attempts of dead workers fail first, so
+        that their slots come next.
 
         Args:
-            owner: a lock file that this process holds for as long as it lives.
+            owner: lock file that this process holds as long as it lives.
         """
         with claiming(self._lock):
             self._fail_lost()
             if not self._queue_next():
                 return None
             with warnings.catch_warnings():
-                # Optuna expects heartbeats from its own loop only; here `working` sends them.
+                # Optuna warns that only its own loop sends heartbeats; here `working` sends them.
                 warnings.simplefilter("ignore")
                 trial = self.study.ask()
-            # Not RDBStorage, which a study wraps in a cache.
+            # Test for BaseHeartbeat, because the study wraps an RDBStorage in a cache.
             if isinstance(self.study._storage, BaseHeartbeat):
                 self.study._storage.record_heartbeat(trial._trial_id)
             trial.set_user_attr(OWNER, str(owner))
@@ -174,50 +174,50 @@ class Phase:
             trial.set_user_attr(SURPLUS, True)
             self.study.tell(trial, state=TrialState.FAIL)
             return None
-        # By slot, so that a resumed study neither repeats choices nor differs from one that was not interrupted.
+        # Seed the sampler by slot, so that a resumed study makes the same choices as an uninterrupted one.
         slot = trial.user_attrs[SLOT]
         self.study.sampler = optuna.samplers.TPESampler(seed=derived_seed(self._seed, "sampler", slot))
         return trial
 
     @contextmanager
     def working(self, trial: Trial) -> Iterator[None]:
-        """Say that the trial's worker lives while this context lasts; give the trial back if it ends in an error."""
+        """Send heartbeats while this context lasts. If it ends with an error, fail the trial or give it back."""
         stop = threading.Event()
         storage = self.study._storage
         thread = None
         if isinstance(storage, BaseHeartbeat):
-            # A daemon: it must not keep a worker alive that is told to end.
-            thread = threading.Thread(target=_beat, args=(storage, trial._trial_id, stop), daemon=True)
+            # A daemon thread does not keep a worker alive that has to end.
+            thread = threading.Thread(target=_send_heartbeats, args=(storage, trial._trial_id, stop), daemon=True)
             thread.start()
         try:
             yield
         except BaseException as error:
-            stopped = (KeyboardInterrupt, SystemExit, UserError, *AWAY)
+            stopped = (KeyboardInterrupt, SystemExit, UserError, *DATABASE_ERRORS)
             given_back = isinstance(error, stopped) or system_fault(error) is not None
-            # First where no database is needed: that may be what is away.
+            # Write the marker file first, because the database may be unavailable.
             if given_back:
                 with suppress(OSError):
-                    self._note(trial.number).touch()
-            if not isinstance(error, AWAY):
+                    self._given_back_file(trial.number).touch()
+            if not isinstance(error, DATABASE_ERRORS):
                 with suppress(Exception):
                     self._fail(trial.number, trial._trial_id, given_back)
             raise
         finally:
             stop.set()
             if thread is not None:
-                # Not to its end: it may be waiting for a database that is away.
+                # Limit the wait, because the thread may be waiting for the database.
                 thread.join(HEARTBEAT_SECONDS)
 
-    def _note(self, number: int) -> Path:
-        """The file that says on this host that a trial is given back, until the study says so."""
+    def _given_back_file(self, number: int) -> Path:
+        """The file that marks a trial on this host as given back, until the study records it."""
         return self._lock.parent / f"{self.study.study_name}-{number}.given-back"
 
     def _fail(self, number: int, trial_id: int, given_back: bool) -> None:
-        """End an attempt without a reason: its slot has not ended and is queued again."""
+        """Fail an attempt without a reason: its slot has not ended and is queued again."""
         if given_back:
             self.study._storage.set_trial_user_attr(trial_id, GIVEN_BACK, True)
         self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
-        self._note(number).unlink(missing_ok=True)
+        self._given_back_file(number).unlink(missing_ok=True)
 
     def _is_surplus(self, trial: Trial) -> bool:
         name = trial.user_attrs.get(SLOT)
@@ -227,26 +227,28 @@ class Phase:
         return any(other.state == TrialState.RUNNING or has_ended(other) for other in earlier)
 
     def _queue_next(self) -> bool:
-        """Queue the next slot for `ask` to take; False if there is none."""
+        """Queue the next slot for `ask`; False if there is none."""
         if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            # Somebody died, or on another host is, between queueing and taking it.
+            # Another worker died between queueing and asking, or is just there on another host.
             return True
         attempts = self.attempts()
         for name, slot in self.slots.items():
             trials = attempts.get(name, [])
-            open_still = all(trial.state == TrialState.FAIL and not has_ended(trial) for trial in trials)
-            if open_still and _tries(trials) < ATTEMPTS:
+            is_open = all(trial.state == TrialState.FAIL and not has_ended(trial) for trial in trials)
+            if is_open and _count_tries(trials) < ATTEMPTS:
                 values = {**slot.fixed, **(trials[-1].params if trials else {})}
                 self.study.enqueue_trial(values, user_attrs={SLOT: name})
                 return True
         return False
 
     def _fail_lost(self) -> None:
+        """Fail the running attempts whose workers are dead."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             owner = trial.user_attrs.get(OWNER)
-            given_back = self._note(trial.number).exists()
+            given_back = self._given_back_file(trial.number).exists()
             if isinstance(self.study._storage, BaseHeartbeat):
-                # Its owner may live on another host: only its heartbeat tells. One that died before the first has none.
+                # The owner may be on another host, so Optuna checks its heartbeats below. Check here only an attempt
+                # whose worker died before its first heartbeat.
                 started = trial.datetime_start or datetime.now()
                 lost = owner is None and datetime.now() - started > timedelta(seconds=GRACE_SECONDS)
             else:
@@ -259,29 +261,34 @@ class Phase:
 
 
 def has_ended(trial: FrozenTrial) -> bool:
-    """Whether an attempt came to an end by itself, well or not; one that was lost with its worker has not."""
+    """Whether an attempt ended by itself: complete, pruned, or failed with a reason. A lost attempt has not ended."""
     return trial.state in ENDED or (trial.state == TrialState.FAIL and REASON in trial.user_attrs)
 
 
 def reason_of(trial: FrozenTrial) -> str:
-    """Why a slot failed, by the attempt that counts."""
+    """Why a slot failed, from the attempt that counts."""
     return str(trial.user_attrs.get(REASON, "its worker died each time"))
 
 
-def _tries(trials: Sequence[FrozenTrial]) -> int:
-    """How many attempts of a slot count against ATTEMPTS: who interrupts a search takes no try from a trial."""
+def reported_metrics(trial: FrozenTrial) -> dict[str, float]:
+    """The validation metrics of a trial. Earlier versions stored them as "figures"."""
+    return trial.user_attrs.get(METRICS, trial.user_attrs.get("figures", {}))
+
+
+def _count_tries(trials: Sequence[FrozenTrial]) -> int:
+    """The number of attempts at a slot that count against ATTEMPTS: those that were not given back."""
     return sum(1 for trial in trials if GIVEN_BACK not in trial.user_attrs)
 
 
 def derived_seed(*parts: object) -> int:
-    """A seed that follows from others: 0…2³¹-1."""
+    """A seed that is derived from other values: 0…2³¹-1."""
     text = "/".join(map(str, parts))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % 2**31
 
 
 @contextmanager
-def living(folder: Path) -> Iterator[Path]:
-    """Hold a lock file of one's own, which the kernel releases when this process dies, however it dies."""
+def worker_lock(folder: Path) -> Iterator[Path]:
+    """Hold a new lock file that marks this worker as alive. The kernel releases it whenever this process dies."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"worker-{uuid.uuid4().hex[:12]}"
     with held(path):
@@ -292,8 +299,8 @@ def living(folder: Path) -> Iterator[Path]:
             path.unlink(missing_ok=True)
 
 
-def _beat(storage: BaseHeartbeat, trial_id: int, stop: threading.Event) -> None:
+def _send_heartbeats(storage: BaseHeartbeat, trial_id: int, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_SECONDS):
-        # The database may be away for a moment; without further heartbeats the trial would count as lost.
-        with suppress(*AWAY):
+        # Continue after an error, because without heartbeats the trial would count as lost.
+        with suppress(*DATABASE_ERRORS):
             storage.record_heartbeat(trial_id)

@@ -1,4 +1,4 @@
-"""Start this machine's workers, replace those that are killed, and say how the search gets on."""
+"""The supervisor: starts this machine's workers, replaces those that are killed, and prints the progress."""
 
 from __future__ import annotations
 
@@ -18,91 +18,91 @@ from cyclegan.system.processes import wait_or_kill
 
 POLL_SECONDS = 0.5
 SECONDS_TO_END = 30.0
+# Maximum number of killed workers that are replaced, per worker asked for.
 REPLACEMENTS = 10
-"""So many killed workers are replaced, for each one that was asked for."""
 
 
 def supervise(search: SharedSearch, count: int, arguments: Sequence[str], root: Path) -> None:
     """Run workers until the search is done.
 
     Args:
-        count: workers at once.
+        count: number of parallel workers.
         arguments: of `cyclegan search worker`.
-        root: where they run.
+        root: working directory of the workers.
 
     Raises:
         UserError: a worker ended with an error, or too many were killed.
     """
     command = [sys.executable, "-m", "cyclegan", "search", "worker", "--supervised", *arguments]
-    told: set[tuple[str, str]] = set()
+    printed: set[tuple[str, str]] = set()
     replaced = 0
     workers = [_start(command, root) for _ in range(count)]
     try:
         while (phase := search.phase()) is not None:
-            _tell("trial", search.trials, told)
+            _print_ended("trial", search.trials, printed)
             if phase is not search.trials:
-                _tell("final", phase, told)
+                _print_ended("final", phase, printed)
             for index, worker in enumerate(workers):
                 code = worker.poll()
                 if code is None or code == 0:
                     continue
                 by = _signal_that_ended(code)
                 if by is None:
-                    raise UserError(f"a worker of the search ended with exit code {code}; the reason stands above")
+                    raise UserError(f"a worker of the search ended with exit code {code}; see the error above")
                 if replaced == REPLACEMENTS * count:
                     raise UserError(
-                        f"{replaced + 1} workers of the search were killed (the last by {by}): is there "
-                        "enough memory? Run the same command again to go on"
+                        f"{replaced + 1} workers of the search were killed (the last by {by}); "
+                        "free memory or lower search.workers, then run the same command again to continue"
                     )
                 replaced += 1
-                print(f"a worker was killed by {by}: another one takes its place", flush=True)
+                print(f"a worker was killed by {by}: starting another one", flush=True)
                 workers[index] = _start(command, root)
             time.sleep(POLL_SECONDS)
-        _tell("trial", search.trials, told)
-        _tell("final", search.finals(), told)
+        _print_ended("trial", search.trials, printed)
+        _print_ended("final", search.finals(), printed)
     finally:
         end(workers)
 
 
 def _start(command: list[str], root: Path) -> subprocess.Popen[bytes]:
-    # The pipe closes when this process dies, however it dies, and the worker ends.
+    # The worker ends when this pipe closes, which happens whenever this process dies.
     return subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE)
 
 
 def _signal_that_ended(code: int) -> str | None:
-    """Name of the signal by which a worker ended; None: it ended by itself."""
-    # Workers end with the shell's codes for those that they clear up after.
+    """Name of the signal that ended a worker; None if it ended by itself."""
+    # A worker that handles a signal exits with the shell's code for it.
     number = -code if code < 0 else code - 128
     return signal.Signals(number).name if code < 0 or number in (signal.SIGTERM, signal.SIGHUP) else None
 
 
 def end(workers: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Have all workers end at once, and wait for them: whoever ends this process leaves it little time."""
+    """Ask all workers to end, then wait for them: together, because a scheduler may soon kill this process."""
     for worker in workers:
         assert worker.stdin is not None
         worker.stdin.close()
     wait_or_kill(workers, SECONDS_TO_END)
 
 
-def _tell(kind: str, phase: Phase, told: set[tuple[str, str]]) -> None:
-    """Print a line for each slot that has ended since the last time."""
+def _print_ended(kind: str, phase: Phase, printed: set[tuple[str, str]]) -> None:
+    """Print a line for each slot that has ended since the previous call."""
     counted = phase.counted()
     for name, trial in counted.items():
-        if (kind, name) not in told:
-            told.add((kind, name))
-            done = sum(1 for other, _ in told if other == kind)
-            print(f"{kind} {name} ({done} of {len(phase.slots)}): {outcome(trial)}", flush=True)
+        if (kind, name) not in printed:
+            printed.add((kind, name))
+            done = sum(1 for other, _ in printed if other == kind)
+            print(f"{kind} {name} ({done} of {len(phase.slots)}): {_describe(trial)}", flush=True)
 
 
-def outcome(trial: FrozenTrial) -> str:
-    """What became of a trial, for people."""
+def _describe(trial: FrozenTrial) -> str:
+    """How a trial ended, with its hyperparameters."""
     values = ", ".join(f"{value:.5g}" for value in trial.values or [])
-    setting = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
+    hyperparameters = ", ".join(f"{name} {_short(value)}" for name, value in trial.params.items())
     if trial.state == TrialState.COMPLETE:
-        return f"{values} with {setting}"
+        return f"{values} with {hyperparameters}"
     if trial.state == TrialState.PRUNED:
-        return f"pruned, {setting}"
-    return f"failed, {setting}: {reason_of(trial)}"
+        return f"pruned, {hyperparameters}"
+    return f"failed, {hyperparameters}: {reason_of(trial)}"
 
 
 def _short(value: object) -> str:

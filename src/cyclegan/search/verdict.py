@@ -1,15 +1,15 @@
-"""Which setting goes into `best.yaml`: the bar stays unless another one is better by more than the spread.
+"""The verdict of a search: a finalist goes into `best.yaml` if it beats the bar by more than the spread over seeds.
 
-For each setting of the finals and each objective: mean m and standard deviation s over n seeds that are the same for
-all settings. Against the bar (m₀, s₀, n₀) the margin is the larger of
+Each finalist has n seeds, the same for all, with mean m and standard deviation s of an objective. The bar, trial 0, has
+m₀, s₀ and n₀. The margin is the larger of
 
-- the standard deviation over seeds, √((s² + s₀²)/2), and
-- twice the standard error of the difference of the means, 2·√(s²/n + s₀²/n₀).
+- √((s² + s₀²)/2), the standard deviation over seeds, and
+- 2·√(s²/n + s₀²/n₀), twice the standard error of the difference of the means.
 
-A setting wins if it is better than the bar by more than the margin in at least one objective, and in no objective
-worse by more than the margin. Among several winners the one with the best mean is taken; with two objectives, the one
-nearest to the ideal point as in `shared.ranking`. A setting of which a final failed cannot win; if one of the bar
-failed, none can.
+A finalist wins if its mean is better than the bar's by more than the margin in at least one objective, and worse by
+more than the margin in none. Several winners: the best mean is chosen; with two objectives, the one nearest to the
+ideal point, as in `shared_search.ranking`. A finalist with a failed final cannot win. If a final of the bar failed, no
+finalist can win.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Compared:
     Attributes:
         objective: its name.
         mean, deviation: over seeds, in the objective's unit.
-        bar_mean, bar_deviation: the same of the setting in params.yaml.
-        gain: by how much the mean is better, whatever the direction; negative: worse.
-        margin: what the gain must exceed.
+        bar_mean, bar_deviation: the same for the values of params.yaml.
+        gain: improvement of the mean, positive for both directions; negative if it is worse.
+        margin: the gain that must be exceeded.
     """
 
     objective: str
@@ -47,12 +47,12 @@ class Compared:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the finals say.
+    """The result of the finals.
 
     Attributes:
-        winner: slot of the setting that goes into `best.yaml`; None: params.yaml stays as it is.
+        winner: slot of the trial whose values go into `best.yaml`; None: params.yaml stays as it is.
         reason: one sentence.
-        compared: for each finalist with complete finals, one entry for each objective.
+        compared: one entry per objective for each finalist with complete finals.
     """
 
     winner: str | None
@@ -64,18 +64,18 @@ def decide(finals: Mapping[str, Sequence[FrozenTrial]], objectives: Sequence[Obj
     """Compare the finalists with the bar.
 
     Args:
-        finals: for each setting, the bar among them, its trials; empty where there is no finalist.
-        objectives: as the trials' values stand for.
+        finals: the finals of each finalist and of the bar, by slot; empty without a finalist.
+        objectives: in the order of the trials' values.
     """
     if not finals:
-        return Verdict(None, "No trial with another setting than params.yaml's was completed.", {})
+        return Verdict(None, "No trial with other values than params.yaml is complete.", {})
     costs = {
         name: np.array([costs_of(trial.values, objectives) for trial in trials])
         for name, trials in finals.items()
         if all(trial.state == TrialState.COMPLETE for trial in trials)
     }
     if BAR not in costs:
-        return Verdict(None, "A final of the present setting failed: there is nothing to compare with.", {})
+        return Verdict(None, "A final of params.yaml failed: there is nothing to compare with.", {})
     compared = {name: _compare(points, costs[BAR], objectives) for name, points in costs.items() if name != BAR}
     winners = {
         name: costs[name].mean(axis=0)
@@ -84,8 +84,8 @@ def decide(finals: Mapping[str, Sequence[FrozenTrial]], objectives: Sequence[Obj
     }
     if not winners:
         best = [f"trial {name} by {_gains(entries)}" for name, entries in compared.items()]
-        shown = "; ".join(best) or "every final of another setting failed"
-        return Verdict(None, f"No setting beats params.yaml by more than the spread ({shown}).", compared)
+        details = "; ".join(best) or "every finalist has a failed final"
+        return Verdict(None, f"No trial beats params.yaml by more than the spread ({details}).", compared)
     if len(objectives) == 1:
         winner = min(winners, key=lambda name: float(winners[name][0]))
     else:

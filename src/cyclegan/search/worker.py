@@ -1,18 +1,19 @@
-"""A worker: takes trials from the shared study and runs each in a process of its own.
+"""A worker: claims trials from the shared study and runs each in a process of its own.
 
-A trial's process may be anything that speaks this protocol, one JSON object a line, on its standard input and output:
+Any program can be a trial's process. It reads and writes one JSON object per line on its standard input and output:
 
-- it is given `{"setting", "values", "seed", "cheap", "slot", "final", "folder", "parent", "experiment", "study",
-  "definition"}`;
-- whenever it has measured, it says `{"figures": {"val_AtoB/pair_psnr": 20.1, …}}` and is answered `{"continue": true}`,
-  or `{"continue": false}` when it is pruned and should end, with exit code 0 like at its normal end;
-- it may say `{"result": {"val_AtoB/pair_psnr": 20.1, …}}`, the metrics of the generators that it results in, where
-  these are not those of its last evaluation;
-- it may say `{"run_id": "…"}`, the MLflow run with its details.
+- It reads the request, `{"setting", "values", "seed", "cheap", "slot", "final", "folder", "parent", "experiment",
+  "study", "definition"}`.
+- At each evaluation it writes `{"metrics": {"val_AtoB/pair_psnr": 20.1, …}}` and reads the reply, `{"continue": true}`.
+  The reply is `{"continue": false}` when the trial is pruned: the program should end with exit code 0.
+  The key `"figures"` of earlier versions is accepted in place of `"metrics"`.
+- It may write `{"result": {"val_AtoB/pair_psnr": 20.1, …}}`, the metrics of the generators that it keeps. Without it,
+  those of the last evaluation count.
+- It may write `{"run_id": "…"}`, its MLflow run.
 
-Without a result the last metrics are it. Another exit code, or no metrics, costs this trial and nothing else; but 75
-(EX_TEMPFAIL) says that any other trial would fail here and now as well: the worker gives the trial back and ends. When
-its standard input closes its worker is dead: it should end.
+Exit code 75 (EX_TEMPFAIL) means that every trial would fail here and now: the worker gives the trial back and ends.
+With any other exit code but 0, or without metrics, only this trial fails. When its standard input closes, the worker is
+dead and the program should end.
 """
 
 from __future__ import annotations
@@ -39,59 +40,66 @@ from optuna.trial import Trial, TrialState
 from cyclegan.params import Params
 from cyclegan.project import Project
 from cyclegan.search.shared_search import PARENT, SharedSearch, log_file, objective_values, work_folder
-from cyclegan.search.space import overlay
-from cyclegan.search.study import REASON, SLOT, Phase, definition, living
+from cyclegan.search.space import to_overrides
+from cyclegan.search.study import METRICS, REASON, SLOT, Phase, definition, worker_lock
 from cyclegan.system.digests import run_key
 from cyclegan.system.errors import UserError
 from cyclegan.system.processes import wait_or_kill
 from cyclegan.system.signals import signals_raise
 
 POLL_SECONDS = 0.5
+# A trial that has to end writes a checkpoint first. It is killed after this time.
 SECONDS_TO_END = 20.0
-"""A trial that is told to end writes a checkpoint; after this long it is killed."""
-PRINTED = b"stdout: "
-OURS = "cyclegan: "
-"""Begins what the command line says of a UserError."""
-MOST_CHARACTERS = 500
+# Prefix in the log of what a trial prints to standard output beside the protocol.
+STDOUT_PREFIX = b"stdout: "
+# Prefix of the command line's message about a UserError.
+ERROR_PREFIX = "cyclegan: "
+REASON_CHARACTERS = 500
 THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 
 
 @dataclass
 class Outcome:
-    """What became of a trial's process."""
+    """How a trial's process ended.
+
+    Attributes:
+        metrics: of the result or, without one, of the last evaluation.
+        run_id: of its MLflow run, if it has reported one.
+        pruned: whether it was pruned.
+        reason: why it failed; None if it did not.
+    """
 
     metrics: dict[str, float] = field(default_factory=dict)
     run_id: str | None = None
     pruned: bool = False
     reason: str | None = None
-    """Why it counts as failed."""
 
 
 def work(project: Project, search: SharedSearch, threads: int | None = None) -> int:
-    """Run trials until the search is done; returns how many.
+    """Run trials until the search is done; return their number.
 
     Args:
-        threads: for each trial; None leaves it to TensorFlow.
+        threads: for each trial; None leaves the choice to TensorFlow.
 
     Raises:
-        UserError: something is wrong that is no trial's fault.
+        UserError: no trial can run here and now.
     """
     command = trial_command(search.options.command)
     done = 0
-    # Told to end, it ends the running trial and gives it back.
-    with living(project.studies / "workers") as owner, signals_raise():
+    # On a signal, the running trial is ended and given back.
+    with worker_lock(project.studies / "workers") as owner, signals_raise():
         while (phase := search.phase()) is not None:
             trial = phase.claim(owner)
             if trial is None:
-                # Others are at the last trials, or one of them has just died.
+                # Other workers run the last trials, or one of them has just died.
                 time.sleep(POLL_SECONDS)
                 continue
             try:
                 with phase.working(trial):
                     _run_trial(project, search, phase, trial, command, threads)
             except UpdateFinishedTrialError:
-                # On a database: this worker was silent for so long that another one took it for dead.
-                print(f"{trial.user_attrs[SLOT]}: another worker took this trial over, this one goes on", flush=True)
+                # On a database: without its heartbeats, this worker counted as dead.
+                print(f"trial {trial.user_attrs[SLOT]}: another worker took it over; continuing", flush=True)
                 continue
             done += 1
     return done
@@ -107,20 +115,22 @@ def trial_command(given: str | None) -> list[str]:
         return [sys.executable, "-m", "cyclegan", "search", "trial"]
     command = shlex.split(given)
     if not command or shutil.which(command[0]) is None:
-        raise UserError(f"search.command = {given!r}: there is no program {command[0] if command else ''!r}")
+        raise UserError(
+            f"search.command = {given!r}: program {command[0] if command else ''!r} not found; correct it or install it"
+        )
     return command
 
 
 def threads_for(workers: int) -> int:
-    """How many of this machine's cores each of so many trials at once may use."""
+    """The number of this machine's cores for each of several parallel trials."""
     return max(1, len(os.sched_getaffinity(0)) // workers)
 
 
 def end_with_standard_input() -> None:
-    """End this process, as by SIGTERM, once its standard input closes: whoever started it is gone."""
+    """End this process by SIGTERM when its standard input closes, which means that its parent is gone."""
 
     def watch() -> None:
-        # Not through sys.stdin, whose lock would be held when Python ends.
+        # Read the file descriptor, because the lock of sys.stdin would be held when Python ends.
         while os.read(0, 4096):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
@@ -131,20 +141,20 @@ def end_with_standard_input() -> None:
 def _run_trial(
     project: Project, search: SharedSearch, phase: Phase, trial: Trial, command: list[str], threads: int | None
 ) -> None:
-    """Run a trial in a process of its own, and record in the study what became of it."""
+    """Run a trial in a process of its own, and record its outcome in the study."""
     final, name = phase is not search.trials, trial.user_attrs[SLOT]
 
     # Choose the hyperparameters and the seed.
-    setting = {dimension.name: dimension.suggest(trial) for dimension in search.space}
+    hyperparameters = {dimension.name: dimension.suggest(trial) for dimension in search.space}
     seed = search.seed(name, final=final)
     trial.set_user_attr("seed", seed)
 
     # Run its process.
     started = time.monotonic()
-    outcome = _converse(
+    outcome = _run_process(
         command,
-        _request(search, name, setting, seed, final=final),
-        _reporter(search, trial, prunable=phase.slots[name].prunable),
+        _request(search, name, hyperparameters, seed, final=final),
+        _make_report(search, trial, prunable=phase.slots[name].prunable),
         cwd=project.root,
         log=log_file(search.folder, name, final=final),
         environment=_environment(threads),
@@ -155,11 +165,13 @@ def _run_trial(
     _record(search, phase, trial, outcome)
 
 
-def _request(search: SharedSearch, slot: str, setting: Mapping[str, Any], seed: int, *, final: bool) -> dict[str, Any]:
+def _request(
+    search: SharedSearch, slot: str, hyperparameters: Mapping[str, Any], seed: int, *, final: bool
+) -> dict[str, Any]:
     """The first line that a trial's process reads."""
     return {
-        "setting": setting,
-        "values": overlay(search.space, setting),
+        "setting": hyperparameters,
+        "values": to_overrides(search.space, hyperparameters),
         "seed": seed,
         "cheap": not final,
         "slot": slot,
@@ -172,31 +184,31 @@ def _request(search: SharedSearch, slot: str, setting: Mapping[str, Any], seed: 
     }
 
 
-def _reporter(search: SharedSearch, trial: Trial, *, prunable: bool) -> Callable[[dict[str, float]], bool]:
-    """A function that reports an evaluation to Optuna, and returns whether the trial continues."""
-    reports = itertools.count(1)
+def _make_report(search: SharedSearch, trial: Trial, *, prunable: bool) -> Callable[[dict[str, float]], bool]:
+    """Make a function that reports an evaluation to Optuna and returns whether the trial continues."""
+    numbers = itertools.count(1)
 
-    def continues(metrics: dict[str, float]) -> bool:
-        report = next(reports)
+    def report(metrics: dict[str, float]) -> bool:
+        number = next(numbers)
         values = objective_values(metrics, search.options.compared)
         if len(values) > 1:
-            # Optuna takes no reports with two objectives.
+            # Optuna accepts no reports with two objectives.
             return True
-        trial.report(values[0], report)
+        trial.report(values[0], number)
         return not (prunable and trial.should_prune())
 
-    return continues
+    return report
 
 
 def _record(search: SharedSearch, phase: Phase, trial: Trial, outcome: Outcome) -> None:
-    """Record in the study how a trial ended; one without all objectives has failed, and leaves nothing to resume."""
+    """Record in the study how a trial ended. A trial without all objectives fails and loses its checkpoints."""
     values, reason = None, outcome.reason
     if reason is None:
         try:
             values = objective_values(outcome.metrics, search.options.compared)
         except ValueError as error:
             reason = str(error)
-    trial.set_user_attr("figures", outcome.metrics)
+    trial.set_user_attr(METRICS, outcome.metrics)
     if outcome.run_id is not None:
         trial.set_user_attr("run_id", outcome.run_id)
     if reason is not None:
@@ -215,10 +227,10 @@ def experiment(params: Params) -> str:
     return f"{params.tracking.experiment or params.data.dataset}-search"
 
 
-def _converse(
+def _run_process(
     command: list[str],
     request: dict[str, Any],
-    go_on: Callable[[dict[str, float]], bool],
+    report: Callable[[dict[str, float]], bool],
     *,
     cwd: Path,
     log: Path,
@@ -226,42 +238,45 @@ def _converse(
 ) -> Outcome:
     """Run a trial's process to its end.
 
+    Args:
+        report: receives the metrics of each evaluation and returns whether the trial continues.
+
     Raises:
-        UserError: the trial cannot be run here and now, and neither can any other.
+        UserError: no trial can run here and now.
     """
     outcome = Outcome()
     with log.open("ab") as output, _process(command, cwd, output, environment) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        began = output.tell()
-        _say(process.stdin, request)
+        start = output.tell()
+        _send(process.stdin, request)
         for line in process.stdout:
-            match _message(line):
+            match _parsed(line):
                 case {"run_id": str(run_id)}:
                     outcome.run_id = run_id
-                case {"result": dict(told)}:
+                case {"result": dict(metrics)}:
                     try:
-                        outcome.metrics = _metrics(told)
+                        outcome.metrics = _to_numbers(metrics)
                     except ValueError as error:
                         outcome.reason = str(error)
-                case {"figures": dict(told)}:
+                case {"metrics": dict(metrics)} | {"figures": dict(metrics)}:
                     try:
-                        outcome.metrics = _metrics(told)
-                        outcome.pruned = not go_on(outcome.metrics)
+                        outcome.metrics = _to_numbers(metrics)
+                        outcome.pruned = not report(outcome.metrics)
                     except ValueError as error:
-                        # Not a number, or not there: no use in going on.
+                        # A metric is missing or not a number, so the trial cannot be compared.
                         outcome.reason = str(error)
-                    _say(process.stdin, {"continue": not outcome.pruned and outcome.reason is None})
+                    _send(process.stdin, {"continue": not outcome.pruned and outcome.reason is None})
                 case _:
-                    output.write(PRINTED + line)
+                    output.write(STDOUT_PREFIX + line)
                     output.flush()
         code = process.wait()
     if code == os.EX_TEMPFAIL and outcome.reason is None:
-        reason = _last_error(log, began, code)
-        raise UserError(f"{log.stem} was given back: {reason}. Mend that and run the same command again")
+        reason = _last_error(log, start, code)
+        raise UserError(f"{log.stem} was given back: {reason}; fix this and run the same command again")
     if code != 0 and outcome.reason is None:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        outcome.reason = f"{how}: {_last_error(log, began, code)}"
+        outcome.reason = f"{how}: {_last_error(log, start, code)}"
     return outcome
 
 
@@ -269,7 +284,8 @@ def _converse(
 def _process(
     command: list[str], cwd: Path, output: IO[bytes], environment: dict[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    # A session of its own: Ctrl-C reaches this worker, which then ends the trial and gives it back.
+    """Start a trial's process; end it when this context ends."""
+    # In its own session, Ctrl-C does not reach the trial: this worker ends it and gives it back.
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -290,54 +306,55 @@ def _process(
                 pipe.close()
 
 
-def _say(pipe: IO[bytes], message: dict[str, Any]) -> None:
-    # A process that is gone is noticed by its exit code.
+def _send(pipe: IO[bytes], message: dict[str, Any]) -> None:
+    # The exit code shows whether the process is gone.
     with suppress(BrokenPipeError):
         pipe.write(json.dumps(message).encode() + b"\n")
         pipe.flush()
 
 
-def _message(line: bytes) -> Any:
-    """What a line says if it is JSON, as a program's own log may be, too; else None."""
+def _parsed(line: bytes) -> Any:
+    """The JSON value of a line; None if it is not JSON. Lines of a program's own log may be JSON too."""
     try:
         return json.loads(line)
     except ValueError:
         return None
 
 
-def _metrics(told: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics as numbers.
+def _to_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Convert metrics to numbers.
 
     Raises:
-        ValueError: one is none.
+        ValueError: a metric is not a number.
     """
-    metrics = {}
-    for name, value in told.items():
+    numbers = {}
+    for name, value in metrics.items():
         try:
-            metrics[name] = float(value)
+            numbers[name] = float(value)
         except (TypeError, ValueError, OverflowError):
-            raise ValueError(f"reported {name} = {json.dumps(value)[:100]}, which is no number") from None
-    return metrics
+            raise ValueError(f"reported {name} = {json.dumps(value)[:100]}, which is not a number") from None
+    return numbers
 
 
-def _last_error(log: Path, began: int, code: int) -> str:
-    """What a trial said last: one line, or all lines of a UserError.
+def _last_error(log: Path, start: int, code: int) -> str:
+    """The last error of a trial: one line, or all lines of a UserError.
 
     Args:
-        began: where in the log this attempt begins.
-        code: with which it ended.
+        start: offset in the log where this attempt begins.
+        code: its exit code.
     """
-    lines = log.read_bytes()[began:].decode(errors="replace").replace("\r", "\n").splitlines()
-    # What it printed reaches the log later than the error that came after it.
-    errors = [line.strip() for line in lines if line.strip() and not line.startswith(PRINTED.decode())]
+    lines = log.read_bytes()[start:].decode(errors="replace").replace("\r", "\n").splitlines()
+    # Skip its standard output, which may reach the log after a later error.
+    errors = [line.strip() for line in lines if line.strip() and not line.startswith(STDOUT_PREFIX.decode())]
     if not errors:
-        return "it said nothing"
+        return "no error message"
     first = len(errors) - 1
     if code in (UserError.exit_code, os.EX_TEMPFAIL):
-        first = max((number for number, line in enumerate(errors) if line.startswith(OURS)), default=first)
-    return "; ".join(errors[first:]).removeprefix(OURS)[:MOST_CHARACTERS]
+        first = max((number for number, line in enumerate(errors) if line.startswith(ERROR_PREFIX)), default=first)
+    return "; ".join(errors[first:]).removeprefix(ERROR_PREFIX)[:REASON_CHARACTERS]
 
 
 def _environment(threads: int | None) -> dict[str, str]:
-    chosen = {} if threads is None else {name: str(threads) for name in THREAD_VARIABLES if name not in os.environ}
-    return {**os.environ, **chosen}
+    """The environment of a trial's process. Variables that the user has set stay."""
+    added = {} if threads is None else {name: str(threads) for name in THREAD_VARIABLES if name not in os.environ}
+    return {**os.environ, **added}

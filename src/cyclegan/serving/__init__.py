@@ -1,1 +1,1 @@
-"""A generator behind HTTP: an image in, a PNG out, and a page to drop images on."""
+"""Serve a generator over HTTP: image in, PNG out, with a page to drop images on."""

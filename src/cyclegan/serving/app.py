@@ -1,4 +1,4 @@
-"""The web application: `GET /` is the page, `POST /translate` takes an image file as body and returns a PNG."""
+"""The web application: `GET /` is the page, `POST /translate` takes an image file as body and returns a PNG file."""
 
 from __future__ import annotations
 
@@ -45,12 +45,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Limits:
-    """What is refused before any work."""
+    """Limits on a request, checked before any work.
+
+    Attributes:
+        bytes: largest size of a file.
+        pixels: largest number of pixels of an image.
+    """
 
     bytes: int
-    """Of a file."""
     pixels: int
-    """Of an image."""
 
 
 def application(
@@ -59,15 +62,15 @@ def application(
     """Build the application.
 
     Args:
-        translator: its images have 1, 3 or 4 channels.
-        title: the model's name, shown on the page.
-        limits: larger files and images are refused with 413.
-        hosts: names under which the server may be addressed, without the port; None: any. A web page that has its own
-            name point to this machine (DNS rebinding) comes with another name.
-        proxies: names of reverse proxies, whose pages may send requests even if the proxy replaces the header Host.
+        translator: a generator of images with 1, 3 or 4 channels.
+        title: the model's name for the page.
+        limits: larger files and images get 413.
+        hosts: allowed names in the header Host, without the port; None: any. This prevents DNS rebinding, in which
+            another name resolves to this machine.
+        proxies: names of reverse proxies. Their pages may send requests even if the proxy replaces the header Host.
     """
     template = page_template("cyclegan.serving", "page.html.j2")
-    # One image at a time: two would share the processor and need the memory of both.
+    # One image at a time: two would share the processor and need twice the memory.
     turn = asyncio.Lock()
 
     async def page(_request: Request) -> Response:
@@ -84,12 +87,12 @@ def application(
 
     async def translate(request: Request) -> Response:
         if request.headers.get("content-type", "").startswith("multipart/"):
-            raise HTTPException(415, "send the image file itself as body, as curl --data-binary @FILE does, no form")
+            raise HTTPException(415, "forms are not supported; send the image file as body: curl --data-binary @FILE")
         with tempfile.NamedTemporaryFile(prefix="cyclegan-") as file:
             try:
                 await _receive(request, file, limits.bytes)
             except ClientDisconnect:
-                # Nobody is there any more to read this.
+                # The client has disconnected and cannot read the answer.
                 return Response(status_code=400)
             async with turn:
                 png = await run_in_threadpool(translated_png, translator, Path(file.name), limits.pixels)
@@ -98,19 +101,19 @@ def application(
     return Starlette(
         routes=[Route("/", page), Route("/health", health), Route("/translate", translate, methods=["POST"])],
         middleware=[Middleware(Guard, hosts=hosts, proxies=proxies)],
-        exception_handlers={HTTPException: _told},  # type: ignore[dict-item]
+        exception_handlers={HTTPException: _error_text},  # type: ignore[dict-item]
     )
 
 
 class Guard:
-    """Refuses what other web pages send through the user's browser, and adds the headers that protect our own page."""
+    """Refuse requests of other web pages through the user's browser, and add the headers that protect the page."""
 
     def __init__(self, app: ASGIApp, hosts: Set[str] | None, proxies: Set[str]) -> None:
         self._app = app
         self._hosts, self._proxies = hosts, proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 403, or pass on."""
+        """Answer 403, or pass the request to the application."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -131,14 +134,14 @@ class Guard:
         try:
             name = urlsplit(f"//{host}").hostname
             parts = None if origin is None else urlsplit(origin)
-            is_proxys = parts is not None and parts.hostname in self._proxies
+            is_from_proxy = parts is not None and parts.hostname in self._proxies
         except ValueError:
-            return "the header Host or Origin holds no address"
+            return "the header Host or Origin holds no valid address"
         if self._hosts is not None and name not in self._hosts:
             names = ", ".join(sorted(self._hosts))
-            return f"this server is only there for {names}; start it with --allowed-hosts for another name"
-        # Browsers send `null` for pages without an origin of their own: these are not ours either.
-        if parts is not None and parts.netloc != host and not is_proxys:
+            return f"Host {name}: not allowed, only {names}; start the server with --allowed-hosts for another name"
+        # Browsers send `null` for pages without an origin. The page of this server has one.
+        if parts is not None and parts.netloc != host and not is_from_proxy:
             return "requests from other web pages are refused"
         if request.method != "GET" and request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             return "requests from other web pages are refused"
@@ -146,28 +149,31 @@ class Guard:
 
 
 def translated_png(translator: Translator, file: Path, max_pixels: int) -> bytes:
-    """Translate one image file; 8-bit models give 8-bit PNG, 16-bit models 16-bit PNG, of the image's own size.
+    """Translate one image file to a PNG file of the same size and of the translator's bit depth.
 
     Raises:
-        HTTPException: 413 for too many pixels, 415 for what is not an image, 422 for one that the model cannot take.
+        HTTPException: 400 for an empty file, 413 for too many pixels, 415 for a file that is not a usable image,
+            422 for an image that the model cannot translate.
     """
     if file.stat().st_size == 0:
-        raise HTTPException(400, "the body is empty: send an image file")
+        raise HTTPException(400, "the body is empty; send an image file")
     try:
-        # The header alone: decoding an image that is far too large would take the memory that the limit protects.
+        # Read only the header: decoding a too large image would take the memory that the limit protects.
         with Image.open(file, formats=FORMATS) as image:
             width, height = image.size
     except Image.DecompressionBombError:
-        raise HTTPException(413, f"more pixels than the {max_pixels / 1e6:g} million allowed") from None
+        raise HTTPException(
+            413, f"more pixels than the {max_pixels / 1e6:g} million allowed; make the image smaller"
+        ) from None
     except Exception:
-        # Some TIFF files are known to another reader alone.
+        # Pillow cannot read some TIFF files that tifffile reads.
         width, height = size(file)
     if not width:
-        raise HTTPException(415, "this is not a JPEG, PNG, WebP, BMP, GIF or TIFF image, or it is damaged")
+        raise HTTPException(415, "this file is not a JPEG, PNG, WebP, BMP, GIF or TIFF image, or it is corrupt")
     _check_size(width, height, max_pixels)
     try:
         decoded = decode(file, translator.channels, translator.bit_depth)
-        # Again: some TIFF files are decoded by another reader, to which the header may say something else.
+        # Check again: tifffile may read another size from the header than Pillow.
         _check_size(decoded.pixels.shape[1], decoded.pixels.shape[0], max_pixels)
         translated = translator.translate(decoded.pixels[None])[0]
     except BadImageError as error:
@@ -177,23 +183,25 @@ def translated_png(translator: Translator, file: Path, max_pixels: int) -> bytes
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise HTTPException(413, f"{width}×{height} pixels are too many for the memory") from None
+        raise HTTPException(413, f"out of memory for {width}×{height} pixels; make the image smaller") from None
     for phrase in describe_uses(Counter([decoded.profile_use])):
         logger.info("%s", phrase)
-    # TensorFlow's encoder rather than Pillow's, which has no 16-bit color.
+    # Use TensorFlow's encoder, because Pillow has no 16-bit color.
     return bytes(tf.io.encode_png(translated).numpy())
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise HTTPException(413, f"{width}×{height} pixels are more than the {max_pixels / 1e6:g} million allowed")
+        raise HTTPException(
+            413, f"{width}×{height} pixels are more than the {max_pixels / 1e6:g} million allowed; make it smaller"
+        )
 
 
 async def _receive(request: Request, file: IO[bytes], limit: int) -> None:
-    """Write the body to a file, and give up where it becomes larger than the limit, whatever its head says."""
-    told = request.headers.get("content-length", "0")
-    refusal = HTTPException(413, f"the file is larger than the {limit / 1e6:g} MB allowed")
-    if told.isdecimal() and int(told) > limit:
+    """Write the body to a file. Refuse a body above the limit, by its header or by its real size."""
+    length = request.headers.get("content-length", "0")
+    refusal = HTTPException(413, f"the file is larger than the {limit / 1e6:g} MB allowed; send a smaller one")
+    if length.isdecimal() and int(length) > limit:
         raise refusal
     size = 0
     async for part in request.stream():
@@ -204,5 +212,5 @@ async def _receive(request: Request, file: IO[bytes], limit: int) -> None:
     file.flush()
 
 
-async def _told(_request: Request, error: HTTPException) -> Response:
+async def _error_text(_request: Request, error: HTTPException) -> Response:
     return PlainTextResponse(error.detail + "\n", error.status_code, headers=error.headers)

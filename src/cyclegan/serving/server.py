@@ -1,4 +1,4 @@
-"""The server process: where it listens, and how it stops."""
+"""The server process: it listens on a port until a signal stops it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from cyclegan.system.signals import sigterm_is_no_error
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 WAITING = 32
-"""Requests at once; more are answered 503."""
+"""Largest number of requests at once; further ones get 503."""
 SECONDS_TO_STOP = 10
 
 logger = logging.getLogger(__name__)
 
 
 def serve(build: Callable[[Set[str] | None], Starlette], host: str, port: int, proxies: Set[str] = frozenset()) -> None:
-    """Serve until Ctrl-C or SIGTERM; what is being answered then is answered first.
+    """Serve until Ctrl-C or SIGTERM; open requests are answered first.
 
     Args:
-        build: makes the application for the names under which it may be addressed (None: any).
-        host: address or name to listen on. On this machine's own, other names are refused.
-        port: 0 takes a free one; it is printed.
-        proxies: names of reverse proxies in front of the server, under which it may be addressed, too.
+        build: creates the application for the allowed names of the server (None: any).
+        host: address or name to listen on. On a loopback address, other names are refused.
+        port: 0 chooses a free port; it is printed.
+        proxies: names of reverse proxies in front of the server; they are also allowed.
 
     Raises:
         UserError: the address cannot be used.
@@ -39,21 +39,21 @@ def serve(build: Callable[[Set[str] | None], Starlette], host: str, port: int, p
         port = listener.getsockname()[1]
         local = _is_loopback(listener.getsockname()[0])
         if not local:
-            logger.warning("--host %s: no login; everyone who reaches this port can use it", host)
+            logger.warning("--host %s: there is no login; everyone who can reach this port can use it", host)
         config = uvicorn.Config(
-            # In lower case, as the requests' own names are read.
+            # In lower case, like the parsed names of requests.
             build(LOOPBACK | {host.lower()} | proxies if local or proxies else None),
             log_level="warning",
             limit_concurrency=WAITING,
             timeout_graceful_shutdown=SECONDS_TO_STOP,
             server_header=False,
-            # Nobody in front of this server is known whose word on addresses could be trusted.
+            # No proxy is known whose headers could be trusted.
             proxy_headers=False,
         )
-        # The server ends by itself on signals and then passes them on: that is no error.
+        # On a signal, uvicorn stops and then raises the signal again, which is no error.
         sigterm_is_no_error()
-        shown = f"[{host}]" if ":" in host else host
-        print(f"http://{shown}:{port}  (Ctrl-C stops it)", flush=True)
+        name = f"[{host}]" if ":" in host else host
+        print(f"http://{name}:{port}  (Ctrl-C stops it)", flush=True)
         try:
             uvicorn.Server(config).run(sockets=[listener])
         except KeyboardInterrupt:
@@ -64,11 +64,11 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
-    # Names with an empty or too long label fail in being encoded.
+    # The encoding of names with an empty or too long label fails.
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no possible name"
+        reason = error.strerror if isinstance(error, OSError) else "not a valid name"
         remedy = "choose another --port, or 0 for a free one" if host in LOOPBACK else "check --host and --port"
-        raise UserError(f"{shown(host)} port {port} cannot be used ({reason}): {remedy}") from None
+        raise UserError(f"--host {shown(host)} --port {port}: cannot be used ({reason}); {remedy}") from None
 
 
 def _is_loopback(address: str) -> bool:

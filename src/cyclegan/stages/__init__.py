@@ -1,1 +1,1 @@
-"""What each stage of `dvc.yaml` does: the place where data, training, tracking and registry meet."""
+"""The stages of `dvc.yaml`, which combine data, training, tracking and registry."""

@@ -14,7 +14,7 @@ from cyclegan.evaluation.distributions import lack_for_kid
 from cyclegan.evaluation.features import load_features
 from cyclegan.evaluation.labels.transfer import METRICS, add_accuracies
 from cyclegan.evaluation.protocol import Evaluation, RealImages, evaluate
-from cyclegan.experiment.stage_outputs import generator_files, measured, training_curves, training_images
+from cyclegan.experiment.stage_outputs import generator_files, only_metrics, training_curves, training_images
 from cyclegan.experiment.trained_run import TrainedRun
 from cyclegan.metric_names import headline
 from cyclegan.models.translator import Translator, load_generator
@@ -25,7 +25,7 @@ from cyclegan.tracking.provenance import tags
 
 
 def run(project: Project) -> None:
-    """Write `reports/evaluate/` and store it with the training's MLflow run."""
+    """Write `reports/evaluate/` and log it to the training's MLflow run."""
     params = load(project.params)
     trained = TrainedRun.load(project)
     with trained.attached(project, params.tracking) as tracked:
@@ -92,14 +92,14 @@ def measure(project: Project, params: Params, trained: TrainedRun) -> Evaluation
 
 
 def headlines(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics that the MLflow run shows among its curves: `test_AtoB/pair_psnr`, and `identity_AtoB/pair_psnr`.
+    """The metrics for the MLflow run, such as `test_AtoB/pair_psnr` and `identity_AtoB/pair_psnr`.
 
-    One metric for each direction, the accuracies where there are labels, and those of the identity baseline. All
-    metrics are in the run's files and on the registered version.
+    Per direction: one metric, the accuracies if there are labels, and both for the identity baseline. The run's files
+    and the registered version have all metrics.
     """
-    named: dict[str, float] = {}
+    logged: dict[str, float] = {}
     for direction in DIRECTIONS:
-        names = (headline(measured(metrics[direction])), *METRICS)
-        for prefix, found in (("test", metrics[direction]), ("identity", metrics[direction].get("identity", {}))):
-            named |= {f"{prefix}_{direction}/{name}": found[name] for name in names if name in found}
-    return named
+        names = (headline(only_metrics(metrics[direction])), *METRICS)
+        for prefix, values in (("test", metrics[direction]), ("identity", metrics[direction].get("identity", {}))):
+            logged |= {f"{prefix}_{direction}/{name}": values[name] for name in names if name in values}
+    return logged

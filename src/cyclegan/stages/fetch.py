@@ -1,4 +1,4 @@
-"""Stage `fetch`."""
+"""Stage `fetch`: bring the images into `data/raw`."""
 
 from pathlib import Path
 
@@ -17,12 +17,12 @@ def run(project: Project) -> None:
 
 
 def _warn_unversioned(data: Data, project: Project) -> None:
-    """Name the folders that DVC will not find in an experiment's copy, for which it has no advice."""
+    """Print which folders are missing in the copy of the project that a queued DVC experiment uses."""
     if data.source != "folders" or project.root != project.home:
         return
     for key, name in (("folder_A", data.folder_A), ("folder_B", data.folder_B)):
         if not Path(name).is_absolute() and not is_versioned(project, name):
             print(
                 f"data.{key} = {shown(name)}: neither in git nor in DVC, so 'dvc exp run --queue' lacks it; "
-                "commit it, 'dvc add' it, or name it by its absolute path"
+                "commit it, 'dvc add' it, or use its absolute path"
             )

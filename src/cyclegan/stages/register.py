@@ -1,4 +1,4 @@
-"""Stage `register`: make both generators versions in the MLflow model registry."""
+"""Stage `register`: register both generators in the MLflow model registry."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ from urllib.parse import unquote
 import pandas as pd
 
 from cyclegan.domains import DIRECTIONS
-from cyclegan.experiment.stage_outputs import generator_files, measured, opened_store, test_metrics
+from cyclegan.experiment.stage_outputs import (
+    generator_files,
+    only_metrics,
+    open_store_and_deliver,
+    require_file,
+    test_metrics,
+)
 from cyclegan.experiment.trained_run import TrainedRun
 from cyclegan.params import Params, load
 from cyclegan.project import Project
-from cyclegan.registry.gate import choose
+from cyclegan.registry.gate import choose_metric
 from cyclegan.registry.measurements import Measured, read_per_image
 from cyclegan.registry.onnx_flavor import prepare_export
 from cyclegan.registry.versions import Candidate, RegisteredVersion, register
@@ -27,19 +33,19 @@ logger = logging.getLogger(__name__)
 
 
 def run(project: Project) -> None:
-    """Register `<dataset>-AtoB` and `<dataset>-BtoA`, champion where they are better; write `reports/register.json`."""
+    """Register `<dataset>-AtoB` and `<dataset>-BtoA`, promote those that are better; write `reports/register.json`."""
     params = load(project.params)
     if params.tracking.offline:
         raise UserError(
-            "tracking.offline: true, but the model registry is part of MLflow: set it to false where MLflow can be "
-            "reached, then 'dvc repro' delivers what has waited and registers"
+            "tracking.offline: true, but the model registry is part of MLflow; "
+            "set it to false when MLflow is available, then run 'dvc repro'"
         )
     if params.registry.export:
         prepare_export()
     trained = TrainedRun.load(project)
-    # Before the store is opened, so that a gate that cannot work is reported first.
+    # Check the candidates before the store is opened, so that an impossible gate is reported first.
     candidates = _candidates(project, params)
-    store = opened_store(project, params.tracking)
+    store = open_store_and_deliver(project, params.tracking)
     with require_store(store):
         tracked = trained.attach(store)
         versions = register(
@@ -58,46 +64,45 @@ def run(project: Project) -> None:
     _write_report(project, tracked.id, versions)
     if store.artifacts is not None and unquote(str(project.mlruns)) != str(project.mlruns):
         logger.warning(
-            "%s: MLflow decodes the %% in this path, so mlflow.pyfunc.load_model needs dst_path=FOLDER; "
-            "rename the folder",
+            "%s: MLflow decodes the %% in this path; rename the folder, or pass dst_path=FOLDER to "
+            "mlflow.pyfunc.load_model",
             project.mlruns,
         )
     for version in versions:
-        again = " (was registered already)" if version.reused else ""
+        again = " (was already registered)" if version.reused else ""
         verdict = "is champion" if version.champion == version.version else "stays challenger"
         print(f"{version.uri}{again} {verdict}: {version.decision.reason}")
 
 
 def _candidates(project: Project, params: Params) -> list[Candidate]:
-    """Both generators with what stage `evaluate` measured for them and the metric that decides.
+    """Both generators with their evaluation and the metric of their gate.
 
     Raises:
-        UserError: a stage before this one has not run, or a gate cannot decide by what was measured.
+        UserError: a file of an earlier stage is missing or corrupt, or the evaluation lacks the metric of a gate.
     """
     evaluated = project.reports / "evaluate"
     metrics = test_metrics(project)
     files = generator_files(project)
     for file in files.values():
-        if not file.is_file():
-            raise UserError(f"{file} does not exist: train first ('dvc repro train')")
-    per_image = _table(evaluated / "per_image.csv")
+        require_file(file, "train")
+    per_image = _read_table(evaluated / "per_image.csv")
     channels = {"A": params.data.channels_A, "B": params.data.channels_B}
     candidates = []
     for direction, (source, target) in DIRECTIONS.items():
-        found = Measured(
-            metrics=measured(metrics[direction]),
-            identity=measured(metrics[direction].get("identity", {})),
+        evaluation = Measured(
+            metrics=only_metrics(metrics[direction]),
+            identity=only_metrics(metrics[direction].get("identity", {})),
             protocol=metrics["protocol"],
             per_image=per_image[per_image["direction"] == direction],
         )
-        gate = choose(getattr(params.registry.gate, direction), direction, found)
+        gate = choose_metric(getattr(params.registry.gate, direction), direction, evaluation)
         candidates.append(
             Candidate(
                 direction,
                 files[direction],
                 channels[source],
                 channels[target],
-                found,
+                evaluation,
                 gate,
                 evaluated / "grid.png",
                 with_onnx="onnx" in params.registry.export,
@@ -122,14 +127,13 @@ def _write_report(project: Project, run_id: str, versions: Sequence[RegisteredVe
     write_json(project.reports / "register.json", {"run_id": run_id, **report})
 
 
-def _table(file: Path) -> pd.DataFrame:
-    """The metrics of each test image.
+def _read_table(file: Path) -> pd.DataFrame:
+    """Read the metrics of each test image.
 
     Raises:
-        UserError: stage `evaluate` has not run, or the table is damaged.
+        UserError: the table is missing or corrupt.
     """
-    if not file.is_file():
-        raise UserError(f"{file} does not exist: evaluate first ('dvc repro evaluate')")
+    require_file(file, "evaluate")
     try:
         table = read_per_image(file)
         missing = {"direction", "domain", "id"} - set(table)
@@ -137,5 +141,5 @@ def _table(file: Path) -> pd.DataFrame:
     except ValueError as error:
         reason = one_line(error)
     if reason:
-        raise UserError(f"{file} is damaged ({reason}): make it anew with 'dvc repro --force evaluate'")
+        raise UserError(f"{file}: corrupt ({reason}); regenerate it with 'dvc repro --force evaluate'")
     return table

@@ -21,32 +21,32 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What a machine may choose differently from params.yaml."""
+    """Add the options that override params.yaml on one machine."""
     parser.add_argument(
-        "--workers", type=positive_number, metavar="N", help="trials at once; in place of search.workers"
+        "--workers", type=positive_number, metavar="N", help="number of parallel trials; overrides search.workers"
     )
-    parser.add_argument("--storage", metavar="URL", help="database that holds the study; in place of search.storage")
+    parser.add_argument("--storage", metavar="URL", help="database of the study; overrides search.storage")
 
 
 def run(project: Project, workers: int | None = None, storage: str | None = None) -> None:
     """Search, or continue a search; write `reports/search/`.
 
     Args:
-        workers: replaces `search.workers`.
-        storage: replaces `search.storage`.
+        workers: overrides `search.workers`.
+        storage: overrides `search.storage`.
     """
     from cyclegan.params import load
 
     params = load(project.params)
     if params.search.trials == 0:
-        from cyclegan.search.no_search import write_nothing
+        from cyclegan.search.no_search import write_empty_results
 
-        write_nothing(project.reports / "search")
-        print("search.trials is 0: no search, stage train takes params.yaml as it is")
+        write_empty_results(project.reports / "search")
+        print("search.trials = 0: no search; stage train uses params.yaml unchanged")
         return
-    from cyclegan.search.storage import needing_storage
+    from cyclegan.search.storage import require_storage
 
-    with needing_storage(storage or params.search.storage):
+    with require_storage(storage or params.search.storage):
         _search(project, params, workers or params.search.workers, storage)
 
 
@@ -55,17 +55,17 @@ def _search(project: Project, params: Params, workers: int, storage: str | None)
     from cyclegan.search.supervisor import supervise
     from cyclegan.search.worker import threads_for
 
-    # Refuse what can be refused at once.
+    # Check everything that can be checked before a trial.
     if params.tracking.offline:
         raise UserError(
-            "tracking.offline: true, but a search records its trials in MLflow: set it to false, or search.trials to 0"
+            "tracking.offline: true, but a search logs its trials to MLflow; set it to false, or search.trials to 0"
         )
     dataset = PackedDataset.open(project.split)
     search = _open_search(project, params, dataset, storage)
     with ExitStack() as stack:
         stack.enter_context(only_process(search.folder / "supervisor", f"runs the search {search.name}"))
 
-        # Not before all that can be refused, since it takes seconds to load.
+        # Import this after the checks, because it takes seconds.
         from cyclegan.report.search_report import conclude, write_result
 
         # Open the search's MLflow run.
@@ -85,10 +85,10 @@ def _search(project: Project, params: Params, workers: int, storage: str | None)
 
 
 def _open_search(project: Project, params: Params, dataset: PackedDataset, storage: str | None) -> SharedSearch:
-    """The search that params.yaml asks for.
+    """Create the search that params.yaml describes, or open it to continue.
 
     Raises:
-        UserError: it cannot be run, or the storage holds another one of this name.
+        UserError: it cannot be run, or the storage holds another search of this name.
     """
     from cyclegan.experiment.run_key import packed_data_digest, study_key
     from cyclegan.search.shared_search import SharedSearch, with_objectives
@@ -102,9 +102,9 @@ def _open_search(project: Project, params: Params, dataset: PackedDataset, stora
 
 @contextmanager
 def _opened_run(project: Project, search: SharedSearch, dataset: PackedDataset) -> Iterator[TrackedRun]:
-    """The MLflow run of the search, the parent of those of its trials; a continued search continues it.
+    """Open the MLflow run of the search, the parent of its trials' runs. A continued search resumes it.
 
-    The store is created here, before the workers, which would break each other in creating it.
+    The store is created here, because workers that create it at the same time would fail.
     """
     from cyclegan.experiment.naming import refuse_other_images
     from cyclegan.params import flatten
@@ -121,7 +121,7 @@ def _opened_run(project: Project, search: SharedSearch, dataset: PackedDataset) 
     close_stale_runs(store, experiment(params))
     print(f"study {search.name}: {len(trials.counted())} of {len(trials.slots)} trials done")
     if isinstance(search.paper, str):
-        print(f"the paper's setting is not tried: {search.paper}")
+        print(f"no trial has the paper's values: {search.paper}")
     with TrackedRun.start(
         store,
         experiment=experiment(params),
@@ -135,7 +135,7 @@ def _opened_run(project: Project, search: SharedSearch, dataset: PackedDataset) 
 
 
 def _log_result(tracked: TrackedRun, search: SharedSearch, result: Result) -> None:
-    """Record how the parameters of params.yaml did, and by how much each finalist did better."""
+    """Log the objectives of trial 0, the gain and margin of each finalist, and the verdict."""
     from cyclegan.search.shared_search import BAR
 
     bar = search.trials.counted()[BAR]

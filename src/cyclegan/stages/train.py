@@ -1,4 +1,4 @@
-"""Stage `train`: from a packed data set and parameters to two generators and one MLflow run."""
+"""Stage `train`: train both generators on the packed data, as one MLflow run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pandas as pd
 from PIL import Image
 
 from cyclegan.data.loading.dataset import PackedDataset
-from cyclegan.experiment.earlier_trainings import remember
-from cyclegan.experiment.lineage import history, lineage, starting_point
+from cyclegan.experiment.earlier_trainings import save_shapes
+from cyclegan.experiment.lineage import choose_start, history, lineage_tags
 from cyclegan.experiment.memory_advice import memory_advice
 from cyclegan.experiment.naming import data_tags, refuse_other_images
 from cyclegan.experiment.networks import inference_copy
@@ -22,7 +22,7 @@ from cyclegan.experiment.plan import training_size
 from cyclegan.experiment.run_key import training_shape
 from cyclegan.experiment.samples import samples
 from cyclegan.experiment.session import Session
-from cyclegan.experiment.stage_outputs import opened_store
+from cyclegan.experiment.stage_outputs import open_store_and_deliver
 from cyclegan.experiment.trained_run import TrainedRun, run_name
 from cyclegan.experiment.training_setup import TrainingSetup
 from cyclegan.experiment.validation import translators_of
@@ -37,21 +37,21 @@ from cyclegan.tracking.provenance import dvc_lock_digest
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN
 
-# How long a second training of a run waits for the first one, which may be about to stop.
+# A second training with the same checkpoints waits this long for the first one, which may be about to stop.
 SECONDS_FOR_ANOTHER = 15
 
 
 def run(project: Project) -> None:
     """Train, or resume a training; write `models/*.keras` and `reports/train/`."""
-    # Read the parameters, those that a search has chosen included, and the data.
-    found = effective(project)
-    params = found.params
-    # As split does after fetch: DVC may bring the output of a killed split from its run cache.
+    # Read the parameters, with the winner of a search, and the data.
+    chosen = effective(project)
+    params = chosen.params
+    # Remove temporary files, because DVC's run cache may hold the output of a killed stage `split`.
     remove_leftovers(project.split)
     dataset = PackedDataset.open(project.split)
 
-    # Open the store before any work: one that is unavailable is reported at once.
-    store = None if params.tracking.offline else opened_store(project, params.tracking)
+    # Open the store first, so that an unavailable store is reported before any work.
+    store = None if params.tracking.offline else open_store_and_deliver(project, params.tracking)
     if store is not None:
         refuse_other_images(store, params, dataset)
 
@@ -60,7 +60,7 @@ def run(project: Project) -> None:
     setup = TrainingSetup.prepare(
         project, params, dataset, data_md5=_data_md5(project), store=store, experiment=experiment
     )
-    for name, both in found.replaced.items():
+    for name, both in chosen.replaced.items():
         print(f"{name} = {both['best.yaml']} from reports/search/best.yaml; params.yaml has {both['params.yaml']}")
 
     # Find its checkpoints: those of the same data, parameters and code.
@@ -69,16 +69,16 @@ def run(project: Project) -> None:
     checkpoints = CheckpointFolder(project.checkpoints / key, keep=params.train.keep_checkpoints)
     advised = memory_advice(params, training_size(params, dataset), setup.device)
     with ends_with_dvc(), setup.claimed(checkpoints, "trains this run", wait=SECONDS_FOR_ANOTHER), advised:
-        remember(checkpoints.path, shapes)
+        save_shapes(checkpoints.path, shapes)
 
         # Build the networks, and choose the step at which the training starts.
         session = setup.session(checkpoints)
         print(f"training on {setup.device}: {session.plan.epochs} epochs of {session.plan.steps_per_epoch} steps")
-        session, origin = starting_point(session, project.checkpoints, shapes)
+        session, origin = choose_start(session, project.checkpoints, shapes)
 
         # Train as one MLflow run, and write the results before it ends.
         name = os.environ.get("DVC_EXP_NAME") or run_name(params.data.dataset, key)
-        run_tags = {**found.tags, **data_tags(params, dataset), "run_key": key, **lineage(origin)}
+        run_tags = {**chosen.tags, **data_tags(params, dataset), "run_key": key, **lineage_tags(origin)}
         with setup.tracked_run(session, name, run_tags) as tracked:
             if origin is not None:
                 tracked.log_rows(history(session.progress))
@@ -88,18 +88,18 @@ def run(project: Project) -> None:
             tracked.set_tags(session.kept.tags)
 
     # Record the run for the later stages.
-    _trained_run(found, setup, session, key, tracked.id).save(project)
+    _trained_run(chosen, setup, session, key, tracked.id).save(project)
 
 
 def _data_md5(project: Project) -> str:
-    """The MD5 of the packed data: as DVC has just recorded it, or else from the files."""
-    # Outside DVC, dvc.lock may describe other files than those that are there.
+    """The MD5 of the packed data, from dvc.lock or from the files."""
+    # Outside DVC, dvc.lock may not match the files.
     recorded = dvc_lock_digest(project, "data/split") if "DVC_STAGE" in os.environ else None
     return recorded or folder_digest(project.split)
 
 
-def _trained_run(found: Effective, setup: TrainingSetup, session: Session, key: str, run_id: str) -> TrainedRun:
-    """What the later stages read of this training."""
+def _trained_run(chosen: Effective, setup: TrainingSetup, session: Session, key: str, run_id: str) -> TrainedRun:
+    """The record of this training for later stages."""
     train = setup.params.train
     return TrainedRun(
         run_id=run_id,
@@ -113,7 +113,7 @@ def _trained_run(found: Effective, setup: TrainingSetup, session: Session, key: 
         seconds=round(session.progress.seconds, 1),
         device=setup.device,
         data_md5=setup.data_md5,
-        search={"origin": dict(found.origin), "replaced": dict(found.replaced)},
+        search={"origin": dict(chosen.origin), "replaced": dict(chosen.replaced)},
     )
 
 
@@ -126,9 +126,9 @@ def write_models(folder: Path, model: CycleGAN, params: Params) -> None:
 
 
 def _make_reproducible(file: Path) -> None:
-    """Rewrite a `.keras` file without what differs each time: equal models have equal bytes, by which DVC knows them.
+    """Rewrite a `.keras` file so that equal models have equal bytes, and therefore equal checksums for DVC.
 
-    Keras writes the time, and names shared objects by their addresses in memory.
+    Keras writes the time, and identifies shared objects by their addresses in memory.
     """
     with zipfile.ZipFile(file) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
@@ -143,24 +143,24 @@ def _make_reproducible(file: Path) -> None:
     )
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in parts.items():
-            # The date of a ZipInfo is 1980.
+            # A ZipInfo has the constant date 1980-01-01.
             archive.writestr(zipfile.ZipInfo(name), content)
 
 
 def write_training_report(folder: Path, session: Session) -> None:
-    """Write the curves as CSV, and as PNG the samples of the kept generators and those of all evaluations."""
+    """Write the curves as CSV, and the samples of the kept generators and of several evaluations as PNG."""
     progress, dataset = session.progress, session.dataset
     write_text(folder / "losses.csv", pd.DataFrame(progress.losses).to_csv(index=False))
     write_text(folder / "validation.csv", pd.DataFrame(progress.validation).to_csv(index=False))
     translators = translators_of(session.model.kept_generators, session.params, dataset)
-    shown = samples(translators, dataset, session.params.train.sample_images)
+    sampled = samples(translators, dataset, session.params.train.sample_images)
     step = session.kept.step
-    # Again: an extended training may result in the generators of the one that it extends.
-    session.over_time.keep(step, {direction: sample.translated for direction, sample in shown.items()})
+    # Save these samples again, because the kept generators may be those of the training that this one extends.
+    session.over_time.save(step, {direction: sample.translated for direction, sample in sampled.items()})
     images = {
-        "samples.png": stacked([sample.grid for sample in shown.values()]),
-        "over_time.png": session.over_time.drawn(
-            progress.validation, step, {direction: sample.real for direction, sample in shown.items()}
+        "samples.png": stacked([sample.grid for sample in sampled.values()]),
+        "over_time.png": session.over_time.draw(
+            progress.validation, step, {direction: sample.real for direction, sample in sampled.items()}
         ),
     }
     for name, image in images.items():

@@ -1,1 +1,1 @@
-"""Errors, files, locks, processes and signals: nothing of machine learning."""
+"""Errors, files, locks, processes and signals, without any machine learning."""

@@ -14,5 +14,5 @@ def positive_number(text: str) -> int:
 
 
 def comma_separated(text: str) -> list[str]:
-    """Names that are separated by commas; empty ones are left out."""
+    """Split a text at its commas and drop empty names."""
     return [name for part in text.split(",") if (name := part.strip())]

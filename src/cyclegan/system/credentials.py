@@ -1,4 +1,4 @@
-"""Addresses, and errors that may hold some, as they may be shown."""
+"""Remove credentials from addresses, parameters and error messages."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from cyclegan.system.errors import UserError, one_line
 
 SECRET = "password|passwd|token|secret|signature|credential|key"
 
-# Parameters that hold one address.
+# Parameters whose value is an address.
 ADDRESSES = ("tracking.uri", "search.storage")
 
 
 def without_credentials(text: str) -> str:
-    """Drop `user:password@`, and the values of `password=…`, `token=…` and their like, from every URI in a text.
+    """Remove `user:password@`, and the values of `password=…`, `token=…` and the like, from every URI in a text.
 
-    Passwords may hold unescaped characters: everything up to a URI's last `@` is dropped.
+    A password may contain unescaped characters: everything up to the last `@` of a URI is removed.
     """
     text = re.sub(r"(?<=://)[^/\s]\S*@", "", text)
     return re.sub(rf"(?i)(?<=[?&;\s])([\w-]*(?:{SECRET}))=[^&;\s'\"]*", r"\1=***", text)
 
 
 def shown_address(address: str) -> str:
-    """A whole address as it may be shown, even one that cannot be parsed."""
+    """An address without credentials, even if it cannot be parsed."""
     scheme, separator, rest = address.partition("://")
     if "@" in address and not rest.startswith("/"):
         start = scheme + separator if separator else "***@"
@@ -31,20 +31,20 @@ def shown_address(address: str) -> str:
 
 
 def shown_parameter(key: str, value: object) -> str:
-    """The value of a parameter as it may be shown."""
+    """The value of a parameter without credentials."""
     return (shown_address if key in ADDRESSES else without_credentials)(str(value))
 
 
 def refuse_unescaped(origin: str, address: str) -> None:
-    """Check that a user name and password in an address can be told apart from its other parts.
+    """Check that the special characters of a user name and password in an address are escaped.
 
-    Libraries would take a part of the password for the host, and print it.
+    Otherwise libraries parse a part of the password as the host, and print it.
 
     Args:
         origin: the key or variable that holds the address.
 
     Raises:
-        UserError: they cannot.
+        UserError: a special character is not escaped.
     """
     scheme, _, rest = address.partition("://")
     if rest.startswith("/"):
@@ -53,7 +53,7 @@ def refuse_unescaped(origin: str, address: str) -> None:
         before, after = re.match(r"([^/?#]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
         unclear = "@" in after or bool(re.search(r"[@\[\]\s]", before.rpartition("@")[0]))
     else:
-        # SQLAlchemy takes all up to the first @ for the password.
+        # SQLAlchemy parses everything up to the first @ as the password.
         unclear = rest.partition("?")[0].count("@") > 1
     if unclear:
         raise UserError(
@@ -63,5 +63,5 @@ def refuse_unescaped(origin: str, address: str) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """An error in a few words, without credentials."""
+    """An error message in one line of at most 300 characters, without credentials."""
     return without_credentials(one_line(error))[:300]

@@ -1,4 +1,4 @@
-"""Short names for content: of code, of a folder, of everything that shapes a run."""
+"""Digests of code, of files and folders, and of everything that shapes a run."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 
 
 def run_key(shapes_the_run: Mapping[str, Any]) -> str:
-    """A short name for everything that shapes a run: 16 hexadecimal digits of the SHA-256 of its JSON form."""
+    """The key of everything that shapes a run: 16 hexadecimal digits of the SHA-256 of its JSON form."""
     text = json.dumps(shapes_the_run, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def code_digest(*sources: Path) -> str:
-    """SHA-256 over some Python files and those directly in some folders: the version of the code that shapes a run.
+    """SHA-256 of the code in Python files, and in the files directly in folders.
 
-    Comments, docstrings and layout do not count, nor does the version of Python.
+    Comments, docstrings, layout and the version of Python do not change it.
     """
     digest = hashlib.sha256()
     for source in sources:
@@ -33,7 +33,7 @@ def code_digest(*sources: Path) -> str:
 def _syntax(node: Any) -> str:
     """A syntax tree as text, without positions and bare strings.
 
-    Fields that are empty are left out: newer versions of Python have more of them.
+    Empty fields are left out, because newer versions of Python add some.
     """
     if isinstance(node, ast.AST):
         fields = [(name, value) for name, value in ast.iter_fields(node) if value is not None and value != []]
@@ -44,7 +44,7 @@ def _syntax(node: Any) -> str:
 
 
 def _is_bare_string(node: Any) -> bool:
-    """Whether a statement is a docstring, of a module, class, function, attribute or constant."""
+    """Whether a statement is the docstring of a module, class, function, attribute or constant."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
@@ -55,7 +55,7 @@ def file_digest(file: Path) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """The MD5 by which DVC knows a flat folder: within a stage and outside one, equal data has one name."""
+    """The MD5 that DVC gives to a flat folder, computed here also outside of a DVC stage."""
     files = []
     for file in sorted(folder.iterdir()):
         with file.open("rb") as content:

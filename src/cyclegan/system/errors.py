@@ -1,4 +1,4 @@
-"""What a user can mend, told apart from bugs."""
+"""Errors that a user can fix, as opposed to bugs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-# Errors that speak of the machine and its files and not of the program.
-MENDABLE = {
+# Error numbers that point to the machine or its files, not to a bug.
+FIXABLE = {
     errno.EACCES,
     errno.EBUSY,
     errno.EDQUOT,
@@ -31,7 +31,7 @@ MENDABLE = {
     errno.ESTALE,
 }
 
-# Those among them that no path can be blamed for.
+# Those of them that do not depend on the path.
 MACHINE = {
     errno.EDQUOT,
     errno.EFBIG,
@@ -43,46 +43,46 @@ MACHINE = {
     errno.ESTALE,
 }
 
-# SQLite's, by its own words.
+# SQLite's messages, and what they mean for the user.
 DATABASE_FAULTS = {
     "database or disk is full": "No space left on device",
-    "database is locked": "locked by another process; end that one, or wait for it",
+    "database is locked": "locked by another process; end that process, or wait for it",
     "attempt to write a readonly database": "Read-only file system, or no permission to write",
-    "unable to open database file": "cannot be opened: no permission, or its folder is gone",
+    "unable to open database file": "cannot be opened: no permission, or its folder is missing",
     "disk I/O error": "Input/output error, or no space left on device",
-    "database disk image is malformed": "damaged; restore it or move it away",
+    "database disk image is malformed": "corrupt; restore it or move it away",
 }
 
 
 class UserError(Exception):
-    """Something the user can put right: a parameter, a file, a setting.
+    """An error that the user can fix: a parameter, a file, an environment variable.
 
-    The command line prints its message without a traceback and exits with its code. The message is one line
-    that names the thing, its value and the remedy. Every other exception is a bug and shows its traceback.
+    The command line prints the message without a traceback and exits with `exit_code`. The message is one line: the
+    key or file, what is wrong with its value, and the remedy. Every other exception is a bug and shows its traceback.
     """
 
     exit_code = 2
 
 
 def one_line(error: BaseException) -> str:
-    """An error's own words, without their line breaks."""
+    """The message of an error without line breaks."""
     return " ".join(str(error).split())
 
 
 def system_fault(error: BaseException, known: Callable[[], Sequence[Path]] | None = None) -> str | None:
-    """What the system refused, in one line with the place, if that lies at the bottom of an exception; else None.
+    """The fault of the machine or a file that caused an exception, in one line with the path; None for a bug.
 
-    Libraries wrap a full disk or a locked database in exceptions of their own.
+    Libraries wrap a full disk or a locked database in their own exceptions.
 
     Args:
-        known: gives the paths that the user knows. Another path means a bug, unless the machine is to blame; None:
-            all are known.
+        known: returns the paths that the user knows. An error at another path is a bug, unless the machine caused it.
+            None: all paths are known.
     """
     for cause in causes(error):
         if isinstance(cause, sqlite3.Error) and (fault := database_fault(cause)):
             return f"MLflow's store: {fault}"
-        if isinstance(cause, OSError) and cause.errno in MENDABLE:
-            # The system's words and the path are what the user needs. Copying and renaming have two.
+        if isinstance(cause, OSError) and cause.errno in FIXABLE:
+            # The user needs the system's message and the path. Copying and renaming have two paths.
             places = [str(place) for place in (cause.filename, cause.filename2) if place is not None]
             if known is None or cause.errno in MACHINE or _any_near(places, known()):
                 return ": ".join([str(cause.strerror), " -> ".join(places)] if places else [str(cause.strerror)])
@@ -90,21 +90,21 @@ def system_fault(error: BaseException, known: Callable[[], Sequence[Path]] | Non
 
 
 def _any_near(places: Iterable[str], known: Iterable[Path]) -> bool:
-    """Whether one of the places lies in a known path, or above one: what could not be created may be its parent."""
+    """Whether a place lies in a known path, or is a parent of one, which could not be created."""
     pairs = [(Path.cwd() / place, Path(os.path.abspath(path))) for place in places for path in known]
     return any(place.is_relative_to(path) or path.is_relative_to(place) for place, path in pairs)
 
 
 def database_fault(error: BaseException) -> str | None:
-    """What the system refused SQLite, if that lies at the bottom of an exception, and the remedy; else None."""
-    told = [str(cause) for cause in causes(error) if isinstance(cause, sqlite3.Error)]
+    """The fault of an SQLite database that caused an exception, with the remedy; else None."""
+    messages = tuple(str(cause) for cause in causes(error) if isinstance(cause, sqlite3.Error))
     return next(
-        (fault for words, fault in DATABASE_FAULTS.items() if any(text.startswith(words) for text in told)), None
+        (fault for start, fault in DATABASE_FAULTS.items() if any(text.startswith(start) for text in messages)), None
     )
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception and what it came from, the innermost last."""
+    """An exception and its causes, the innermost last."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -113,8 +113,8 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether TensorFlow, CUDA or Python found no room, on the device or in the machine."""
-    # Only here: the command line must start without waiting for TensorFlow.
+    """Whether TensorFlow, CUDA or Python ran out of memory, on the device or the host."""
+    # Imported here, because the command line must start without TensorFlow.
     import tensorflow as tf
 
     if isinstance(error, tf.errors.InternalError):

@@ -1,4 +1,4 @@
-"""How an exception ends the process: what is printed, and the exit code."""
+"""End the process on an exception: print a message and exit with a code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from cyclegan.system.errors import UserError, system_fault
 
-# Environment variable: the traceback of every error is shown, under dvc as well.
+# Environment variable: print the traceback of every error, also under DVC.
 DEBUG = "CYCLEGAN_DEBUG"
 
 logger = logging.getLogger(__name__)
@@ -22,17 +22,17 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def exit_on_error(known: Callable[[], Sequence[Path]]) -> Iterator[None]:
-    """Turn what the user can fix, and a request to stop, into one line and an exit code. A bug stays an exception.
+    """Turn a user's error or a request to stop into one line and an exit code. A bug stays an exception.
 
     Args:
-        known: gives the paths that the user knows; see `system_fault`.
+        known: returns the paths that the user knows; see `system_fault`.
     """
     try:
         yield
     except UserError as error:
         _fail(str(error), error.exit_code)
     except BrokenPipeError:
-        # The reader of our output has gone, as in `cyclegan params | head`.
+        # The reader of the output has ended, as in `cyclegan params | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
@@ -50,7 +50,7 @@ def exit_on_error(known: Callable[[], Sequence[Path]]) -> Iterator[None]:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    """Print the error, after its traceback where the user has asked for it, and exit."""
+    """Print the error, after its traceback if `CYCLEGAN_DEBUG` asks for it, and exit."""
     if os.environ.get(DEBUG, "") not in ("", "0"):
         traceback.print_exc()
     logger.error("%s", message)
@@ -58,11 +58,11 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 def _leave(code: int) -> NoReturn:
-    """End a process that a signal has stopped. All is saved and closed by now."""
+    """End a process that a signal has stopped. Everything is saved and closed."""
     if "tensorflow" not in sys.modules:
         sys.exit(code)
-    # Taking TensorFlow down takes seconds, on a busy machine more than the sender of the signal waits.
-    # A closed terminal takes no more text.
+    # The shutdown of TensorFlow takes seconds. On a busy machine, the sender of the signal does not wait for it.
+    # Flushing fails on a closed terminal.
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()

@@ -1,4 +1,4 @@
-"""Write files and folders so that a reader never sees half of one."""
+"""Write files and folders atomically: a reader never sees a partial one."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from typing import Any
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it over `path`.
 
-    A process killed at any moment leaves either the old file or the new one; a temporary file that it leaves beside
-    is taken over by the next to write `path`. On an exception the temporary file is removed and `path` is untouched.
+    A process killed at any moment leaves the old file or the new one. The next writer of `path` reuses a temporary
+    file that was left. On an exception the temporary file is removed and `path` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, handle = _temporary(path)
@@ -27,14 +27,14 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        # mkstemp makes files private to the user; outputs are as readable as any other file.
+        # mkstemp creates files that only the user can read. Outputs get the usual permissions.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        # A write that fails does not say where.
+        # The error of a failed write does not name the file.
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)
         raise
@@ -44,7 +44,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _temporary(path: Path) -> tuple[Path, int]:
-    """An empty file beside `path` with its ending, and the descriptor that keeps it locked while it is written."""
+    """Create and lock an empty file beside `path` with the same suffix; return it with its descriptor."""
     stem = path.stem if len(os.fsencode(path.name)) < 240 else hashlib.sha256(os.fsencode(path.stem)).hexdigest()
     temporary = path.with_name(f".{stem}.part{path.suffix}")
     while True:
@@ -54,12 +54,12 @@ def _temporary(path: Path) -> tuple[Path, int]:
             break
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Between opening and locking, its writer may have renamed it: then this is the finished file.
+            # Another writer may have renamed the file before it was locked here. Then it is the finished file.
             if temporary.exists() and os.path.samestat(temporary.stat(), os.fstat(handle)):
                 os.ftruncate(handle, 0)
                 return temporary, handle
         except OSError:
-            # Another writer of the same file is alive, or the file system has no locks.
+            # Another process writes the same file, or the file system has no locks.
             os.close(handle)
             break
         os.close(handle)
@@ -83,7 +83,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON with a final newline, atomically. NaN and infinity are refused."""
+    """Write `value` as indented JSON with a final newline, atomically. NaN and infinity raise ValueError."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
@@ -91,8 +91,8 @@ def write_json(path: Path, value: Any) -> None:
 def replacing_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder beside `target`; on success rename it to `target`.
 
-    A process killed at any moment leaves the old folder, the new one or none under that name, never a mixture.
-    On an exception `target` is untouched. What an earlier killed process left is removed at the start.
+    A process killed at any moment leaves the old folder, the new one or none, never a mixture. On an exception
+    `target` is unchanged. Leftovers of an earlier killed process are removed at the start.
     """
     new, old = _beside(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -111,14 +111,14 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(target: Path) -> None:
-    """Remove what a process that was killed while it replaced `target` has left beside it."""
+    """Remove the temporary folders of a process that was killed while it replaced `target`."""
     for leftover in _beside(target):
-        # Where a link stood, to a larger disk for instance, only the link goes: what it leads to is the user's.
+        # Remove only the link to a user's folder, on a larger disk for instance, never its content.
         if leftover.is_symlink():
             leftover.unlink()
         shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _beside(target: Path) -> tuple[Path, Path]:
-    """Where the new folder is built, and where the old one waits for it."""
+    """The temporary names of the new folder and of the old one."""
     return target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")

@@ -1,4 +1,4 @@
-"""HTML pages that need nothing beside themselves."""
+"""Self-contained HTML pages."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 
 def page_template(package: str, name: str, png: Callable[[Any], bytes] = bytes) -> Template:
-    """A template of a package. What is put into it is escaped, and a name that is missing is an error.
+    """A template of a package. Values are escaped; a missing name is an error.
 
     Args:
-        png: turns what the template gives to its filter `data_url` into a PNG file's content.
+        png: converts the input of the filter `data_url` to the content of a PNG file.
     """
     environment = Environment(
         loader=PackageLoader(package, ""),

@@ -1,4 +1,4 @@
-"""The settings of Keras that this package relies on, whatever other projects have left in the environment."""
+"""Pin the Keras settings that this package relies on, against environment variables and keras.json."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ SETTINGS = {
     "floatx": "float32",
     "epsilon": 1e-7,
     "image_data_format": "channels_last",
-    # They would cut a training, or the evaluation, short.
+    # A limit would end a training or an evaluation early.
     "max_epochs": None,
     "max_steps_per_epoch": None,
 }
 
 logger = logging.getLogger(__name__)
 
-# What is not reported yet.
+# Overridden settings that are not reported yet.
 _overridden: list[str] = []
 
 
 def choose_backend() -> None:
-    """Have Keras use TensorFlow, which it decides when it is imported.
+    """Choose the backend TensorFlow before Keras is imported.
 
     Raises:
         UserError: Keras has been imported with another backend.
@@ -46,7 +46,7 @@ def choose_backend() -> None:
 
 
 def pin_settings() -> None:
-    """Set everything else that networks and metrics depend on, and warn of what that has overridden, in one line."""
+    """Set all other settings that networks and metrics depend on. Warn of overridden ones in one line."""
     import keras
 
     for name, wanted in SETTINGS.items():
@@ -55,7 +55,7 @@ def pin_settings() -> None:
             getattr(keras.config, f"set_{name}")(wanted)
             _overridden.append(f"{name} {found} -> {wanted}")
             if name == "floatx":
-                # Layers take their type from a policy that Keras derives from it only once.
+                # Layers take their dtype from a policy that Keras derives only once.
                 keras.config.set_dtype_policy(wanted)
     if _overridden:
         logger.warning(
@@ -72,5 +72,5 @@ def _backend_in_file() -> str:
     try:
         return str(json.loads(_file().expanduser().read_bytes()).get("backend", BACKEND))
     except (OSError, ValueError, AttributeError):
-        # Keras goes on with its defaults as well.
+        # Keras uses its defaults in this case, too.
         return BACKEND

@@ -1,4 +1,7 @@
-"""Lock files that the kernel releases with their process, however it dies; a process id could be in use again."""
+"""Lock files that the kernel releases when their process ends in any way.
+
+A file with a process id is no lock: another process may get the same id.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ from pathlib import Path
 
 from cyclegan.system.errors import UserError
 
-# Of a file system that has no locks: NFS without its lock service, Lustre mounted without them, some others.
+# Error numbers of file systems without locks, such as NFS without lock service or Lustre without -o flock.
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 @contextmanager
 def held(path: Path, wait: float = 0) -> Iterator[bool]:
-    """Hold the lock file `path`, created where it is missing; yields False if another process still has it.
+    """Hold the lock file `path`, which is created if missing; yield False if another process still holds it.
 
     Args:
         wait: seconds to wait for the other process.
@@ -41,10 +44,10 @@ def held(path: Path, wait: float = 0) -> Iterator[bool]:
                 if error.errno not in NO_LOCKS:
                     raise
                 raise UserError(
-                    f"{path} lies on a file system without locks ({error.strerror}): mount it with locks (Lustre: -o "
-                    "flock; NFS: with its lock service), or move the project to another file system"
+                    f"{path}: lies on a file system without locks ({error.strerror}); mount it with locks (Lustre: -o "
+                    "flock, NFS: lock service), or move the project to another file system"
                 ) from error
-            # Its holder may have removed the file while this waited: such a lock keeps nobody else out.
+            # The holder may have removed the file meanwhile. A lock on a removed file excludes no other process.
             if os.fstat(file.fileno()).st_nlink:
                 yield True
                 return
@@ -52,14 +55,14 @@ def held(path: Path, wait: float = 0) -> Iterator[bool]:
 
 @contextmanager
 def claimed(path: Path, seconds: float) -> Iterator[None]:
-    """Hold a lock file that other processes hold for moments only.
+    """Hold a lock file that other processes hold only briefly.
 
     Raises:
-        UserError: one of them keeps it for so many seconds.
+        UserError: another process still holds it after `seconds`.
     """
     with held(path, wait=seconds) as free:
         if not free:
-            raise UserError(f"{path} is held by another process for over {seconds} seconds: end that process")
+            raise UserError(f"{path}: is held by another process for over {seconds} seconds; end that process")
         yield
 
 
@@ -73,14 +76,14 @@ def is_held(path: Path) -> bool:
 
 @contextmanager
 def only_process(path: Path, does: str, wait: float = 0) -> Iterator[None]:
-    """Hold the lock file `path`, created with its folder where it is missing; it names this process.
+    """Hold the lock file `path`, which is created with its folder, and write the id of this process into it.
 
     Args:
-        does: what only one process may do at a time, such as `trains this run`.
+        does: the activity of the holder for the message, such as `trains this run`.
         wait: seconds to wait for another process, which may be about to stop.
 
     Raises:
-        UserError: another process does it, and continues to.
+        UserError: another process still holds it after `wait` seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with held(path, wait) as free:

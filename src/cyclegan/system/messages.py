@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 class _Messages(logging.Handler):
-    """Write `cyclegan: message` to what is stderr at that moment."""
+    """Write `cyclegan: message` to the current `sys.stderr`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -20,7 +20,7 @@ class _Messages(logging.Handler):
 
 @contextmanager
 def shown_messages() -> Iterator[None]:
-    """Show the messages of this package's loggers, from level INFO on."""
+    """Print the messages of this package's loggers of level INFO and above."""
     logger, handler = logging.getLogger("cyclegan"), _Messages()
     handler.setFormatter(logging.Formatter("cyclegan: %(message)s"))
     before = logger.level

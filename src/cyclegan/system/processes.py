@@ -1,4 +1,4 @@
-"""Other processes: the `dvc` that started this one, and those that this one started."""
+"""Watch the `dvc` process that started this one, and end child processes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def ends_with_dvc(interval: float = 1.0) -> Iterator[None]:
-    """Send this process SIGTERM, on which a training saves its state, once the `dvc` that started it is gone.
+    """Send SIGTERM to this process when the `dvc` process that started it has ended; a training then saves its state.
 
-    Does nothing outside a DVC stage, nor after a signal that has asked this process to stop: whoever stops a whole
-    process group ends `dvc`, too.
+    Has no effect outside a DVC stage, or after a signal has already asked this process to stop: a signal to the
+    process group also ends `dvc`.
 
     Args:
-        interval: seconds between two looks.
+        interval: seconds between two checks.
     """
     dvc = _starter()
     if dvc is None:
@@ -39,8 +39,8 @@ def ends_with_dvc(interval: float = 1.0) -> Iterator[None]:
             if stop_was_asked():
                 return
             if _is_gone(dvc):
-                # A handler of a log raises nothing where the terminal is gone as well.
-                logger.warning("the dvc that started this training (process %s) is gone: stopping", dvc.pid)
+                # Logging raises no exception on a closed terminal.
+                logger.warning("dvc (process %s), which started this training, has ended: stopping", dvc.pid)
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
@@ -49,7 +49,7 @@ def ends_with_dvc(interval: float = 1.0) -> Iterator[None]:
 
 
 def _starter() -> psutil.Process | None:
-    """The nearest ancestor that is not itself inside the stage: there may be shells in between."""
+    """The nearest ancestor outside of the stage; shells may stand in between."""
     if "DVC_STAGE" not in os.environ:
         return None
     try:
@@ -63,14 +63,14 @@ def _starter() -> psutil.Process | None:
 
 def _is_gone(process: psutil.Process) -> bool:
     try:
-        # A process that has ended stays listed until its parent takes notice.
+        # An ended process is listed as a zombie until its parent reads its exit code.
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.Error:
         return True
 
 
 def wait_or_kill(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
-    """Wait for all of them, and kill those that still run after so long."""
+    """Wait for processes, and kill those that still run after `seconds`."""
     deadline = time.monotonic() + seconds
     for process in processes:
         with suppress(subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""Starting TensorFlow without its chatter."""
+"""Import TensorFlow without its start messages."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from contextlib import contextmanager
 
 
 def import_tensorflow(fuse: bool = True) -> None:
-    """Import TensorFlow with the standard error of its C++ parts held back, and shown only if the import fails.
+    """Import TensorFlow, and print the standard error of its C++ code only if the import fails.
 
-    Before TensorFlow has set up its log, messages ignore `TF_CPP_MIN_LOG_LEVEL`: every start would print a screenful
-    about optional processor and GPU features.
+    TensorFlow's first messages ignore `TF_CPP_MIN_LOG_LEVEL`: every start would print many lines about optional
+    processor and GPU features.
 
     Args:
-        fuse: whether TensorFlow may fuse operations of a graph. That brought no speed, and fails, with an error, on a
-            file from before `models.layers.LeakyReLU`.
+        fuse: whether TensorFlow may fuse operations of a graph. Fusing is not faster, and it fails on model files
+            older than `models.layers.LeakyReLU`.
     """
     with held_back_stderr():
         import keras  # noqa: F401
@@ -30,7 +30,7 @@ def import_tensorflow(fuse: bool = True) -> None:
 
 @contextmanager
 def held_back_stderr() -> Iterator[None]:
-    """Hold back what the process writes to standard error, C++ code included, and show it only on an exception."""
+    """Hold back standard error, also of C++ code, and print it only on an exception."""
     sys.stderr.flush()
     shown = os.dup(2)
     with tempfile.TemporaryFile() as held_back:

@@ -1,4 +1,4 @@
-"""Signals that ask this process to stop: turned into an exception, or ignored for a moment."""
+"""Signals that ask this process to stop: raise an exception, request a stop, or ignore them for a moment."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def note_stop(number: int) -> None:
 
 
 def stop_was_asked() -> bool:
-    """Whether a signal has asked this process to stop: nobody needs to send another one."""
+    """Whether a signal has already asked this process to stop."""
     return bool(_received)
 
 
 @contextmanager
 def signals_raise() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise SystemExit here, with the shell's code for them.
+    """Raise SystemExit with the shell's exit code on SIGTERM and SIGHUP.
 
-    One stop may come as several signals: a closed terminal sends SIGHUP, systemd SIGTERM and SIGHUP, `timeout` and
-    `make` SIGTERM twice. Only the first one raises; Ctrl-C always raises KeyboardInterrupt.
+    One stop may send several signals: a closed terminal SIGHUP, systemd SIGTERM and SIGHUP, `timeout` and `make`
+    SIGTERM twice. Only the first one raises. Ctrl-C always raises KeyboardInterrupt.
     """
     leaving = False
 
@@ -44,7 +44,7 @@ def signals_raise() -> Iterator[None]:
 
     before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        # A handler of the program's own, or nohup's choice to ignore, stays.
+        # Keep the program's own handlers, and ignored signals (nohup).
         before = {
             number: handler
             for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
@@ -61,7 +61,7 @@ def signals_raise() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ignore signals for a moment that must not be cut short, such as the closing of an MLflow run."""
+    """Ignore signals during a short operation that must complete, such as the closing of an MLflow run."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -76,24 +76,28 @@ def undisturbed() -> Iterator[None]:
 
 
 def sigterm_is_no_error() -> None:
-    """SIGTERM ends this process with exit code 0 from now on: a server is meant to be stopped by it."""
+    """End this process with exit code 0 on SIGTERM, which is the normal way to stop a server."""
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
 
 
 class Stopped(BaseException):
-    """A signal came at a moment at which the training may be left at once."""
+    """A signal interrupts work that may be abandoned at once."""
 
 
 @dataclass
 class StopRequest:
-    """A signal that asks the training to stop, once it has come."""
+    """A request to stop the training after the current steps.
+
+    Attributes:
+        signal: number of the signal that was received; 0: none yet.
+        at_once: whether a signal may interrupt the current work; else the stop waits for the end of the steps.
+    """
 
     signal: int = 0
     at_once: bool = False
-    """Whether a signal may interrupt what is being done; else it waits for the end of the steps being made."""
 
     def leave(self) -> None:
-        """Raise what the signal stands for: KeyboardInterrupt, or SystemExit with the shell's code for SIGTERM."""
+        """Raise KeyboardInterrupt for Ctrl-C, or SystemExit with the shell's exit code for another signal."""
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + self.signal)
@@ -105,7 +109,7 @@ class StopRequest:
 
     @contextmanager
     def may_come_at_once(self) -> Iterator[None]:
-        """For what may be cut off and done again."""
+        """Allow a signal to interrupt work that can be repeated."""
         self.at_once = True
         try:
             self.leave_if_at_once()
@@ -118,7 +122,7 @@ class StopRequest:
 def stopping() -> Iterator[StopRequest]:
     """Turn SIGTERM, SIGINT and SIGHUP into a request to stop after the current steps; a second Ctrl-C stops at once.
 
-    A second SIGTERM or SIGHUP belongs to the same stop: `timeout`, `make`, systemd and a closed terminal send several.
+    A second SIGTERM or SIGHUP has no effect: `timeout`, `make`, systemd and a closed terminal send several.
     """
     stop = StopRequest()
 
@@ -130,7 +134,7 @@ def stopping() -> Iterator[StopRequest]:
         elif number == signal.SIGINT:
             stop.leave()
 
-    # SIGHUP: the terminal is gone; under nohup that is to be ignored.
+    # SIGHUP means that the terminal is closed. nohup ignores it.
     numbers = [signal.SIGTERM, signal.SIGINT]
     numbers += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
     before = {number: signal.signal(number, handle) for number in numbers}

@@ -1,4 +1,4 @@
-"""Work in a thread beside the main one."""
+"""Background threads."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def in_background(name: str, work: Callable[[threading.Event], None]) -> Iterato
     """Run `work` in a thread while this context is open, and wait for its end.
 
     Args:
-        name: of the thread.
-        work: is given an event that is set when the context is left, on which it must return soon.
+        name: name of the thread.
+        work: gets an event that is set when the context ends; it must then return soon.
     """
     over = threading.Event()
-    # A daemon: it must not keep a process alive whose main thread ends in another way.
+    # A daemon thread does not keep the process alive when the main thread ends in another way.
     thread = threading.Thread(target=work, args=(over,), name=name, daemon=True)
     thread.start()
     try:

@@ -1,7 +1,7 @@
-"""MLflow: where its store lies, how a training is recorded in it, and where each number came from.
+"""MLflow: the store, the recording of a training as a run, and the provenance of each number.
 
-MLflow reads its settings from the environment, some of them while it is imported; importing this package sets ours
-first. What the user has set wins.
+MLflow reads its settings from the environment, some of them while it is imported. Importing this package sets ours
+first. A variable that the user has set stays.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import logging
 import os
 
 SETTINGS = {
-    # Nothing is sent to anybody.
+    # Send no usage data.
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # Loading a model never runs pickled code.
+    # Never run pickled code when a model is loaded.
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    # MLflow would otherwise run `uv export` and copy uv.lock into every model of a project that has one.
+    # Do not run `uv export` and copy uv.lock into every model.
     "MLFLOW_UV_AUTO_DETECT": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
-    # No complaint where git is not installed.
+    # Do not warn where git is not installed.
     "GIT_PYTHON_REFRESH": "quiet",
 }
 
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
 
-# It prints the traceback of what it raises all the same, in front of our one line.
+# This logger prints the traceback of an exception that MLflow raises anyway. Our error message is one line.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)

@@ -1,10 +1,10 @@
-"""Connections to databases, MLflow's and that of a search."""
+"""Connections to the databases of MLflow and of a search."""
 
 from __future__ import annotations
 
 import sqlalchemy
 
-# What the drivers of databases call the seconds after which a connection is given up.
+# Each database driver's name for its connection timeout in seconds.
 CONNECT_TIMEOUTS = {
     "psycopg": "connect_timeout",
     "psycopg2": "connect_timeout",
@@ -18,9 +18,9 @@ CONNECT_TIMEOUTS = {
 
 
 def connect_arguments(url: sqlalchemy.URL, seconds: int) -> dict[str, int]:
-    """Arguments with which a driver gives up on a server that accepts a connection and never answers.
+    """Driver arguments that set a connection timeout, for a server that accepts a connection and never answers.
 
-    A limit that the user has put into the address stays; a driver without such an argument gets none.
+    A timeout in the address takes precedence. An unknown driver gets no argument.
     """
     limit = CONNECT_TIMEOUTS.get(url.get_driver_name())
     return {} if limit is None or limit in url.query else {limit: seconds}

@@ -1,4 +1,4 @@
-"""What must be known of a run to open it in MLflow, now or in a later process."""
+"""The description of a run: all that MLflow needs to open it, in this process or a later one."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from cyclegan.tracking.tags import LOCK_TAG, PROCESS_TAGS, RESUMED_TAGS
 
 @dataclass(frozen=True)
 class DatasetInput:
-    """A data set that a run read, as MLflow lists it.
+    """A data set that a run used, as MLflow lists it.
 
     Attributes:
-        digest: at most 36 characters: DVC's md5 of the folder.
-        context: what the run used it for, such as `training`.
+        digest: DVC's md5 of the folder, at most 36 characters.
+        context: its use, such as `training`.
     """
 
     name: str
@@ -31,12 +31,12 @@ class DatasetInput:
 
 @dataclass(frozen=True)
 class RunDescription:
-    """All that is needed to open a run; a journal's `about.json` holds these fields.
+    """Everything needed to open a run. A journal's `about.json` holds these fields.
 
     Attributes:
-        run_id: the run to continue; None: a new one.
-        time: its start, in milliseconds since 1970.
-        opened: whether the store had the run when the journal was begun.
+        run_id: the run to continue; None for a new one.
+        time: the start of the run, in milliseconds since 1970.
+        opened: whether the store had the run when the journal was created.
     """
 
     run_id: str | None
@@ -50,16 +50,16 @@ class RunDescription:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> RunDescription:
-        """The description that `dataclasses.asdict` gave.
+        """The inverse of `dataclasses.asdict`.
 
         Raises:
-            TypeError: the fields are not those of this version.
+            TypeError: the fields do not match this version.
         """
         inputs = [DatasetInput(**item) for item in content.get("inputs", [])]
         return cls(**{**content, "inputs": inputs})
 
-    def after(self, first: RunDescription) -> RunDescription:
-        """The description of a run that an earlier process described as `first`, and which this one continues."""
+    def merged_into(self, first: RunDescription) -> RunDescription:
+        """This description merged into `first`, that of the process which began the run."""
         tags = {**self.tags, **first.tags, **tags_of_resumption(first.tags, self.tags)}
         return replace(first, tags=tags, params={**self.params, **first.params})
 
@@ -72,7 +72,7 @@ def describe(
     tags: Mapping[str, str] | None,
     inputs: Sequence[DatasetInput],
 ) -> RunDescription:
-    """Describe a run of this process, without credentials."""
+    """Describe a run of this process. Credentials are removed."""
     process = {"process.pid": str(os.getpid()), "process.host": socket.gethostname(), "mlflow.user": _user()}
     return RunDescription(
         run_id=run_id,
@@ -85,17 +85,17 @@ def describe(
     )
 
 
-def tags_of_resumption(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
-    """The tags that a resumption replaces or adds; all others keep their first value."""
-    replaced = {key: now[key] for key in (*PROCESS_TAGS, LOCK_TAG) if key in now}
+def tags_of_resumption(first: Mapping[str, str], current: Mapping[str, str]) -> dict[str, str]:
+    """The tags that a resumed run replaces or adds. All other tags keep their first value."""
+    changed = {key: current[key] for key in (*PROCESS_TAGS, LOCK_TAG) if key in current}
     for key, tag in RESUMED_TAGS.items():
-        if key in now and before.get(key, now[key]) != now[key]:
-            replaced[tag] = now[key]
-    return replaced
+        if key in current and first.get(key, current[key]) != current[key]:
+            changed[tag] = current[key]
+    return changed
 
 
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under an id without a name
+    except (KeyError, OSError):  # A container's user id may have no name.
         return str(os.getuid())

@@ -1,4 +1,4 @@
-"""The entries of a journal, and how each stands in its line of JSON."""
+"""The entries of a journal, and their form as lines of JSON."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Entry:
     """One thing to record in a run.
 
     Attributes:
-        id: distinguishes it from all other entries, so that delivering it twice does not record it twice.
-        time: when it was made, in milliseconds since 1970.
+        id: unique, so that an entry that is delivered twice is recorded once.
+        time: its creation, in milliseconds since 1970.
     """
 
     id: str = field(default_factory=_new_id)
@@ -46,17 +46,17 @@ class TagsEntry(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class EndEntry(Entry):
-    """How the run ended: FINISHED, FAILED or KILLED, at the entry's time."""
+    """The end of the run at the entry's time: FINISHED, FAILED or KILLED."""
 
     status: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileEntry(Entry):
-    """An entry whose content lies in a file or folder beside the journal.
+    """An entry whose content is a file or folder beside the journal.
 
     Attributes:
-        file: its path, relative to the journal's folder.
+        file: the path of the content, relative to the journal's folder.
     """
 
     file: str
@@ -72,12 +72,12 @@ class ImageEntry(FileEntry):
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactEntry(FileEntry):
-    """A file, or the contents of a folder, for `folder` of the run's artifacts; None: their root."""
+    """A file, or the contents of a folder, for `folder` of the run's artifacts; None for their root."""
 
     folder: str | None
 
 
-# The value of "kind" in a line. Journals of earlier versions wait on users' disks: a name here is never changed.
+# The value of "kind" in a line. Never change one: users' disks hold journals of earlier versions.
 KINDS: dict[str, type[Entry]] = {
     "metrics": MetricsEntry,
     "tags": TagsEntry,
@@ -89,7 +89,7 @@ _KIND_OF = {kind: name for name, kind in KINDS.items()}
 
 
 def to_line(entry: Entry) -> str:
-    """The entry as one line of JSON, its newline included."""
+    """The entry as one line of JSON, with the newline."""
     return json.dumps({"kind": _KIND_OF[type(entry)], **asdict(entry)}) + "\n"
 
 
@@ -98,10 +98,10 @@ def from_line(line: bytes) -> Entry:
 
     Raises:
         json.JSONDecodeError: the line is not JSON.
-        ValueError: it is, but not an entry of this version.
+        ValueError: the line is no entry of this version.
     """
     content = json.loads(line)
     try:
         return KINDS[content.pop("kind")](**content)
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"no entry of this version: {line[:80].decode(errors='replace')}") from error
+        raise ValueError(f"not an entry of this version: {line[:80].decode(errors='replace')}") from error

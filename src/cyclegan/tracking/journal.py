@@ -1,4 +1,4 @@
-"""The journal: entries wait on disk until the store has them. A trainer may be killed, a server unavailable."""
+"""The journal: a run's entries on disk, kept until the store has them. They survive kills and server failures."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ class JournalError(UserError):
     """A journal that this version cannot read.
 
     Attributes:
-        fault: why not, and the remedy where its entries are to be delivered.
+        fault: the cause, and the remedy that delivers the entries.
     """
 
-    def __init__(self, file: Path, found: str) -> None:
-        self.fault = f"{file.name} was written by another version or is corrupt ({found}): use that version to deliver"
-        super().__init__(f"{file.parent}: {self.fault}, or delete that folder")
+    def __init__(self, file: Path, cause: str) -> None:
+        self.fault = f"{file.name} was written by another version or is corrupt ({cause}); deliver it with that version"
+        super().__init__(f"{file.parent}: {self.fault}, or delete the folder")
 
 
 class Journal:
-    """The entries of one run that have not been delivered, oldest first; an append-only file of JSON lines.
+    """The undelivered entries of one run, oldest first: an append-only file of JSON lines.
 
-    An entry is durable when `append` returns. It has an id and a time of its own, so that delivering it twice, which
-    happens when a process is killed in between, does not record it twice. Once all are delivered the file is emptied.
-    Any thread may append; one may take entries off. Processes are kept apart by `only_user`.
+    An entry is durable when `append` returns. A process that is killed may deliver an entry twice; its id and time then
+    prevent a second record. When all entries are delivered, the file is emptied. Any thread may append; only one may
+    remove entries. `try_lock_journal` excludes other processes.
 
-    An entry that is refused for now can be set aside: those behind it are delivered before it.
+    An entry that is refused can be set aside. Later entries are then delivered first.
 
     Args:
-        folder: of this run; created where it is missing.
-        description: of the run, for the process that delivers the entries; None: it was written down before.
+        folder: the run's own; created if missing.
+        description: of the run, for the process that delivers the entries; None if the folder already holds it.
 
     Raises:
-        JournalError: the folder holds entries that this version cannot read.
+        JournalError: this version cannot read the entries in the folder.
     """
 
     def __init__(self, folder: Path, description: RunDescription | None = None) -> None:
@@ -67,10 +67,10 @@ class Journal:
         self._changed = threading.Condition()
         self._entries: deque[Entry] = deque(_read(self._file))
         self._aside: list[Entry] = []
-        self._left: list[Entry] = []
+        self._refused: list[Entry] = []
 
     def __len__(self) -> int:
-        return len(self._entries) + len(self._aside) + len(self._left)
+        return len(self._entries) + len(self._aside) + len(self._refused)
 
     @property
     def pending(self) -> int:
@@ -79,7 +79,7 @@ class Journal:
 
     @property
     def aside(self) -> int:
-        """The number of entries that `take_back` would take."""
+        """The number of entries that `take_back` returns to the queue."""
         return len(self._aside)
 
     @property
@@ -97,13 +97,13 @@ class Journal:
             self._changed.notify_all()
 
     def keep_image(self, image: np.ndarray) -> str:
-        """Store an image [H, W, C] beside the entries; return the name by which one of them can refer to it."""
+        """Store an image [H, W, C] beside the entries; return its file name for an entry."""
         name = f"{uuid.uuid4().hex}.npy"
         write_image(self.folder / name, image)
         return name
 
     def keep_files(self, path: Path) -> str:
-        """Copy a file or folder, as `keep_image` does."""
+        """Copy a file or folder beside the entries; return its path for an entry."""
         name = uuid.uuid4().hex
         (self.folder / name).mkdir()
         target = self.folder / name / path.name
@@ -112,8 +112,8 @@ class Journal:
             sync_folder(file)
         return f"{name}/{path.name}"
 
-    def waiting(self, seconds: float) -> bool:
-        """Whether there is an entry that is not set aside, after at most so many seconds."""
+    def wait_for_entry(self, seconds: float) -> bool:
+        """Wait at most `seconds` for an entry that is not set aside; return whether there is one."""
         with self._changed:
             return self._changed.wait_for(lambda: bool(self._entries), seconds)
 
@@ -122,11 +122,11 @@ class Journal:
             return list(islice(self._entries, count))
 
     def drop(self, count: int) -> None:
-        """Take off the oldest entries, which have been delivered."""
+        """Remove the oldest entries, which have been delivered."""
         with self._changed:
-            gone = [self._entries.popleft() for _ in range(count)]
+            delivered = [self._entries.popleft() for _ in range(count)]
             self._forget_delivered()
-        for entry in gone:
+        for entry in delivered:
             if isinstance(entry, FileEntry):
                 kept = self.folder / entry.file.split("/")[0]
                 if kept.is_dir():
@@ -135,38 +135,38 @@ class Journal:
                     kept.unlink(missing_ok=True)
 
     def set_aside(self, for_good: bool = False) -> None:
-        """Let the oldest entry wait apart from the others.
+        """Move the oldest entry out of the queue.
 
         Args:
-            for_good: until another process reads the journal.
+            for_good: keep it out until another process reads the journal.
         """
         with self._changed:
-            (self._left if for_good else self._aside).append(self._entries.popleft())
+            (self._refused if for_good else self._aside).append(self._entries.popleft())
             self._forget_delivered()
 
     def take_back(self) -> None:
-        """Put what is set aside in front of the other entries, its oldest entry last: that one was tried before."""
+        """Put the entries that were set aside in front of the queue, the one that was tried first behind the others."""
         with self._changed:
             self._entries.extendleft(reversed([*self._aside[1:], *self._aside[:1]]))
             self._aside.clear()
             self._changed.notify_all()
 
     def _forget_delivered(self) -> None:
-        """Keep in the file only what is set aside, once all else has been delivered."""
+        """Once the queue is empty, keep in the file only the entries that are set aside."""
         if self._entries:
             return
-        if waiting := [*self._left, *self._aside]:
-            # On a full disk the file keeps what was delivered; delivering that again does no harm.
+        if wait_for_entry := [*self._refused, *self._aside]:
+            # On a full disk the file keeps the delivered entries. Delivering them again does no harm.
             with suppress(OSError):
-                write_text(self._file, _lines(waiting))
+                write_text(self._file, _lines(wait_for_entry))
         else:
             os.truncate(self._file, 0)
 
     def all(self) -> Iterator[Entry]:
-        yield from [*self._left, *self._aside, *self._entries]
+        yield from [*self._refused, *self._aside, *self._entries]
 
     def remove(self) -> None:
-        """Remove the folder of a journal that is empty."""
+        """Remove the folder if the journal is empty."""
         if not len(self):
             shutil.rmtree(self.folder)
 
@@ -174,9 +174,9 @@ class Journal:
 def write_image(path: Path, image: np.ndarray) -> None:
     """Write an image [H, W, C] durably, for `read_image`.
 
-    As it is: a PNG of a grid takes forty times as long, and is made by the thread that delivers, beside the training.
+    The pixels are not compressed: a PNG takes forty times as long. The delivering thread makes it beside the training.
     """
-    # Not by NumPy into the file, which forgets why the system takes no more.
+    # NumPy would hide the system's reason when it cannot write to the file.
     content = io.BytesIO()
     np.save(content, image, allow_pickle=False)
     with path.open("wb") as file:
@@ -191,38 +191,38 @@ def read_image(path: Path) -> np.ndarray:
 
 
 @contextmanager
-def only_user(folder: Path, wait: float = 0) -> Iterator[bool]:
-    """Keep other processes from the journal in `folder`; yields False if one has it."""
+def try_lock_journal(folder: Path, wait: float = 0) -> Iterator[bool]:
+    """Lock the journal in `folder` against other processes; yields False if another one holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder / LOCK, wait) as free:
         yield free
 
 
 @contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Take the journal in `folder` for this process.
+def lock_journal(folder: Path) -> Iterator[None]:
+    """Lock the journal in `folder` for this process.
 
     Raises:
-        UserError: another live process has it.
+        UserError: another live process holds it.
     """
-    with only_user(folder, wait=2) as free:
+    with try_lock_journal(folder, wait=2) as free:
         if not free:
-            raise UserError(f"{folder} is being written by another process: wait for it, or end it")
+            raise UserError(f"{folder}: another process writes to it; wait for it, or end it")
         yield
 
 
-def end_offline(journal: Journal, status: str) -> None:
-    """Record how a run ended whose entries a later process delivers."""
+def record_offline_end(journal: Journal, status: str) -> None:
+    """Record the end of a run whose entries a later process delivers."""
     journal.append(EndEntry(status=status))
-    warn_of_rest(journal)
+    warn_of_undelivered(journal)
 
 
-def warn_of_rest(journal: Journal) -> None:
-    """Warn of what a run leaves undelivered, with the command that delivers it."""
+def warn_of_undelivered(journal: Journal) -> None:
+    """Warn of undelivered entries, and name the command that delivers them."""
     if len(journal):
         logger.warning(
-            "%d %s for MLflow run %s wait in %s: 'cyclegan sync', or the next training, delivers them",
-            len(journal), "entries" if journal.pending else "files", journal.folder.name, journal.folder,
+            "MLflow run %s: %d %s wait in %s; 'cyclegan sync' or the next training delivers them",
+            journal.folder.name, len(journal), "entries" if journal.pending else "files", journal.folder,
         )  # fmt: skip
 
 
@@ -231,15 +231,15 @@ def journals(root: Path) -> list[Path]:
     return sorted((file.parent for file in root.glob(f"*/{ABOUT}")), key=lambda folder: folder.stat().st_mtime)
 
 
-def continued(folder: Path, description: RunDescription) -> Journal:
-    """The journal of a run that an earlier process may have begun there; what that one described stays."""
+def reopen_journal(folder: Path, description: RunDescription) -> Journal:
+    """Open the journal of a run that an earlier process may have created. Its description takes precedence."""
     if (folder / ABOUT).is_file():
-        description = description.after(read_description(folder))
+        description = description.merged_into(read_description(folder))
     return Journal(folder, description)
 
 
 def read_description(folder: Path) -> RunDescription:
-    """The description of the run whose journal lies in `folder`.
+    """Read the description of a run from its journal's folder.
 
     Raises:
         JournalError: this version cannot read it.
@@ -256,23 +256,23 @@ def _lines(entries: Iterable[Entry]) -> str:
 
 
 def _read(file: Path) -> Iterable[Entry]:
-    """The complete lines; the rest of one that a killed process did not finish is cut off.
+    """Read the entries, and cut off an incomplete last line, which a killed process leaves.
 
     Raises:
-        JournalError: a line holds something else than an entry of this version.
+        JournalError: a line is no entry of this version.
     """
     if not file.is_file():
         return []
     content = file.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        os.truncate(file, len(whole))
+    complete = content[: content.rfind(b"\n") + 1]
+    if len(complete) < len(content):
+        os.truncate(file, len(complete))
     entries = []
-    for line in whole.splitlines():
+    for line in complete.splitlines():
         try:
             entries.append(from_line(line))
         except (json.JSONDecodeError, UnicodeDecodeError):
-            logger.warning("%s: a line that is not JSON was passed over", file)
+            logger.warning("%s: skipped a line that is not JSON", file)
         except ValueError as error:
             raise JournalError(file, str(error)) from error
     return entries

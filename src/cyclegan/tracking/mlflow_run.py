@@ -1,4 +1,4 @@
-"""The run in MLflow's store: found, created from its description, or brought up to date."""
+"""Finding, creating and updating a run in MLflow's store."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from cyclegan.tracking.tags import LOCK_TAG, PROCESS_TAGS, REPLACES_TAG
 logger = logging.getLogger(__name__)
 
 
-def open_run(store: Store, description: RunDescription, found: entities.Run | None) -> str:
-    """Create the run, or bring one up to date; return its id.
+def open_run(store: Store, description: RunDescription, existing: entities.Run | None) -> str:
+    """Create a run, or update the existing one; return its id.
 
-    Values over MLflow's limit are cut.
+    Values over MLflow's limit are truncated.
     """
-    if found is None:
+    if existing is None:
         experiment_id = store.experiment(description.experiment)
         tags = {key: description.tags[key] for key in (*PROCESS_TAGS, LOCK_TAG) if key in description.tags}
         if description.run_id is not None:
@@ -31,14 +31,14 @@ def open_run(store: Store, description: RunDescription, found: entities.Run | No
         run_id = store.client.create_run(experiment_id, description.time, tags, description.name).info.run_id
         new = description.tags
     else:
-        run_id, before = found.info.run_id, found.data.tags
-        new = {key: value for key, value in description.tags.items() if key not in before}
-        new |= tags_of_resumption(before, description.tags)
-    # An existing run gets them too: its process may have been killed between creating it and this.
+        run_id, stored = existing.info.run_id, existing.data.tags
+        new = {key: value for key, value in description.tags.items() if key not in stored}
+        new |= tags_of_resumption(stored, description.tags)
+    # An existing run may lack tags: its process may have been killed right after creating it.
     Delivery(store, run_id).set_tags(new)
-    params = {key: _fit(value) for key, value in description.params.items()}
-    if found is not None:
-        params = _not_written_before(params, found)
+    params = {key: _truncated(value) for key, value in description.params.items()}
+    if existing is not None:
+        params = _unwritten_params(params, existing)
     for batch in batches([entities.Param(key, value) for key, value in params.items()]):
         store.client.log_batch(run_id, params=batch, synchronous=True)
     _log_inputs(store, run_id, description.inputs)
@@ -46,19 +46,19 @@ def open_run(store: Store, description: RunDescription, found: entities.Run | No
 
 
 def find_run(store: Store, run_id: str | None, experiment: str) -> entities.Run | None:
-    """The run of this id, or the one that was opened in its place; None if there is neither."""
+    """Find the run of this id, or the run that replaced it; None if neither exists."""
     if run_id is None:
         return None
     if found := store.run(run_id):
         return found
-    ours = store.client.search_runs(
+    replacements = store.client.search_runs(
         [store.experiment(experiment)], f"tags.`{REPLACES_TAG}` = '{run_id}'", max_results=1
     )
-    return ours[0] if ours else None
+    return replacements[0] if replacements else None
 
 
 def run_to_continue(store: Store, run_id: str | None, experiment: str) -> entities.Run | None:
-    """The run that a training continues; None, with a warning, if the store no longer has it.
+    """Find the run that a training continues; warn and return None if the store no longer has it.
 
     Raises:
         UserError: the store is unavailable.
@@ -66,21 +66,21 @@ def run_to_continue(store: Store, run_id: str | None, experiment: str) -> entiti
     with require_store(store):
         found = find_run(store, run_id, experiment)
     if run_id is not None and found is None:
-        logger.warning("MLflow run %s is no longer in %s: a new run is opened", run_id, store.shown)
+        logger.warning("MLflow run %s is no longer in %s: opening a new run", run_id, store.display_uri)
     return found
 
 
 def replace_run(store: Store, lost: str, experiment: str, name: str) -> str:
-    """Create a finished run in place of one that the store does not have, with a warning; return its id."""
+    """Warn that the store lacks a run, and create a finished run in its place; return its id."""
     experiment_id = store.experiment(experiment)
-    logger.warning("MLflow run %s is not in %s: a run is opened in its place", lost, store.shown)
+    logger.warning("MLflow run %s is not in %s: opening a run in its place", lost, store.display_uri)
     run_id = store.client.create_run(experiment_id, tags={REPLACES_TAG: lost}, run_name=name).info.run_id
     store.client.set_terminated(run_id, "FINISHED")
     return run_id
 
 
-def _not_written_before(params: Mapping[str, str], run: entities.Run) -> dict[str, str]:
-    """MLflow writes a parameter once: those that have another value now keep the first one, with a warning."""
+def _unwritten_params(params: Mapping[str, str], run: entities.Run) -> dict[str, str]:
+    """The parameters that the run lacks. Warns of changed values: MLflow keeps the first value of a parameter."""
     stored = run.data.params
     differing = sorted(key for key, value in params.items() if key in stored and stored[key] != value)
     if differing:
@@ -88,7 +88,7 @@ def _not_written_before(params: Mapping[str, str], run: entities.Run) -> dict[st
     return {key: value for key, value in params.items() if key not in stored}
 
 
-def _fit(text: str) -> str:
+def _truncated(text: str) -> str:
     return text if len(text) <= MAX_PARAM_VAL_LENGTH else text[: MAX_PARAM_VAL_LENGTH - 1] + "…"
 
 

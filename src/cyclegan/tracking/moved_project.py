@@ -1,10 +1,10 @@
-"""A project whose folder was renamed or copied: its MLflow store follows.
+"""Adaptation of an MLflow store whose project folder was renamed or copied.
 
-MLflow stores absolute paths, and its client can change none of them: neither the artifact location of an experiment,
-nor that of a run, a logged model or a model version. This is therefore the only module that writes MLflow's tables with
-SQL. The tags that hold a path change in the same transaction: a process that is killed leaves all or nothing moved.
+MLflow stores the artifact locations of experiments, runs, logged models and model versions as absolute paths. Its
+client cannot change them. This is therefore the only module that writes MLflow's tables with SQL. One transaction
+changes all paths and tags, so that a kill leaves no mixture.
 
-Checked with the tables of MLflow 3.17.2.
+Tested with the tables of MLflow 3.17.2.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cyclegan.system.errors import UserError
 from cyclegan.system.locks import is_held
 from cyclegan.tracking.tags import ARTIFACTS_TAG, LOCK_TAG
 
-# Every place in MLflow's tables that holds an absolute path of ours, and which of its rows.
+# The columns of MLflow's tables that hold absolute paths, as (table, column, condition).
 PATH_COLUMNS = (
     ("experiments", "artifact_location", "TRUE"),
     ("experiment_tags", "value", f"key = '{ARTIFACTS_TAG}'"),
@@ -34,11 +34,11 @@ logger = logging.getLogger(__name__)
 
 
 def follow_move(connection: sqlite3.Connection, client: MlflowClient, database: Path, locks: Path) -> None:
-    """Point the paths of this package's own experiments to where the files are now.
+    """Point the paths of this package's experiments to the current folder.
 
     Args:
         connection: to the database.
-        locks: the folder of the locks of live runs.
+        locks: the folder of the lock files of live runs.
 
     Raises:
         UserError: a training still runs under the former path.
@@ -47,12 +47,12 @@ def follow_move(connection: sqlite3.Connection, client: MlflowClient, database: 
     for former in _former_artifacts(client, artifacts):
         if any(is_held(path) for path in locks.glob("*.lock")):
             raise UserError(
-                f"{database} is in use under its former path ({path_of(former).parent}): wait for the training there "
-                "to end"
+                f"{database}: a training still uses it under its former path {path_of(former).parent}; wait for that "
+                "training to end"
             )
         _move(connection, former, artifacts)
         logger.warning(
-            "the project moved: artifact links in %s now point to %s, no longer to %s",
+            "the project moved: artifact links in %s now point to %s instead of %s",
             database, database.parent / "artifacts", path_of(former),
         )  # fmt: skip
 
@@ -63,8 +63,8 @@ def path_of(uri: str) -> Path:
 
 
 def _former_artifacts(client: MlflowClient, artifacts: str) -> set[str]:
-    """The artifact folders that experiments of this package name, other than the present one."""
-    # An apostrophe, which would end the value, is escaped in a URI.
+    """The artifact folders of this package's experiments other than the current one."""
+    # A URI contains no apostrophe, which would end the value: it is escaped.
     others = f"tags.`{ARTIFACTS_TAG}` != '{artifacts}'"
     return {found.tags[ARTIFACTS_TAG] for found in client.search_experiments(ViewType.ALL, filter_string=others)}
 

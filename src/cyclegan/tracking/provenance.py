@@ -1,4 +1,4 @@
-"""Where a result came from: commit, DVC stage and experiment, versions, and the md5 of the data."""
+"""The provenance of a result: commit, DVC stage and experiment, versions, and md5 of the data."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from ruamel.yaml import YAML
 from cyclegan.project import Project
 
 DISTRIBUTIONS = ("cyclegan", "tensorflow", "tensorflow-cpu", "keras", "mlflow", "dvc", "numpy")
-# What git tracks and the pipeline or `dvc exp run -S` writes. It says nothing about the code; parameters are recorded.
-WRITTEN = ("dvc.lock", "params.yaml", "reports")
+# Tracked files that the pipeline or `dvc exp run -S` writes. Their changes do not make the code differ.
+PIPELINE_FILES = ("dvc.lock", "params.yaml", "reports")
 
 
 def tags(project: Project) -> dict[str, str]:
-    """Return what is known about this process and its code, as tags of an MLflow run.
+    """Tags of an MLflow run that describe this process and its code.
 
-    `git.dirty` is `true` if a tracked file differs from the commit; params.yaml and the pipeline's own outputs do not
-    count. What does not apply (no git, a project outside git, a stage started without DVC) is left out.
+    `git.dirty` is `true` if a tracked file other than params.yaml and the pipeline's outputs differs from the commit.
+    Tags that do not apply are left out: outside git, or in a stage started without DVC.
     """
-    found = {"host": socket.gethostname(), "version.python": platform.python_version()}
+    known = {"host": socket.gethostname(), "version.python": platform.python_version()}
     for name in DISTRIBUTIONS:
         if version := installed(name):
-            found[f"version.{name}"] = version
+            known[f"version.{name}"] = version
     for tag, variable in (("dvc.stage", "DVC_STAGE"), ("dvc.exp", "DVC_EXP_NAME")):
         if value := os.environ.get(variable):
-            found[tag] = value
-    # A project that merely lies inside somebody's repository does not have that one's history.
+            known[tag] = value
+    # A project that lies in another repository, untracked, does not have that repository's history.
     if _git(project, "ls-files", "--error-unmatch", "dvc.yaml") and (commit := _git(project, "rev-parse", "HEAD")):
-        excluded = [f":(exclude){path}" for path in WRITTEN]
+        excluded = [f":(exclude){path}" for path in PIPELINE_FILES]
         changed = _git(project, "status", "--porcelain", "--untracked-files=no", "--", ".", *excluded)
-        found["git.commit"] = commit
+        known["git.commit"] = commit
         if changed is not None:
-            found["git.dirty"] = "true" if changed else "false"
-        # The name under which MLflow's own pages look for it.
-        found["mlflow.source.git.commit"] = commit
-    return found
+            known["git.dirty"] = "true" if changed else "false"
+        # MLflow's pages display the commit under this name.
+        known["mlflow.source.git.commit"] = commit
+    return known
 
 
 def installed(distribution: str) -> str | None:
-    """Version of an installed distribution, without importing it; None if it is not installed."""
+    """The version of a distribution, without importing it; None if it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -51,7 +51,7 @@ def installed(distribution: str) -> str | None:
 
 
 def is_versioned(project: Project, path: str) -> bool:
-    """Whether git or DVC keeps a folder of the project; True where the project is not in git."""
+    """Whether git or DVC tracks a folder of the project; True if the project is not in git."""
     tracked = _git(project, "ls-files", "--", path)
     places = (project.root / path, *(project.root / path).parents)
     return tracked != "" or any(place.with_name(f"{place.name}.dvc").is_file() for place in places if place.name)
@@ -64,9 +64,9 @@ def is_unchanged(project: Project, path: str) -> bool:
 
 
 def dvc_lock_digest(project: Project, path: str) -> str | None:
-    """Return the md5 that `dvc.lock` records for a stage output, such as `data/split` (36 characters for a folder).
+    """The md5 that `dvc.lock` records for a stage output, such as `data/split`; None if there is none.
 
-    DVC writes it when the stage that makes the output ends, so later stages can rely on it. None if it is not there.
+    It has 36 characters for a folder. DVC writes it when the stage ends, so later stages can rely on it.
     """
     try:
         text = (project.root / "dvc.lock").read_text(encoding="utf-8")
@@ -81,7 +81,7 @@ def dvc_lock_digest(project: Project, path: str) -> str | None:
 
 
 def _git(project: Project, *arguments: str) -> str | None:
-    """Output of git in the project; None if it fails or git is not installed."""
+    """The output of git in the project; None if git fails or is not installed."""
     try:
         done = subprocess.run(
             ["git", "--no-optional-locks", "-C", str(project.root), *arguments],

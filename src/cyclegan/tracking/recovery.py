@@ -1,4 +1,4 @@
-"""Recovery of what earlier trainings left: undelivered journals, and runs of processes that were killed."""
+"""Recovery after earlier trainings: undelivered journals, and runs of killed processes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mlflow.exceptions import MlflowException
 
 from cyclegan.system.credentials import reason
 from cyclegan.system.locks import held
-from cyclegan.tracking.delivery import Delivery, Past, deliver_all
-from cyclegan.tracking.journal import ABOUT, ENTRIES, Journal, JournalError, journals, only_user
+from cyclegan.tracking.delivery import Delivery, RunContents, deliver_all
+from cyclegan.tracking.journal import ABOUT, ENTRIES, Journal, JournalError, journals, try_lock_journal
 from cyclegan.tracking.mlflow_run import find_run, open_run
-from cyclegan.tracking.store import ExperimentError, Store, all_found
-from cyclegan.tracking.store_errors import is_hopeless, refused_files, require_store
+from cyclegan.tracking.store import ExperimentError, Store, search_all
+from cyclegan.tracking.store_errors import describe_refusal, is_permanent, require_store
 from cyclegan.tracking.tags import LOCK_TAG
 
 logger = logging.getLogger(__name__)
@@ -23,68 +23,70 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Delivered:
-    """What became of the journals that trainings have left behind."""
+    """The result of delivering the journals of earlier trainings."""
 
     entries: dict[str, int]
-    """How many were delivered, for each MLflow run."""
+    """The number of delivered entries for each MLflow run."""
 
     left: list[Path]
     """The folders of journals that cannot be delivered."""
 
 
 def deliver_waiting(store: Store) -> Delivered:
-    """Deliver the journals that trainings have left behind.
+    """Deliver the journals of trainings that have ended.
 
-    Those of trainings that are still alive are left to them. A run whose trainer vanished without saying how it ended
-    becomes KILLED. A journal that cannot be delivered (its experiment was deleted, say) is left, with a warning.
+    A run whose process ended without recording a status becomes KILLED. A journal that cannot be delivered, for example
+    because its experiment was deleted, stays, with a warning.
 
     Raises:
-        UserError: the store became unavailable meanwhile; what is left stays in its journal.
+        UserError: the store became unavailable; undelivered entries stay in their journals.
     """
     entries, left = dict[str, int](), list[Path]()
     for folder in journals(store.journals):
-        with only_user(folder) as free, require_store(store):
-            # It may have been delivered by another process since it was listed.
+        with try_lock_journal(folder) as free, require_store(store):
+            # Another process may have delivered it since it was listed.
             if not free or not (folder / ABOUT).is_file():
                 continue
             try:
                 run_id, count, refused = _deliver(store, folder)
             except (ExperimentError, JournalError, MlflowException) as error:
-                logger.warning("%s cannot be delivered: %s, or delete that folder", folder, _lasting(error, store))
+                logger.warning(
+                    "%s cannot be delivered: %s, or delete the folder", folder, _permanent_fault(error, store)
+                )
                 left.append(folder)
                 continue
             if count:
                 entries[run_id] = count
             if refused is not None:
-                logger.warning("%s; %s waits", refused_files(refused, store), folder)
+                logger.warning("%s; files wait in %s", describe_refusal(refused, store), folder)
                 left.append(folder)
     return Delivered(entries, left)
 
 
-def _lasting(error: ExperimentError | JournalError | MlflowException, store: Store) -> str:
-    """Why a journal cannot be delivered, and what to do; an error that may pass is raised again."""
+def _permanent_fault(error: ExperimentError | JournalError | MlflowException, store: Store) -> str:
+    """The permanent fault of a journal, with the remedy; a temporary error is raised again."""
     if not isinstance(error, MlflowException):
         return error.fault
-    if not is_hopeless(error):
+    if not is_permanent(error):
         raise error
-    return f"MLflow at {store.shown} refuses a part of it ({reason(error)}); fix that in {ENTRIES}"
+    return f"MLflow at {store.display_uri} refuses an entry ({reason(error)}); fix it in {ENTRIES}"
 
 
 def _deliver(store: Store, folder: Path) -> tuple[str, int, Exception | None]:
     """Deliver a journal, and remove it unless files are refused.
 
     Returns:
-        the run, the number of entries that were delivered, and why files were refused.
+        The run id, the number of delivered entries, and why files were refused.
     """
     journal = Journal(folder)
     description, count, last = journal.description, len(journal), [*journal.all()][-1:]
-    found = find_run(store, description.run_id, description.experiment)
-    if found is None and not count and description.opened:
+    existing = find_run(store, description.run_id, description.experiment)
+    if existing is None and not count and description.opened:
         # The store has lost the run, and there is nothing to deliver.
         journal.remove()
         return folder.name, 0, None
-    run_id = open_run(store, description, found)
-    refused = deliver_all(journal, Delivery(store, run_id, Past(store, run_id, keep="any")))
+    run_id = open_run(store, description, existing)
+    refused = deliver_all(journal, Delivery(store, run_id, RunContents(store, run_id, keep="any")))
     run = store.client.get_run(run_id)
     if run.info.status == "RUNNING" and LOCK_TAG not in run.data.tags:
         end = last[0].time if last else description.time
@@ -94,28 +96,28 @@ def _deliver(store: Store, folder: Path) -> tuple[str, int, Exception | None]:
 
 
 def close_stale_runs(store: Store, experiment: str) -> list[str]:
-    """Mark as KILLED every RUNNING run whose process on this machine is gone; return their ids.
+    """Mark every RUNNING run whose process on this machine has ended as KILLED; return their ids.
 
-    MLflow leaves the run of a killed process RUNNING for ever. Runs of other machines are left alone.
+    MLflow leaves the run of a killed process RUNNING forever. Runs of other machines do not change.
     """
     with require_store(store):
         experiment_id, running = store.experiment(experiment), "attributes.status = 'RUNNING'"
-        found = all_found(store.client.search_runs, [experiment_id], running)
-        return [run.info.run_id for run in found if _close_if_stale(store, run)]
+        runs = search_all(store.client.search_runs, [experiment_id], running)
+        return [run.info.run_id for run in runs if _close_if_stale(store, run)]
 
 
 def _close_if_stale(store: Store, run: entities.Run) -> bool:
     path = Path(run.data.tags.get(LOCK_TAG, ""))
     if path.parent != store.locks or not path.exists():
         return False
-    last_sign = path.stat().st_mtime
+    last_entry = path.stat().st_mtime
     with held(path) as free:
-        # It may have ended by itself since the search.
+        # The run may have ended since the search.
         stale = free and store.client.get_run(run.info.run_id).info.status == "RUNNING"
         if stale:
-            end = max(int(last_sign * 1000), run.info.start_time)
+            end = max(int(last_entry * 1000), run.info.start_time)
             store.client.set_terminated(run.info.run_id, "KILLED", end)
-            logger.warning("MLflow run %s was left RUNNING by a process that is gone: now KILLED", run.info.run_id)
+            logger.warning("MLflow run %s was left RUNNING by a process that ended: marked KILLED", run.info.run_id)
         if free:
             path.unlink(missing_ok=True)
     return stale

@@ -1,4 +1,4 @@
-"""One training is one MLflow run, however often it is interrupted, and its status is always the truth."""
+"""The MLflow run of a training: one run, however often the training is interrupted, with a true status."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ import numpy as np
 
 from cyclegan.system.credentials import without_credentials
 from cyclegan.system.signals import signals_raise
-from cyclegan.tracking.delivery import Delivery, Past, deliver_all
+from cyclegan.tracking.delivery import Delivery, RunContents, deliver_all
 from cyclegan.tracking.description import DatasetInput, describe
 from cyclegan.tracking.entries import ArtifactEntry, ImageEntry, MetricsEntry, TagsEntry
-from cyclegan.tracking.journal import Journal, continued, end_offline, only_writer
+from cyclegan.tracking.journal import Journal, lock_journal, record_offline_end, reopen_journal
 from cyclegan.tracking.mlflow_run import find_run, open_run, replace_run, run_to_continue
 from cyclegan.tracking.outbox import Outbox
-from cyclegan.tracking.run_state import closed_if_not_begun, held_lock, mark_running, recorded_end
-from cyclegan.tracking.server_store import impatient
+from cyclegan.tracking.run_state import close_if_not_started, hold_lock, mark_running, record_end
+from cyclegan.tracking.server_store import short_timeouts
 from cyclegan.tracking.sinks import Sink, StoreSink
 from cyclegan.tracking.store import Store
 from cyclegan.tracking.store_errors import require_store
 from cyclegan.tracking.system_metrics import host_metrics, next_host_step
 from cyclegan.tracking.tags import LOCK_TAG
 
-# A server that needs longer than this is unavailable for now.
+# A server that does not answer in this time counts as unavailable.
 ANSWER_SECONDS = 10
 
 
 class TrackedRun:
-    """A run that metrics, images and files go to: an id, and a sink that takes the entries.
+    """A run that records metrics, images and files: an id, and a sink that takes the entries.
 
-    Made by `start` for a training, by `offline` for one without a tracking server, by `attach` and `attach_offline` for
-    later stages.
+    `start` opens one for a training, `offline` for a training without a store; `attach` and `attach_offline` for later
+    stages.
 
     Attributes:
-        id: MLflow's, or of a run that MLflow does not have yet, one that finds it later.
+        id: the id in MLflow, or an id that MLflow stores in the tag `cyclegan.replaces` once the run is delivered.
     """
 
     def __init__(self, run_id: str, sink: Sink) -> None:
@@ -59,54 +59,54 @@ class TrackedRun:
         inputs: Sequence[DatasetInput] = (),
         resume: str | None = None,
     ) -> Iterator[TrackedRun]:
-        """Open a run around a training; host and GPU metrics are sampled as long as it is open.
+        """Open a run around a training, and sample host and GPU metrics while it is open.
 
-        What is recorded goes into a journal on disk first and from there to the store, which may be unavailable for a
-        while, or have lost the run to somebody's tidying: the training continues. What could not be delivered by the
-        end stays in the journal, and a warning says so; see `deliver_waiting`.
+        Entries go into a journal on disk, and from there to the store. The training continues if the store becomes
+        unavailable or the run is deleted. Entries that are undelivered at the end stay in the journal, with a warning;
+        see `deliver_waiting`.
 
-        The run ends FINISHED, or FAILED after an exception, or KILLED after Ctrl-C, SIGTERM or SIGHUP; the last two
+        The run ends FINISHED, or FAILED after an exception, or KILLED after Ctrl-C, SIGTERM or SIGHUP. The last two
         raise SystemExit inside the context, unless the program handles them itself.
 
         Args:
-            experiment: its name; created where it does not exist.
-            params: flat; written once, values over MLflow's limit are cut, credentials in URIs are left out.
-            tags: where a resumed run has one already, it keeps it.
-            resume: id of the run to continue; of `params` it takes those that it does not have yet. If the store no
-                longer has it, a new run is opened, with a warning.
+            experiment: its name; created if missing.
+            params: flat. Values over MLflow's limit are truncated; credentials in URIs are removed.
+            tags: a resumed run keeps the first value of each tag.
+            resume: id of the run to continue. It keeps the first value of each parameter. If the store no longer has
+                it, a new run is opened, with a warning.
 
         Raises:
-            UserError: another live process writes to the run, the store is unavailable, or see `Store.experiment`.
+            UserError: another process writes to the run, the store is unavailable, or the experiment is not writable.
         """
         description = describe(resume, experiment, name, params, tags, inputs)
         with ExitStack() as stack:
-            # Let signals raise, and a silent server fail within seconds.
+            # Turn signals into exceptions, and let a silent server fail within seconds.
             stack.enter_context(signals_raise())
-            stack.enter_context(impatient(ANSWER_SECONDS))
+            stack.enter_context(short_timeouts(ANSWER_SECONDS))
             # Find the run to continue.
-            found = run_to_continue(store, resume, experiment)
-            # Keep other processes from it.
-            lock = stack.enter_context(held_lock(store, found))
-            # Create it, or bring it up to date.
+            existing = run_to_continue(store, resume, experiment)
+            # Lock it against other processes.
+            lock = stack.enter_context(hold_lock(store, existing))
+            # Create it, or update it.
             description.tags[LOCK_TAG] = str(lock)
             with require_store(store):
-                run_id = open_run(store, description, found)
-            stack.enter_context(closed_if_not_begun(store, run_id, lock))
-            # Take its journal.
-            stack.enter_context(only_writer(store.journals / run_id))
+                run_id = open_run(store, description, existing)
+            stack.enter_context(close_if_not_started(store, run_id, lock))
+            # Lock and open its journal.
+            stack.enter_context(lock_journal(store.journals / run_id))
             journal = Journal(store.journals / run_id, replace(description, run_id=run_id, opened=True))
-            # Deliver what an earlier process has left in it, and mark the run RUNNING.
-            delivery = Delivery(store, run_id, None if found is None else Past(store, run_id, keep="any"))
+            # Deliver the entries of an earlier process, and mark the run RUNNING.
+            delivery = Delivery(store, run_id, None if existing is None else RunContents(store, run_id, keep="any"))
             with require_store(store):
-                # Files can wait until the training runs: each may take as long as a server has to answer.
+                # Deliver files later, beside the training: each one may take as long as the server's timeout.
                 deliver_all(journal, delivery, upload=False)
-                mark_running(store, found)
-            # Deliver what is recorded from now on, and at last how the run ended.
+                mark_running(store, existing)
+            # Deliver new entries, and finally the end of the run.
             outbox = Outbox(journal, delivery, store, lock)
-            stack.enter_context(recorded_end(run_id, outbox.end))
+            stack.enter_context(record_end(run_id, outbox.end))
             # Sample the host's metrics.
             run = cls(run_id, outbox)
-            stack.enter_context(host_metrics(run.log_metrics, next_host_step(found, journal)))
+            stack.enter_context(host_metrics(run.log_metrics, next_host_step(existing, journal)))
             yield run
 
     @classmethod
@@ -122,10 +122,10 @@ class TrackedRun:
         inputs: Sequence[DatasetInput] = (),
         resume: str | None = None,
     ) -> Iterator[TrackedRun]:
-        """As `start`, but nothing is delivered: all stays in the journal until `deliver_waiting`.
+        """Open a run as `start` does, but keep all entries in the journal until `deliver_waiting`.
 
-        The run gets an id of its own. The MLflow run that is opened at last has that id as its tag `cyclegan.replaces`,
-        by which later stages find it.
+        The run gets an id of its own. The MLflow run that is opened later holds it in the tag `cyclegan.replaces`, by
+        which later stages find it.
 
         Args:
             journals: the folder of all journals.
@@ -137,11 +137,11 @@ class TrackedRun:
         description = describe(run_id, experiment, name, params, tags, inputs)
         with ExitStack() as stack:
             stack.enter_context(signals_raise())
-            # Take the run's journal.
-            stack.enter_context(only_writer(journals / run_id))
-            journal = continued(journals / run_id, description)
-            # Record at last how the run ended.
-            stack.enter_context(recorded_end(run_id, lambda status: end_offline(journal, status)))
+            # Lock and open the run's journal.
+            stack.enter_context(lock_journal(journals / run_id))
+            journal = reopen_journal(journals / run_id, description)
+            # Finally record the end of the run.
+            stack.enter_context(record_end(run_id, lambda status: record_offline_end(journal, status)))
             # Sample the host's metrics.
             run = cls(run_id, journal)
             stack.enter_context(host_metrics(run.log_metrics, next_host_step(None, journal)))
@@ -149,34 +149,34 @@ class TrackedRun:
 
     @classmethod
     def attach(cls, store: Store, run_id: str, *, experiment: str, name: str) -> TrackedRun:
-        """Write to a run that has ended, leaving its status, name and end as they are.
+        """Write to a run that has ended, without changing its status, name or end.
 
-        A store that has lost the run (a fresh clone with cached stage outputs, say) gets a finished run in its
-        place, with a warning; attaching again finds that same run. What is recorded goes to the store at once, or
-        raises a UserError.
+        If the store lacks the run, as in a fresh clone with cached stage outputs, a finished run is created in its
+        place, with a warning. Attaching again finds that run. Entries go to the store at once; a UserError is raised
+        if it is unavailable.
 
         Raises:
-            UserError: see `Store.experiment`.
+            UserError: the experiment cannot be written to.
         """
-        found = find_run(store, run_id, experiment)
-        run_id = replace_run(store, run_id, experiment, name) if found is None else found.info.run_id
-        return cls(run_id, StoreSink(store, Delivery(store, run_id, past=Past(store, run_id, keep="equal"))))
+        existing = find_run(store, run_id, experiment)
+        run_id = replace_run(store, run_id, experiment, name) if existing is None else existing.info.run_id
+        return cls(run_id, StoreSink(store, Delivery(store, run_id, contents=RunContents(store, run_id, keep="equal"))))
 
     @classmethod
     @contextmanager
     def attach_offline(cls, journals: Path, run_id: str, *, experiment: str, name: str) -> Iterator[TrackedRun]:
-        """As `attach`, but into the run's journal.
+        """Write to a run that has ended as `attach` does, but into its journal.
 
         Raises:
             UserError: another live process writes to the run.
         """
-        with only_writer(journals / run_id):
-            yield cls(run_id, continued(journals / run_id, describe(run_id, experiment, name, {}, {}, ())))
+        with lock_journal(journals / run_id):
+            yield cls(run_id, reopen_journal(journals / run_id, describe(run_id, experiment, name, {}, {}, ())))
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Record all metrics of a step. NaN is kept as NaN, infinity as the largest float.
+        """Record all metrics of a step. NaN stays NaN; infinity becomes the largest float.
 
-        A resumed run keeps the points it has; an attached run keeps those that are equal.
+        A resumed run ignores a point of a step that it has; an attached run, only one of equal value.
         """
         self.log_rows([(step, metrics)])
 
@@ -190,9 +190,9 @@ class TrackedRun:
         )
 
     def log_image(self, step: int, key: str, image: np.ndarray) -> None:
-        """Add an image [H, W, C] (uint8; C = 1, 3 or 4) to the series `key`, which the run's page shows with a slider.
+        """Add an image [H, W, C] (uint8; C = 1, 3 or 4) to the series `key`, which MLflow displays with a slider.
 
-        A resumed run keeps the images it has.
+        A resumed run keeps its images.
         """
         if image.dtype != np.uint8 or image.ndim != 3:
             raise ValueError(f"expected a uint8 image [H, W, C], not {image.dtype} {list(image.shape)}")
@@ -203,11 +203,11 @@ class TrackedRun:
         self._sink.append(ArtifactEntry(folder=folder, file=self._sink.keep_files(path)))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags; what a tag held before is replaced."""
+        """Set tags, replacing earlier values."""
         self._sink.append(TagsEntry(tags={key: without_credentials(str(value)) for key, value in tags.items()}))
 
     def delivered(self, patience: float = 20.0) -> bool:
-        """Wait until the store has all that was recorded so far; False if it did not take it in so many seconds."""
+        """Wait at most `patience` seconds until the store has all entries; return whether it does."""
         deadline = time.monotonic() + patience
         while len(self._sink) and time.monotonic() < deadline:
             time.sleep(0.01)

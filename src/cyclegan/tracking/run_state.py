@@ -1,4 +1,4 @@
-"""The state of a run: its lock while its process lives, its status when it ends."""
+"""The state of a run: a lock file while its process lives, and a status when it ends."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def held_lock(store: Store, run: entities.Run | None) -> Iterator[Path]:
-    """Hold a run's lock file; None: of a run that is to be created.
+def hold_lock(store: Store, run: entities.Run | None) -> Iterator[Path]:
+    """Hold the lock file of a run, or of one that is to be created (None).
 
-    The file goes when the run is closed; without that, it stays behind, unlocked.
+    Closing the run removes the file. If the process is killed, the file stays, unlocked.
 
     Raises:
         UserError: another live process writes to the run.
@@ -36,20 +36,20 @@ def held_lock(store: Store, run: entities.Run | None) -> Iterator[Path]:
         if not free:
             assert run is not None
             process = f"process {run.data.tags.get('process.pid')} on {run.data.tags.get('process.host')}"
-            raise UserError(f"MLflow run {run.info.run_id} is being written by {process}: wait for it, or end it")
+            raise UserError(f"MLflow run {run.info.run_id}: {process} writes to it; wait for that process, or end it")
         yield path
 
 
-def mark_running(store: Store, found: entities.Run | None) -> None:
-    """Mark a continued run RUNNING; None: it is new, and is so already."""
-    # A finished training that is run again has nothing left to do: killed now, it stays finished.
-    if found is not None and found.info.status != "FINISHED":
-        store.client.update_run(found.info.run_id, status="RUNNING")
+def mark_running(store: Store, existing: entities.Run | None) -> None:
+    """Mark a continued run RUNNING. A new run (None) already is."""
+    # A finished training has no steps left: it stays FINISHED even if the process is killed now.
+    if existing is not None and existing.info.status != "FINISHED":
+        store.client.update_run(existing.info.run_id, status="RUNNING")
 
 
 @contextmanager
-def closed_if_not_begun(store: Store, run_id: str, lock: Path) -> Iterator[None]:
-    """Close a run that was opened, and whose training then could not begin: it must not stay RUNNING."""
+def close_if_not_started(store: Store, run_id: str, lock: Path) -> Iterator[None]:
+    """Close a run whose training could not start, so that it does not stay RUNNING."""
     try:
         yield
     except BaseException as error:
@@ -61,11 +61,11 @@ def closed_if_not_begun(store: Store, run_id: str, lock: Path) -> Iterator[None]
 
 
 @contextmanager
-def recorded_end(run_id: str, end: Callable[[str], None]) -> Iterator[None]:
-    """Give a run the status that fits the way in which this context is left.
+def record_end(run_id: str, end: Callable[[str], None]) -> Iterator[None]:
+    """End a run with the status that matches how this context exits.
 
     Args:
-        end: is given the status.
+        end: receives the status.
     """
     try:
         yield
@@ -74,7 +74,7 @@ def recorded_end(run_id: str, end: Callable[[str], None]) -> Iterator[None]:
             with undisturbed():
                 end(_status_after(error))
         except (OSError, MlflowException) as second:
-            # The reason why the training ended must not be hidden behind this.
+            # Do not hide the exception that ended the training.
             logger.warning("MLflow run %s could not be closed: %s", run_id, type(second).__name__)
         raise
     with undisturbed():

@@ -1,4 +1,4 @@
-"""MLflow's store behind a tracking server."""
+"""An MLflow store behind a tracking server."""
 
 from __future__ import annotations
 
@@ -19,38 +19,36 @@ FIRST_ANSWER_SECONDS = 5
 
 
 def open_server(uri: str, origin: str) -> MlflowClient:
-    """Connect to a server that answers; the client's `tracking_uri` holds no credentials.
+    """Connect to a tracking server. The client's `tracking_uri` holds no credentials.
 
     Args:
-        origin: who asked for the URI.
+        origin: the key or variable that holds the URI.
 
     Raises:
-        UserError: it does not answer as an MLflow server does.
+        UserError: no MLflow server answers at the URI.
     """
     parts = urlsplit(uri)
     if parts.username:
-        # MLflow prints URIs in its errors; it also reads the credentials from here.
+        # MLflow prints URIs in its errors. It reads credentials from these variables, too.
         os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
         os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password or "")
         uri = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     try:
-        with impatient():
+        with short_timeouts():
             client.search_experiments(max_results=1)
     except MlflowException as error:
         remedy = access_remedy(error, uri) or (
             "start it, correct the address, leave it empty to use the project's own store, or set tracking.offline: "
             "true to train without it and deliver later"
         )
-        raise UserError(
-            f"{origin} = {uri}: the MLflow server does not answer as one should; {remedy} ({reason(error)})"
-        ) from error
+        raise UserError(f"{origin} = {uri}: the MLflow server is unavailable; {remedy} ({reason(error)})") from error
     return client
 
 
 @contextmanager
-def impatient(seconds: int = FIRST_ANSWER_SECONDS) -> Iterator[None]:
-    """Within this context a server that does not answer is given up after seconds, not minutes."""
+def short_timeouts(seconds: int = FIRST_ANSWER_SECONDS) -> Iterator[None]:
+    """Shorten the timeout of requests to a server to `seconds`, unless the user has set another one."""
     limits = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     ours = {name: value for name, value in limits.items() if name not in os.environ}
     os.environ.update(ours)
@@ -62,7 +60,7 @@ def impatient(seconds: int = FIRST_ANSWER_SECONDS) -> Iterator[None]:
 
 
 def access_remedy(error: BaseException, uri: str) -> str | None:
-    """What to do about a server that a proxy or a missing password keeps out of reach; None for other errors."""
+    """The remedy for a failing proxy or a missing login; None for other errors."""
     text, parts = " ".join(map(str, causes(error))), urlsplit(uri)
     if "ProxyError" in text:
         proxy = shown_address(getproxies().get(parts.scheme, ""))

@@ -1,4 +1,4 @@
-"""Where the entries of a run go: a journal, an outbox, or the store at once."""
+"""Destinations for the entries of a run: a journal, an outbox, or the store itself."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from cyclegan.tracking.store_errors import require_store
 
 
 class Sink(Sized, Protocol):
-    """Takes the entries of one run; its length is the number of entries that the store does not have yet.
+    """Takes the entries of one run. Its length is the number of undelivered entries.
 
-    `Journal` keeps them until a later process delivers them, `Outbox` delivers them meanwhile, `StoreSink` at once.
+    `Journal` keeps them for a later process, `Outbox` delivers them in a thread, `StoreSink` at once.
     """
 
     def append(self, *entries: Entry) -> None:
-        """Take entries, in their order."""
+        """Take entries in order."""
 
     def keep_image(self, image: np.ndarray) -> str:
         """Store an image [H, W, C] for an entry; return the value of its `file`."""
@@ -33,7 +33,7 @@ class Sink(Sized, Protocol):
 
 
 class StoreSink:
-    """Brings entries to the store at once, for a stage after the training."""
+    """Delivers entries to the store at once, for a stage after the training."""
 
     def __init__(self, store: Store, delivery: Delivery) -> None:
         self._store, self._delivery = store, delivery
@@ -49,7 +49,7 @@ class StoreSink:
         """
         try:
             with require_store(self._store):
-                # Their files are named by absolute paths.
+                # The entries name their files by absolute paths.
                 self._delivery.apply(entries, Path())
         finally:
             for entry in entries:

@@ -1,4 +1,4 @@
-"""MLflow's store in a team's database, such as PostgreSQL, without a tracking server."""
+"""An MLflow store in a database server, such as PostgreSQL, without a tracking server."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ OPENING_SECONDS = 120
 
 
 def open_sql(uri: str, origin: str, lock: Path) -> MlflowClient:
-    """Connect to a database, creating MLflow's tables where they are missing.
+    """Connect to a database, and create MLflow's tables if they are missing.
 
     Args:
-        origin: who asked for the URI.
-        lock: held meanwhile.
+        origin: the key or variable that holds the URI.
+        lock: file that is locked meanwhile.
 
     Raises:
-        UserError: it cannot be used.
+        UserError: the database cannot be used.
     """
     try:
         _refuse_silent(sqlalchemy.make_url(uri))
@@ -42,10 +42,10 @@ def open_sql(uri: str, origin: str, lock: Path) -> MlflowClient:
 
 
 def _refuse_silent(url: sqlalchemy.URL) -> None:
-    """Connect once: MLflow itself would try for minutes, and wait for ever for a database that never answers.
+    """Connect once with a timeout. MLflow would retry for minutes, and wait forever for a silent database.
 
     Raises:
-        ImportError, sqlalchemy.exc.SQLAlchemyError: it cannot be reached.
+        ImportError, sqlalchemy.exc.SQLAlchemyError: the database is unavailable.
     """
     engine = sqlalchemy.create_engine(url, connect_args=connect_arguments(url, FIRST_ANSWER_SECONDS))
     try:

@@ -1,4 +1,4 @@
-"""MLflow's store as an SQLite file: the default, `mlruns/mlflow.db` of the project."""
+"""An MLflow store in an SQLite file. The default is the project's `mlruns/mlflow.db`."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ OPENING_SECONDS = 120
 
 
 def database_file(uri: str, origin: str, project: Project) -> Path:
-    """The file that an `sqlite:` URI names; a relative path starts at the user's project.
+    """The file that an `sqlite:` URI names. A relative path starts at the user's project.
 
     Args:
-        origin: who asked for the URI.
+        origin: the key or variable that holds the URI.
 
     Raises:
-        UserError: it names no file.
+        UserError: the URI names no file.
     """
     try:
         name = sqlalchemy.make_url(uri).database
@@ -38,37 +38,37 @@ def database_file(uri: str, origin: str, project: Project) -> Path:
         name = None
     if not name or name == ":memory:":
         raise UserError(f"{origin} = {shown_address(uri)}: names no file; use sqlite:///FILE")
-    # From a sub-folder, or a temporary DVC copy, a relative path would be another store.
+    # Relative to a subfolder or a temporary DVC copy, the same path would be another store.
     return (project.home / name).resolve()
 
 
 def sqlite_uri(database: Path) -> str:
     """The URI of a database file.
 
-    SQLAlchemy decodes it, but MLflow creates the folder that it names as it is written: where escapes are needed, the
-    slashes are escaped, too, and leave no such folder.
+    SQLAlchemy decodes the URI, but MLflow creates its folder undecoded. If escapes are needed, the slashes are escaped
+    too, so that MLflow sees no folder.
     """
     path = str(database)
     return "sqlite:///" + (quote(path, safe="") if "%" in path or "?" in path else path)
 
 
 def open_sqlite(database: Path, locks: Path) -> MlflowClient:
-    """Open the database, creating it where it is missing; a project that moved is followed, with a warning.
+    """Open the database, and create it if it is missing. After a move of the project, its paths are adapted.
 
     Args:
-        locks: the folder of the locks of live runs; created where it is missing.
+        locks: the folder of the lock files of live runs; created if missing.
 
     Raises:
-        UserError: the file cannot be read or written, or is not MLflow's.
+        UserError: the file cannot be read or written, or is not an MLflow store.
     """
     try:
         locks.mkdir(parents=True, exist_ok=True)
-        # Processes that create MLflow's tables at the same time break each other.
+        # Two processes must not create MLflow's tables at the same time.
         with claimed(database.with_name(database.name + ".lock"), OPENING_SECONDS):
             if not database.exists() or database.stat().st_size == 0:
                 _create_database(database)
             with closing(sqlite3.connect(database, timeout=20)) as connection:
-                # Eight times faster, and stays with the file.
+                # This mode is eight times faster. SQLite stores it in the file.
                 connection.execute("PRAGMA journal_mode=WAL")
                 client = _checked_client(sqlite_uri(database), database)
                 follow_move(connection, client, database, locks)
@@ -77,17 +77,19 @@ def open_sqlite(database: Path, locks: Path) -> MlflowClient:
     except sqlite3.Error as error:
         if fault := database_fault(error):
             raise UserError(f"{database}: {fault}") from error
-        raise UserError(f"{database} is no usable MLflow store ({error}): restore it or move it away") from error
+        raise UserError(f"{database}: not a usable MLflow store ({error}); restore it, or move it away") from error
     except MlflowException as error:
-        raise UserError(f"{database} cannot be opened as MLflow's store: {reason(error)}") from error
+        raise UserError(
+            f"{database}: cannot be opened as an MLflow store ({reason(error)}); restore it, or move it away"
+        ) from error
     return client
 
 
 def _create_database(database: Path) -> None:
-    """Create MLflow's tables in memory and the file at once: a process killed meanwhile leaves nothing half-made."""
-    for leftover in ("-wal", "-shm", "-journal"):
-        # SQLite would take them for the new file's.
-        database.with_name(database.name + leftover).unlink(missing_ok=True)
+    """Create MLflow's tables in memory, then the file in one step: a kill leaves no incomplete file."""
+    for suffix in ("-wal", "-shm", "-journal"):
+        # SQLite would apply an old file of this name to the new database.
+        database.with_name(database.name + suffix).unlink(missing_ok=True)
     with replacing(database) as temporary, closing(sqlite3.connect(temporary)) as file:
         artifacts = (database.parent / "artifacts").as_uri()
         tables = SqlAlchemyStore("sqlite:///:memory:", artifacts)  # type: ignore[no-untyped-call]
@@ -104,6 +106,5 @@ def _checked_client(uri: str, database: Path) -> MlflowClient:
         if "out-of-date" not in str(error):
             raise
         raise UserError(
-            f"{database} was written by another version of MLflow: make a copy of it, then run "
-            f"'mlflow db upgrade {uri}'"
+            f"{database}: written by another version of MLflow; copy it, then run 'mlflow db upgrade {uri}'"
         ) from error

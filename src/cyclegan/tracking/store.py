@@ -1,7 +1,7 @@
-"""Where MLflow keeps runs, models and artifacts.
+"""The MLflow store of runs, models and artifacts.
 
-By default `mlruns/mlflow.db` and `mlruns/artifacts` of the user's project. `tracking.uri` comes before the
-environment's `MLFLOW_TRACKING_URI`, and that before the default.
+The default is `mlruns/mlflow.db` and `mlruns/artifacts` in the user's project. `tracking.uri` takes precedence, then
+the environment's `MLFLOW_TRACKING_URI`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ExperimentError(UserError):
     """An experiment cannot be written to.
 
     Attributes:
-        fault: why not, and the remedy where its runs are to stay in it.
+        fault: the cause, and the remedy that keeps the experiment.
     """
 
     def __init__(self, fault: str) -> None:
@@ -49,26 +49,26 @@ class Store:
     """An opened MLflow store: tracking and registry in one."""
 
     uri: str = field(repr=False)
-    """May hold a database's password: print `shown` instead."""
+    """May hold a password: print `display_uri` instead."""
 
     client: MlflowClient = field(repr=False)
 
     locks: Path
-    """Folder with one file per live run on this machine, locked by the run's process."""
+    """The folder with one lock file for each live run on this machine."""
 
     journals: Path
-    """Folder with the journals of the runs of this project that have not been delivered."""
+    """The folder with the undelivered journals of this project."""
 
     artifacts: str | None
-    """Artifact location of new experiments; None where a server decides."""
+    """The artifact location of new experiments; None if a server decides."""
 
     @property
-    def shown(self) -> str:
+    def display_uri(self) -> str:
         """The URI without credentials."""
         return shown_address(self.uri)
 
     def run(self, run_id: str) -> Run | None:
-        """The run of this id; None if it was deleted, or if there is none."""
+        """The run of this id; None if it is deleted or missing."""
         try:
             run = self.client.get_run(run_id)
         except MlflowException as error:
@@ -78,26 +78,26 @@ class Store:
         return run if run.info.lifecycle_stage == "active" else None
 
     def experiment(self, name: str) -> str:
-        """Return the id of the experiment `name`, created where it does not exist.
+        """The id of the experiment `name`, which is created if missing.
 
         Raises:
-            ExperimentError: it was deleted, or it can only be written through a server.
+            ExperimentError: the experiment is deleted, or can only be written through a server.
         """
         found = self.client.get_experiment_by_name(name) or self._create(name)
         if found.lifecycle_stage == "deleted":
             raise ExperimentError(
-                f"MLflow experiment {name!r} was deleted: bring it back with 'mlflow experiments restore "
+                f"MLflow experiment {name!r} was deleted; restore it with 'mlflow experiments restore "
                 f"--experiment-id {found.experiment_id}'"
             )
         if self.artifacts is not None and found.artifact_location.startswith("mlflow-artifacts:"):
             raise ExperimentError(
-                f"MLflow experiment {name!r} was created through an MLflow server, and only through one can its "
-                "artifacts be written: set MLFLOW_TRACKING_URI to the server"
+                f"MLflow experiment {name!r} was created by an MLflow server, which alone can write its artifacts; set "
+                "MLFLOW_TRACKING_URI to the server"
             )
         return str(found.experiment_id)
 
     def _create(self, name: str) -> Experiment:
-        # Created from here and not by a server, which would make its artifacts unreachable without the server.
+        # Set the artifact location here: one that a server sets can only be used through that server.
         tags = None if self.artifacts is None else {ARTIFACTS_TAG: self.artifacts}
         try:
             created = self.client.create_experiment(name, self.artifacts, tags)
@@ -111,43 +111,42 @@ class Store:
 
 
 def open_store(project: Project, tracking: Tracking) -> Store:
-    """Open the store, creating it where it does not exist yet, and make it MLflow's current one.
+    """Open the store, create it if it is missing, and make it MLflow's current one.
 
-    Any number of processes may do so at once. A store that moved with its project (the folder was renamed or
-    copied) is adapted: its links to artifacts then point to where the artifacts are now, and a warning says so.
+    Any number of processes may do so at once. If the project's folder was renamed or copied, the store's links to
+    artifacts are adapted, with a warning.
 
     Raises:
-        UserError: the store cannot be reached, read or written, or is of a kind that is not supported.
+        UserError: the store is unavailable, cannot be read or written, or is of an unsupported kind.
     """
-    uri, origin = _wanted(project, tracking)
+    uri, origin = _configured_uri(project, tracking)
     refuse_unescaped(origin, uri)
     kind = uri.partition("://")[0].partition("+")[0].lower()
     if kind == "sqlite":
         store = _sqlite(database_file(uri, origin, project), project)
     elif kind in ("http", "https"):
         client = open_server(uri, origin)
-        store = Store(client.tracking_uri, client, _locks(project), waiting(project), artifacts=None)
+        store = Store(client.tracking_uri, client, _locks(project), journals_folder(project), artifacts=None)
     elif kind in SCHEMES:
         locks, artifacts = _locks(project), (project.mlruns.resolve() / "artifacts").as_uri()
         client = open_sql(uri, origin, locks.parent / "mlflow.lock")
-        store = Store(uri, client, locks, waiting(project), artifacts)
+        store = Store(uri, client, locks, journals_folder(project), artifacts)
     else:
         raise UserError(
-            f"{origin} = {shown_address(uri)}: not supported, and neither are folders as stores; use "
-            "sqlite:///FILE, http(s)://SERVER or postgresql://…, or leave it empty ('mlflow migrate-filestore "
-            "--source FOLDER --target sqlite:///FILE' converts a folder)"
+            f"{origin} = {shown_address(uri)}: not supported; use sqlite:///FILE, http(s)://SERVER or postgresql://…, "
+            "or leave it empty ('mlflow migrate-filestore --source FOLDER --target sqlite:///FILE' converts a folder)"
         )
     _make_current(store.uri)
     return store
 
 
-def waiting(project: Project) -> Path:
-    """The folder of the journals, in which entries wait while the store is unavailable."""
+def journals_folder(project: Project) -> Path:
+    """The folder of the journals, which hold entries while the store is unavailable."""
     return project.mlruns.resolve() / "waiting"
 
 
-def _wanted(project: Project, tracking: Tracking) -> tuple[str, str]:
-    """The URI, and who asked for it."""
+def _configured_uri(project: Project, tracking: Tracking) -> tuple[str, str]:
+    """The URI, and the key or variable that holds it."""
     if tracking.uri:
         return tracking.uri, "tracking.uri"
     if given := os.environ.get("MLFLOW_TRACKING_URI"):
@@ -157,7 +156,7 @@ def _wanted(project: Project, tracking: Tracking) -> tuple[str, str]:
 
 def _sqlite(database: Path, project: Project) -> Store:
     locks, artifacts = database.parent / "running", (database.parent / "artifacts").as_uri()
-    return Store(sqlite_uri(database), open_sqlite(database, locks), locks, waiting(project), artifacts)
+    return Store(sqlite_uri(database), open_sqlite(database, locks), locks, journals_folder(project), artifacts)
 
 
 def _locks(project: Project) -> Path:
@@ -168,25 +167,25 @@ def _locks(project: Project) -> Path:
 
 def _make_current(uri: str) -> None:
     """Point MLflow's module-level functions and `models:/` URIs to this store as well."""
-    before = os.environ.get("MLFLOW_TRACKING_URI")
+    previous = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    # MLflow has also put it into the environment, where the next project to be opened would take it for the user's.
-    if before is None:
+    # MLflow also sets the variable. The next project to be opened would take it for the user's.
+    if previous is None:
         os.environ.pop("MLFLOW_TRACKING_URI", None)
     else:
-        os.environ["MLFLOW_TRACKING_URI"] = before
+        os.environ["MLFLOW_TRACKING_URI"] = previous
 
 
 def local_path(location: str) -> Path | None:
-    """The folder that an artifact location names on this machine; None for one that lies elsewhere."""
+    """The local folder of an artifact location; None if it is elsewhere."""
     if location.startswith("/"):
         return Path(location)
     return path_of(location) if urlsplit(location).scheme == "file" else None
 
 
-def all_found(search: Callable[..., PagedList[Found]], *arguments: Any, **options: Any) -> list[Found]:
-    """All results of one of MLflow's searches, which return a page at a time."""
+def search_all(search: Callable[..., PagedList[Found]], *arguments: Any, **options: Any) -> list[Found]:
+    """All results of an MLflow search, which returns one page at a time."""
     page = search(*arguments, **options)
     found = list(page)
     while page.token:

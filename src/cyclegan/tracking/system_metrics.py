@@ -1,4 +1,4 @@
-"""Processor, memory and GPU metrics of the host, as series of a run."""
+"""Series of CPU, memory and GPU metrics of the host."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from cyclegan.tracking.entries import MetricsEntry
 from cyclegan.tracking.journal import Journal
 
 PREFIX = "system/"
-SECONDS = 10.0
+INTERVAL_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def host_metrics(record: Callable[[int, Mapping[str, float]], None], first: int) -> Iterator[None]:
-    """Record a point of each series every ten seconds, unless MLflow's own setting names another interval.
+    """Record a point of each series every ten seconds, or at the interval that MLflow's own variable sets.
 
-    MLflow's monitors measure; its thread around them would ask the store at each point whether the run still exists.
-    Disk and network are left out: they say nothing about a training and would double the number of series.
+    MLflow's monitors measure. Its own thread is not used, because it queries the store at each point. Disk and network
+    are left out: they would double the number of series.
 
     Args:
-        record: is given step and metrics.
+        record: receives step and metrics.
         first: the step of the first point.
     """
     monitors = _monitors()
-    interval = MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or SECONDS  # type: ignore[no-untyped-call]
+    interval = MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or INTERVAL_SECONDS  # type: ignore[no-untyped-call]
 
     def sample(over: threading.Event) -> None:
         step = first
@@ -51,7 +51,7 @@ def host_metrics(record: Callable[[int, Mapping[str, float]], None], first: int)
             try:
                 record(step, {PREFIX + name: value for name, value in metrics.items()})
             except OSError as error:
-                # The training meets the same full disk, and says so.
+                # The training fails on the same full disk, and reports it.
                 logger.warning("no more host metrics: %s", error.strerror)
                 return
             step += 1
@@ -61,7 +61,7 @@ def host_metrics(record: Callable[[int, Mapping[str, float]], None], first: int)
 
 
 def next_host_step(run: entities.Run | None, journal: Journal) -> int:
-    """The step of the next point: host metrics have steps of their own, which a resumption continues."""
+    """The step of the next point. Host metrics have steps of their own, which a resumed run continues."""
     steps = [
         entry.step
         for entry in journal.all()

@@ -1,1 +1,1 @@
-"""The training step and everything that shapes it. Knows nothing of MLflow, DVC or Optuna."""
+"""The training step and everything that shapes it, independent of MLflow, DVC and Optuna."""

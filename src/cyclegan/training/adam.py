@@ -1,4 +1,4 @@
-"""Adam in one operation for each weight."""
+"""Adam as one operation for each weight."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="cyclegan")
 class FusedAdam(keras.optimizers.Adam):
-    """Keras' Adam (Kingma and Ba 2015), with TensorFlow's single operation in place of twelve.
+    """Keras' Adam (Kingma and Ba 2015) in one TensorFlow operation instead of twelve.
 
-    The same formula, state and settings. Each of Keras' operations reads and writes a whole weight, which on a CPU took
-    three times as long; on a GPU without XLA it is one kernel for each weight instead of twelve.
+    Formula, state and arguments are the same. Each of Keras' operations reads and writes a whole weight: on a CPU this
+    took three times as long. On a GPU without XLA, one kernel runs for each weight instead of twelve.
 
     Raises:
-        ValueError: with `amsgrad`, which the operation does not know.
+        ValueError: `amsgrad`, which the operation does not support.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.amsgrad:
-            raise ValueError("FusedAdam has no amsgrad: use keras.optimizers.Adam")
+            raise ValueError("amsgrad = True: FusedAdam does not support it; use keras.optimizers.Adam")
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         dtype = variable.dtype
@@ -32,7 +32,7 @@ class FusedAdam(keras.optimizers.Adam):
             var=variable.handle,
             m=self._momentums[index].value.handle,
             v=self._velocities[index].value.handle,
-            # Cast, not converted: as in Keras the powers are those of the float32 nearest to beta, in float64 too.
+            # Keras casts beta from float32, in float64 too; do the same.
             beta1_power=tf.pow(tf.cast(self.beta_1, dtype), step),
             beta2_power=tf.pow(tf.cast(self.beta_2, dtype), step),
             lr=tf.cast(learning_rate, dtype),

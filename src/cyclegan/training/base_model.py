@@ -1,6 +1,6 @@
-"""What Keras, the checkpoints and the users of trained generators ask of a model of four networks.
+"""The interface of a model of four networks to Keras, to checkpoints and to users of trained generators.
 
-Nothing here is about CycleGAN's losses or updates: see `training.cyclegan` for those.
+CycleGAN's losses and updates are in `training.cyclegan`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from cyclegan.training.losses import UpdateOrder
 from cyclegan.training.running_means import MeanOfEach
 
 NETWORKS = ("G_AtoB", "G_BtoA", "D_A", "D_B")
-# What the constructor takes beside the networks.
+# The constructor's other arguments.
 OPTIONS = ("image_size", "update_order", "pool_size", "discriminator_batch", "ema_decay", "keep_best", "seed", "name")
 
 
 class BaseModel(keras.Model):
     """Two generators and two discriminators, with their copies, state, configuration and metrics.
 
-    A subclass makes the attributes in its constructor, which takes `NETWORKS` and `OPTIONS`, and in its `compile`.
+    A subclass creates the attributes in its constructor, which takes `NETWORKS` and `OPTIONS`, and in `compile`.
     """
 
     G_AtoB: keras.Model
@@ -50,32 +50,32 @@ class BaseModel(keras.Model):
 
     @property
     def generators(self) -> dict[Direction, keras.Model]:
-        """The generators as training has brought them: the averaged ones where there is an average."""
+        """The current generators: the averaged ones if there is an average."""
         return {"AtoB": self.ema_AtoB or self.G_AtoB, "BtoA": self.ema_BtoA or self.G_BtoA}
 
     @property
     def kept_generators(self) -> dict[Direction, keras.Model]:
-        """What a training results in: with `keep_best` the generators of the last `keep`, else `generators`."""
+        """The result of a training: with `keep_best` the generators at the last `keep`, else `generators`."""
         if self.kept_AtoB is None or self.kept_BtoA is None:
             return self.generators
         return {"AtoB": self.kept_AtoB, "BtoA": self.kept_BtoA}
 
     @property
     def composites(self) -> dict[Direction, keras.Model]:
-        """Each generator with the networks that judge it, on the same weights; see `models.composite`."""
+        """Each generator joined with the networks that judge it, with shared weights; see `models.composite`."""
         return {
             "AtoB": build_composite(self.G_AtoB, self.D_B, self.G_BtoA),
             "BtoA": build_composite(self.G_BtoA, self.D_A, self.G_AtoB),
         }
 
     def keep(self) -> None:
-        """Keep the generators as they are now, in place of those kept before.
+        """Replace the kept generators by the current ones.
 
         Raises:
             ValueError: the model was made without `keep_best`.
         """
         if not self.keep_best:
-            raise ValueError("make the model with keep_best=True")
+            raise ValueError("keep_best = False: the model holds no kept generators; make it with keep_best=True")
         for direction, kept in self.kept_generators.items():
             for variable, new in zip(kept.variables, self.generators[direction].variables, strict=True):
                 variable.assign(new.value)
@@ -93,7 +93,7 @@ class BaseModel(keras.Model):
         return [self._means] if self.compiled else []
 
     def state(self) -> dict[str, keras.Variable]:
-        """Every variable that training depends on, by a stable name: what a checkpoint must hold."""
+        """Every variable that training depends on, by a stable name; a checkpoint holds them all."""
         owners: dict[str, Any] = {name: getattr(self, name) for name in NETWORKS}
         owners |= {"pool_A": self.feed_A.pool, "pool_B": self.feed_B.pool}
         owners |= {"pool_real_A": self.feed_A.pool_real, "pool_real_B": self.feed_B.pool_real}
@@ -128,7 +128,7 @@ class BaseModel(keras.Model):
 
 
 class GroupOptimizers:
-    """What Keras' callbacks find as `model.optimizer`: the optimizers of all groups, whose learning rates they set."""
+    """The `model.optimizer` of Keras' callbacks, which set the learning rates of all groups through it."""
 
     built = True
 
@@ -138,7 +138,7 @@ class GroupOptimizers:
 
 
 class _GroupRate:
-    """One group's learning rate."""
+    """The learning rate of one group."""
 
     def __init__(self, group: str, optimizer: keras.optimizers.Optimizer, model: BaseModel) -> None:
         self.name, self._optimizer, self._model = group, optimizer, model
@@ -157,39 +157,41 @@ class _GroupRate:
 
 
 def copy_optimizer(pattern: keras.optimizers.Optimizer, variables: list[keras.Variable]) -> keras.optimizers.Optimizer:
-    """A new optimizer of the same kind and configuration, with its slots for `variables` made."""
+    """A new optimizer of the same class and configuration, built for `variables`."""
     optimizer = type(pattern).from_config(pattern.get_config())
     optimizer.build(variables)
     return optimizer
 
 
 def unpack_pair(data: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """A batch of each domain, from what Keras makes of `fit(real_A, real_B)`, `fit((real_A, real_B))` or a data set.
+    """The batch of each domain from Keras' form of `fit(real_A, real_B)`, `fit((real_A, real_B))` or a data set.
 
     Raises:
-        ValueError: there is no pair, or there are weights of samples, which nothing would use.
+        ValueError: there is no pair, or there are sample weights, which CycleGAN does not use.
     """
     first, second, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     if sample_weight is not None:
         raise ValueError("sample_weight, class_weight: CycleGAN weighs all images alike; leave them out")
     if second is None:
         if not isinstance(first, tuple | list) or len(first) != 2:
-            raise ValueError("x: CycleGAN takes a batch of each domain, (real_A, real_B); see model.generators for one")
+            raise ValueError(
+                "x: CycleGAN takes a batch of each domain, (real_A, real_B); for one domain, use model.generators"
+            )
         first, second = first
     # Eager steps get NumPy arrays as they are, and a gradient tape cannot watch those.
     return tf.convert_to_tensor(first), tf.convert_to_tensor(second)
 
 
 def refuse_batch_sizes(size_A: int | None, size_B: int | None, discriminator_batch: int | None) -> None:
-    """Refuse batches of unknown size, and those that leave nothing to draw from the pools.
+    """Check that the batch size is fixed, and that `discriminator_batch` is above it.
 
     Raises:
-        ValueError: of either.
+        ValueError: one of them is violated.
     """
     if size_A is None or size_B is None:
-        raise ValueError("x: all batches must have one size, for the image pools; use batch(…, drop_remainder=True)")
+        raise ValueError("x: the image pools need batches of one fixed size; use batch(…, drop_remainder=True)")
     if discriminator_batch is not None and discriminator_batch <= size_A:
         raise ValueError(
-            f"discriminator_batch = {discriminator_batch} is no more than the batch size, {size_A}: "
-            "raise it, or set it to None"
+            f"discriminator_batch = {discriminator_batch}: must be above the batch size, {size_A}; "
+            "raise it or set it to None"
         )

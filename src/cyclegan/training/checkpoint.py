@@ -1,4 +1,4 @@
-"""Checkpoints: atomic, self-verifying, tied to the run that they belong to."""
+"""Checkpoints of one run: written atomically and verified by a checksum."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ log = logging.getLogger(__name__)
 
 
 class NotFiniteError(Exception):
-    """A state holds NaN or infinity, in the variable that it names: it is no state to go on from."""
+    """The named variable holds NaN or infinity, so training cannot resume from this state."""
 
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """The last few states of one run.
+    """A folder with the latest states of one run.
 
-    A checkpoint is one `.npz` file with every variable as a plain array and the run's progress as the bytes of a JSON
-    text (no pickle), and beside it a file with its SHA-256 sum. The sum is written last: a file without its sum, or
-    with another one, was interrupted or altered and is passed over for the one before.
+    A checkpoint is an `.npz` file without pickles. It holds every variable as a plain array, and the run's progress as
+    the bytes of a JSON text. A second file holds its SHA-256 checksum and is written last. A checkpoint with a missing
+    or wrong checksum was interrupted or altered; `restore` skips it and uses the previous one.
 
     Attributes:
-        path: the folder; named for a hash of all that shapes the run, so that no run finds another's state.
-        keep: how many checkpoints stay.
+        path: the folder, named by a hash of everything that shapes the run, so that runs never share states.
+        keep: number of checkpoints to keep.
     """
 
     path: Path
@@ -44,46 +44,48 @@ class CheckpointFolder:
         variables: Mapping[str, keras.Variable],
         progress: Mapping[str, Any],
     ) -> None:
-        """Write the state after `step` training steps, then remove the oldest beyond `keep`, and any that is newer.
+        """Write the state after `step` training steps, then remove newer checkpoints and the oldest beyond `keep`.
 
         Args:
-            progress: what is saved beside the variables.
+            step: training steps done.
+            variables: the state by name.
+            progress: the record of the training, as JSON types.
 
         Raises:
-            NotFiniteError: the variables are no state to go on from; nothing is written then.
+            NotFiniteError: a variable is not finite; no file is written.
         """
         arrays = {name: _finite_array(name, variable) for name, variable in variables.items()}
         target = self.path / f"step-{step:09d}.npz"
         with replacing(target) as temporary, temporary.open("wb") as file:
-            # As bytes: NumPy keeps a text in four for each letter, and the record of a long run has many.
+            # NumPy stores a character of text in four bytes, and the record of a run is long: store bytes.
             text = np.frombuffer(json.dumps(progress).encode(), np.uint8)
             np.savez(file, allow_pickle=False, progress=text, **arrays)
-        with replacing(_sum_file(target)) as temporary:
-            temporary.write_text(_sum(target))
-        # A newer one has been passed over as incomplete, and must not count as one of those that stay.
+        with replacing(_checksum_file(target)) as temporary:
+            temporary.write_text(_checksum(target))
+        # A newer checkpoint was skipped as incomplete and must not count for `keep`.
         self.forget_from(step + 1)
         for old in self._newest_first()[self.keep :]:
-            _sum_file(old).unlink(missing_ok=True)
+            _checksum_file(old).unlink(missing_ok=True)
             old.unlink(missing_ok=True)
-        # Of processes killed while they wrote; only one process writes here at a time.
-        for leftover in self.path.glob(".step-*"):
-            leftover.unlink()
+        # Remove the temporary files of killed processes; only one process writes here at a time.
+        for temporary_file in self.path.glob(".step-*"):
+            temporary_file.unlink()
 
     def restore(self, variables: Mapping[str, keras.Variable]) -> dict[str, Any] | None:
         """Load the newest intact and finite checkpoint into the variables.
 
         Returns:
-            The progress saved with it, or None where there is no such checkpoint; the variables are then untouched.
+            The progress saved with it. None if there is no such checkpoint; the variables then keep their values.
         """
         for path in self._newest_first():
             if not _is_intact(path):
-                log.warning("checkpoint %s is incomplete or altered; trying the one before it", path.name)
+                log.warning("%s: checkpoint is incomplete or altered; using the previous one", path.name)
                 continue
             with np.load(path, allow_pickle=False) as saved:
                 arrays = {name: saved[name] for name in variables}
                 progress = _progress(saved)
             if name := _not_finite(arrays):
-                log.warning("checkpoint %s holds NaN or infinity in %s; trying the one before it", path.name, name)
+                log.warning("%s: checkpoint has NaN or infinity in %s; using the previous one", path.name, name)
                 continue
             for name, variable in variables.items():
                 variable.assign(arrays[name])
@@ -91,7 +93,7 @@ class CheckpointFolder:
         return None
 
     def progress(self) -> dict[str, Any] | None:
-        """The progress saved with the newest intact checkpoint, without its arrays; None where there is none."""
+        """The progress saved with the newest intact checkpoint; None if there is none."""
         for path in self._newest_first():
             if _is_intact(path):
                 with np.load(path, allow_pickle=False) as saved:
@@ -99,14 +101,14 @@ class CheckpointFolder:
         return None
 
     def steps(self) -> list[int]:
-        """The steps of which there are intact checkpoints, newest first."""
+        """The steps of the intact checkpoints, newest first."""
         return [_step_of(path) for path in self._newest_first() if _is_intact(path)]
 
     def forget_from(self, step: int) -> None:
-        """Remove the checkpoints of this step and later ones."""
+        """Remove the checkpoints of this step and of later steps."""
         for path in self._newest_first():
             if _step_of(path) >= step:
-                _sum_file(path).unlink(missing_ok=True)
+                _checksum_file(path).unlink(missing_ok=True)
                 path.unlink()
 
     def _newest_first(self) -> list[Path]:
@@ -114,12 +116,12 @@ class CheckpointFolder:
 
 
 def refuse_not_finite(variables: Mapping[str, keras.Variable]) -> None:
-    """Check that a state is one to go on from.
+    """Check that all variables are finite.
 
     Raises:
-        NotFiniteError: it is not.
+        NotFiniteError: one is not.
     """
-    # One at a time: image pools may be large, and nothing is kept.
+    # Image pools may be large: hold one array at a time.
     for name, variable in variables.items():
         _finite_array(name, variable)
 
@@ -134,7 +136,7 @@ def _finite_array(name: str, variable: keras.Variable) -> np.ndarray:
 
 
 def _not_finite(arrays: Mapping[str, np.ndarray]) -> str | None:
-    """The first array with NaN or infinity in it."""
+    """The name of the first array with NaN or infinity, or None."""
     return next((name for name, array in arrays.items() if not np.isfinite(array).all()), None)
 
 
@@ -146,15 +148,15 @@ def _step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
 
-def _sum_file(path: Path) -> Path:
+def _checksum_file(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def _sum(path: Path) -> str:
+def _checksum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_intact(path: Path) -> bool:
-    recorded = _sum_file(path)
-    return recorded.is_file() and recorded.read_text() == _sum(path)
+    recorded = _checksum_file(path)
+    return recorded.is_file() and recorded.read_text() == _checksum(path)

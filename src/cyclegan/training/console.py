@@ -1,4 +1,4 @@
-"""A training on the console: a bar on a terminal, elsewhere one plain line for each evaluation."""
+"""Console output of a training: a progress bar on a terminal, elsewhere one line for each evaluation."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ BUILDING = "building the training step, which takes a while"
 
 
 class Console:
-    """Shows on stderr how far a training has come.
+    """The progress of a training on stderr.
 
     Args:
-        plan, progress: of the training; `progress` is read whenever something is shown.
+        plan: the plan of the training.
+        progress: the record of the training, read at every output.
     """
 
     def __init__(self, plan: Plan, progress: Progress) -> None:
@@ -43,12 +44,12 @@ class Console:
 
     def print(self, line: str) -> None:
         """Print a line above the bar."""
-        # A closed terminal takes no more text.
+        # Writing to a closed terminal fails.
         with suppress(OSError):
             tqdm.write(line, file=sys.stderr)
 
     def show_building(self, is_building: bool) -> None:
-        """Say that the first call of the device builds the graph."""
+        """Show whether the first call of the device is building the graph."""
         if is_building == self._is_building:
             return
         self._is_building = is_building
@@ -57,7 +58,7 @@ class Console:
             self.print(BUILDING)
 
     def show_step(self) -> None:
-        """Move the bar to the step that was reached."""
+        """Move the bar to the current step."""
         self._bar.n = self._progress.step
         self._bar.update(0)
 

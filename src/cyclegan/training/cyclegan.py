@@ -1,9 +1,8 @@
-"""CycleGAN as a Keras model: what is updated, on what, in which order.
+"""CycleGAN as a Keras model, with its training step.
 
 Read `train_step` first, then `_joint_step` (the default) and `training.sequential` (the tutorial's order). The losses
-are in `training.losses`, what a discriminator sees in `training.discriminator_feed`, and what Keras asks of a model in
-`training.base_model`. Gradients are always taken for an explicit list of variables; no `trainable` flag is ever
-toggled.
+are in `training.losses`, the discriminators' inputs in `training.discriminator_feed`, and Keras' interface in
+`training.base_model`. Gradients are always taken for an explicit list of variables; no `trainable` flag is toggled.
 """
 
 from __future__ import annotations
@@ -42,29 +41,29 @@ from cyclegan.training.tensor_cores import pad_channels
 class CycleGAN(BaseModel):
     """Two generators and two discriminators trained on unpaired images (Zhu et al. 2017).
 
-    `fit` takes batches `(real_A, real_B)`, each `[N, H, W, C]` float in [-1, 1]; N must be fixed. `evaluate` takes such
-    batches of any N and returns the losses. Calling the model, and `predict`, return `(G_AtoB(real_A),
-    G_BtoA(real_B))`. Everything training depends on is a variable of the model: the networks, their averages, the
-    optimizers, the image pools and the step counter, from which all random choices follow.
+    `fit` takes batches `(real_A, real_B)`, each `[N, H, W, C]` float in [-1, 1] with a fixed N. `evaluate` takes such
+    batches of any N and returns the losses. A call of the model and `predict` return `(G_AtoB(real_A),
+    G_BtoA(real_B))`. The complete training state is in variables of the model: the networks, their averages, the
+    optimizers, the image pools and the step counter. All random choices follow from the seed and the step counter.
 
     Args:
         G_AtoB, G_BtoA: generators, `[N, H, W, C]` → the other domain's `[N, H, W, C]`, in [-1, 1].
         D_A, D_B: discriminators of real and translated images of their domain, `[N, H, W, C]` → `[N, h, w, 1]`.
         image_size: `(H, W)` of the training images, which fixes the size of the pools.
-        update_order: `joint` updates both generators in one step on the sum of all terms with each cycle counted once,
-            then both discriminators (the reference implementation). `sequential` updates G_BtoA, D_A on a real and then
-            on a fake image, G_AtoB, and D_B likewise (the tutorial and the original Torch code).
+        update_order: `joint` updates both generators on the sum of all terms, in which each cycle counts once, then
+            both discriminators (the reference implementation). `sequential` updates G_BtoA, D_A on a real and then on a
+            fake image, G_AtoB, and D_B likewise (the tutorial and the original Torch code).
         pool_size: images held in each image pool; 0 for none.
-        discriminator_batch: real images, and translations, that a discriminator learns from in a step. Those beyond
-            the batch's own are drawn from its image pool and from one of real images. It needs `pool_size` above 0,
-            and must itself be above the batch size. None: the batch's own only.
-        ema_decay: weight decay of the exponential moving average of the generators' weights, which `generators` then
-            returns; 0 for none.
-        keep_best: hold a copy of `generators` as they were at the last call of `keep`.
+        discriminator_batch: number of real images, and of translations, that a discriminator learns from in a step.
+            Those beyond the batch are drawn from its pool of translations and from a pool of real images. It must be
+            above the batch size and needs `pool_size` above 0. None: only the images of the batch.
+        ema_decay: decay of the exponential moving average of the generators' weights, which `generators` then returns;
+            0 for none.
+        keep_best: hold a copy of `generators` as of the last call of `keep`.
         seed: seed of all random choices of a step, below 2^38.
 
     Raises:
-        ValueError: `discriminator_batch` without image pools, or, in the first step, no more than the batch size.
+        ValueError: `discriminator_batch` without image pools or, in the first step, not above the batch size.
     """
 
     def __init__(
@@ -84,7 +83,10 @@ class CycleGAN(BaseModel):
         **kwargs: Any,
     ) -> None:
         if discriminator_batch is not None and pool_size == 0:
-            raise ValueError("discriminator_batch draws from the image pools: set pool_size above 0, or None for it")
+            raise ValueError(
+                f"discriminator_batch = {discriminator_batch}: draws from the image pools, but pool_size = 0; "
+                "set pool_size above 0, or discriminator_batch to None"
+            )
         super().__init__(**kwargs)
         self.G_AtoB, self.G_BtoA, self.D_A, self.D_B = G_AtoB, G_BtoA, D_A, D_B
         self.image_size = (int(image_size[0]), int(image_size[1]))
@@ -119,22 +121,22 @@ class CycleGAN(BaseModel):
         steps_per_execution: int = 1,
         run_eagerly: bool = False,
     ) -> None:
-        """Choose what is optimized and how.
+        """Choose the objective, the optimizers and the form of execution.
 
         Args:
-            optimizer: a pattern, or Keras' name of one, copied for each group of networks that is updated together (two
-                in `joint` order, four in `sequential`); default `FusedAdam(2e-4, beta_1=0.5)`, the paper's.
+            optimizer: a pattern, or Keras' name of one. Each group of networks that is updated together gets a copy
+                (two groups in `joint` order, four in `sequential`); default: the paper's `FusedAdam(2e-4, beta_1=0.5)`.
             objective: the losses and their weights; default: the paper's.
-            schedule: learning rate as a function of the *training* step, multiplied by `learning_rate_factor`, which
-                starts at 1 and is lowered from outside (see `training.plateau`); default: the optimizer's own rate.
-            gradient_checkpointing: compute the insides of the generators' residual blocks again for the gradient
-                instead of keeping them; see `training.gradient_checkpointing`.
-            jit_compile: `auto` compiles with XLA on a GPU only; on a CPU it was measured to be slower. On a GPU the
-                networks' convolutions are padded too, see `training.tensor_cores`.
+            schedule: learning rate as a function of the *training* step; default: the optimizer's own rate. The result
+                is multiplied by `learning_rate_factor`, which starts at 1; see `training.plateau`.
+            gradient_checkpointing: recompute the activations in the generators' residual blocks for the gradient
+                instead of storing them; see `training.gradient_checkpointing`.
+            jit_compile: `auto` compiles with XLA on a GPU only; on a CPU it was slower. A GPU also gets padded
+                convolutions, see `training.tensor_cores`.
             steps_per_execution, run_eagerly: as in `keras.Model.compile`.
 
         Raises:
-            ValueError: generators that `gradient_checkpointing` cannot take, or weights that `Objective.check` refuses.
+            ValueError: `gradient_checkpointing` does not support the generators, or `Objective.check` refuses weights.
         """
         objective = objective or Objective()
         objective.check(self.update_order, same_channels=self.D_A.input_shape[-1] == self.D_B.input_shape[-1])
@@ -142,7 +144,7 @@ class CycleGAN(BaseModel):
         if on_gpu:
             for network in (self.G_AtoB, self.G_BtoA, self.D_A, self.D_B):
                 pad_channels(network)
-        # Not Keras' own default, which would be reported as if it were in use.
+        # Without None, Keras would report its default optimizer as if it were in use.
         super().compile(
             optimizer=None,
             jit_compile=on_gpu if jit_compile == "auto" else jit_compile,
@@ -171,7 +173,7 @@ class CycleGAN(BaseModel):
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> Losses:
         """Update all four networks once on real images of both domains, `[N, H, W, C]` in [-1, 1].
 
-        Returns the running means of every loss since the metrics were last reset, each measured before its own update.
+        Returns the running mean of each loss since the last reset of the metrics. A loss is measured before its update.
         """
         real_A, real_B = unpack_pair(data)
         refuse_batch_sizes(real_A.shape[0], real_B.shape[0], self.discriminator_batch)
@@ -191,7 +193,10 @@ class CycleGAN(BaseModel):
         return self._means.result()
 
     def _joint_step(self, real_A: tf.Tensor, real_B: tf.Tensor) -> Losses:
-        """Both generators on the sum of all terms, then both discriminators (reference: `optimize_parameters`)."""
+        """Update both generators on the sum of all terms, then both discriminators.
+
+        The order is that of the reference's `optimize_parameters`.
+        """
         with self.tape("G") as tape:
             fake_B, idt_B = self.translate("AtoB", real_A, real_B)
             fake_A, idt_A = self.translate("BtoA", real_B, real_A)
@@ -202,16 +207,16 @@ class CycleGAN(BaseModel):
             objective = joint_objective({"AtoB": terms_AtoB, "BtoA": terms_BtoA}, self.objective)
         self.descend("G", tape, objective)
 
-        shown_A, shown_B = self.feed_A.select(real_A, fake_A), self.feed_B.select(real_B, fake_B)
+        selected_A, selected_B = self.feed_A.select(real_A, fake_A), self.feed_B.select(real_B, fake_B)
         with self.tape("D") as tape:
-            terms_A = self.discriminator_terms("A", *shown_A)
-            terms_B = self.discriminator_terms("B", *shown_B)
+            terms_A = self.discriminator_terms("A", *selected_A)
+            terms_B = self.discriminator_terms("B", *selected_B)
             objective = terms_A["total"] + terms_B["total"]
         self.descend("D", tape, objective)
         return named_losses(self.objective, terms_AtoB, terms_BtoA, terms_A, terms_B)
 
     def test_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> Losses:
-        """The losses of `train_step` for `generators`, without an update and without the image pools."""
+        """The losses of `train_step` for `generators`, without updates and without image pools."""
         real_A, real_B = unpack_pair(data)
         G_AtoB, G_BtoA = self.generators["AtoB"], self.generators["BtoA"]
         weights = self.objective.weights
@@ -235,9 +240,9 @@ class CycleGAN(BaseModel):
     def translate(
         self, direction: Direction, source: tf.Tensor, target: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """The translation of `source` and, where a term needs it, the same generator's output for `target`.
+        """The translation of `source` and, if a term needs it, the same generator's output for `target`.
 
-        One batch for both where that gives the same numbers, that is, unless batch normalization mixes images.
+        Both share one batch, unless batch normalization would mix their statistics.
         """
         if not self.objective.weights[direction].need("idt"):
             return self.run(direction, source), None
@@ -247,7 +252,7 @@ class CycleGAN(BaseModel):
         return self.run(direction, source), self.run(direction, target)
 
     def run(self, direction: Direction, images: tf.Tensor) -> tf.Tensor:
-        """A generator's output in training."""
+        """The output of a generator in training mode."""
         if direction in self._recomputing:
             return self._recomputing[direction](images)
         return self._generator(direction)(images, training=True)
@@ -268,17 +273,17 @@ class CycleGAN(BaseModel):
         return discriminator_terms(self.discriminator(domain), real, fake, mix, self.objective, training)
 
     def mixing_shares(self, domain: Domain, real: tf.Tensor) -> tf.Tensor | None:
-        """What `losses.gradient_penalty` takes as `mix`; None where that penalty has no weight."""
+        """The argument `mix` of `losses.gradient_penalty`; None if this penalty has no weight."""
         return self.feed(domain).mixing_shares(real) if self.objective.gradient_penalty else None
 
     def tape(self, group: str) -> tf.GradientTape:
-        """A tape that watches the networks of this group; each `with` on it records more."""
+        """A tape that watches the networks of this group; every `with` on it continues the recording."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([variable.value for variable in self._variables(group)])
         return tape
 
     def descend(self, group: str, tape: tf.GradientTape, objective: tf.Tensor) -> None:
-        """One optimizer step on `objective` for exactly the networks of this group."""
+        """Apply one optimizer step on `objective` to exactly the networks of this group."""
         variables = self._variables(group)
         gradients = tape.gradient(objective, [variable.value for variable in variables])
         self.optimizers[group].apply(gradients, variables)
@@ -288,14 +293,14 @@ class CycleGAN(BaseModel):
         return self.D_A if domain == "A" else self.D_B
 
     def feed(self, domain: Domain) -> DiscriminatorFeed:
-        """What the discriminator of a domain sees."""
+        """The feed of a domain's discriminator."""
         return self.feed_A if domain == "A" else self.feed_B
 
     def _generator(self, direction: Direction) -> keras.Model:
         return self.G_AtoB if direction == "AtoB" else self.G_BtoA
 
     def _needs_rec(self, domain: Domain) -> bool:
-        """Whether a term needs the images of a domain translated and back again."""
+        """Whether a term needs the images of a domain translated to the other domain and back."""
         return any(
             self.objective.weights[direction].need("rec_source" if domain == source else "rec_target")
             for direction, (source, _) in DIRECTIONS.items()

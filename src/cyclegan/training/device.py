@@ -1,4 +1,4 @@
-"""Setting the machine up for a training: seeds, determinism, GPU memory."""
+"""The device of a training: seeds, determinism and GPU memory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import tensorflow as tf
 
 
 def prepare_device(seed: int, deterministic: bool) -> str:
-    """Seed every generator of random numbers, take GPU memory as it is needed, and name the device.
+    """Seed all random number generators, let GPU memory grow on demand, and return the device's name.
 
     Args:
-        seed: of Python, NumPy and TensorFlow.
-        deterministic: equal runs on the same machine give equal numbers to the last bit.
+        seed: seed of Python, NumPy and TensorFlow.
+        deterministic: whether equal runs on one machine must give equal bits.
 
     Returns:
         The GPUs' names, or `CPU (n cores)`.
@@ -21,7 +21,7 @@ def prepare_device(seed: int, deterministic: bool) -> str:
     keras.utils.set_random_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
-    # Rewriting sums depends on the names in the graph, which moves last bits, and made no step measurably faster.
+    # This rewriting of sums depends on names in the graph and changes last bits, without making a step faster.
     tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:

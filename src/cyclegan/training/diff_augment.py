@@ -1,9 +1,9 @@
-"""Differentiable augmentation: the discriminators see every image, real or fake, at random altered.
+"""Differentiable augmentation: random changes of every image, real or fake, that a discriminator sees.
 
 Zhao et al. 2020, "Differentiable Augmentation for Data-Efficient GAN Training" (arXiv:2006.10738), with the transforms
-and their strengths of the authors' `DiffAugment_pytorch.py`. As real and translated images are altered alike, the
-generators do not learn the alterations; as gradients flow through them, the generators still learn from every image.
-Every random choice is an argument, so that each function is a pure one.
+and strengths of the authors' `DiffAugment_pytorch.py`. Real images and translations are changed alike, so the
+generators do not learn the changes. Gradients flow through the changes, so the generators learn from every image. All
+functions are pure: random numbers are arguments.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import tensorflow as tf
 
 Transform = Literal["color", "translation", "cutout"]
 
+# Number of random numbers for each image.
 DRAWS: dict[Transform, int] = {"color": 3, "translation": 2, "cutout": 2}
-"""Random numbers that a transform takes for each image."""
+# Largest shift of `translation`, as a share of the side.
 LARGEST_SHIFT = 1 / 8
-"""Of the side, for `translation`."""
+# Size of the rectangle of `cutout`, as a share of the side.
 CUT_SHARE = 1 / 2
-"""Of the side, for `cutout`."""
 
 
 def diff_augment(images: tf.Tensor, draws: tf.Tensor, transforms: Sequence[Transform]) -> tf.Tensor:
@@ -29,7 +29,7 @@ def diff_augment(images: tf.Tensor, draws: tf.Tensor, transforms: Sequence[Trans
     Args:
         images: `[N, H, W, C]` float in [-1, 1], H and W known.
         draws: `[N, draws_for(transforms)]` uniform in [0, 1).
-        transforms: see `color`, `translation` and `cutout`.
+        transforms: names of `color`, `translation` and `cutout`.
 
     Returns:
         `[N, H, W, C]`; colors may leave [-1, 1].
@@ -42,16 +42,15 @@ def diff_augment(images: tf.Tensor, draws: tf.Tensor, transforms: Sequence[Trans
 
 
 def draws_for(transforms: Sequence[Transform]) -> int:
-    """Random numbers that these transforms take for each image."""
+    """The number of random numbers that these transforms need for each image."""
     return sum(DRAWS[name] for name in transforms)
 
 
 def color(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Brightness, then saturation, then contrast, of each image.
+    """Change brightness, then saturation, then contrast of each image.
 
-    Brightness is moved by up to ±0.5; the distance to the mean of the channels is multiplied by 0…2 (saturation), that
-    to the mean of the image by 0.5…1.5 (contrast). Saturation means something only for the three channels of RGB:
-    with any other number it is left alone.
+    Brightness moves by up to ±0.5. Saturation multiplies the distance to the mean of the channels by 0…2, for images of
+    three channels only. Contrast multiplies the distance to the mean of the image by 0.5…1.5.
 
     Args:
         images: `[N, H, W, C]` in [-1, 1].
@@ -67,24 +66,24 @@ def color(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
 
 
 def translation(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Shift each image by up to an eighth of its sides; what comes in is 0, the middle of the range.
+    """Shift each image by up to an eighth of its sides and fill with 0, the middle of the range.
 
     Args:
         images: `[N, H, W, C]` in [-1, 1].
-        draws: `[N, 2]` in [0, 1), down and right.
+        draws: `[N, 2]` in [0, 1), for the shifts down and right.
     """
     for axis in (1, 2):
-        most = int(images.shape[axis] * LARGEST_SHIFT + 0.5)
-        images = _shifted(images, _integers(draws[:, axis - 1], 2 * most + 1) - most, axis)
+        largest = int(images.shape[axis] * LARGEST_SHIFT + 0.5)
+        images = _shift(images, _integers(draws[:, axis - 1], 2 * largest + 1) - largest, axis)
     return images
 
 
 def cutout(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Set a rectangle of half the sides, at a random place and perhaps partly outside, to 0.
+    """Set a rectangle of half the sides to 0, at a random position that may lie partly outside.
 
     Args:
         images: `[N, H, W, C]` in [-1, 1].
-        draws: `[N, 2]` in [0, 1), the place of the rectangle's middle.
+        draws: `[N, 2]` in [0, 1), for the center of the rectangle.
     """
     inside = []
     for axis in (1, 2):
@@ -106,15 +105,15 @@ TRANSFORMS: dict[Transform, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
 
 
 def _integers(draws: tf.Tensor, count: int) -> tf.Tensor:
-    """Uniform draws in [0, 1) → integers 0…count-1."""
+    """Convert uniform draws in [0, 1) to integers in 0…count-1."""
     return tf.minimum(tf.cast(draws * count, tf.int32), count - 1)
 
 
-def _shifted(images: tf.Tensor, shift: tf.Tensor, axis: int) -> tf.Tensor:
-    """Move image n by `shift[n]` pixels along axis 1 or 2, with zeros behind it."""
+def _shift(images: tf.Tensor, shift: tf.Tensor, axis: int) -> tf.Tensor:
+    """Move image n by `shift[n]` pixels along axis 1 or 2, and fill with zeros."""
     side = images.shape[axis]
 
-    # A shift's gradient is the shift back. TensorFlow's own for gather adds up in an order that varies on a GPU.
+    # The gradient of a shift is the shift back. TensorFlow's gradient of gather is not deterministic on a GPU.
     @tf.custom_gradient
     def move(values: tf.Tensor, by: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, None]]]:
         source = tf.range(side)[None] - by[:, None]

@@ -1,4 +1,4 @@
-"""What a discriminator sees: new images, earlier ones from its pools, and their augmentation."""
+"""The inputs of a discriminator: new images, earlier ones from its pools, and their augmentation."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from cyclegan.training.pool import ImagePool
 
 
 class DiscriminatorFeed(keras.layers.Layer):
-    """The images that one domain's discriminator learns from.
+    """The source of the images that one domain's discriminator learns from.
 
-    A layer, so that Keras saves the pools with the model.
+    It is a layer, so that Keras saves the pools with the model.
 
     Args:
         domain: the discriminator's domain.
         image_shape: `(H, W, C)` of the domain's training images.
         draws: the training's random numbers.
         pool_size: images held in each pool; 0 for none.
-        batch_size: real images, and translations, that the discriminator learns from in a step, above the batch's own.
-            None: the batch's own only.
+        batch_size: number of real images, and of translations, that the discriminator learns from in a step. It must be
+            above the batch size of the training. None: only the images of the batch.
 
     Attributes:
         pool: earlier translations.
         pool_real: earlier real images, or None without `batch_size`.
-        transforms: by which every image is altered that the discriminator sees; see `training.diff_augment`.
+        transforms: augmentation of every image that the discriminator sees; see `training.diff_augment`.
     """
 
     def __init__(
@@ -56,11 +56,13 @@ class DiscriminatorFeed(keras.layers.Layer):
     def select(self, real: tf.Tensor, fake: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Choose the real images and the translations of this step, and store the new ones in the pools.
 
-        The real ones, and the new translations in exchange for those of the pool. With `batch_size`, random images of
-        both pools are added.
+        The pool may exchange new translations for earlier ones. `batch_size` adds random images of both pools.
 
         Args:
             real, fake: the new images of this domain, `[N, H, W, C]` with a known N.
+
+        Returns:
+            The real images and the translations, `[M, H, W, C]` each; M is `batch_size` or N.
         """
         fake = self.pool.exchange(fake, *self.choose_slots(fake, f"pool_{self.domain}"))
         if self.pool_real is None or self.batch_size is None:
@@ -71,12 +73,12 @@ class DiscriminatorFeed(keras.layers.Layer):
         return tf.concat([real, more_real], 0), tf.concat([fake, more_fake], 0)
 
     def choose_slots(self, images: tf.Tensor, purpose: str) -> tuple[tf.Tensor, tf.Tensor]:
-        """Choose for each image of a batch whether to swap it, and for which slot of the pool."""
+        """Choose for each image of a batch whether to swap it, and the slot of the pool for the swap."""
         draws = self.draws.uniform((2, images.shape[0]), purpose)
         return draws[0] < 0.5, tf.cast(draws[1] * float(self.pool.size), tf.int32)
 
     def augment(self, images: tf.Tensor, kind: Literal["real", "fake"], for_generator: bool = False) -> tf.Tensor:
-        """Alter images by `transforms`, as the discriminator sees them in its own update or in the generator's."""
+        """Apply `transforms`, with the draws of the discriminator's update or of the generator's."""
         if not self.transforms:
             return images
         shape = tf.shape(images)[0], draws_for(self.transforms)

@@ -1,4 +1,4 @@
-"""Several training steps in one call, so that Python seldom stands between a device and its next step."""
+"""Several training steps in one call of the device, which reduces waiting for Python between steps."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import tensorflow as tf
 
 from cyclegan.training.cyclegan import CycleGAN
 
+# Real images of both domains, the argument of `CycleGAN.train_step`.
 Batch = tuple[tf.Tensor, tf.Tensor]
-"""Real images of both domains, as `CycleGAN.train_step` takes them."""
 
+# Longest duration of a call. Signals wait for its end; Python's share is already small at this duration.
 SECONDS_IN_A_CALL = 0.5
-"""How long a call may take. A signal waits for its end, hence no longer; Python's part of it is small by then."""
 
 
 class Dispatcher:
-    """Makes a model's training steps, in calls of about equal duration.
+    """Runs a model's training steps in calls of about equal duration.
 
-    However many steps a call makes, they run through the same graph: grouping them in another way changes no bit.
+    All calls use the same graph: the number of steps in a call changes no bit of the result.
 
     Args:
-        model: compiled.
+        model: a compiled model.
 
     Attributes:
-        is_built: whether the graph of a step is built, which the first call does.
+        is_built: whether the graph of a step exists; the first call builds it.
     """
 
     def __init__(self, model: CycleGAN) -> None:
-        # As `fit` does, without AutoGraph: the step has nothing for it to convert, and it takes seconds.
+        # `fit` does the same. AutoGraph would take seconds, and the step has no code for it to convert.
         train_step = tf.function(model.train_step, jit_compile=model.jit_compile, autograph=False)
 
         @tf.function
@@ -46,22 +46,22 @@ class Dispatcher:
         self.is_built = False
 
     def advance(self, batches: Iterator[Batch], most: int, within: float = SECONDS_IN_A_CALL) -> tuple[int, float]:
-        """Make training steps, and wait for their end.
+        """Run training steps, and wait for their end.
 
-        The first call makes one step and takes as long as it takes to build the graph.
+        The first call runs one step and also builds the graph.
 
         Args:
-            batches: the same iterator as in the call before; another one may have the graph built anew.
-            most: steps that may be made, at least 1.
-            within: seconds that the call should take, if that is less than usual.
+            batches: the same iterator as in the previous call; another one may cause the graph to be built again.
+            most: largest number of steps, at least 1.
+            within: target duration in seconds, if it is below `SECONDS_IN_A_CALL`.
 
         Returns:
-            the number of steps that were made, and the seconds that they took.
+            The number of steps that ran, and their duration in seconds.
         """
         allowed = min(within, SECONDS_IN_A_CALL)
         count = min(most, max(1, int(allowed / self._seconds_per_step)))
         start = time.monotonic()
-        # Devices work on while Python goes on: only a value tells that they have come so far.
+        # Devices run asynchronously: reading a value waits for the steps.
         self._run(batches, tf.constant(count)).numpy()
         seconds = time.monotonic() - start
         self._seconds_per_step = seconds / count

@@ -1,4 +1,4 @@
-"""What happens when a loss or a weight becomes NaN or infinite."""
+"""Divergence of a training: a loss or a weight becomes NaN or infinite."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 class DivergedError(Exception):
-    """A training that has left the finite numbers: in which component, with which value, by which step."""
+    """A component of a training (a loss or a variable) became NaN or infinite by a step."""
 
     def __init__(self, component: str, value: str, step: int) -> None:
         super().__init__(f"{component} became {value} by step {step}")
@@ -18,14 +18,14 @@ class DivergedError(Exception):
 
 @dataclass(frozen=True)
 class Retries:
-    """Go back to the last good state and on with a lower learning rate, so many times in a training.
+    """Limits for resuming a diverged training from the last good state with a lower learning rate.
 
-    Good states are those of the evaluations, so that where a training goes back to does not depend on the clock. If it
-    diverges again before the next evaluation, that state was bad already, and it goes back to the one before.
+    The good states are those at evaluations, so they do not depend on the time of a checkpoint. If the training
+    diverges again before its next evaluation, the state was already bad, and the previous good state is used.
 
     Attributes:
-        retries: how often; 0: never.
-        factor: what the learning rate is multiplied by each time, in (0, 1).
+        retries: largest number of retries in a training; 0: none.
+        factor: multiplies the learning rate at each retry, in (0, 1).
     """
 
     retries: int = 0

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-# What random numbers are drawn for. A new purpose goes to the end: its place is part of the numbers.
+# Purposes of random numbers. Append new ones at the end: the position determines the numbers.
 PURPOSES = (
     *("pool_A", "pool_B", "mix_A", "mix_B"),
     *("real_A", "real_B", "fake_A", "fake_B", "fake_A for G", "fake_B for G"),
@@ -18,7 +18,7 @@ PURPOSES = (
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Random numbers that depend on nothing but (purpose, seed, step): a resumed training repeats them.
+    """Random numbers that depend only on (purpose, seed, step), so that a resumed training repeats them.
 
     Attributes:
         seed: seed of the training, below 2^38.
@@ -29,14 +29,14 @@ class Draws:
     step: keras.Variable
 
     def uniform(self, shape: Any, purpose: str, dtype: Any = tf.float32) -> tf.Tensor:
-        """Uniform draws in [0, 1) for the present step.
+        """Uniform draws in [0, 1) for the current step.
 
         Args:
-            shape: of the result.
+            shape: shape of the result.
             purpose: one of `PURPOSES`.
-            dtype: of the result, floating.
+            dtype: floating type of the result.
         """
         block, place = divmod(PURPOSES.index(purpose), 4)
-        # No two purposes and seeds share a number, nor does the data pipeline, which has the lowest block.
+        # The keys of all purposes and seeds differ. The data pipeline uses the lowest block.
         numbers = tf.stack([tf.constant(((block + 1) << 40) + 4 * self.seed + place, tf.int64), self.step.value])
         return tf.random.stateless_uniform(shape, numbers, dtype=dtype, alg="philox")

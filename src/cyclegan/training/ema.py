@@ -1,4 +1,4 @@
-"""Moving averages of weights (Polyak and Juditsky 1992), which give steadier generators than the last step's."""
+"""Moving averages of weights (Polyak and Juditsky 1992), which vary less than the weights of the last step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 
 def copy_of(network: keras.Model, suffix: str) -> keras.Model:
-    """A network of the same form with the same weights, in variables of its own."""
+    """A copy of a network with its own variables."""
     copy = type(network).from_config({**network.get_config(), "name": f"{network.name}_{suffix}"})
     copy.set_weights(network.get_weights())
     return copy
@@ -17,10 +17,10 @@ def update_average(average: keras.Model, trained: keras.Model, decay: float, ste
     """Move an average towards a trained network of the same form, faster in the first steps.
 
     Args:
-        average: moves.
-        trained: stays. What no gradient trains, such as a normalization's own averages, is taken over as it is.
-        decay: the share that the average keeps of itself in a step, 0…1.
-        step: steps taken before.
+        average: the network to update.
+        trained: the trained network. Its non-trainable variables, such as statistics of normalizations, are copied.
+        decay: share of the old average in the new one, 0…1.
+        step: number of earlier steps.
     """
     done = tf.cast(step, tf.float32)
     share = tf.minimum(decay, (1.0 + done) / (10.0 + done))

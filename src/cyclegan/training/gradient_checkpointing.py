@@ -1,4 +1,4 @@
-"""Gradient checkpointing: less memory for more arithmetic."""
+"""Gradient checkpointing, which needs less memory and more arithmetic."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ Network = Callable[[tf.Tensor], tf.Tensor]
 
 
 def recomputing(generator: keras.Model) -> Network:
-    """A generator in training that keeps of each residual block its input only and computes the rest again backwards.
+    """A generator in training mode that stores only the inputs of its residual blocks, and recomputes the rest.
 
-    The same numbers and gradients, at the price of one more forward pass through the blocks (Chen et al. 2016,
+    Outputs and gradients are the same; the cost is one more forward pass through the blocks (Chen et al. 2016,
     arXiv:1604.06174).
 
     Args:
-        generator: made by `build_generator` with `architecture="resnet"`, without dropout, whose second draw would be
-            another, and without batch normalization, whose averages would move twice.
+        generator: made by `build_generator` with `architecture="resnet"`. It must have neither dropout, which would
+            draw again, nor batch normalization, which would update its averages twice.
 
     Returns:
         A function from `[N, H, W, C]` to the output for `training=True`.
 
     Raises:
-        ValueError: the generator has no residual blocks, or draws or counts within them.
+        ValueError: the generator has no residual blocks, or has dropout or batch normalization.
     """
     ends = [layer for layer in generator.layers if re.fullmatch(r"block\d+_(add|concat)", layer.name)]
     if not ends:
-        raise ValueError("gradient checkpointing needs a generator with residual blocks (architecture='resnet')")
+        raise ValueError("gradient checkpointing: the generator has no residual blocks; use architecture='resnet'")
     for layer in generator.layers:
         if isinstance(layer, keras.layers.BatchNormalization | keras.layers.Dropout):
-            raise ValueError(f"gradient checkpointing cannot repeat {type(layer).__name__}, layer {layer.name!r}")
-    # A block's last layer joins its own result with its input, in this order.
+            kind = type(layer).__name__
+            raise ValueError(f"gradient checkpointing: cannot repeat {kind}, layer {layer.name!r}; build without it")
+    # The last layer of a block takes the block's result, then its input.
     starts = [layer.input[1] for layer in ends]
     head = keras.Model(generator.input, starts[0])
     blocks = [keras.Model(start, end.output) for start, end in zip(starts, ends, strict=True)]

@@ -1,4 +1,4 @@
-"""Who hears of a training: a tracker of experiments, at once or once a step can no longer be rewound."""
+"""Listeners of a training, which log to an experiment tracker, at once or when a step can no longer be rewound."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from cyclegan.training.progress import Progress
 
 
 class Listener(Protocol):
-    """A tracker of experiments."""
+    """An experiment tracker."""
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Record one value for each named series at a training step."""
+        """Log one value for each named series at a training step."""
 
     def log_image(self, step: int, key: str, image: np.ndarray) -> None:
-        """Record an image, `[H, W, 3]` uint8, at a training step."""
+        """Log an image, `[H, W, 3]` uint8, at a training step."""
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Record tags of the training as a whole."""
+        """Set tags of the whole training."""
 
 
 class DeferredListener:
-    """Passes images and tags on, and holds metrics back until they are released.
+    """A listener that forwards images and tags at once, and metrics when they are released.
 
-    The metrics wait in `progress.unlogged`, hence in every checkpoint: a resumed training loses none.
+    The metrics wait in `progress.unlogged` and therefore in every checkpoint: a resumed training loses none.
 
     Args:
-        listener: who hears of the metrics in the end.
-        progress: of the training.
+        listener: the listener that receives everything.
+        progress: the record of the training.
     """
 
     def __init__(self, listener: Listener, progress: Progress) -> None:
@@ -47,7 +47,7 @@ class DeferredListener:
         self._listener.set_tags(tags)
 
     def release(self, until: float = math.inf) -> None:
-        """Pass on the metrics of all steps up to `until`."""
+        """Forward the metrics of all steps up to `until`."""
         waiting = self._progress.unlogged
         while waiting and waiting[0][0] <= until:
             self._listener.log_metrics(*waiting.pop(0))

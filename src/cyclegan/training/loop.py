@@ -1,9 +1,8 @@
-"""The training loop: run a window of steps, log, evaluate if due, save if due, exit if asked.
+"""The training loop: run a window of steps, log, evaluate if due, save if due, exit on a signal.
 
-A window ends at every multiple of `log_every` and where an evaluation is due. Losses are averaged on the device over a
-window and leave it once; everything is recorded between windows. A checkpoint may lie inside a window, between two
-calls of the device. It holds the window's running means, so a resumed training repeats no point of a series, leaves
-none out and alters none.
+A window ends at every multiple of `log_every` and at every evaluation. The device averages the losses over a window,
+and the loop reads and logs them once at its end. A checkpoint may lie inside a window, between two calls of the device.
+It holds the window's running means, so a resumed training logs the same points.
 """
 
 from __future__ import annotations
@@ -35,22 +34,23 @@ def train(
     validate: Callable[[], Mapping[str, float]],
     samples: Callable[[], Mapping[str, np.ndarray]],
 ) -> None:
-    """Train a compiled model to the end of the plan, or until its selection gives up.
+    """Train a compiled model to the end of the plan, or until its selection stops early.
 
     Args:
-        model: with the state that belongs to `progress`; with `plan.selection`, made to keep generators.
-        batches: makes the batches that start at a given step.
-        plan, progress: how far to go, and how far it has gone; `progress` is brought up to date.
-        checkpoints: where the state is kept.
-        listener: hears of losses, validation metrics and sample images. With `plan.on_divergence` it hears of metrics
-            one evaluation late, and never of steps that were rewound. (Their sample images it has seen.)
+        model: has the state that belongs to `progress`; made with `keep_best` if there is a `plan.selection`.
+        batches: returns the batches from a given step on.
+        plan: what to train, and for how long.
+        progress: the record of the training, which is updated.
+        checkpoints: the folder of states.
+        listener: receives losses, validation metrics and sample images. With `plan.on_divergence` it receives metrics
+            one evaluation late and none of rewound steps. Sample images are never delayed.
         validate: measures the generators on the validation split.
         samples: translates some fixed validation images; `{name: [H, W, 3] uint8}`.
 
     Raises:
-        UserError: a loss or a weight became infinite or NaN, or the validation lacks a metric that `plan.plateau` or
-            `plan.selection` watches.
-        ValueError: `plan.on_divergence` is to lower the rate of a model that has no schedule.
+        UserError: a loss or a weight became infinite or NaN, or the validation lacks the metric of `plan.plateau` or
+            `plan.selection`.
+        ValueError: `plan.on_divergence` needs a schedule, and the model has none.
         SystemExit, KeyboardInterrupt: stopped by SIGTERM, SIGHUP or SIGINT, after a checkpoint.
     """
     state = TrainingState(model, plan, progress, checkpoints)
@@ -60,7 +60,7 @@ def train(
         try:
             while True:
                 try:
-                    # An evaluation that a stop has cut off is due again.
+                    # An evaluation that a signal interrupted is due again.
                     if state.evaluation_is_due:
                         evaluate(state, validate, samples, rewinder, stop, console)
                     exit_if_asked(stop, state, console)
@@ -69,14 +69,14 @@ def train(
                         break
                     run_window(state, dispatcher, steps, stop, console)
                     log_window(state, rewinder.listener, console)
-                    # There may be little time before the process is killed: an evaluation that is due waits.
+                    # The process may be killed soon, so exit before the next evaluation.
                     exit_if_asked(stop, state, console)
                 except DivergedError as error:
                     console.print(f"training diverged: {rewinder.rewind(error)}")
                     steps = iter(batches(progress.step))
             rewinder.end()
         except Stopped:
-            # A state that is not finite is reported when the training resumes.
+            # The resumed training reports a state that is not finite.
             with suppress(DivergedError):
                 save_before_exit(state, console)
             stop.leave()
@@ -85,7 +85,7 @@ def train(
 def run_window(
     state: TrainingState, dispatcher: Dispatcher, steps: Iterator[Batch], stop: StopRequest, console: Console
 ) -> None:
-    """Train up to the end of a window, which a checkpoint may have cut in two.
+    """Train to the end of the current window, which a resumed training may have begun earlier.
 
     Raises:
         SystemExit, KeyboardInterrupt: stopped by a signal, after a checkpoint.
@@ -100,7 +100,7 @@ def run_window(
         if state.seconds_until_checkpoint < 0:
             state.save_if_changed()
         console.show_building(not dispatcher.is_built)
-        # While the graph is built, there is nothing to lose yet.
+        # A stop may interrupt the first call, which builds the graph: no step is lost.
         with nullcontext() if dispatcher.is_built else stop.may_come_at_once():
             done, seconds = dispatcher.advance(steps, end - progress.step, state.seconds_until_checkpoint)
         state.add_steps(done, seconds)
@@ -108,7 +108,7 @@ def run_window(
 
 
 def log_window(state: TrainingState, listener: Listener, console: Console) -> None:
-    """Record the losses of a whole window.
+    """Log the losses of a finished window.
 
     Raises:
         DivergedError: a loss is not finite.
@@ -138,14 +138,14 @@ def evaluate(
     stop: StopRequest,
     console: Console,
 ) -> None:
-    """Measure the generators on the validation split, and record the metrics and the sample images.
+    """Measure the generators on the validation split, and log the metrics and the sample images.
 
     Raises:
         DivergedError: a variable is not finite.
-        UserError: the validation lacks a metric that the plan watches.
+        UserError: the validation lacks the metric of `plan.plateau` or `plan.selection`.
     """
     step = state.progress.step
-    # The losses of a step are those before its update, which may have been the one that diverged.
+    # Losses are measured before the update of a step, so the last update may have diverged unnoticed.
     state.refuse_not_finite()
     with stop.may_come_at_once():
         metrics = dict(validate())
@@ -161,10 +161,10 @@ def evaluate(
 
 
 def exit_if_asked(stop: StopRequest, state: TrainingState, console: Console) -> None:
-    """Save and leave, if a signal has asked for it.
+    """Save and exit if a signal has arrived.
 
     Raises:
-        SystemExit, KeyboardInterrupt: what the signal stands for.
+        SystemExit, KeyboardInterrupt: the exception of the signal.
         DivergedError: the state is not finite, and was not saved.
     """
     if stop.signal:
@@ -173,10 +173,10 @@ def exit_if_asked(stop: StopRequest, state: TrainingState, console: Console) -> 
 
 
 def save_before_exit(state: TrainingState, console: Console) -> None:
-    """Save the last step and say so.
+    """Save the last step and print a message.
 
     Raises:
         DivergedError: the state is not finite, and was not saved.
     """
     state.save_if_changed()
-    console.print(f"stopping; step {state.progress.step} is saved, the same command resumes from it")
+    console.print(f"stopping: step {state.progress.step} is saved; run the same command again to resume")

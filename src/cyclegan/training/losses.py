@@ -1,9 +1,9 @@
-"""What the networks are trained on: the generators' terms, the discriminators' terms and penalties, and their weights.
+"""The losses: the generators' terms, the discriminators' terms and penalties, and their weights.
 
-All losses are means over every element, in float32, as in the CycleGAN paper (Zhu et al. 2017, §3 and §4) and its
+All losses are means over all elements, in float32, as in the CycleGAN paper (Zhu et al. 2017, §3 and §4) and its
 reference implementation.
 
-To add a term to the generators' loss, write a function of `Passes`, enter it in `GENERATOR_TERMS`, and add its weight,
+To add a term to the generators' loss, write a function of `Passes`, add it to `GENERATOR_TERMS`, and add its weight,
 with default 0, to `LossWeights` here and in `params/train.py`.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import keras
 import tensorflow as tf
@@ -43,15 +43,18 @@ class AdversarialLoss:
 
 
 def adversarial_loss(name: AdversarialName, label_smoothing: float = 0.0) -> AdversarialLoss:
-    """Look an adversarial loss up by name.
+    """Return the adversarial loss of this name.
 
-    - `least_squares`: Mao et al. 2017; the choice of the CycleGAN paper, §4.
+    - `least_squares`: Mao et al. 2017; used by the CycleGAN paper, §4.
     - `vanilla`: Goodfellow et al. 2014, non-saturating, on logits.
     - `hinge`: Lim and Ye 2017, Miyato et al. 2018.
     - `wasserstein`: Arjovsky et al. 2017; needs a gradient penalty.
 
-    `label_smoothing` lowers the target for real images from 1 to `1 - label_smoothing` (Salimans et al. 2016,
-    one-sided); it is meaningful for the first two only.
+    `label_smoothing` lowers the target of real images from 1 to `1 - label_smoothing` (Salimans et al. 2016,
+    one-sided). Only the first two losses use it.
+
+    Raises:
+        ValueError: the name is unknown.
     """
     real_target = 1.0 - label_smoothing
     if name == "least_squares":
@@ -78,7 +81,8 @@ def adversarial_loss(name: AdversarialName, label_smoothing: float = 0.0) -> Adv
             real=lambda score: -mean(score),
             fake=mean,
         )
-    raise ValueError(f"unknown adversarial loss {name!r}")
+    choices = ", ".join(get_args(AdversarialName))
+    raise ValueError(f"adversarial_loss = {name!r}: must be one of {choices}")
 
 
 @dataclass(frozen=True)
@@ -91,23 +95,23 @@ class LossWeights:
     backward_cycle: float = 10.0
 
     def need(self, output: str) -> bool:
-        """Whether a term with a weight needs this field of `Passes`."""
+        """Whether a term with non-zero weight needs this field of `Passes`."""
         return any(getattr(self, name) and output in term.needs for name, term in GENERATOR_TERMS.items())
 
 
 @keras.saving.register_keras_serializable(package="cyclegan")
 @dataclass(frozen=True)
 class Objective:
-    """What all four networks are trained on.
+    """The training objective of all four networks.
 
     Attributes:
-        loss_weights: weights for G_AtoB, and for G_BtoA unless `loss_weights_BtoA` is given. `forward_cycle` of G_AtoB
-            is A→B→A and so is `backward_cycle` of G_BtoA. A term of weight 0 is not computed; it is reported as 0.
+        loss_weights: weights for G_AtoB, and for G_BtoA unless `loss_weights_BtoA` is given. The cycle A→B→A is
+            `forward_cycle` of G_AtoB and `backward_cycle` of G_BtoA. A term of weight 0 is logged as 0.
         loss_weights_BtoA: weights for G_BtoA.
         adversarial_loss, label_smoothing: see `adversarial_loss` in this module.
         gradient_penalty, r1_penalty: weights of the penalties, which count once per discriminator and step.
-        diff_augment: transforms of `training.diff_augment`, by which every image that a discriminator sees is altered,
-            in the generators' updates too; the penalties are taken at the altered images.
+        diff_augment: transforms of `training.diff_augment` for every image that a discriminator sees, also in the
+            generators' updates. The penalties use the transformed images.
     """
 
     loss_weights: LossWeights = LossWeights()
@@ -130,24 +134,27 @@ class Objective:
 
     @property
     def has_penalty(self) -> bool:
-        """Whether the discriminators' loss holds a penalty."""
+        """Whether the discriminators' loss has a penalty."""
         return self.gradient_penalty > 0 or self.r1_penalty > 0
 
     def check(self, update_order: UpdateOrder, same_channels: bool) -> None:
-        """Refuse weights that cannot be honored.
+        """Check that the weights fit the domains and the update order.
 
         Raises:
-            ValueError: a term that compares the domains where their channels differ, or, in `joint` order, two
-                different weights for the same cycle.
+            ValueError: a term compares domains with different channels, or one cycle has two weights in `joint` order.
         """
         AtoB, BtoA = self.weights["AtoB"], self.weights["BtoA"]
         for name, term in GENERATOR_TERMS.items():
             if term.needs_equal_channels and not same_channels and (getattr(AtoB, name) or getattr(BtoA, name)):
-                raise ValueError(f"the {name} loss needs equal channels in A and B: set LossWeights({name}=0)")
+                weights = f"{getattr(AtoB, name)}, {getattr(BtoA, name)}"
+                raise ValueError(f"{name} = {weights}: needs equal channels in A and B; set LossWeights({name}=0)")
         if update_order == "joint" and (
             AtoB.forward_cycle != BtoA.backward_cycle or BtoA.forward_cycle != AtoB.backward_cycle
         ):
-            raise ValueError("update_order='joint' counts each cycle once: its two weights must be equal")
+            raise ValueError(
+                "update_order = 'joint': counts each cycle once, but its two weights differ; set forward_cycle of each "
+                "generator to backward_cycle of the other"
+            )
 
     def get_config(self) -> dict[str, Any]:
         return {**asdict(self), "diff_augment": list(self.diff_augment)}
@@ -164,16 +171,16 @@ class Objective:
 
 @dataclass(frozen=True)
 class Passes:
-    """What the networks made of a batch of each domain, as one generator's loss sees it.
+    """The inputs of one generator's loss: a batch of each domain, and the outputs of the networks for it.
 
-    All images are `[N, H, W, C]` in [-1, 1]. For G_AtoB the source is A and the target B. An output that no term with a
-    weight needs is None.
+    All images are `[N, H, W, C]` in [-1, 1]. For G_AtoB the source is A and the target B. An output is None if no term
+    with non-zero weight needs it.
 
     Attributes:
         real_source, real_target: real images of both domains.
         fake: the generator's translation of `real_source`.
-        idt: the generator's output for `real_target`, which should equal it. For G_AtoB that is `idt_B`, which the
-            reference calls `idt_A`, by its generator.
+        idt: the generator's output for `real_target`, which should equal it. For G_AtoB it is `idt_B`; the reference
+            names it after its generator, `idt_A`.
         rec_source: `real_source` translated and back again.
         rec_target: `real_target` translated by the other generator and back again by this one.
         score: the discriminator's scores of `fake`, `[N, h, w, 1]`.
@@ -196,7 +203,7 @@ class GeneratorTerm:
 
     Attributes:
         loss: the unweighted term, a scalar.
-        needs: the fields of `Passes` that it reads, beside the real images and `fake`, which are always there.
+        needs: the fields of `Passes` that it reads, beside the real images and `fake`, which are always present.
         needs_equal_channels: whether it compares images of both domains.
     """
 
@@ -205,7 +212,7 @@ class GeneratorTerm:
     needs_equal_channels: bool = False
 
 
-# The terms of a generator's loss, by their names in `LossWeights` and in everything that is logged.
+# The terms of a generator's loss, by their names in `LossWeights` and in all logs.
 GENERATOR_TERMS: Mapping[str, GeneratorTerm] = {
     "adversarial": GeneratorTerm(lambda passes: passes.score_loss.generator(passes.score), needs=("score",)),
     "identity": GeneratorTerm(
@@ -221,13 +228,13 @@ GENERATOR_TERMS: Mapping[str, GeneratorTerm] = {
 
 
 def generator_terms(passes: Passes, weights: LossWeights) -> Losses:
-    """The unweighted terms of one generator's loss; 0 for those without a weight."""
+    """The unweighted terms of one generator's loss; 0 for terms of weight 0."""
     zero = tf.zeros((), passes.real_target.dtype)
     return {name: term.loss(passes) if getattr(weights, name) else zero for name, term in GENERATOR_TERMS.items()}
 
 
 def weighted(terms: Losses, weights: LossWeights) -> tf.Tensor:
-    """The weighted sum of a generator's terms, without those of weight zero."""
+    """The weighted sum of a generator's terms, without terms of weight 0."""
     parts = [
         tf.cast(getattr(weights, name), terms[name].dtype) * terms[name]
         for name in GENERATOR_TERMS
@@ -239,7 +246,7 @@ def weighted(terms: Losses, weights: LossWeights) -> tf.Tensor:
 def joint_objective(terms: Mapping[Direction, Losses], objective: Objective) -> tf.Tensor:
     """The sum of both generators' losses, in which each cycle counts once.
 
-    Each cycle is in both generators' terms: forward for one, backward for the other, of equal weight.
+    Both generators have a term for each cycle: one forward, the other backward, with equal weight.
     """
     AtoB, BtoA = (
         weighted(terms[direction], replace(objective.weights[direction], backward_cycle=0.0))
@@ -260,10 +267,10 @@ def discriminator_terms(
 
     Args:
         discriminator: maps `[N, H, W, C]` to scores.
-        real, fake: images `[N, H, W, C]` in [-1, 1], as the discriminator shall see them.
-        mix: see `gradient_penalty`; None where it has no weight.
-        objective: which loss, and the weights of the penalties.
-        training: whether the discriminator's own state, if it has any, moves as in training.
+        real, fake: augmented images `[N, H, W, C]` in [-1, 1].
+        mix: see `gradient_penalty`; None if this penalty has no weight.
+        objective: the loss, and the weights of the penalties.
+        training: whether to update the discriminator's state, such as statistics of normalizations.
     """
     if batches_are_independent(discriminator):
         score_real, score_fake = tf.split(discriminator(tf.concat([real, fake], axis=0), training=training), 2)
@@ -290,33 +297,33 @@ def penalty(
     objective: Objective,
     training: bool = True,
 ) -> tf.Tensor:
-    """The weighted sum of the gradient penalties; arguments as for `discriminator_terms`."""
+    """The weighted sum of the gradient penalties; for the arguments see `discriminator_terms`."""
     total = tf.zeros((), real.dtype)
     if mix is not None:
         total += objective.gradient_penalty * gradient_penalty(discriminator, real, fake, mix, training)
     if objective.r1_penalty:
         total += objective.r1_penalty * r1_penalty(discriminator, real, training)
-    # Halved with the loss that it stands beside, so that its weight means what the literature's does.
+    # The discriminator's loss is halved, so halve the penalty too: its weight then means the same as in the papers.
     return DISCRIMINATOR_WEIGHT * total
 
 
 def loss_names(objective: Objective) -> list[str]:
-    """The names of everything that a training step reports."""
-    of_discriminator = ["total", "real", "fake", "output_real", "output_fake"]
+    """The names of all values that a training step returns."""
+    discriminator_values = ["total", "real", "fake", "output_real", "output_fake"]
     if objective.has_penalty:
-        of_discriminator.append("penalty")
+        discriminator_values.append("penalty")
     return [f"{G}/{term}" for G in ("G_AtoB", "G_BtoA") for term in ("total", *GENERATOR_TERMS)] + [
-        f"{D}/{term}" for D in ("D_A", "D_B") for term in of_discriminator
+        f"{D}/{term}" for D in ("D_A", "D_B") for term in discriminator_values
     ]
 
 
 def named_losses(
     objective: Objective, terms_AtoB: Losses, terms_BtoA: Losses, terms_A: Losses, terms_B: Losses
 ) -> Losses:
-    """All losses of a step by the names that `loss_names` lists, from the terms of both generators and discriminators.
+    """All losses of a step by the names of `loss_names`, from the terms of both generators and discriminators.
 
     A generator's `total` is its own weighted sum, as in its composite model. In `joint` order the objective is the sum
-    of both totals less both backward cycles, which are the other generator's forward cycles.
+    of both totals minus both backward cycles, which are the forward cycles of the other generator.
     """
     networks = {
         "G_AtoB": {"total": weighted(terms_AtoB, objective.weights["AtoB"]), **terms_AtoB},
@@ -336,7 +343,7 @@ def gradient_penalty(
         discriminator: maps `[N, H, W, C]` to scores.
         real, fake: images `[N, H, W, C]` in [-1, 1].
         mix: `[N, 1, 1, 1]` in [0, 1], the share of the real image.
-        training: whether the discriminator's own state, if it has any, moves as in training.
+        training: whether to update the discriminator's state, such as statistics of normalizations.
     """
     between = mix * real + (1.0 - mix) * fake
     norm = tf.sqrt(_squared_gradient_norm(discriminator, between, training) + 1e-12)

@@ -1,4 +1,4 @@
-"""Lower the learning rate when a validation metric stops improving."""
+"""The rule that lowers the learning rate when a validation metric stops improving."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from cyclegan.system.errors import UserError
 
 @dataclass(frozen=True)
 class Plateau:
-    """Multiply the learning rate by `factor` whenever `patience` evaluations in a row brought no new best value.
+    """Multiply the learning rate by `factor` after `patience` evaluations in a row without a new best value.
 
-    The rule of `keras.callbacks.ReduceLROnPlateau` without a cooldown or a smallest improvement. It keeps no state: the
-    factor follows from the metrics measured so far, so that a resumed training goes on with the same one.
+    The rule is that of `keras.callbacks.ReduceLROnPlateau` without `cooldown` and `min_delta`. It has no state: the
+    factor follows from the earlier evaluations, so a resumed training continues with the same factor.
 
     Attributes:
         metric: a validation metric such as `val_AtoB/pair_psnr`.
         patience: evaluations without improvement before the rate falls.
-        factor: what the rate is multiplied by, in (0, 1).
+        factor: multiplies the rate, in (0, 1).
     """
 
     metric: str
@@ -30,7 +30,7 @@ class Plateau:
         """Check that the metric is measured.
 
         Raises:
-            UserError: it is not; the message lists what is.
+            UserError: it is not; the message lists the measured metrics.
         """
         names = sorted(available)
         if self.metric not in names:
@@ -40,9 +40,9 @@ class Plateau:
             )
 
     def learning_rate_factor(self, validation: Iterable[Mapping[str, float]]) -> float:
-        """The factor on the learning rate after these evaluations, oldest first; each must have the metric."""
+        """The factor of the learning rate after these evaluations, oldest first; each must have the metric."""
         sign = 1.0 if higher_is_better(self.metric) else -1.0
-        best, waited, reached = float("-inf"), 0, 1.0
+        best, waited, result = float("-inf"), 0, 1.0
         for metrics in validation:
             value = sign * metrics[self.metric]
             if value > best:
@@ -50,5 +50,5 @@ class Plateau:
                 continue
             waited += 1
             if waited == self.patience:
-                reached, waited = reached * self.factor, 0
-        return reached
+                result, waited = result * self.factor, 0
+        return result

@@ -10,15 +10,15 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="cyclegan")
 class ImagePool(keras.layers.Layer):
-    """Show the discriminator a history of fakes rather than only the newest (Shrivastava et al. 2017, §2.3).
+    """A pool of earlier fakes, which a discriminator sees beside the newest ones (Shrivastava et al. 2017, §2.3).
 
-    While the pool fills, each fake is stored and returned. Once it is full, each fake is returned as it is with
-    probability ½; otherwise a random earlier one is returned and the new one takes its place. A batch is handled
-    image by image, as `ImagePool.query` of the reference implementation does, so that an image can be swapped
-    for one stored a moment before. The images are variables: a checkpoint of the model contains them.
+    While the pool fills, each fake is stored and returned. The full pool returns each fake unchanged with probability
+    ½; otherwise it returns a random earlier fake and stores the new one in its slot. A batch is processed image by
+    image, as in `ImagePool.query` of the reference implementation: an image may be swapped for one of the same batch.
+    The images are variables, so a checkpoint of the model contains them.
 
     Args:
-        size: number of images held (the paper: 50); 0 returns every fake unchanged.
+        size: number of images in the pool (the paper: 50); 0 returns every fake unchanged.
         image_shape: `(H, W, C)` of one image.
     """
 
@@ -30,7 +30,7 @@ class ImagePool(keras.layers.Layer):
             self.images = self.add_weight(
                 name="images", shape=(size, *self.image_shape), initializer="zeros", trainable=False
             )
-            # TensorFlow keeps int32 variables in the host's memory, where XLA's code on a GPU may not reach them.
+            # TensorFlow keeps int32 variables in host memory, which XLA code on a GPU cannot access: use int64.
             self.count = self.add_weight(name="count", shape=(), dtype="int64", initializer="zeros", trainable=False)
         self.built = True
 
@@ -40,7 +40,7 @@ class ImagePool(keras.layers.Layer):
         Args:
             fakes: `[N, H, W, C]` with a known N, in [-1, 1].
             swap: `[N]` bool, whether to swap once the pool is full.
-            slot: `[N]` integers in [0, size), which image to swap.
+            slot: `[N]` integers in [0, size), the slot to swap.
 
         Returns:
             `[N, H, W, C]`.
@@ -51,13 +51,13 @@ class ImagePool(keras.layers.Layer):
         if self.size == 0:
             return fakes
         if fakes.shape[0] is None:
-            raise ValueError("the image pool needs a fixed batch size: use dataset.batch(n, drop_remainder=True)")
+            raise ValueError("fakes: the image pool needs a fixed batch size; use batch(…, drop_remainder=True)")
         returned = []
         images: tf.Variable = self.images.value
         for fake, wants_swap, chosen in zip(tf.unstack(fakes), tf.unstack(swap), tf.unstack(slot), strict=True):
             is_full = self.count.value >= self.size
             index = tf.where(is_full, tf.cast(chosen, tf.int64), self.count.value)
-            # tf.gather, not images[index]: under XLA a slice with a tensor index compiles anew for every value.
+            # Use tf.gather: under XLA, images[index] would compile again for every value of the index.
             held = tf.gather(images, index)
             takes_held = is_full & wants_swap
             returned.append(tf.where(takes_held, held, fake))
@@ -66,7 +66,7 @@ class ImagePool(keras.layers.Layer):
         return tf.stack(returned)
 
     def sample(self, draws: tf.Tensor) -> tf.Tensor:
-        """Return held images, `[M, H, W, C]`, chosen by draws `[M]`, uniform in [0, 1); at least one must be held."""
+        """Return stored images, `[M, H, W, C]`, by uniform draws `[M]` in [0, 1); the pool must not be empty."""
         held = tf.cast(self.count.value, draws.dtype)
         return tf.gather(self.images.value, tf.cast(draws * held, tf.int32))
 

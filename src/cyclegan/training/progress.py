@@ -1,4 +1,4 @@
-"""How far a training is to go, and how far it has gone: what is planned, and what has been recorded."""
+"""The plan of a training, and the record of its progress."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from cyclegan.training.divergence import NEVER, Retries
 from cyclegan.training.plateau import Plateau
 from cyclegan.training.selection import Selection
 
+# Number of states for rewinding a diverged training. It does not depend on the number of checkpoints kept.
 GOOD_STATES = 2
-"""States that a diverged training can go back to: where it goes must not depend on how many checkpoints are kept."""
 
 Row = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to train and what to do on the way.
+    """The length of a training, and its intervals and rules.
 
     Attributes:
         epochs: passes over the larger domain.
         steps_per_epoch: training steps in a pass.
-        batch_size: images of each domain in a step; only for the rate shown.
+        batch_size: images of each domain in a step; only for the logged rate.
         log_every: steps between two points of a series.
         evaluate_every: epochs between two evaluations.
         checkpoint_every: minutes between two checkpoints.
-        plateau: lowers the learning rate after evaluations without progress; None: never.
-        on_divergence: whether to try again with a lower learning rate.
-        selection: whose generators are kept, and when to end early; None: the last ones, and never.
+        plateau: rule that lowers the learning rate; None: it is never lowered.
+        on_divergence: retries with a lower learning rate.
+        selection: rule that chooses the kept generators and ends the training early. None: keep the last generators
+            and never end early.
     """
 
     epochs: int
@@ -53,25 +54,25 @@ class Plan:
         return self.evaluate_every * self.steps_per_epoch
 
     def end_of_window(self, step: int) -> int:
-        """Where the window ends that the step after `step` belongs to."""
+        """The last step of the window that contains the step after `step`."""
         ends = ((step // every + 1) * every for every in (self.log_every, self.evaluation_steps))
         return min(*ends, self.total_steps)
 
 
 @dataclass
 class Progress:
-    """What a run has recorded so far; saved with every checkpoint.
+    """The record of a run so far, which every checkpoint holds.
 
     Attributes:
         step: training steps done.
-        window_steps: those of them that belong to a window that has not ended.
-        window_seconds: how long those took.
+        window_steps: steps done in the current window.
+        window_seconds: duration of these steps.
         losses: one row for each window: `step`, `epoch`, every loss, `learning_rate`.
         validation: one row for each evaluation: `step`, `epoch`, every validation metric.
-        unlogged: `[step, metrics]` that the listener has not heard of yet; see `rewind`.
-        rollbacks: for each time that the training went back after diverging: `why`, and `to` which step.
-        seconds: time spent training, over all resumptions.
-        run_id: the tracker's name for the run, so that a resumed training continues it.
+        unlogged: `[step, metrics]` that the listener has not received yet; see `rewind`.
+        rollbacks: one entry for each rewind after a divergence: the reason `why`, and the step `to` which it went.
+        seconds: training time, over all resumptions.
+        run_id: the tracker's ID of the run, with which a resumed training continues it.
     """
 
     step: int = 0
@@ -86,19 +87,19 @@ class Progress:
 
     @classmethod
     def restore(cls, checkpoints: CheckpointFolder, model: CycleGAN) -> Progress:
-        """Continue from the newest intact checkpoint, whose state goes into the model, or start at step 0."""
-        # The process may have been killed between dropping the states of a diverged training and writing a new one.
+        """Load the newest intact checkpoint into the model and return its record, or a new record at step 0."""
+        # A process may be killed after it removed the states of a diverged training and before it wrote a new one.
         saved = checkpoints.restore(model.state()) or good_states(checkpoints).restore(model.state())
         return cls(**saved) if saved else cls()
 
 
 def good_states(checkpoints: CheckpointFolder) -> CheckpointFolder:
-    """The states that a diverged training goes back to."""
+    """The folder of states for rewinding a diverged training."""
     return CheckpointFolder(checkpoints.path / "good", GOOD_STATES)
 
 
 def logged_losses(row: Row) -> Row:
-    """The series of a row of `Progress.losses`, by the names under which they are logged."""
+    """The values of a row of `Progress.losses` by the names of their logged series."""
     return {
         **{name: value for name, value in row.items() if "/" in name},
         "training/learning_rate": row["learning_rate"],

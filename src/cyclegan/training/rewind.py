@@ -1,6 +1,6 @@
-"""Going back after a divergence: to the state of the last evaluation, with a lower learning rate.
+"""Rewinding a diverged training to the state of the last evaluation, with a lower learning rate.
 
-Without `plan.on_divergence.retries` a divergence ends the training, and nothing here costs anything.
+Without `plan.on_divergence.retries` a divergence ends the training, and no states are kept here.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ DIVERGED_TAG = "cyclegan.diverged"
 
 
 class Rewinder:
-    """Keeps the states of the last evaluations, and goes back to them.
+    """Keeps the states of the last evaluations, and rewinds a training to them.
 
-    The listener hears of a step only once the training can no longer go back behind it: at the evaluation after the
-    next one. So no series ever holds a point of what was rewound.
+    The listener receives the metrics of a step when the training can no longer rewind past it, which is at the
+    evaluation after the next one. Therefore no series has points of rewound steps.
 
     Args:
-        state: what is trained.
-        listener: who hears of the training.
+        state: the training state.
+        listener: receives metrics, images and tags.
 
     Raises:
-        ValueError: the rate of a model without a schedule is to be lowered.
+        ValueError: `plan.on_divergence` needs a schedule, and the model has none.
     """
 
     def __init__(self, state: TrainingState, listener: Listener) -> None:
         self._state, self._allowed = state, state.plan.on_divergence
         self._good = good_states(state.checkpoints)
         if self._allowed.retries and state.model.schedule is None:
-            raise ValueError("on_divergence lowers the rate of a schedule: compile the model with one")
+            raise ValueError("on_divergence: lowers the rate of a schedule; compile the model with a schedule")
         self._deferred = DeferredListener(listener, state.progress) if self._allowed.retries else None
         self.listener: Listener = self._deferred or listener
         if self._allowed.retries and not self._good.steps():
@@ -45,39 +45,39 @@ class Rewinder:
             self._deferred.release(until=previous[0]["step"] if previous else 0)
 
     def keep(self) -> None:
-        """Save this state as one to go back to."""
+        """Save this state for a later rewind."""
         if self._deferred is not None:
             self._save_good()
 
     def end(self) -> None:
-        """Let the listener hear of all that is left."""
+        """Release all remaining metrics."""
         if self._deferred is not None:
             self._deferred.release()
 
     def rewind(self, error: DivergedError) -> str:
-        """Restore the state of the last evaluation, lower the learning rate, and save; returns what was done.
+        """Restore the state of the last evaluation, lower the learning rate, save, and return a message.
 
-        If the training diverges again before the next evaluation, that state was bad already: it goes back to the one
-        before.
+        If the training diverges again before the next evaluation, that state was already bad; the previous one is
+        restored.
 
         Raises:
-            UserError: no retry is left.
+            UserError: all retries are used.
         """
         state, progress, allowed = self._state, self._state.progress, self._allowed
         if len(progress.rollbacks) >= allowed.retries:
             self.end()
             self.listener.set_tags({DIVERGED_TAG: str(error)})
-            again = f", {allowed.retries} times again with a lower learning rate" if allowed.retries else ""
+            retried = f" after {allowed.retries} retries with a lower learning rate" if allowed.retries else ""
             raise UserError(
-                f"training diverged: {error}{again}; the last checkpoint is kept. Lower train.learning_rate, set "
-                f"train.gradient_clip_norm, or {'raise' if again else 'set'} train.on_divergence.retries, which "
+                f"training diverged: {error}{retried}; the last checkpoint is kept; lower train.learning_rate, set "
+                f"train.gradient_clip_norm or {'raise' if retried else 'set'} train.on_divergence.retries, which "
                 "starts a new training"
             )
         restored = self._restore_good()
         text = f"{error}: back to step {restored.step}, learning rate times {allowed.factor}"
         restored.rollbacks = [*progress.rollbacks, {"to": restored.step, "why": text}]
         restored.run_id = progress.run_id
-        # What the listener has heard since, the restored record may hold as unlogged.
+        # The restored record may hold metrics that the listener has received since.
         first = progress.unlogged[0][0] if progress.unlogged else 0
         restored.unlogged = [(step, row) for step, row in restored.unlogged if step >= first]
         state.replace_progress(restored)
@@ -93,7 +93,7 @@ class Rewinder:
         if rollbacks and rollbacks[-1]["to"] == last and len(self._good.steps()) > 1:
             self._good.forget_from(last)
         saved = self._good.restore(state.model.state())
-        assert saved is not None, "the state at the start is good"
+        assert saved is not None, "the initial state is always kept"
         return Progress(**saved)
 
     def _save_good(self) -> None:

@@ -13,7 +13,7 @@ from cyclegan.training.losses import Losses
 
 @keras.saving.register_keras_serializable(package="cyclegan")
 class MeanOfEach(keras.metrics.Metric):
-    """Running means of several named scalars, held in one vector so that an update is one operation."""
+    """Running means of several named scalars in one vector, so that an update is one operation."""
 
     def __init__(self, names: Iterable[str], name: str = "losses", **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)

@@ -1,4 +1,4 @@
-"""How the learning rate changes over a training."""
+"""Schedules of the learning rate."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Policy = Literal["constant", "linear", "cosine", "step"]
 
 @keras.saving.register_keras_serializable(package="cyclegan")
 class DecaySchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Hold the learning rate, then let it decay to the end of the training.
+    """A constant learning rate that decays from a given step to the end of the training.
 
-    With `progress` running from 0 at the start of the decay to 1 at the last step the factor is
+    With `progress` from 0 at the start of the decay to 1 at the last step, the factor is
 
     - `constant`: 1;
     - `linear`: `1 - progress` (the paper, §4: the second half of the training, to zero);
@@ -24,8 +24,8 @@ class DecaySchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     Args:
         learning_rate: the rate before the decay.
-        total_steps: training steps in all.
-        decay_start: share of the training before the decay starts, in [0, 1]; means nothing to `constant`.
+        total_steps: number of training steps.
+        decay_start: share of the training before the decay starts, in [0, 1]; `constant` ignores it.
         policy: see above.
     """
 
@@ -36,7 +36,7 @@ class DecaySchedule(keras.optimizers.schedules.LearningRateSchedule):
         self.policy = policy
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        """Learning rate, float32 scalar, for the training step counted from 0."""
+        """The learning rate, a float32 scalar, at a training step counted from 0."""
         start = self.decay_start * self.total_steps
         length = max(self.total_steps - start, 1.0)
         progress = tf.clip_by_value((tf.cast(step, tf.float32) - start) / length, 0.0, 1.0)

@@ -1,4 +1,4 @@
-"""Which evaluation's generators a training results in, and when it has gone on long enough without a better one."""
+"""Selection of the best evaluation, whose generators a training keeps, and early stopping."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from cyclegan.domains import DIRECTIONS
 from cyclegan.metric_names import higher_is_better
 from cyclegan.system.errors import UserError
 
+# Metrics for selection. Cycle and identity metrics are missing: they are perfect for an unchanged input.
 METRICS = ("pair_psnr", "pair_ssim", "kid")
-"""By which generators may be chosen: cycle and identity metrics are perfect for those that do nothing."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The best evaluation by one metric on the validation split. Of equally good ones the first counts.
+    """The rule that selects the best evaluation by one validation metric; of equal values the first is best.
 
-    It keeps no state: all follows from the metrics measured so far, so that a resumed training decides alike.
+    It has no state: its result follows from the earlier evaluations, so a resumed training decides in the same way.
 
     Attributes:
-        metric: a validation series such as `val_AtoB/kid`, or without its direction, `kid`: the mean of both.
-        patience: evaluations without a new best after which the training ends; None: never.
+        metric: a validation series such as `val_AtoB/kid`; without a direction, such as `kid`, the mean of both.
+        patience: number of evaluations without a new best after which the training ends; None: never.
     """
 
     metric: str
@@ -36,15 +36,15 @@ class Selection:
 
     @classmethod
     def of(cls, select: str, patience: int | None, available: Iterable[str]) -> Selection | None:
-        """What `train.select` asks for: None for `last`; `auto` is `pair_psnr` where there are true pairs, else `kid`.
+        """The rule for a value of `train.select`; None for `last`.
 
         Args:
-            select: `auto`, `last` or a metric.
+            select: `last`, a metric, or `auto`, which is `pair_psnr` if the data has true pairs, else `kid`.
             patience: see the class.
             available: the validation series of this data.
 
         Raises:
-            UserError: the metric is not measured; the message lists what is.
+            UserError: the metric is not measured; the message lists the measured ones.
         """
         if select == "last":
             return None
@@ -54,22 +54,23 @@ class Selection:
         selection.require(series, select)
         return selection
 
-    def require(self, available: Iterable[str], asked: str | None = None) -> None:
+    def require(self, available: Iterable[str], requested: str | None = None) -> None:
         """Check that the metric is measured.
 
         Args:
             available: the validation series of this data.
-            asked: what the user wrote to get this metric; default: the metric.
+            requested: the user's value of `train.select`; default: the metric.
 
         Raises:
-            UserError: it is not; the message lists what is.
+            UserError: it is not; the message lists the measured ones.
         """
         series = set(available)
         if not set(self.series) <= series:
             names = sorted(name for name in series if name.rpartition("/")[2] in METRICS)
             others = f", or one of {', '.join(names)}" if names else ""
             raise UserError(
-                f"train.select = {asked or self.metric!r}: the validation split yields no such metric; use last{others}"
+                f"train.select = {requested or self.metric!r}: the validation split yields no such metric; "
+                f"use last{others}"
             )
 
     def value(self, metrics: Mapping[str, float]) -> float:
@@ -77,13 +78,13 @@ class Selection:
         return sum(metrics[name] for name in self.series) / len(self.series)
 
     def best(self, validation: Sequence[Mapping[str, float]]) -> int:
-        """Index of the best of these evaluations, oldest first; there must be one, and each must have the metric."""
+        """The index of the best evaluation, oldest first; at least one is needed, and each must have the metric."""
         sign = 1 if higher_is_better(self.metric) else -1
         values = [sign * self.value(metrics) for metrics in validation]
         return values.index(max(values))
 
     def is_exhausted(self, validation: Sequence[Mapping[str, float]]) -> bool:
-        """Whether the last `patience` evaluations brought no new best."""
+        """Whether the last `patience` evaluations have no new best value."""
         if self.patience is None or not validation:
             return False
         return len(validation) - 1 - self.best(validation) >= self.patience

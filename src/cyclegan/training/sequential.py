@@ -1,4 +1,4 @@
-"""A training step in the tutorial's order, which is that of the original Torch code."""
+"""The training step in the order of the tutorial and of the original Torch code."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 def sequential_step(model: CycleGAN, real_A: tf.Tensor, real_B: tf.Tensor) -> Losses:
     """Update G_BtoA, D_A (real, then fake), G_AtoB, D_B (real, then fake), each with its own optimizer.
 
-    The fakes for both pools come from the weights at the start of the step; G_AtoB sees the updated G_BtoA. Equal to
-    the tutorial's `train_on_batch` calls, with the passes that they share computed once.
+    Both pools receive fakes of the weights at the start of the step; G_AtoB's update uses the updated G_BtoA. The
+    result equals the tutorial's `train_on_batch` calls; passes that they share are computed once.
     """
     AtoB, BtoA = model.objective.weights["AtoB"], model.objective.weights["BtoA"]
     with model.tape("G_AtoB") as tape_AtoB, model.tape("G_BtoA") as tape_BtoA:
         fake_B, idt_B = model.translate("AtoB", real_A, real_B)
         fake_A, idt_A = model.translate("BtoA", real_B, real_A)
-    shown_A, shown_B = model.feed_A.select(real_A, fake_A), model.feed_B.select(real_B, fake_B)
+    selected_A, selected_B = model.feed_A.select(real_A, fake_A), model.feed_B.select(real_B, fake_B)
 
     # Update G_BtoA, then D_A.
     with tape_BtoA:
@@ -32,7 +32,7 @@ def sequential_step(model: CycleGAN, real_A: tf.Tensor, real_B: tf.Tensor) -> Lo
         terms_BtoA = model.generator_terms("BtoA", Passes(real_B, real_A, fake_A, idt_A, rec_B, rec_A))
         objective = weighted(terms_BtoA, BtoA)
     model.descend("G_BtoA", tape_BtoA, objective)
-    terms_A = _discriminate_in_turn(model, "A", *shown_A)
+    terms_A = _discriminate_in_turn(model, "A", *selected_A)
 
     # Update G_AtoB, then D_B.
     with tape_AtoB:
@@ -41,12 +41,12 @@ def sequential_step(model: CycleGAN, real_A: tf.Tensor, real_B: tf.Tensor) -> Lo
         terms_AtoB = model.generator_terms("AtoB", Passes(real_A, real_B, fake_B, idt_B, rec_A, rec_B))
         objective = weighted(terms_AtoB, AtoB)
     model.descend("G_AtoB", tape_AtoB, objective)
-    terms_B = _discriminate_in_turn(model, "B", *shown_B)
+    terms_B = _discriminate_in_turn(model, "B", *selected_B)
     return named_losses(model.objective, terms_AtoB, terms_BtoA, terms_A, terms_B)
 
 
 def _discriminate_in_turn(model: CycleGAN, domain: Domain, real: tf.Tensor, fake: tf.Tensor) -> Losses:
-    """Two updates of one discriminator: on real images (with the penalty, if any), then on pooled fakes."""
+    """Update one discriminator twice: on real images (with the penalty, if any), then on fakes of the pool."""
     group, discriminator, feed = f"D_{domain}", model.discriminator(domain), model.feed(domain)
     score_loss = model.objective.score_loss
     real, fake = feed.augment(real, "real"), feed.augment(fake, "fake")

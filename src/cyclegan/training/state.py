@@ -1,4 +1,4 @@
-"""What is trained: a model, how far its training has come, and the checkpoints that keep both."""
+"""The state of a training: a model, the record of its progress, and the checkpoints of both."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class TrainingState:
     """A model and the record of its training, which change together and are saved together.
 
     Args:
-        model: compiled, with the state that belongs to `progress`.
-        plan: how far to train.
-        progress: how far the training has come; kept up to date.
-        checkpoints: where both are saved.
+        model: a compiled model with the state that belongs to `progress`.
+        plan: the plan of the training.
+        progress: the record of the training, which is updated.
+        checkpoints: the folder for both.
     """
 
     def __init__(self, model: CycleGAN, plan: Plan, progress: Progress, checkpoints: CheckpointFolder) -> None:
@@ -29,29 +29,29 @@ class TrainingState:
 
     @property
     def is_over(self) -> bool:
-        """Whether the plan is fulfilled, or `plan.selection` waits no longer for a better evaluation."""
+        """Whether the plan is complete, or `plan.selection` ends the training early."""
         selection, progress = self.plan.selection, self.progress
         is_exhausted = selection is not None and selection.is_exhausted(progress.validation)
         return is_exhausted or progress.step == self.plan.total_steps
 
     @property
     def evaluation_is_due(self) -> bool:
-        """Whether `evaluate_every` epochs have passed since the last evaluation, or the plan has ended without one."""
+        """Whether `evaluate_every` epochs have passed since the last evaluation, or the last step lacks one."""
         step, interval = self.progress.step, self.plan.evaluation_steps
         last = self.progress.validation[-1]["step"] if self.progress.validation else 0
         return step // interval > last // interval or (step == self.plan.total_steps and step != last)
 
     @property
     def seconds_until_checkpoint(self) -> float:
-        """Negative when a checkpoint is due."""
+        """Seconds until the next checkpoint; negative if it is due."""
         return self._last_save + 60 * self.plan.checkpoint_every - time.monotonic()
 
     def window_losses(self) -> Row:
-        """The means of all losses over the window so far."""
+        """The means of all losses over the steps of the current window."""
         return {name: float(value) for name, value in self.model.get_metrics_result().items()}
 
     def add_steps(self, steps: int, seconds: float) -> None:
-        """Count training steps that the model has done."""
+        """Add finished training steps to the record."""
         self.progress.step += steps
         self.progress.window_steps += steps
         self.progress.window_seconds += seconds
@@ -59,7 +59,7 @@ class TrainingState:
         self._is_saved = False
 
     def add_losses(self, row: Row) -> tuple[int, float]:
-        """End the window with a row of the record; returns how many steps it had and how many seconds they took."""
+        """End the window with a row of losses; returns the number of its steps and their duration in seconds."""
         self.progress.losses.append(row)
         window = self.progress.window_steps, self.progress.window_seconds
         self.progress.window_steps, self.progress.window_seconds = 0, 0.0
@@ -67,7 +67,7 @@ class TrainingState:
         return window
 
     def add_validation(self, metrics: Row) -> None:
-        """Record an evaluation, and apply what follows from it: the learning rate, and which generators are kept."""
+        """Record an evaluation, and update the learning rate and the kept generators accordingly."""
         step = self.progress.step
         self.progress.validation.append({"step": step, "epoch": step / self.plan.steps_per_epoch, **metrics})
         if self.plan.plateau is not None:
@@ -80,51 +80,51 @@ class TrainingState:
         self._is_saved = False
 
     def set_learning_rate_factor(self) -> None:
-        """Set the factor on the learning rate that follows from the rewinds and evaluations so far."""
+        """Set the factor of the learning rate according to the rewinds and evaluations so far."""
         factor = self.plan.on_divergence.factor ** len(self.progress.rollbacks)
         if self.plan.plateau is not None:
             factor *= self.plan.plateau.learning_rate_factor(self.progress.validation)
         self.model.learning_rate_factor.assign(factor)
 
     def replace_progress(self, progress: Progress) -> None:
-        """Take over another record, into the same object."""
+        """Copy another record into the current object."""
         for item in fields(Progress):
             setattr(self.progress, item.name, getattr(progress, item.name))
         self._is_saved = False
 
     def refuse_not_finite(self) -> None:
-        """Check all variables.
+        """Check that all variables are finite.
 
         Raises:
-            DivergedError: one is NaN or infinite.
+            DivergedError: one is not.
         """
-        with self._not_finite_is_divergence():
+        with self._raise_as_divergence():
             refuse_not_finite(self.model.state())
 
     def save(self) -> None:
         """Write a checkpoint.
 
         Raises:
-            DivergedError: a variable is NaN or infinite; nothing is written then.
+            DivergedError: a variable is NaN or infinite; no file is written.
         """
         self.save_to(self.checkpoints)
         self._is_saved, self._last_save = True, time.monotonic()
 
     def save_if_changed(self) -> None:
-        """Write a checkpoint unless the last one holds this very state.
+        """Write a checkpoint if the state has changed since the last one.
 
         Raises:
-            DivergedError: a loss or a variable is NaN or infinite; nothing is written then.
+            DivergedError: a loss or a variable is NaN or infinite; no file is written.
         """
         if not self._is_saved:
             refuse_divergence(self.window_losses(), self.progress.step)
             self.save()
 
     def save_if_due(self) -> None:
-        """Write a checkpoint at the end, and once `checkpoint_every` minutes have passed since the last one.
+        """Write a checkpoint at the end, and if `checkpoint_every` minutes have passed since the last one.
 
         Raises:
-            DivergedError: see `save_if_changed`.
+            DivergedError: a loss or a variable is NaN or infinite; no file is written.
         """
         if self.is_over or self.seconds_until_checkpoint < 0:
             self.save_if_changed()
@@ -133,13 +133,13 @@ class TrainingState:
         """Write the state into another folder.
 
         Raises:
-            DivergedError: a variable is NaN or infinite; nothing is written then.
+            DivergedError: a variable is NaN or infinite; no file is written.
         """
-        with self._not_finite_is_divergence():
+        with self._raise_as_divergence():
             folder.save(self.progress.step, self.model.state(), asdict(self.progress))
 
     @contextmanager
-    def _not_finite_is_divergence(self) -> Iterator[None]:
+    def _raise_as_divergence(self) -> Iterator[None]:
         try:
             yield
         except NotFiniteError as error:

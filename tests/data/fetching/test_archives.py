@@ -1,4 +1,4 @@
-"""The archive door: what must come in, and a collection of hostile archives that must not."""
+"""Archives: good ones are unpacked, and a collection of hostile ones is refused."""
 
 from __future__ import annotations
 
@@ -109,19 +109,19 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "zip only dots": (zip_bytes({"./.": b""}), "has no name"),
     "zip folder ..": (zip_bytes({"../x/": b""}), "leaves the target folder"),
     "zip link": (zip_link(), "is a link or device"),
-    "zip twice": (zip_twice(), "stands twice in it"),
-    "zip file and folder": (zip_bytes({"a": b"", "a/b.png": b""}), "stands in it as file and folder"),
-    "zip locked": (zip_locked(), "is locked by a password"),
+    "zip twice": (zip_twice(), "has the name of an earlier member"),
+    "zip file and folder": (zip_bytes({"a": b"", "a/b.png": b""}), "is both a file and a folder"),
+    "zip locked": (zip_locked(), "needs a password"),
     "zip bomb": (zip_bytes({"a.png": b"\0" * 20_000_000}), "decompression bomb"),
-    "zip lying": (zip_that_lies_about_its_size(), "damaged|bomb"),
-    "zip overlapping": (zip_overlapping(), "damaged|bomb"),
-    "zip cut": (zip_bytes(CONTENT)[:-30], "damaged or cut short"),
-    "zip cut early": (zip_bytes(CONTENT)[:40], "damaged or cut short"),
+    "zip lying": (zip_that_lies_about_its_size(), "corrupt|bomb"),
+    "zip overlapping": (zip_overlapping(), "corrupt|bomb"),
+    "zip cut": (zip_bytes(CONTENT)[:-30], "corrupt or cut short"),
+    "zip cut early": (zip_bytes(CONTENT)[:40], "corrupt or cut short"),
     "tar ..": (tar_bytes({"../x.png": b""}), "leaves the target folder"),
     "tar absolute": (tar_bytes({"/x.png": b""}), "has an absolute path"),
     "tar backslash": (tar_bytes({"a\\..\\x.png": b""}), "drive letter, backslash or NUL"),
     "tar drive": (tar_bytes({"d:/x.png": b""}), "drive letter, backslash or NUL"),
-    "tar twice": (tar_bytes({"a/x.png": b"1", "a//x.png": b"2"}), "stands twice in it"),
+    "tar twice": (tar_bytes({"a/x.png": b"1", "a//x.png": b"2"}), "has the name of an earlier member"),
     "tar symlink": (tar_with(special("l.png", tarfile.SYMTYPE, "/etc/passwd")), "is a link, device or sparse file"),
     "tar symlink inside": (tar_with(special("l.png", tarfile.SYMTYPE, "a.png")), "is a link, device or sparse file"),
     "tar hard link": (tar_with(special("l.png", tarfile.LNKTYPE, "../../x")), "is a link, device or sparse file"),
@@ -129,14 +129,14 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "tar device": (tar_with(special("d.png", tarfile.BLKTYPE)), "is a link, device or sparse file"),
     "tar character device": (tar_with(special("d.png", tarfile.CHRTYPE)), "is a link, device or sparse file"),
     "tar bomb": (tar_bytes({"a.png": b"\0" * 20_000_000}, "w:xz"), "decompression bomb"),
-    "tar gz cut": (tar_bytes(CONTENT)[:-30], "damaged or cut short"),
-    "tar xz cut": (tar_bytes(CONTENT, "w:xz")[:-30], "damaged or cut short"),
-    "tar bz2 cut": (tar_bytes(CONTENT, "w:bz2")[:-30], "damaged or cut short"),
-    "tar cut": (tar_bytes(CONTENT, "w")[:2000], "damaged or cut short"),
+    "tar gz cut": (tar_bytes(CONTENT)[:-30], "corrupt or cut short"),
+    "tar xz cut": (tar_bytes(CONTENT, "w:xz")[:-30], "corrupt or cut short"),
+    "tar bz2 cut": (tar_bytes(CONTENT, "w:bz2")[:-30], "corrupt or cut short"),
+    "tar cut": (tar_bytes(CONTENT, "w")[:2000], "corrupt or cut short"),
     "not an archive": (b"<html>Not found</html>", "is not a zip or tar archive"),
     "old tar": (b"a.png".ljust(512, b"\0"), "is not a zip or tar archive"),
     "empty": (b"", "is not a zip or tar archive"),
-    "gzip of text": (gzip.compress(b"hello"), "is damaged or cut short|is not a zip"),
+    "gzip of text": (gzip.compress(b"hello"), "is corrupt or cut short|is not a zip"),
     "image": (b"\x89PNG\r\n\x1a\n" + b"\0" * 100, "is not a zip or tar archive"),
 }
 
@@ -169,7 +169,7 @@ def unpack(tmp_path: Path) -> Callable[[bytes], dict[str, bytes]]:
     ],
     ids=["zip", "stored zip", "lzma zip", "tar", "tar.gz", "tar.bz2", "tar.xz"],
 )
-def test_good_archives_come_out_as_they_went_in(unpack: Callable[..., dict[str, bytes]], content: bytes) -> None:
+def test_good_archives_are_unpacked_unchanged(unpack: Callable[..., dict[str, bytes]], content: bytes) -> None:
     assert unpack(content) == CONTENT
 
 
@@ -188,8 +188,8 @@ def test_too_many_members(unpack: Callable[..., dict[str, bytes]]) -> None:
         unpack(zip_bytes({f"{i}.png": b"" for i in range(51)}), SMALL)
 
 
-def test_a_well_packed_set_is_no_bomb(unpack: Callable[..., dict[str, bytes]]) -> None:
-    """Small images of one color pack well: the ratio is only counted beyond a size that does no harm."""
+def test_a_highly_compressed_set_is_no_bomb(unpack: Callable[..., dict[str, bytes]]) -> None:
+    """Images of one color compress well: the ratio is checked only above a harmless size."""
     assert len(unpack(zip_bytes({"a.bmp": b"\0" * 900_000}), SMALL)["a.bmp"]) == 900_000
 
 
@@ -216,7 +216,7 @@ SAMPLES = [zip_bytes(CONTENT), tar_bytes(CONTENT), tar_bytes(CONTENT, "w"), zip_
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6),
     cut=st.floats(0.2, 1),
 )
-def test_damage_ends_in_one_line(
+def test_corrupt_archives_end_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, sample: bytes, changes: list[tuple[float, int]], cut: float
 ) -> None:
     raw = bytearray(sample)

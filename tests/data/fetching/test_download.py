@@ -30,13 +30,13 @@ SUM = hashlib.sha256(CONTENT).hexdigest()
 
 @dataclass
 class Server:
-    """What the server does, and what it was asked."""
+    """The behavior of the server, and the requests it received."""
 
     url: str = ""
     content: bytes = CONTENT
     etag: str | None = '"v1"'
     cut_after: list[int] = field(default_factory=list)
-    """For the next answers: bytes of the body after which the connection is cut."""
+    """Bytes of the body after which the connection is cut, for each of the next answers."""
     ranges: bool = True
     tell_length: bool = True
     status: list[int] = field(default_factory=list)
@@ -134,7 +134,7 @@ def test_whole_file(server: Server, target: Path, capfd: pytest.CaptureFixture[s
     assert "B/s" in progress
 
 
-def test_goes_on_after_a_cut_within_one_call(server: Server, target: Path) -> None:
+def test_a_cut_download_resumes_within_one_call(server: Server, target: Path) -> None:
     server.cut_after = [1_000_000, 500_000]
     assert download(server.url, target, SUM, pause_s=0) == SUM
     first, second, third = server.ranges_asked
@@ -144,7 +144,7 @@ def test_goes_on_after_a_cut_within_one_call(server: Server, target: Path) -> No
     assert 0 < int(second[6:-1]) < int(third[6:-1]) < len(CONTENT)
 
 
-def test_goes_on_in_a_later_call(server: Server, target: Path) -> None:
+def test_a_cut_download_resumes_in_a_later_call(server: Server, target: Path) -> None:
     server.cut_after = [1_000_000] + [0] * downloading.ATTEMPTS
     with pytest.raises(UserError, match=r"download stopped after [\d,]+ bytes \(.+\)"):
         download(server.url, target, SUM, pause_s=0)
@@ -155,7 +155,7 @@ def test_goes_on_in_a_later_call(server: Server, target: Path) -> None:
     assert server.ranges_asked == [f"bytes={got}-"]
 
 
-def test_starts_over_when_the_file_changed_meanwhile(server: Server, target: Path) -> None:
+def test_a_changed_file_is_downloaded_from_the_start(server: Server, target: Path) -> None:
     server.cut_after = [1_000_000] + [0] * downloading.ATTEMPTS
     with pytest.raises(UserError, match="download stopped"):
         download(server.url, target, None, pause_s=0)
@@ -164,38 +164,38 @@ def test_starts_over_when_the_file_changed_meanwhile(server: Server, target: Pat
 
 
 @pytest.mark.parametrize("lacking", ["ranges", "etag"])
-def test_starts_over_when_the_server_cannot_go_on(server: Server, target: Path, lacking: str) -> None:
+def test_a_server_that_cannot_resume_sends_the_file_from_the_start(server: Server, target: Path, lacking: str) -> None:
     server.ranges, server.etag = lacking != "ranges", None if lacking == "etag" else '"v1"'
     server.cut_after = [1_000_000]
     assert download(server.url, target, SUM, pause_s=0) == SUM
     assert target.read_bytes() == CONTENT
 
 
-def test_a_busy_server_is_asked_again(server: Server, target: Path) -> None:
+def test_a_request_to_a_busy_server_is_repeated(server: Server, target: Path) -> None:
     server.status = [503, 429]
     assert download(server.url, target, SUM, pause_s=0) == SUM
 
 
 def test_no_length_no_download(server: Server, target: Path) -> None:
     server.tell_length = False
-    with pytest.raises(UserError, match="does not tell the file's size"):
+    with pytest.raises(UserError, match="does not send the file size"):
         download(server.url, target, SUM)
 
 
-def test_a_missing_file_is_not_asked_for_again(server: Server, target: Path) -> None:
+def test_a_request_for_a_missing_file_is_not_repeated(server: Server, target: Path) -> None:
     server.status = [404]
     with pytest.raises(UserError, match="the server answers 404"):
         download(server.url, target, SUM)
     assert len(server.ranges_asked) == 1
 
 
-def test_wrong_sum_leaves_nothing(server: Server, target: Path) -> None:
+def test_a_wrong_checksum_leaves_no_file(server: Server, target: Path) -> None:
     with pytest.raises(UserError, match=f"SHA-256 is {SUM}, expected {'0' * 64}"):
         download(server.url, target, "0" * 64)
     assert list(target.parent.iterdir()) == []
 
 
-def test_a_kept_file_is_verified_and_not_fetched(server: Server, target: Path) -> None:
+def test_an_existing_file_is_verified_and_not_downloaded(server: Server, target: Path) -> None:
     target.parent.mkdir()
     target.write_bytes(CONTENT)
     assert download(server.url, target, SUM) == SUM
@@ -213,7 +213,7 @@ def test_size_limit(server: Server, target: Path) -> None:
 
 def test_redirect_to_plain_http_is_refused(server: Server, target: Path) -> None:
     server.redirect = "http://localhost:1/set.zip?token=secret"
-    with pytest.raises(UserError, match=r"redirects to http://localhost:1/set.zip; only https") as error:
+    with pytest.raises(UserError, match=r"redirects to http://localhost:1/set.zip, not to https") as error:
         download(server.url, target, SUM)
     assert "secret" not in str(error.value)
 
@@ -228,7 +228,7 @@ def test_redirect_to_plain_http_is_refused(server: Server, target: Path) -> None
         "https://secret..localhost/",
     ],
 )
-def test_redirect_to_an_impossible_address_is_told(server: Server, target: Path, address: str) -> None:
+def test_redirect_to_an_invalid_address_is_reported(server: Server, target: Path, address: str) -> None:
     server.redirect = address
     with pytest.raises(UserError, match=r"/set\.zip: .* host") as error:
         download(server.url, target, SUM)
@@ -250,12 +250,12 @@ def test_an_unknown_certificate_is_refused_at_once(
 
 @pytest.mark.parametrize("url", ["http://localhost/x.zip", "ftp://localhost/x.zip", "file:///etc/passwd"])
 def test_only_https(target: Path, url: str) -> None:
-    with pytest.raises(UserError, match="only https and file addresses"):
+    with pytest.raises(UserError, match="not an https or file address"):
         download(url, target, SUM)
 
 
 def test_secrets_are_neither_used_nor_shown(target: Path) -> None:
-    with pytest.raises(UserError, match="user name or password is refused") as error:
+    with pytest.raises(UserError, match="must not hold a user name or password") as error:
         download("https://me:hunter2@localhost/x.zip", target, SUM)
     assert "hunter2" not in str(error.value)
     assert without_secrets("https://me:pw@host:8443/a/b.zip?sig=abc#x") == "https://host:8443/a/b.zip"
@@ -265,7 +265,7 @@ def test_secrets_are_neither_used_nor_shown(target: Path) -> None:
 def public_set(
     server: Server, tmp_path: Path, paint_domains: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> str:
-    """A tiny `horse2zebra` that the loopback server offers in place of the public host."""
+    """A tiny `horse2zebra` on the loopback server instead of the public host."""
     paint_domains(tmp_path / "made" / "horse2zebra", trainA=3, trainB=3, testA=1, testB=1)
     archive = shutil.make_archive(str(tmp_path / "horse2zebra"), "zip", tmp_path / "made")
     server.content = Path(archive).read_bytes()
@@ -273,7 +273,7 @@ def public_set(
     return "horse2zebra"
 
 
-def test_a_public_sets_sum_is_recorded_and_then_verified(
+def test_the_checksum_of_a_public_set_is_recorded_and_then_verified(
     server: Server, public_set: str, project: Project, data: Callable[..., params.Data]
 ) -> None:
     fetch(data(source=public_set), project)
@@ -285,7 +285,7 @@ def test_a_public_sets_sum_is_recorded_and_then_verified(
         fetch(data(source=public_set), project)
 
 
-def test_what_is_no_archive_is_neither_recorded_nor_kept(
+def test_a_file_that_is_no_archive_is_neither_recorded_nor_kept(
     server: Server, public_set: str, project: Project, data: Callable[..., params.Data]
 ) -> None:
     good, server.content = server.content, b"<html>We are moving house</html>"

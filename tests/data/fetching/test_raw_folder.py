@@ -1,3 +1,5 @@
+"""Stage fetch: every source ends as a complete `data/raw`, or as one message."""
+
 from __future__ import annotations
 
 import hashlib
@@ -75,9 +77,9 @@ def test_two_folders_are_copied_with_their_subfolders(
     assert len(copied) == 5
     assert described(project)["images"] == {"trainA": 3, "trainB": 1}
     assert described(project)["passed_over"] == 4
-    told = capsys.readouterr().out
-    assert told.startswith("passed over, as no images by their endings (.bmp/.gif/")
-    assert sorted(told.strip().partition("): ")[2].split(", ")) == ["1 .txt", "1 without ending", "2 .heic"]
+    printed = capsys.readouterr().out
+    assert printed.startswith("skipped files without an image extension (.bmp/.gif/")
+    assert sorted(printed.strip().partition("): ")[2].split(", ")) == ["1 .txt", "1 without extension", "2 .heic"]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_two_folders_are_copied_with_their_subfolders(
         ({"folder_B": "link"}, r"data.folder_A.*data.folder_B.* same folder"),
         ({"folder_B": "a/sub"}, r"data.folder_A.*data.folder_B.*inside"),
         ({"folder_A": ".", "name": "x"}, r"data.folder_A.*data.folder_B.*inside"),
-        ({"folder_A": "empty"}, r"data.folder_A.*empty: .*\(.bmp/[^ ]*\)$"),
+        ({"folder_A": "empty"}, r"data.folder_A.*empty: .* add .bmp/[^ ]* files$"),
         ({"folder_B": "texts"}, r"data.folder_B.*texts: .*2 other files"),
     ],
 )
@@ -146,7 +148,7 @@ def test_side_by_side_pairs(project: Project, data: Build, paint: Callable[..., 
     assert described(project)["layout"] == "pairs"
 
 
-def test_a_image_too_large_to_look_at_is_left_to_split(project: Project, data: Build, tmp_path: Path) -> None:
+def test_an_image_too_large_to_open_is_left_to_split(project: Project, data: Build, tmp_path: Path) -> None:
     (tmp_path / "made" / "train").mkdir(parents=True)
     chunks = ((b"IHDR", struct.pack(">IIBBBBB", 40_000, 20_000, 8, 0, 0, 0, 0)), (b"IDAT", b""))
     content = [
@@ -163,7 +165,7 @@ def test_a_lone_train_folder_of_single_images_is_no_layout(
 ) -> None:
     paint_domains(tmp_path / "made", train=2)
     _, found = pack(tmp_path / "made", project.root / "set")
-    with pytest.raises(UserError, match=r"train/000.png .*20×16"):
+    with pytest.raises(UserError, match=r"train/000.png: .*20×16"):
         fetch(data(source="file:set.zip", sha256=found), project)
     assert not project.raw.exists()
 
@@ -250,7 +252,7 @@ def test_a_relative_archive_is_the_experiments_own_where_its_copy_has_one(
         fetch(source, copy)
 
 
-def test_a_sum_given_for_a_public_set_is_verified(project: Project, data: Build) -> None:
+def test_a_given_checksum_of_a_public_set_is_verified(project: Project, data: Build) -> None:
     project.downloads.mkdir(parents=True)
     (project.downloads / "horse2zebra.zip").write_bytes(b"another")
     with pytest.raises(UserError, match=rf"horse2zebra.zip: SHA-256 is [0-9a-f]+, expected {'0' * 64}; "):
@@ -267,8 +269,8 @@ def test_fourteen_public_sets() -> None:
     [
         ("horse2zebr", "did you mean horse2zebra"),
         ("fluent_emoji", "did you mean fluent-emoji"),
-        ("cityscapes", "its licence forbids redistribution"),
-        ("qqqq", "known: fluent-emoji, folders, ae_photos"),
+        ("cityscapes", "its license forbids redistribution"),
+        ("qqqq", "use one of fluent-emoji, folders, ae_photos"),
         ("../horse2zebra", "did you mean horse2zebra"),
     ],
 )
@@ -278,7 +280,7 @@ def test_unknown_sources(project: Project, data: Build, name: str, message: str)
 
 
 def test_killed_in_the_middle(project: Project, paint_domains: Callable[..., None]) -> None:
-    """SIGKILL at the n-th copied file: `data/raw` is absent, never half there, and the next start mends all."""
+    """SIGKILL at the n-th copied file: `data/raw` is absent, never incomplete, and the next start completes it."""
     paint_domains(project.root, a=10, b=10)
     (project.root / "dvc.yaml").touch()
     code = """

@@ -273,9 +273,9 @@ def test_split_counts_them(
             pixels = random.integers(0, 256, (16, 16, 3), np.uint8)
             save(folder / f"{n}.png", pixels, icc if domain == "A" else b"")
     split(data(), project)
-    told = capsys.readouterr().out
-    assert "converted to sRGB by their color profile: 3" in told
-    assert "their color profile cannot be used: 1" in told
+    printed = capsys.readouterr().out
+    assert "converted to sRGB by their color profile: 3" in printed
+    assert "their color profile cannot be used: 1" in printed
     summary = json.loads((project.reports / "split.json").read_text())
     assert summary["A"]["color_profiles"] == {"converted": 3, "unusable": 1}
     assert summary["B"]["color_profiles"] == {"converted": 0, "unusable": 0}

@@ -1,4 +1,4 @@
-"""The image door: formats, modes and depths, and what is no image."""
+"""Image decoding: formats, modes and bit depths, and files that are no images."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_both_depths_are_resized_alike(channels: int) -> None:
     assert np.abs(deep - resize(pixels, (16, 16))).max() <= (4 if channels == 4 else 2)
 
 
-def test_resize_of_the_same_size_changes_nothing() -> None:
+def test_resize_to_the_same_size_keeps_the_pixels() -> None:
     assert resize(RGB, (12, 10)) is RGB
 
 
@@ -329,7 +329,7 @@ def png(width: int, height: int) -> bytes:
     ],
     ids=["zero", "html", "text", "truncated", "bomb", "pixel", "line", "lying", "postscript", "ppm"],
 )
-def test_what_is_no_image(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_files_that_are_no_images(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "x.jpg"
     path.write_bytes(content)
     with pytest.raises(BadImageError, match=f"^{reason}"):
@@ -380,7 +380,7 @@ def samples() -> list[bytes]:
     cut=st.floats(0.2, 1),
 )
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_damage_gives_a_image_or_a_reason(
+def test_a_corrupt_file_gives_an_image_or_a_reason(
     tmp_path: Path, sample: bytes, changes: list[tuple[float, int]], cut: float
 ) -> None:
     raw = bytearray(sample)

@@ -54,14 +54,14 @@ def test_one_folder_on_top_and_what_macos_adds(tmp_path: Path, paint_domains: Ca
         (["horses", "zebras"], "found folders horses, zebras;"),
         (["trainA", "testA"], "found folders testA, trainA;"),
         (["trainA", "train"], "found folders train, trainA;"),
-        ([f"c{i}" for i in range(9)], "found folders c0, c1, c2, c3, c4, c5, c6, c7 …;"),
+        ([f"c{i}" for i in range(9)], "found folders c0, c1, c2, c3, c4, c5, c6, c7, …;"),
         (["bad\nname", "x"], r"found folders bad\\nname, x;"),
     ],
 )
-def test_other_layouts_are_refused_with_what_is_accepted(tmp_path: Path, folders: list[str], found: str) -> None:
+def test_other_layouts_are_refused_with_the_accepted_ones(tmp_path: Path, folders: list[str], found: str) -> None:
     for name in folders:
         (tmp_path / name).mkdir()
-    with pytest.raises(UserError, match=rf"^no known layout: {found}.* accepted: trainA and trainB .*") as error:
+    with pytest.raises(UserError, match=rf"^no known layout: {found}.* use trainA and trainB .*") as error:
         find_layout(tmp_path)
     assert "\n" not in str(error.value)
 
@@ -70,11 +70,11 @@ def test_a_domain_without_images(tmp_path: Path, paint_domains: Callable[..., No
     paint_domains(tmp_path, trainA=1)
     (tmp_path / "trainB").mkdir()
     (tmp_path / "trainB" / "readme.txt").touch()
-    with pytest.raises(UserError, match=r"domain B has no images: trainB holds no .bmp/.gif/"):
+    with pytest.raises(UserError, match=r"domain B: has no images; add .bmp/.gif/.* files to trainB"):
         list_images(tmp_path)
 
 
-def test_names_that_differ_only_in_the_ending_keep_it(tmp_path: Path, paint: Callable[..., Path]) -> None:
+def test_names_that_differ_only_in_the_extension_keep_it(tmp_path: Path, paint: Callable[..., Path]) -> None:
     paint(tmp_path / "A" / "x.png", 1)
     paint(tmp_path / "A" / "x.jpg", 2)
     paint(tmp_path / "B" / "x.png", 3)

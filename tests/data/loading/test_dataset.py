@@ -1,3 +1,5 @@
+"""Reading of packed data: complete data, or one message."""
+
 from __future__ import annotations
 
 import io
@@ -46,13 +48,11 @@ def test_reading(packed: Path) -> None:
     assert pairs.ids == []
 
 
-def test_digest_tells_one_test_split_from_another(
-    packed: Path, project: Project, data: Callable[..., params.Data]
-) -> None:
+def test_digest_differs_between_test_splits(packed: Path, project: Project, data: Callable[..., params.Data]) -> None:
     before = PackedDataset.open(packed)
     test = before.digest("test")
     assert test != before.digest("val")
-    # More validation images, taken out of train: the test is the same.
+    # More validation images from train: the test split is the same.
     split(data(val_fraction=0.4), project)
     after = PackedDataset.open(packed)
     assert len(after.images("A", "val")) > len(before.images("A", "val"))
@@ -81,10 +81,10 @@ def test_incomplete_data(packed: Path, name: str, harm: Callable[[Path], object]
     assert "\n" not in str(error.value)
 
 
-def test_data_at_odds_with_the_manifest(packed: Path) -> None:
+def test_data_that_contradicts_the_manifest(packed: Path) -> None:
     lines = (packed / "manifest.csv").read_text().splitlines(keepends=True)
     (packed / "manifest.csv").write_text("".join(lines[:-1]))
-    with pytest.raises(UserError, match=r"testB.npy has shape \(1, 16, 16, 3\), the manifest lists 0 images"):
+    with pytest.raises(UserError, match=r"testB.npy has shape \(1, 16, 16, 3\), but the manifest lists 0 images"):
         PackedDataset.open(packed)
 
 
@@ -149,7 +149,7 @@ def test_a_manifest_of_other_sizes_is_noticed(
     split(data(load_size="original"), project)
     manifest = project.split / "manifest.csv"
     manifest.write_text(manifest.read_text().replace(",20,16,", ",20,15,"))
-    with pytest.raises(UserError, match="1280 pixels for images that have 1200"):
+    with pytest.raises(UserError, match="1280 pixels, but the sizes need 1200"):
         PackedDataset.open(project.split)
 
 
@@ -178,7 +178,7 @@ def test_images_of_their_own_sizes(sizes: list[tuple[int, int]], batch_size: int
     for batch in batches:
         assert 1 <= len(batch) <= batch_size
         np.testing.assert_array_equal(images[batch], np.stack([originals[n] for n in batch]))
-    # No more batches than the sizes ask for.
+    # No more batches than necessary for the sizes.
     counts = [sizes.count(size) for size in set(sizes)]
     assert len(batches) == sum(-(-count // batch_size) for count in counts)
 
@@ -203,7 +203,7 @@ FILES = ("manifest.csv", "pairs.csv", "trainA.npy", "testB.npy", "valA.npy")
 
 
 def read_all(folder: Path) -> None:
-    """Everything that the stages ask of a data set, or the one line that it is not whole."""
+    """Read everything that the stages use of a data set, or get one line with the remedy."""
     try:
         dataset = PackedDataset.open(folder)
     except UserError as error:
@@ -242,7 +242,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=4),
     cut=st.floats(0, 1) | st.just(1.0),
 )
-def test_damaged_bytes_are_told_or_harmless(
+def test_corrupt_bytes_are_reported_or_harmless(
     tmp_path_factory: pytest.TempPathFactory,
     kept: dict[str, bytes],
     name: str,
@@ -268,7 +268,7 @@ def test_damaged_bytes_are_told_or_harmless(
     )
     | st.text(max_size=6),
 )
-def test_altered_tables_are_told_or_harmless(
+def test_altered_tables_are_reported_or_harmless(
     tmp_path_factory: pytest.TempPathFactory, kept: dict[str, bytes], name: str, row: int, column: int, value: str
 ) -> None:
     table = pd.read_csv(io.BytesIO(kept[name]), dtype=str, keep_default_na=False)

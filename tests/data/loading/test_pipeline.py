@@ -1,4 +1,4 @@
-"""Training batches: fair, random where they should be, and a function of the step alone."""
+"""Training batches: every image once a pass, random order and crops, and a function of the step alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cyclegan.data.loading.pipeline import ResidentBatches, fit_on_device, steps
 
 
 def numbered(count: int, size: int = 6, dtype: type = np.uint8) -> np.ndarray:
-    """Images that tell their number in channel 0, their row in channel 1 and their column in channel 2."""
+    """Images with their number in channel 0, their row in channel 1 and their column in channel 2."""
     images = np.zeros((count, size, size, 3), dtype)
     images[..., 0] = np.arange(count)[:, None, None]
     images[..., 1] = np.arange(size)[None, :, None]
@@ -24,7 +24,7 @@ def numbered(count: int, size: int = 6, dtype: type = np.uint8) -> np.ndarray:
 
 
 def take(count: int, *, start_step: int = 0, batch_size: int = 1, flip: bool = True, crop: int = 4) -> list[np.ndarray]:
-    """Batches of both domains as the integers that they were made from: `[2, N, h, w, C]` each."""
+    """Batches of both domains as the original integers: `[2, N, h, w, C]` each."""
     batches = training_batches(
         numbered(7),
         numbered(5),
@@ -50,7 +50,7 @@ def test_every_pass_sees_every_image_once_in_a_new_order() -> None:
     assert len({tuple(order) for order in passes_B.tolist()}) > 5
 
 
-def test_batches_walk_on_through_the_same_order() -> None:
+def test_batches_continue_in_the_same_order() -> None:
     single = np.concatenate([batch[:, :, 0, 0, 0] for batch in take(12)], axis=1)
     triple = np.concatenate([batch[:, :, 0, 0, 0] for batch in take(4, batch_size=3)], axis=1)
     np.testing.assert_array_equal(single, triple)
@@ -93,7 +93,7 @@ def as_ragged(images: list[np.ndarray]) -> RaggedImages:
     return RaggedImages(pixels, np.array([image.shape[:2] for image in images]))
 
 
-def test_images_of_one_size_give_the_same_batches_however_they_are_packed() -> None:
+def test_images_of_one_size_give_the_same_batches_in_both_formats() -> None:
     options = {"batch_size": 2, "crop_size": (4, 5), "flip": True, "seed": 3}
     flat = training_batches(numbered(7), numbered(5), **options)
     ragged = training_batches(as_ragged(list(numbered(7))), as_ragged(list(numbered(5))), **options)
@@ -103,7 +103,7 @@ def test_images_of_one_size_give_the_same_batches_however_they_are_packed() -> N
 
 def test_crops_of_images_of_their_own_sizes_are_whole_and_reach_everywhere() -> None:
     sizes = [(4, 5), (9, 6), (5, 12), (20, 7)]
-    # Row and column stand in channels 1 and 2, the image's number in channel 0.
+    # Channel 0 holds the image's number, channels 1 and 2 its row and column.
     originals = [numbered(1, 20)[0, :height, :width].copy() for height, width in sizes]
     for number, image in enumerate(originals):
         image[..., 0] = number
@@ -152,8 +152,8 @@ def test_images_beyond_the_budget_do_not_go_on_the_device(monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-def test_memory_of_mapped_images_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """200 MiB read from files, at most 16 of them held at once, and the images are right all the while."""
+def test_memory_of_mapped_images_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read 200 MiB from files: at most 16 MiB are in memory at once, and the images are always right."""
     monkeypatch.setattr(pipeline, "KEPT_BYTES", 2**23)
     file = tmp_path / "packed.npy"
     images = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(400, 512, 512, 1))
@@ -172,6 +172,6 @@ def test_memory_of_mapped_images_is_given_back(tmp_path: Path, monkeypatch: pyte
 
 
 def resident_kib(file: Path) -> int:
-    """How much of the file's mapping is in this process's memory."""
+    """Size of the file's mapping in this process's memory."""
     found = Path("/proc/self/smaps").read_text(encoding="utf-8").partition(str(file))[2]
     return int(found.partition("Rss:")[2].split()[0])

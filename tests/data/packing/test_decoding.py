@@ -1,4 +1,4 @@
-"""Decoding a whole folder must not ask for more memory than there is."""
+"""Decoding a folder must not need more memory than is available."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_too_little_memory_names_the_image(
     assert not project.split.exists()
 
 
-def test_what_a_decoder_says_of_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_in_a_decoder_is_no_corrupt_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object) -> None:
         raise OSError(f"{Image.core.getcodecstatus(-9)} when reading image file")
 

@@ -49,7 +49,7 @@ def test_one_class_in_two_forms_of_unicode(project: Project, data: Build, paint:
     assert set(PackedDataset.open(project.split).manifest["label"]) == {"x", composed}
 
 
-def test_folders_mean_nothing_unless_asked(project: Project, data: Build, paint: Paint) -> None:
+def test_folders_are_no_labels_by_default(project: Project, data: Build, paint: Paint) -> None:
     paint_apart(project, paint, **{"trainA/7": 5, "trainA": 3, "trainB/0": 6})
     split(data(), project)
     dataset = PackedDataset.open(project.split)
@@ -87,7 +87,9 @@ def test_both_halves_of_a_pair_have_one_class(project: Project, data: Build, pai
         ),
     ],
 )
-def test_what_is_no_label(project: Project, data: Build, paint: Paint, folders: dict[str, int], facts: Facts) -> None:
+def test_missing_labels_are_refused(
+    project: Project, data: Build, paint: Paint, folders: dict[str, int], facts: Facts
+) -> None:
     paint_apart(project, paint, **folders)
     with pytest.raises(UserError) as refused:
         split(data(labels="folders"), project)

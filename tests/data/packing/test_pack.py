@@ -82,7 +82,7 @@ def test_the_emoji_set(project: Project, data: Build) -> None:
     ]  # fmt: skip
 
 
-def test_pixels_come_out_where_the_manifest_says(project: Project, data: Build, raw: Callable[..., None]) -> None:
+def test_pixels_are_at_the_positions_of_the_manifest(project: Project, data: Build, raw: Callable[..., None]) -> None:
     raw(trainA=12, trainB=7, testA=2)
     split(data(load_size=[16, 24], channels_A=1), project)
     dataset = PackedDataset.open(project.split)
@@ -114,7 +114,7 @@ def test_missing_splits_come_out_of_train(project: Project, data: Build, raw: Ca
     }
 
 
-def test_what_a_killed_fetch_left_goes(project: Project, data: Build, raw: Callable[..., None]) -> None:
+def test_leftovers_of_a_killed_fetch_are_removed(project: Project, data: Build, raw: Callable[..., None]) -> None:
     """DVC may bring the output of fetch from its run cache, in which case fetch does not run again to remove it."""
     raw(trainA=10, trainB=10)
     for name in (".raw.new", ".raw.old"):
@@ -180,7 +180,7 @@ def test_pairs_stay_together(project: Project, data: Build, raw: Callable[..., N
             assert dataset.ids("B", part)[pairs.index_B[row]] == pairs.id_B[row]
 
 
-def test_groups_leave_train_as_a_whole(project: Project, data: Build, raw: Callable[..., None]) -> None:
+def test_groups_leave_train_together(project: Project, data: Build, raw: Callable[..., None]) -> None:
     raw(trainA=30, trainB=30)
     rows = [{"A": f"trainA/{i:03}.png", "B": "", "group": f"g{i // 5}"} for i in range(30)]
     rows += [{"A": "", "B": f"trainB/{i:03}.png", "group": f"g{i // 5}"} for i in range(30)]
@@ -292,7 +292,7 @@ def test_an_exact_name_goes_before_another_form(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("A,B\ntrainA\\000.png,\n", r"'trainA\\\\000.png'.* domain A; .*/ in place of"),
+        ("A,B\ntrainA\\000.png,\n", r"'trainA\\\\000.png'.* domain A; .*/ instead of"),
         ("A,B\ntraina/000.PNG,\n", r"'traina/000.PNG'.*; did you mean 'trainA/000.png'\?"),
         ("A;B\ntrainA/000.png;\n", "pairs.csv: .*semicolons; .*commas"),
         ("A\tB\ntrainA/000.png\t\n", "pairs.csv: .*tabs; .*commas"),
@@ -300,7 +300,7 @@ def test_an_exact_name_goes_before_another_form(
         ("A,B\ntrainA/ä.png,\n".encode("latin-1"), "pairs.csv: .*not UTF-8; .*UTF-8"),
     ],
 )
-def test_what_spreadsheets_do_to_a_pair_table(
+def test_pair_tables_of_spreadsheets(
     project: Project, data: Build, raw: Callable[..., None], content: str | bytes, message: str
 ) -> None:
     raw(trainA=5, trainB=5)
@@ -392,7 +392,7 @@ def with_bad_ones(project: Project, raw: Callable[..., None]) -> None:
     (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
 
 
-def test_unreadable_images_fail_with_the_whole_list(project: Project, data: Build, with_bad_ones: None) -> None:
+def test_unreadable_images_fail_with_a_complete_list(project: Project, data: Build, with_bad_ones: None) -> None:
     with pytest.raises(UserError) as error:
         split(data(), project)
     lines = str(error.value).splitlines()
@@ -440,7 +440,7 @@ def test_too_few(
     assert not project.split.exists()
 
 
-def test_four_images_suffice(project: Project, data: Build, raw: Callable[..., None]) -> None:
+def test_four_images_are_enough(project: Project, data: Build, raw: Callable[..., None]) -> None:
     raw(trainA=4, trainB=4)
     split(data(val_fraction=0.01, test_fraction=0.01), project)
     assert counts(project)["A"] == {"train": 2, "val": 1, "test": 1}
@@ -454,8 +454,8 @@ def test_a_domain_of_one_repeated_image(project: Project, data: Build, raw: Call
         split(data(), project)
 
 
-def test_nothing_fetched(project: Project, data: Build) -> None:
-    with pytest.raises(UserError, match="does not exist; make it with 'dvc repro fetch'"):
+def test_missing_raw_data(project: Project, data: Build) -> None:
+    with pytest.raises(UserError, match="does not exist; create it with 'dvc repro fetch'"):
         split(data(), project)
 
 
@@ -539,7 +539,7 @@ def test_pairs_of_unequal_sizes_are_refused_where_sizes_are_kept(project: Projec
         paint(project.raw / "trainB" / f"{n}.png", n + 10, 20 + n + (n == 3), 16)
     write_pairs(project, [{"A": f"trainA/{n}.png", "B": f"trainB/{n}.png"} for n in range(6)])
     split(data(load_size=16), project)
-    message = "trainA/3 .*23×16.* trainB/3 .*24×16.*data.load_size"
+    message = "trainA/3: .*23×16.* trainB/3 .*24×16.*data.load_size"
     with pytest.raises(UserError, match=message):
         split(data(load_size="original"), project)
     paint(project.raw / "trainB" / "3.png", 13, 23, 16)

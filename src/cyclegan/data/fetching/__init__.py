@@ -1,1 +1,1 @@
-"""From a source to `data/raw`: public sets, downloads, archives, folders."""
+"""Bring images from public sets, downloads, archives or folders to `data/raw`."""

@@ -1,4 +1,4 @@
-"""Unpacking archives that nobody vouches for."""
+"""Unpack untrusted archives."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from cyclegan.data.images.layout import shown
-from cyclegan.system.errors import UserError
+from cyclegan.system.errors import UserError, one_line
 
 CHUNK = 1 << 20
 SHOW_PROGRESS_FROM = 64 * 2**20
@@ -32,30 +32,30 @@ OPENERS: dict[str, Any] = {"tar": open, "gzip": gzip.open, "bzip2": bz2.open, "x
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may hold: far more than any of the public sets has."""
+    """Limits on the content of an archive, far above that of every public set."""
 
     members: int = 2_000_000
     total_bytes: int = 200 * 2**30
     ratio: int = 200
-    """Unpacked size in units of the archive's own; counted once more than `free_bytes` have been unpacked."""
+    """Largest unpacked size relative to the archive's size; checked above `free_bytes` of unpacked data."""
     free_bytes: int = 64 * 2**20
 
 
 def extract(archive: Path, into: Path, limits: Limits | None = None) -> None:
     """Unpack a zip or tar archive (plain, gzip, bzip2, xz) into the existing folder `into`.
 
-    Only plain files and folders come out, all of them inside `into`, none over another. Sizes are counted while
-    unpacking, so a header that lies changes nothing.
+    Only regular files and folders are unpacked. All of them are inside `into`, and none replaces another. Sizes are
+    counted while unpacking; sizes in headers are not trusted.
 
     Raises:
-        UserError: not an archive, damaged, cut short, locked by a password, with a member that would leave the folder
-            or is a link or device, with one name twice, or beyond a limit. What was unpacked till then stays in `into`.
+        UserError: the archive is not zip or tar, corrupt, cut short, password-protected or above a limit, or a member
+            leaves the folder, is a link or device, or has the name of another. Unpacked files stay in `into`.
     """
     limits = limits or Limits()
     name = shown(archive.name)
     with _archive_errors(name), ExitStack() as stack:
         if not archive.is_file():
-            raise UserError(f"{name} is not a file")
+            raise UserError(f"{name}: is not a file; check data.source")
         size = archive.stat().st_size
         bar = stack.enter_context(
             tqdm(desc=f"unpack {name}", unit="B", unit_scale=True, unit_divisor=1024, disable=size < SHOW_PROGRESS_FROM)
@@ -68,7 +68,7 @@ def extract(archive: Path, into: Path, limits: Limits | None = None) -> None:
             stream = stack.enter_context(OPENERS[kind](archive, "rb"))
             _extract_tar(_Counted(stream, meter), into, meter)
         else:
-            raise UserError(f"{name} is not a zip or tar archive; check data.source")
+            raise UserError(f"{name}: is not a zip or tar archive; check data.source")
 
 
 class _Meter:
@@ -85,20 +85,20 @@ class _Meter:
     def member(self) -> None:
         self.members += 1
         if self.members > self.limits.members:
-            raise UserError(f"{self.name} holds more than {self.limits.members:,} members; refused")
+            raise UserError(f"{self.name}: holds more than {self.limits.members:,} members; use another archive")
 
     def data(self, count: int) -> None:
         self.bytes += count
         self.bar.update(count)
         if self.bytes > self.most:
             raise UserError(
-                f"{self.name} unpacks to more than {self.most:,} bytes, too many for images in a file of its size; "
-                "refused as a decompression bomb"
+                f"{self.name}: unpacks to more than {self.most:,} bytes, like a decompression bomb; unpack it yourself "
+                "and use data.source: folders"
             )
 
 
 class _Counted:
-    """A stream that is measured while it is read."""
+    """A stream whose bytes are counted while they are read."""
 
     def __init__(self, stream: IO[bytes], meter: _Meter) -> None:
         self._stream = stream
@@ -113,11 +113,11 @@ class _Counted:
 def _extract_zip(archive: zipfile.ZipFile, into: Path, meter: _Meter) -> None:
     for member in archive.infolist():
         meter.member()
-        # orig_filename is the name before zipfile cuts it at a NUL character.
+        # zipfile cuts filename, but not orig_filename, at a NUL character.
         target = into / inside(member.orig_filename, meter.name)
         kind = stat.S_IFMT(member.external_attr >> 16)
         if member.flag_bits & 0x1:
-            raise UserError(f"{meter.name} is locked by a password; unpack it yourself and use data.source: folders")
+            raise UserError(f"{meter.name}: needs a password; unpack it yourself and use data.source: folders")
         if member.is_dir():
             _make_folder(target, meter.name, member.filename)
         elif kind not in (0, stat.S_IFREG):
@@ -128,11 +128,11 @@ def _extract_zip(archive: zipfile.ZipFile, into: Path, meter: _Meter) -> None:
 
 
 def _extract_tar(stream: _Counted, into: Path, meter: _Meter) -> None:
-    # "r|" reads front to back, once; what the stream yields is counted before tarfile sees it, headers included.
+    # "r|" reads the stream once, from front to back. Every byte is counted before tarfile gets it, headers included.
     with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
         for member in archive:
             meter.member()
-            # A tar of the current folder starts with an entry for the folder itself.
+            # A tar file of the current folder starts with an entry for the folder itself.
             if member.isdir() and member.name.strip("./") == "" and not member.name.startswith(("/", "..")):
                 continue
             target = into / inside(member.name, meter.name)
@@ -142,16 +142,16 @@ def _extract_tar(stream: _Counted, into: Path, meter: _Meter) -> None:
                 raise _refused(meter.name, member.name, "is a link, device or sparse file")
             else:
                 _write(archive.extractfile(member), target, meter.name, member.name)
-    # Compressed streams carry a checksum at their very end.
+    # Read to the end, where compressed streams have a checksum.
     while stream.read():
         pass
 
 
 def inside(name: str, archive: str) -> PurePosixPath:
-    """A member's name as a relative path that stays below the folder it is joined to.
+    """Convert a member's name to a relative path that cannot leave the target folder.
 
     Raises:
-        UserError: absolute, with `..`, a drive letter, a backslash or a NUL character, or empty.
+        UserError: the name is empty or absolute, or has `..`, a drive letter, a backslash or a NUL character.
     """
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/"):
@@ -169,7 +169,7 @@ def _make_folder(target: Path, archive: str, name: str) -> None:
     try:
         target.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise _refused(archive, name, "stands in it as file and folder") from None
+        raise _refused(archive, name, "is both a file and a folder") from None
 
 
 def _write(source: Any, target: Path, archive: str, name: str) -> None:
@@ -179,21 +179,23 @@ def _write(source: Any, target: Path, archive: str, name: str) -> None:
         with target.open("xb") as out:
             shutil.copyfileobj(source, out, CHUNK)
     except FileExistsError:
-        raise _refused(archive, name, "stands twice in it") from None
+        raise _refused(archive, name, "has the name of an earlier member") from None
 
 
 def _refused(archive: str, member: str, reason: str) -> UserError:
-    return UserError(f"{archive}: member {member!r} {reason}; the archive is refused")
+    return UserError(
+        f"{archive}: refused, because member {member!r} {reason}; unpack it yourself and use data.source: folders"
+    )
 
 
 def _kind(archive: Path) -> str | None:
-    """`zip`, or the compression of a tar archive, by the first bytes."""
+    """Detect `zip` or the compression of a tar archive from the first bytes."""
     with archive.open("rb") as file:
         start = file.read(512)
     for kind, magic in MAGIC.items():
         if start.startswith(magic):
             return kind
-    # The header of the first member ends in zeros and carries this word since POSIX 1988.
+    # The header of a tar file contains this word since POSIX 1988.
     return "tar" if start[257:262] == b"ustar" else None
 
 
@@ -202,9 +204,7 @@ def _archive_errors(name: str) -> Iterator[None]:
     try:
         yield
     except NotImplementedError as error:
-        raise UserError(
-            f"{name} uses a form of compression that is not read ({error}); pack it as zip or tar.gz"
-        ) from None
+        raise UserError(f"{name}: unsupported compression ({error}); pack it as zip or tar.gz") from None
     except (
         zipfile.BadZipFile,
         tarfile.TarError,
@@ -215,10 +215,10 @@ def _archive_errors(name: str) -> Iterator[None]:
         UnicodeError,
         ValueError,
     ) as error:
-        raise UserError(f"{name} is damaged or cut short ({' '.join(str(error).split())}); get it again") from None
+        raise UserError(f"{name}: is corrupt or cut short ({one_line(error)}); download it again") from None
     except OSError as error:
-        # gzip and bz2 report damaged data as OSError without a number, and a damaged zip can send a read to a place
-        # before the file's start (EINVAL); other system errors are not the archive's fault.
+        # gzip and bz2 report corrupt data as OSError without a number. A corrupt zip file can point to a place before
+        # the start of the file (EINVAL). All other system errors have another cause.
         if error.errno not in (None, errno.EINVAL):
             raise
-        raise UserError(f"{name} is damaged or cut short ({error}); get it again") from None
+        raise UserError(f"{name}: is corrupt or cut short ({error}); download it again") from None

@@ -1,4 +1,4 @@
-"""Downloading one file over https, going on where an earlier attempt stopped."""
+"""Download one file over https. An interrupted download resumes."""
 
 from __future__ import annotations
 
@@ -23,26 +23,27 @@ from cyclegan.system.errors import UserError
 CHUNK = 1 << 20
 TIMEOUT_S = 60
 ATTEMPTS = 5
-"""Attempts without a single new byte before giving up."""
+"""Attempts without a new byte before the download fails."""
 MAX_BYTES = 64 * 2**30
 
 
 def download(url: str, target: Path, sha256: str | None, *, max_bytes: int = MAX_BYTES, pause_s: float = 1.0) -> str:
-    """Bring `url` to `target` and return its SHA-256.
+    """Download `url` to `target` and return its SHA-256.
 
-    A file that is already there is used if its sum is right. The download goes to `<target>.part` and, after an
-    interruption, on from there if the server still offers the same file.
+    An existing file with the right checksum is used. The data goes to `<target>.part`; after an interruption, the
+    download resumes there if the server still offers the same file.
 
     Raises:
-        UserError: not https, refused or unreachable, too large, or of another sum than `sha256`.
+        UserError: the address is not https, the server refuses or is unreachable, or the file is too large or has
+            another checksum than `sha256`.
     """
     shown = without_secrets(url)
     if urlsplit(url).scheme != "https":
-        raise UserError(f"{shown}: only https and file addresses are read")
+        raise UserError(f"{shown}: not an https or file address; check data.source")
     if not urlsplit(url).hostname:
-        raise UserError(f"{shown}: names no server; check data.source")
+        raise UserError(f"{shown}: has no server name; check data.source")
     if urlsplit(url).username is not None:
-        raise UserError(f"{shown}: an address with a user name or password is refused; download the file and use file:")
+        raise UserError(f"{shown}: must not hold a user name or password; download the file and use file:")
     if target.exists():
         return check_sum(target, sha256, "delete it to download it again")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +63,9 @@ def download(url: str, target: Path, sha256: str | None, *, max_bytes: int = MAX
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, ssl.SSLCertVerificationError):
-                raise UserError(f"{shown}: its certificate is not trusted ({reason.verify_message})") from None
+                raise UserError(
+                    f"{shown}: its certificate is not trusted ({reason.verify_message}); download it and use file:"
+                ) from None
             complete = False
         else:
             reason = "the connection was cut"
@@ -72,7 +75,7 @@ def download(url: str, target: Path, sha256: str | None, *, max_bytes: int = MAX
         pause = pause_s if part.size > before else min(2 * pause, 30)
         if idle >= ATTEMPTS:
             raise UserError(
-                f"{shown}: download stopped after {part.size:,} bytes ({reason}); start it again to go on from there"
+                f"{shown}: download stopped after {part.size:,} bytes ({reason}); run the command again to resume"
             )
         time.sleep(pause)
     try:
@@ -87,10 +90,10 @@ def download(url: str, target: Path, sha256: str | None, *, max_bytes: int = MAX
 
 
 def check_sum(path: Path, sha256: str | None, remedy: str, name: str | None = None) -> str:
-    """The SHA-256 of a file, in hexadecimal.
+    """The SHA-256 of a file, in hexadecimal digits.
 
     Raises:
-        UserError: it is not the expected one.
+        UserError: it differs from `sha256`.
     """
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -100,7 +103,7 @@ def check_sum(path: Path, sha256: str | None, remedy: str, name: str | None = No
 
 
 def without_secrets(url: str) -> str:
-    """An address without user name, password, query and fragment, fit for messages and records."""
+    """An address without user name, password, query and fragment, for messages and records."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     port = f":{parts.port}" if parts.port else ""
@@ -109,16 +112,16 @@ def without_secrets(url: str) -> str:
 
 @dataclass(frozen=True)
 class Offer:
-    """What the server said about the file that the part belongs to."""
+    """The server's description of the file that a part belongs to."""
 
     url_sum: str
     validator: str
-    """Strong ETag, else Last-Modified: with it in If-Range a server sends the rest only of the same file."""
+    """Strong ETag, else Last-Modified. With it in If-Range, the server sends the rest only if the file is the same."""
     total: int
 
 
 class Part:
-    """A file that is not complete yet, and a note beside it of what it is a part of."""
+    """An incomplete file, and the note beside it with its `Offer`."""
 
     def __init__(self, target: Path) -> None:
         self.path = target.with_name(f"{target.name}.part")
@@ -129,7 +132,7 @@ class Part:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def offer(self, url: str) -> Offer | None:
-        """The note, if it is about `url` and there is something to go on from."""
+        """The note, if it belongs to `url` and the download can resume."""
         try:
             offer = Offer(**json.loads(self.note.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
@@ -142,7 +145,7 @@ class Part:
 
 
 def _attempt(url: str, part: Part, max_bytes: int, shown: str) -> bool:
-    """Read as much as the server sends; whether the file is complete."""
+    """Read what the server sends; return whether the file is complete."""
     offer = part.offer(url)
     if offer is None:
         part.remove()
@@ -156,10 +159,8 @@ def _attempt(url: str, part: Part, max_bytes: int, shown: str) -> bool:
     try:
         answer = opener.open(request, timeout=TIMEOUT_S)
     except ValueError:
-        # Its words may hold a part of the address, and that a secret.
-        raise UserError(
-            f"{shown}: it, or what it redirects to, has an impossible host or port; check data.source"
-        ) from None
+        # The error message may contain a part of the address, hence a secret.
+        raise UserError(f"{shown}: invalid host or port, here or in a redirect; check data.source") from None
     with answer as response:
         if offer is not None and _continues(response, part.size, offer.total):
             total: int | None = offer.total
@@ -167,16 +168,19 @@ def _attempt(url: str, part: Part, max_bytes: int, shown: str) -> bool:
             part.remove()
             total = _length(response)
             if total is None and not response.chunked:
-                raise UserError(f"{shown}: the server does not tell the file's size; download it and use file:")
+                raise UserError(f"{shown}: the server does not send the file size; download the file and use file:")
             if total is not None and total > max_bytes:
-                raise UserError(f"{shown}: {total:,} bytes are more than the limit of {max_bytes:,}")
+                raise UserError(
+                    f"{shown}: {total:,} bytes, above the limit of {max_bytes:,}; download the file and use file:"
+                )
             validator = _validator(response)
             if total is not None and validator:
                 files.write_json(part.note, asdict(Offer(_url_sum(url), validator, total)))
         free = shutil.disk_usage(part.path.parent).free
         if total is not None and total - part.size > free:
             raise UserError(
-                f"{shown}: {total - part.size:,} bytes to come, but only {free:,} are free at {part.path.parent}"
+                f"{shown}: needs {total - part.size:,} more bytes, but only {free:,} are free in {part.path.parent}; "
+                "free some space"
             )
         _read(response, part, total, max_bytes, shown)
     return total is None or part.size == total
@@ -191,14 +195,14 @@ def _read(response: IO[bytes], part: Part, total: int | None, max_bytes: int, sh
         while chunk := response.read(CHUNK):
             if part.size + len(chunk) > max_bytes:
                 part.remove()
-                raise UserError(f"{shown}: more than the limit of {max_bytes:,} bytes")
+                raise UserError(f"{shown}: above the limit of {max_bytes:,} bytes; download the file and use file:")
             out.write(chunk)
             out.flush()
             bar.update(len(chunk))
 
 
 def _continues(response: http.client.HTTPResponse, start: int, total: int) -> bool:
-    """Whether the server sends exactly the missing rest, rather than the whole or something else."""
+    """Whether the server sends exactly the missing rest of the file."""
     return response.status == 206 and response.headers.get("Content-Range") == f"bytes {start}-{total - 1}/{total}"
 
 
@@ -213,18 +217,19 @@ def _validator(response: http.client.HTTPResponse) -> str:
 
 
 def _url_sum(url: str) -> str:
-    """The note must not hold an address, which may carry a token."""
+    """A digest of the address for the note; the address itself may contain a token."""
     return hashlib.sha256(url.encode()).hexdigest()
 
 
 class _HttpsOnly(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to https only."""
+    """Follow redirects to https only."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         parts = urlsplit(newurl)
-        _ = parts.port  # reading it checks it
+        _ = parts.port  # Reading the port checks it.
         if parts.scheme != "https":
             raise UserError(
-                f"{without_secrets(req.full_url)}: redirects to {without_secrets(newurl)}; only https is read"
+                f"{without_secrets(req.full_url)}: redirects to {without_secrets(newurl)}, not to https; download the "
+                "file and use file:"
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)

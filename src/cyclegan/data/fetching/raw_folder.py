@@ -1,6 +1,6 @@
-"""Stage `fetch`: bring the images, from wherever they are, into `data/raw` in one of the known layouts.
+"""Stage `fetch`: bring the images from their source to `data/raw`, in one of the known layouts.
 
-Nothing of the user's is moved, changed or deleted. The folder appears whole or not at all.
+The user's files are not moved, changed or deleted. The folder appears complete or not at all.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ SHOW_PROGRESS_FROM = 2000
 CARRIED = ("pairs.csv", "NOTICE", "LICENSE")
 
 Transfer = Callable[[Path, Path], Any]
-"""Brings one file from the first path to the second: a copy, or a rename for what we have unpacked ourselves."""
+"""Brings one file from the first path to the second: by a copy, or by a rename of an unpacked file."""
 
 
 @dataclass(frozen=True)
 class Brought:
-    """What was put into `data/raw`, for `source.json`."""
+    """A description of `data/raw` for `source.json`."""
 
     source: str
     sha256: str | None
     passed_over: Counter[str]
-    """How many files of which ending are no images by it."""
+    """Number of files that are no images, by file extension."""
     unreadable: dict[str, str]
     """Images that could not be opened, with the reason."""
 
@@ -50,10 +50,11 @@ def fetch(data: params.Data, project: Project) -> None:
     """Fill `project.raw` from `data.source` and describe it in `source.json` there.
 
     Sources: `fluent-emoji` (part of the project), `folders` (copied), a `file:` or `https:` archive with its SHA-256,
-    or a public set by name, whose SHA-256 is recorded in `project.checksums` on first use and verified ever after.
+    or a public set by name. The SHA-256 of a public set is recorded in `project.checksums` on first use and verified
+    on every later use.
 
     Raises:
-        UserError: unknown source, unreachable or wrong archive, wrong layout, unusable folders.
+        UserError: the source is unknown or unreachable, or its checksum, layout or folders are wrong.
     """
     with replacing_folder(project.raw) as raw:
         if data.source == "fluent-emoji":
@@ -79,14 +80,14 @@ def fetch(data: params.Data, project: Project) -> None:
         }
         if brought.passed_over:
             kinds = ", ".join(f"{count} {kind}" for kind, count in brought.passed_over.most_common())
-            print(f"passed over, as no images by their endings ({endings()}): {kinds}")
+            print(f"skipped files without an image extension ({endings()}): {kinds}")
         files.write_json(raw / "source.json", described)
 
 
 def _from_tree(
     folder: Path, raw: Path, transfer: Transfer, data: params.Data, source: str, sha256: str | None
 ) -> Brought:
-    """Bring the image folders of a data set, and what stands beside them, to `raw`."""
+    """Bring the image folders of a data set, and the files of `CARRIED`, to `raw`."""
     layout = find_layout(folder)
     passed_over = Counter[str]()
     unreadable: dict[str, str] = {}
@@ -102,7 +103,7 @@ def _from_tree(
 
 
 def _from_folders(data: params.Data, project: Project, raw: Path) -> Brought:
-    """Copy the two folders as `trainA` and `trainB`; subfolders stay, so equal names in them do not meet."""
+    """Copy the two folders with their subfolders to `trainA` and `trainB`."""
     folders = image_folders(data, project)
     passed_over = Counter[str]()
     unreadable: dict[str, str] = {}
@@ -111,34 +112,34 @@ def _from_folders(data: params.Data, project: Project, raw: Path) -> Brought:
         found = walk(folder)
         unreadable |= _broken(found, f"folder_{domain}", data)
         if not found.images:
-            other = f"; it holds {len(found.others)} other files" if found.others else ""
-            raise UserError(f"data.folder_{domain} = {shown(folder)}: holds no image ({endings()}){other}")
+            other = f", but {len(found.others)} other files" if found.others else ""
+            raise UserError(f"data.folder_{domain} = {shown(folder)}: holds no images{other}; add {endings()} files")
         _transfer(found, folder, raw / f"train{domain}", shutil.copyfile)
         passed_over += found.kinds_of_others
     return Brought(f"folders {data.folder_A} and {data.folder_B}", None, passed_over, unreadable)
 
 
 def image_folders(data: params.Data, project: Project) -> dict[Domain, Path]:
-    """The user's own two folders.
+    """The user's two image folders.
 
     Raises:
-        UserError: they are missing, or lie in each other or in what stage fetch replaces.
+        UserError: a folder is missing, or overlaps with the other one or with `data/raw`.
     """
     named: dict[Domain, str] = {"A": data.folder_A, "B": data.folder_B}
-    # DVC records a relative folder as it is where the stage runs, which may be a copy of the project.
+    # A relative folder is relative to where the stage runs, which may be DVC's copy of the project.
     folders = {domain: project.root / name for domain, name in named.items()}
     for domain, folder in folders.items():
         if not folder.is_dir():
             if project.root != project.home and (project.home / named[domain]).is_dir():
                 raise UserError(
-                    f"data.folder_{domain} = {shown(named[domain])}: not in this experiment's copy of the project; "
-                    "commit it, 'dvc add' it, or name it by its absolute path"
+                    f"data.folder_{domain} = {shown(named[domain])}: missing in this experiment's copy of the project; "
+                    "commit it, 'dvc add' it, or write its absolute path"
                 )
             what = "is not a folder" if folder.exists() else "does not exist"
-            raise UserError(f"data.folder_{domain} = {shown(folder)}: {what}")
+            raise UserError(f"data.folder_{domain} = {shown(folder)}: {what}; correct the path")
     a, b, ours = folders["A"].resolve(), folders["B"].resolve(), project.raw.resolve()
     if a == b:
-        raise UserError(f"data.folder_A and data.folder_B are the same folder {shown(a)}; a domain needs its own")
+        raise UserError(f"data.folder_A and data.folder_B: the same folder {shown(a)}; give each domain its own folder")
     if a.is_relative_to(b) or b.is_relative_to(a):
         raise UserError(
             f"data.folder_A = {shown(a)} and data.folder_B = {shown(b)}: one lies inside the other; separate them"
@@ -147,7 +148,7 @@ def image_folders(data: params.Data, project: Project) -> dict[Domain, Path]:
         if path.is_relative_to(ours) or ours.is_relative_to(path):
             raise UserError(
                 f"data.folder_{domain} = {shown(path)}: overlaps with {shown(ours)}, which stage fetch replaces; "
-                "keep your images elsewhere"
+                "move your images elsewhere"
             )
     return folders
 
@@ -161,18 +162,18 @@ def _transfer(found: Found, source: Path, target: Path, transfer: Transfer) -> N
 
 
 def _from_archive(data: params.Data, project: Project, raw: Path) -> Brought:
-    """Get, verify and unpack an archive; unpacked files are renamed into place."""
+    """Download if needed, verify and unpack an archive."""
     if data.source.startswith("file:"):
         path = file_path(data.source, project.root)
         if not path.is_file():
-            # An experiment's copy lacks what is outside version control; the checksum says that it is the same file.
+            # DVC's copy of the project lacks files outside version control. The checksum identifies the file.
             path = file_path(data.source, project.home)
         if not path.is_file():
-            raise UserError(f"data.source = {data.source!r}: there is no file {shown(path)}")
+            raise UserError(f"data.source = {data.source!r}: file {shown(path)} does not exist; correct the path")
         name, sha256 = data.source, download.check_sum(path, data.sha256, "check data.source and data.sha256")
     elif data.source.startswith("https:"):
-        assert data.sha256 is not None, "params refuse an archive without its sum"
-        # The sum in the name keeps archives of equal name apart.
+        assert data.sha256 is not None, "params refuse an archive without its checksum"
+        # The checksum in the name distinguishes archives of the same name.
         path = project.downloads / f"{data.sha256[:12]}-{_file_name(data.source)}"
         name, sha256 = download.without_secrets(data.source), data.sha256
         download.download(data.source, path, data.sha256)
@@ -187,7 +188,7 @@ def _from_archive(data: params.Data, project: Project, raw: Path) -> Brought:
         archives.extract(path, unpacked)
         find_layout(unpacked)
     except UserError:
-        # Nobody has vouched for what a public server sent this time: do not find it again at the next start.
+        # The checksum of this download is not known. Delete it: the next run must not use it again.
         if data.source in sources.PUBLIC and data.source not in _read_checksums(project.checksums):
             path.unlink()
         raise
@@ -204,14 +205,14 @@ def file_path(source: str, base: Path) -> Path:
     """The path of a `file:` address: `file:///absolute`, `file:/absolute` or `file:relative/to/base`, percent-encoded.
 
     Raises:
-        UserError: it names another machine.
+        UserError: it contains the name of another machine.
     """
     parts = urlsplit(source)
     if parts.netloc not in ("", "localhost"):
         raise UserError(
-            f"data.source = {source!r}: names the machine {parts.netloc!r}; write file:///path or file:path"
+            f"data.source = {source!r}: is on another machine, {parts.netloc!r}; write file:///path or file:path"
         )
-    # An unescaped ? or # belongs to the name: a file has no query.
+    # A file has no query: an unescaped ? or # belongs to its name.
     rest = (
         source.removeprefix("file:").removeprefix(f"//{parts.netloc}") if source.startswith("file://") else source[5:]
     )
@@ -229,14 +230,14 @@ def _read_checksums(path: Path) -> dict[str, str]:
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); restore it with 'git checkout {path}'") from None
+        raise UserError(f"{path}: is not valid JSON ({error}); restore it with 'git checkout {path}'") from None
     if not isinstance(known, dict) or not all(isinstance(value, str) for value in known.values()):
-        raise UserError(f"{path} holds no table of names and sums; restore it with 'git checkout {path}'")
+        raise UserError(f"{path}: holds no table of names and checksums; restore it with 'git checkout {path}'")
     return known
 
 
 def _refuse_single_images(raw: Path, file: str) -> None:
-    """A layout of `train` alone must hold pairs side by side; one look at its first image tells.
+    """Check that the first image of a layout of `train` alone is a pair side by side.
 
     Raises:
         UserError: the image is not twice as wide as high.
@@ -244,13 +245,12 @@ def _refuse_single_images(raw: Path, file: str) -> None:
     try:
         with Image.open(raw / file, formats=FORMATS) as image:
             width, height = image.size
-    # Pillow raises nearly every exception type on damaged or oversized files.
+    # Pillow raises nearly every exception type on corrupt or oversized files.
     except Exception:
-        return  # Stage split lists every unreadable image.
+        return  # Stage split reports all unreadable images.
     if width != 2 * height:
         raise UserError(
-            f"no known layout: {shown(file)} has {width}×{height} pixels, so train holds no pairs side by side; "
-            f"accepted: {ACCEPTED}"
+            f"{shown(file)}: has {width}×{height} pixels, so train holds no pairs side by side; use {ACCEPTED}"
         )
 
 
@@ -259,7 +259,7 @@ def _broken(found: Found, name: str, data: params.Data) -> dict[str, str]:
     if broken and data.on_bad_image == "fail":
         lines = [f"  {name}: {reason}" for name, reason in broken.items()]
         raise UserError(
-            f"{len(broken)} images cannot be opened; mend or remove them, or set data.on_bad_image: skip\n"
+            f"{len(broken)} images cannot be opened; fix or remove them, or set data.on_bad_image: skip\n"
             + "\n".join(lines)
         )
     return broken

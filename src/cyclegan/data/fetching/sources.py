@@ -1,4 +1,4 @@
-"""The public unpaired and paired sets of the CycleGAN and pix2pix papers, by name."""
+"""The public data sets of the CycleGAN and pix2pix papers."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def public_url(name: str) -> str:
     """The address of a public set.
 
     Raises:
-        UserError: no set of that name (with the nearest one), or one that may not be redistributed.
+        UserError: the name is unknown, or the set may not be redistributed.
     """
     if name in PUBLIC:
         return PUBLIC[name]
     if name.startswith("cityscapes"):
         raise UserError(
-            "data.source = 'cityscapes': its licence forbids redistribution; get it from cityscapes-dataset.com "
-            "and use data.source: folders"
+            "data.source = 'cityscapes': its license forbids redistribution; download it from "
+            "cityscapes-dataset.com and use data.source: folders"
         )
     known = ["fluent-emoji", "folders", *PUBLIC]
     near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}."
-    raise UserError(f"data.source = {name!r}: unknown source; {hint} An archive needs file: or https: in front")
+    hint = f"did you mean {' or '.join(near)}?" if near else f"use one of {', '.join(known)}."
+    raise UserError(f"data.source = {name!r}: unknown source; {hint} An archive starts with file: or https:")

@@ -1,1 +1,1 @@
-"""Image files: which files of a folder are images, and how each format is decoded."""
+"""Find the image files of a folder, and decode them."""

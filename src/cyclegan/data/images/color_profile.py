@@ -1,4 +1,4 @@
-"""Embedded color profiles: 8-bit pixels → sRGB, in which images are trained on, shown and written."""
+"""Embedded color profiles: conversion of 8-bit pixels to sRGB."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from PIL import Image, ImageCms
 
 from cyclegan.data.images.image import Pixels, ProfileUse
 
-# Levels of 255 by which a profile may differ from sRGB and still be one: its many editions round differently.
+# Largest difference from sRGB, of 255, at which a profile counts as sRGB: its many editions round differently.
 TOLERANCE = 2
 CHANNELS = {"GRAY": "L", "RGB ": "RGB", "CMYK": "CMYK"}
-"""What a profile says of its color space → the form in which Pillow hands pixels to it."""
+"""Color space of a profile → Pillow's mode for its pixels."""
 
 
 def to_srgb(pixels: Pixels, profile: bytes, is_cmyk: bool) -> tuple[Pixels, ProfileUse]:
-    """Convert `[H, W, 1 | 3 | 4]` uint8 to sRGB by the rendering intent "perceptual"; alpha stays as it is.
+    """Convert `[H, W, 1 | 3 | 4]` uint8 to sRGB with the rendering intent "perceptual".
 
-    Gray stays one channel. Pixels in sRGB come back untouched.
+    Gray stays one channel, and alpha and pixels in sRGB stay the same.
 
     Args:
         pixels: gray, RGB, RGBA, or CMYK by `is_cmyk`.
         profile: an ICC profile.
-        is_cmyk: the four channels are CMYK, which come back as RGB only where the outcome is `converted`.
+        is_cmyk: the four channels are CMYK; they become RGB only if the profile is `converted`.
 
     Returns:
-        The pixels, and what came of the profile: `unusable` where it is corrupt or made for other channels.
+        The pixels and the use of the profile: `unusable` if it is corrupt or for other channels.
     """
     try:
         mode, transform = _transform_of(profile)
     except MemoryError:
         raise
-    # littleCMS and Pillow raise several types on a corrupt profile: an image is no worse for it.
+    # littleCMS and Pillow raise several types on a corrupt profile. The image is still usable.
     except Exception:
         return pixels, "unusable"
     channels = pixels.shape[-1]
@@ -49,7 +49,7 @@ def to_srgb(pixels: Pixels, profile: bytes, is_cmyk: bool) -> tuple[Pixels, Prof
         colors = pixels[..., :3] if channels >= 3 else np.repeat(pixels, 3, axis=-1)
     out = _applied(transform, colors, mode)
     if mode == "L" or channels == 1:
-        # Neutral, but for the rounding of the white point.
+        # The result is gray except for the rounding of the white point.
         out = np.repeat(out[..., 1:2], min(channels, 3), axis=-1)
     if channels == 4 and not is_cmyk:
         out = np.concatenate([out, pixels[..., 3:]], axis=-1)
@@ -57,7 +57,7 @@ def to_srgb(pixels: Pixels, profile: bytes, is_cmyk: bool) -> tuple[Pixels, Prof
 
 
 def describe_uses(counts: Mapping[ProfileUse, int]) -> list[str]:
-    """Phrases for how many images were converted, and of how many the profile cannot be used; none for zero."""
+    """Describe the numbers of images whose profile was converted or unusable; zeros are left out."""
     phrases: dict[ProfileUse, str] = {
         "converted": "converted to sRGB by their color profile",
         "unusable": "taken as sRGB, because their color profile cannot be used",
@@ -67,11 +67,11 @@ def describe_uses(counts: Mapping[ProfileUse, int]) -> list[str]:
 
 @lru_cache(maxsize=32)
 def _transform_of(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
-    """The form of pixels that a profile is made for, and its transform to sRGB; None where it is sRGB itself."""
+    """Pillow's mode for the pixels of a profile, and its transform to sRGB; None if the profile is sRGB."""
     source = ImageCms.ImageCmsProfile(BytesIO(profile))
     mode = CHANNELS[source.profile.xcolor_space]
     target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-    # What littleCMS would optimize a gray curve to is ten levels off in the shadows.
+    # An optimized gray curve of littleCMS is ten levels off in the shadows.
     flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
     transform = ImageCms.buildTransform(source, target, mode, "RGB", flags=flags)
     if mode == "CMYK":
@@ -86,7 +86,7 @@ def _transform_of(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | Non
 
 
 def _applied(transform: ImageCms.ImageCmsTransform, colors: Pixels, mode: str) -> Pixels:
-    """`[H, W, C]` of the transform's form → `[H, W, 3]` in sRGB."""
+    """Apply a transform: `[H, W, C]` of its mode → `[H, W, 3]` in sRGB."""
     if mode == "L":
         table = ImageCms.applyTransform(Image.fromarray(np.arange(256, dtype=np.uint8)[None]), transform)
         return np.asarray(table)[0][colors[..., 0]]

@@ -1,4 +1,4 @@
-"""One image file → one array of integers, whatever its format, mode and depth."""
+"""Decode image files of any format, mode and bit depth to arrays of integers."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from cyclegan.system.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
-# Formats register themselves on first use, which is not safe in the threads that decode.
+# Formats register themselves on first use. This is not thread-safe, so do it here.
 Image.init()
-# Pillow warns at half of its limit and refuses beyond it; only the refusal is wanted here.
+# Pillow warns above half of its limit and refuses larger images. Only the refusal is useful.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
@@ -29,24 +29,22 @@ def decode(path: Path, channels: int, bit_depth: int) -> DecodedImage:
     """Read one file as `[H, W, channels]`, uint8 (`bit_depth` 8) or uint16 (16).
 
     Raises:
-        BadImageError: the file is missing, unreadable, not an image of a known format, or of another number of channels
-            (see `to_channels`).
-        MemoryError: see `read`.
+        BadImageError: the file is missing, unreadable or of an unknown format, or its channels cannot be converted.
+        MemoryError: the image does not fit into memory; see `no_memory_for`.
     """
     image = read(path, bit_depth)
     return replace(image, pixels=to_channels(image.pixels, channels))
 
 
 def read(path: Path, bit_depth: int) -> DecodedImage:
-    """Decode a file: first frame, turned upright by its EXIF tag, palette resolved, transparency kept.
+    """Decode the first frame of a file, upright by its EXIF tag, without palette, with transparency.
 
-    A depth of 16 is kept when `bit_depth` is 16 and scaled (65535 → 255) when it is 8; 8-bit files are scaled up.
-    A TIFF of several channels that are not RGB, RGBA or gray with alpha keeps them as they are. Pixels of 8 bits are
-    converted to sRGB by an embedded color profile; those of 16 bits that stay 16 are not.
+    Pixels are scaled to `bit_depth` (65535 ↔ 255). A TIFF file keeps channels that are not gray, RGB or RGBA. An
+    embedded color profile converts pixels to sRGB, except for 16-bit pixels that stay 16-bit.
 
     Raises:
-        BadImageError: the file is missing, unreadable or no image of a known format.
-        MemoryError: which is not the image's fault; `no_memory_for` has the words.
+        BadImageError: the file is missing, unreadable or of an unknown format.
+        MemoryError: the image does not fit into memory; see `no_memory_for`.
     """
     try:
         image = read_tiff(path, bit_depth) if is_tiff(path) else None
@@ -60,7 +58,7 @@ def read(path: Path, bit_depth: int) -> DecodedImage:
         raise BadImageError(_what_it_is(path)) from None
     except MemoryError:
         raise
-    # Codecs raise nearly every exception type on damaged files: OSError, SyntaxError, ValueError, struct.error, …
+    # Codecs raise nearly every exception type on corrupt files: OSError, SyntaxError, ValueError, struct.error, …
     except Exception as error:
         if str(error).startswith("out of memory"):
             raise MemoryError from None
@@ -70,7 +68,7 @@ def read(path: Path, bit_depth: int) -> DecodedImage:
 
 
 def size(path: Path) -> tuple[int, int]:
-    """(width, height) as stored, from the file's head; (0, 0) where it has none, which `read` will tell."""
+    """(width, height) as stored in the file's header; (0, 0) if it has none: then `read` fails, too."""
     try:
         if is_tiff(path):
             return tiff_size(path)
@@ -81,19 +79,19 @@ def size(path: Path) -> tuple[int, int]:
 
 
 def no_memory_for(path: Path, name: str) -> UserError:
-    """What to say after a MemoryError."""
+    """The user's error for a MemoryError of `read`."""
     width, height = size(path)
     return UserError(
-        f"{name} has {width}×{height} pixels, for which the memory does not suffice; "
-        "make it smaller, end other programs, or use a machine with more memory"
+        f"{name}: out of memory for {width}×{height} pixels; make the image smaller, end other programs, or use a "
+        "machine with more memory"
     )
 
 
 def to_channels(pixels: Pixels, channels: int) -> Pixels:
-    """[H, W, C] → [H, W, channels]: transparency is laid over white, color becomes luma (ITU-R 601).
+    """Convert `[H, W, C]` to `[H, W, channels]`: alpha is blended with white, color becomes luma (ITU-R 601).
 
     Raises:
-        BadImageError: the numbers differ and one of them is not 1, 3 or 4.
+        BadImageError: the numbers of channels differ, and one of them is not 1, 3 or 4.
     """
     have, top = pixels.shape[-1], np.iinfo(pixels.dtype).max
     if have == channels:
@@ -103,14 +101,14 @@ def to_channels(pixels: Pixels, channels: int) -> Pixels:
             f"has {have} channel{'s' if have > 1 else ''}, not {channels}; only 1, 3 and 4 can be converted "
             "(check data.channels_A and data.channels_B; a TIFF needs all channels in its first page)"
         )
-    # No sum below exceeds 65535 · 65536, so 32 bits hold the exact values of either depth.
+    # No sum below exceeds 65535 · 65536: 32 bits are exact for both bit depths.
     if have == 4:
         color, alpha = pixels[..., :3].astype(np.uint32), pixels[..., 3:].astype(np.uint32)
         over_white = (color * alpha + top * (top - alpha) + top // 2) // top
         return to_channels(over_white.astype(pixels.dtype), channels)
     if have == 3 and channels == 1:
         red, green, blue = (pixels[..., i : i + 1].astype(np.uint32) for i in range(3))
-        # The integer weights that Pillow's convert("L") uses.
+        # The integer weights of Pillow's convert("L").
         luma = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
         return luma.astype(pixels.dtype)
     if have == 1:
@@ -122,14 +120,14 @@ def to_channels(pixels: Pixels, channels: int) -> Pixels:
 
 
 def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """Bicubic with antialiasing, as the reference implementation loads; `size` = (height, width) in pixels."""
+    """Resize to `(height, width)`, bicubic with antialiasing, as in the reference implementation."""
     if pixels.shape[:2] == size:
         return pixels
     height, width = size
     if pixels.dtype == np.uint8 and pixels.shape[-1] in (1, 3, 4):
         image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
         return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)).reshape(height, width, -1)
-    # Pillow resizes 16 bits per channel, and other numbers of channels, only as floats, one channel at a time.
+    # Pillow resizes 16-bit channels, and other numbers of channels, only as floats, one channel at a time.
     top = np.iinfo(pixels.dtype).max
     planes = pixels.astype(np.float32)
     if planes.shape[-1] == 4:
@@ -147,7 +145,7 @@ def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def _by_pillow(path: Path, bit_depth: int) -> DecodedImage:
-    # Given a path, Pillow maps uncompressed pixels into memory, and then turns them wrongly.
+    # Open the file first: from a path, Pillow maps uncompressed pixels into memory and transposes them wrongly.
     with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
         refuse_size(*image.size)
         mode = image.mode
@@ -157,14 +155,14 @@ def _by_pillow(path: Path, bit_depth: int) -> DecodedImage:
                 raise BadImageError(f"has 16-bit {kind} with one transparent value; save it with an alpha channel")
             if bit_depth == 16 and mode != "I;16":
                 return DecodedImage(upright(_deep_color(path), image.getexif().get(0x0112, 1)), mode)
-        # In place, for a copy of a large image takes half a gigabyte.
+        # In place: a copy of a large image takes half a gigabyte.
         ImageOps.exif_transpose(image, in_place=True)
         profile = image.info.get("icc_profile") or b""
         return DecodedImage(np.asarray(image) if mode == "CMYK" and profile else _pixels(image), mode, profile)
 
 
 def _in_srgb(image: DecodedImage) -> DecodedImage:
-    """Apply the color profile, if there is one and it can be used."""
+    """Apply the color profile if the image has a usable one."""
     pixels, is_cmyk = image.pixels, image.mode == "CMYK"
     if not image.profile or pixels.dtype != np.uint8 or pixels.shape[-1] not in (1, 3, 4):
         return image
@@ -175,7 +173,7 @@ def _in_srgb(image: DecodedImage) -> DecodedImage:
 
 
 def _pixels(image: Image.Image) -> Pixels:
-    """A Pillow image → [H, W, 1 | 3 | 4] in its own depth."""
+    """A Pillow image as `[H, W, 1 | 3 | 4]` in its own bit depth."""
     if image.mode in ("I", "F"):
         raise BadImageError("has 32-bit pixels; save it with 8 or 16 bits")
     if image.mode.startswith("I;16"):
@@ -191,8 +189,8 @@ def _png_bits(path: Path) -> int:
 
 
 def _deep_color(path: Path) -> Pixels:
-    """The pixels of a PNG with 16 bits of color, which Pillow would cut to 8."""
-    # A late import: only this rare kind of file is worth the seconds that it takes.
+    """The pixels of a PNG file with 16-bit color, which Pillow would reduce to 8 bits."""
+    # Imported here, because it takes seconds and such files are rare.
     import tensorflow as tf
 
     pixels: Pixels = tf.io.decode_png(path.read_bytes(), dtype=tf.uint16).numpy()
@@ -221,5 +219,5 @@ def _what_it_is(path: Path) -> str:
     if start.lstrip().startswith(b"<"):
         return "is a web page or other text, not an image"
     if start.startswith(TIFF_STARTS):
-        return "is a TIFF of a form that is not read; save it as PNG"
+        return "is an unsupported kind of TIFF; save it as PNG"
     return NOT_AN_IMAGE

@@ -1,14 +1,14 @@
-"""Which files of a folder are images of which domain and split.
+"""Find the images of each domain and split in a folder.
 
-Three layouts are read:
+Three layouts are supported:
 
 - domains: `trainA trainB`, optionally `valA valB testA testB`;
-- plain: `A B`, all of it training material;
-- pairs: `train`, optionally `val test`, of images twice as wide as high: the left half is A, the right half B.
+- plain: `A B`, all for training;
+- pairs: `train`, optionally `val test`, with images twice as wide as high: the left half is A, the right half is B.
 
-An optional `pairs.csv` beside these folders names true pairs: columns `A` and `B` hold paths relative to it (empty
-where a side is missing), the optional column `scored` tells which pairs count in the scores, the optional column
-`group` which images must stay in one split. Its other columns are carried along.
+An optional `pairs.csv` beside these folders lists true pairs. Columns `A` and `B` hold paths relative to it; a missing
+side is empty. The optional column `scored` marks the pairs that count in the scores. Images of one value in the
+optional column `group` stay in one split. All other columns are kept.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class SourceImage:
     file: str
     """`path` relative to the data set's root, with forward slashes."""
     id: str
-    """`file` without its ending, unless another file differs from it only in that."""
+    """`file` without its extension, unless two files differ only in the extension."""
     domain: Domain
     split: Split
     part: Part
@@ -62,21 +62,21 @@ class Found:
 
     images: list[Path]
     others: list[Path]
-    """Regular files whose ending is not that of an image format."""
+    """Regular files without an image extension."""
     broken: list[tuple[Path, str]]
     """Images that cannot be opened, with the reason."""
 
     @property
     def kinds_of_others(self) -> Counter[str]:
-        """How many of `others` have which ending."""
-        return Counter(shown(path.suffix.lower()) if path.suffix else "without ending" for path in self.others)
+        """Number of `others` by file extension."""
+        return Counter(shown(path.suffix.lower()) if path.suffix else "without extension" for path in self.others)
 
 
 def find_layout(folder: Path) -> Layout:
     """Recognize the layout of `folder`, or of its only subfolder.
 
     Raises:
-        UserError: none of the accepted layouts; says what was found.
+        UserError: the folder has none of the layouts.
     """
     root = folder
     for _ in range(3):
@@ -89,7 +89,8 @@ def find_layout(folder: Path) -> Layout:
         root = root / names[0]
     top = _visible(folder)
     found = f"folders {', '.join(shown(name) for name in top[:8])}" if top else "no folders"
-    raise UserError(f"no known layout: found {found}{' …' if len(top) > 8 else ''}; accepted: {ACCEPTED}")
+    more = ", …" if len(top) > 8 else ""
+    raise UserError(f"no known layout: found {found}{more}; use {ACCEPTED}")
 
 
 def list_images(folder: Path) -> list[SourceImage]:
@@ -105,7 +106,7 @@ def list_images(folder: Path) -> list[SourceImage]:
         if found.broken:
             path, reason = found.broken[0]
             raise UserError(
-                f"{shown(layout.root / name / path)}: {reason}; make it anew with 'dvc repro --force fetch'"
+                f"{shown(layout.root / name / path)}: {reason}; regenerate data/raw with 'dvc repro --force fetch'"
             )
         for relative in found.images:
             path = layout.root / name / relative
@@ -124,16 +125,16 @@ def list_images(folder: Path) -> list[SourceImage]:
     for domain in DOMAINS:
         if not any(image.domain == domain for image in images):
             where = f"train{domain}" if layout.kind == "domains" else domain if layout.kind == "plain" else "train"
-            raise UserError(f"domain {domain} has no images: {where} holds no {endings()} file")
+            raise UserError(f"domain {domain}: has no images; add {endings()} files to {where}")
     count = Counter((image.domain, image.id) for image in images)
     images = [replace(i, id=i.file) if count[i.domain, i.id] > 1 else i for i in images]
     return sorted(images, key=lambda image: (image.domain, image.file))
 
 
 def walk(folder: Path) -> Found:
-    """Every regular file under `folder`, following links but entering no folder twice.
+    """List every regular file under `folder`; links are followed, but no folder is entered twice.
 
-    Hidden files, sockets, pipes and devices are passed over.
+    Hidden files, sockets, pipes and devices are skipped.
     """
     images: list[Path] = []
     others: list[Path] = []
@@ -169,7 +170,7 @@ def walk(folder: Path) -> Found:
 
 
 def endings() -> str:
-    """The accepted file name endings, for messages."""
+    """The file extensions of images, for messages."""
     return "/".join(sorted(SUFFIXES))
 
 
@@ -198,7 +199,7 @@ def _folders(kind: str, names: list[str]) -> list[str]:
 
 
 def _visible(folder: Path) -> list[str]:
-    """Subfolders, without hidden ones and what macOS adds to archives."""
+    """Subfolders, without hidden ones and without those that macOS adds to archives."""
     return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not _hidden(e.name) and e.name != "__MACOSX")
 
 
@@ -215,4 +216,4 @@ def _is_text(path: Path) -> bool:
 
 
 def _refuse(error: OSError) -> None:
-    raise UserError(f"{error.filename} cannot be read: {error.strerror}")
+    raise UserError(f"{error.filename}: cannot be read ({error.strerror}); check its permissions")

@@ -1,8 +1,8 @@
-"""One TIFF file → one array of integers: a look at its tags says who reads it right, and what nobody does.
+"""Decode TIFF files to arrays of integers. The tags decide whether tifffile or Pillow decodes a file correctly.
 
-TIFF is a box for almost any array. tifffile reads the numbers just as they are stored; what they mean is seen to here.
-It lacks LZW, JPEG and other compressions, which Pillow has; but Pillow cuts 16-bit color to 8 bits, and reads some
-forms wrongly without a word.
+A TIFF file may contain almost any array. tifffile returns the stored numbers, and this module interprets them. tifffile
+lacks LZW, JPEG and other compressions. Pillow has them, but it reduces 16-bit color to 8 bits and decodes some kinds of
+files wrongly without an error.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from cyclegan.data.images.image import NOT_AN_IMAGE, BadImageError, DecodedImage
 from cyclegan.system.errors import one_line
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"II\0*", b"MM*\0")
-"""Of what Pillow takes for a TIFF; the last two are wrong."""
+"""First bytes of files that Pillow reads as TIFF; the last two are not in the standard."""
 
-# The standard's numbers. tifffile has names for them, but is imported only when there is a TIFF.
+# Numbers of the TIFF standard. tifffile has names for them, but it is imported only for TIFF files.
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 WHITE_IS_0, BLACK_IS_0, RGB = 0, 1, 2
 NO_ALPHA, PREMULTIPLIED, ALPHA = 0, 1, 2
 UNCOMPRESSED = 1
 IN_PLANES = 2
 
-# What it finds wrong with a file also stands in the reason that is given for it.
+# The error message of this module already contains what tifffile logs.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 
 
@@ -38,10 +38,10 @@ def is_tiff(path: Path) -> bool:
 
 
 def read_tiff(path: Path, bit_depth: int) -> DecodedImage | None:
-    """Decode the first page, in its own depth; None where that is better left to Pillow.
+    """Decode the first page in its own bit depth; None if Pillow must decode it.
 
     Raises:
-        BadImageError: the file is damaged, or a TIFF of a form that is not read.
+        BadImageError: the file is corrupt or an unsupported kind of TIFF.
     """
     with _first_page(path) as page:
         _refuse_samples(page)
@@ -55,22 +55,22 @@ def read_tiff(path: Path, bit_depth: int) -> DecodedImage | None:
             stored = page.asarray(squeeze=False)
         except MemoryError:
             raise
-        # A compression that it lacks, or damage.
+        # tifffile lacks the compression, or the file is corrupt.
         except Exception as error:
             if page.compression != UNCOMPRESSED and _pillow_reads(page, mode, bit_depth):
                 return None
-            raise BadImageError(f"is a TIFF of a form that is not read ({one_line(error)}); save it as PNG") from None
+            raise BadImageError(f"is an unsupported kind of TIFF ({one_line(error)}); save it as PNG") from None
         if 0 in page.databytecounts:
-            raise BadImageError("cannot be decoded: some of its pixels are not there")
-        # Stored are [planes, depth, H, W, samples]: either the planes or the samples are the channels.
+            raise BadImageError("cannot be decoded: some of its pixels are missing")
+        # The array is [planes, depth, H, W, samples]. Either planes or samples are the channels.
         pixels = stored[:, 0].transpose(1, 2, 0, 3).reshape(page.imagelength, page.imagewidth, -1)
-        pixels = upright(_meant(pixels, page, mode), page.tags.valueof("Orientation", 1))
+        pixels = upright(_interpreted(pixels, page, mode), page.tags.valueof("Orientation", 1))
         profile = page.tags.valueof("InterColorProfile")
         return DecodedImage(pixels, mode, profile if isinstance(profile, bytes) else b"")
 
 
 def tiff_size(path: Path) -> tuple[int, int]:
-    """(width, height) of the first page as stored, by the tags alone."""
+    """(width, height) of the first page, from its tags."""
     with _first_page(path) as page:
         return page.imagewidth, page.imagelength
 
@@ -91,7 +91,7 @@ def _first_page(path: Path) -> Iterator[Any]:
 
 
 def _refuse_samples(page: Any) -> None:
-    """What is not 8 or 16 bits from black to white, or the few bits of a drawing, has no brightness to go by."""
+    """Refuse samples other than unsigned integers of 1, 2, 4, 8 or 16 bits: they have no known range."""
     if page.sampleformat == FLOAT:
         raise BadImageError("has floating-point pixels; save it with 8 or 16 bits")
     if page.bitspersample not in (1, 2, 4, 8, 16):
@@ -103,14 +103,14 @@ def _refuse_samples(page: Any) -> None:
 
 
 def _mode(page: Any) -> str | None:
-    """What the channels are, in Pillow's words; None where only Pillow knows what to do, as with a palette or CMYK.
+    """Pillow's mode for the channels; None if only Pillow can decode them, such as a palette or CMYK.
 
-    Channels that are no colors with or without alpha, whatever they are, stay as they are.
+    Channels other than gray, RGB and RGBA are kept without conversion.
     """
     channels, gray = page.samplesperpixel, page.photometric in (WHITE_IS_0, BLACK_IS_0)
     has_alpha = page.extrasamples[:1] in ((PREMULTIPLIED,), (ALPHA,))
     if channels == 4 and gray and not has_alpha:
-        raise BadImageError("has 4 channels that are not marked as RGBA, as which 4 are read; save it as RGBA")
+        raise BadImageError("has 4 channels that are not marked as RGBA; save it as RGBA")
     if channels > 4 or (channels > 1 and gray and not has_alpha):
         if page.bitspersample < 8:
             raise BadImageError(f"has {channels} channels of {page.bitspersample} bits; save it with 8 or 16 bits")
@@ -125,7 +125,7 @@ def _mode(page: Any) -> str | None:
 
 
 def _pillow_reads(page: Any, mode: str, bit_depth: int) -> bool:
-    """Whether Pillow reads a compressed form of these right: the tests try them all."""
+    """Whether Pillow decodes a compressed file of these tags correctly; the tests cover all cases."""
     if page.planarconfig == IN_PLANES and page.extrasamples:
         return False
     if mode in ("RGB", "RGBA"):
@@ -135,8 +135,8 @@ def _pillow_reads(page: Any, mode: str, bit_depth: int) -> bool:
     return mode == "L" or (mode == "I;16" and page.photometric == BLACK_IS_0)
 
 
-def _meant(pixels: Pixels, page: Any, mode: str) -> Pixels:
-    """Stored channels → gray, RGB or RGBA with 0 for black and a color that does not depend on alpha."""
+def _interpreted(pixels: Pixels, page: Any, mode: str) -> Pixels:
+    """Convert stored channels to gray, RGB or RGBA: 0 is black, and alpha is not premultiplied."""
     if mode.endswith("channels"):
         return pixels
     top = np.iinfo(pixels.dtype).max

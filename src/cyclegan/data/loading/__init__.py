@@ -1,1 +1,1 @@
-"""The packed images, and the batches a training sees."""
+"""The packed images, and the batches of a training."""

@@ -1,4 +1,4 @@
-"""Reading what stage `split` wrote: packed images, their manifest and their pairs."""
+"""Read the output of stage `split`: packed images, their manifest and their pairs."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class RaggedImages:
         sizes: `[N, 2]`, height and width of each image; their areas add up to P.
 
     Raises:
-        ValueError: they do not.
+        ValueError: the areas do not add up.
     """
 
     def __init__(self, pixels: Images, sizes: Images) -> None:
         ends = np.cumsum(sizes.prod(axis=1, dtype=np.int64))
         if (ends[-1] if len(ends) else 0) != len(pixels):
-            raise ValueError(f"{len(pixels)} pixels for images that have {ends[-1] if len(ends) else 0}")
+            raise ValueError(f"{len(pixels)} pixels, but the sizes need {ends[-1] if len(ends) else 0}")
         self.sizes = sizes
         self.dtype = pixels.dtype
         self.shape = (len(sizes), None, None, pixels.shape[1])
-        """As of an array `[N, H, W, C]`, without the sides, which differ."""
+        """The shape `[N, H, W, C]`; the sides are None, because they differ."""
         self.pixels = pixels
         self._ends = ends
 
@@ -48,7 +48,7 @@ class RaggedImages:
         """One image `[H, W, C]`, or several of equal size `[n, H, W, C]`.
 
         Raises:
-            ValueError: several of unequal sizes, or none at all.
+            ValueError: the sizes are unequal, or `index` is empty.
         """
         if isinstance(index, int | np.integer):
             height, width = self.sizes[index]
@@ -58,7 +58,7 @@ class RaggedImages:
 
 
 ImageSet = Images | RaggedImages
-"""The images of a split: all of one size, `[N, H, W, C]`, or each of its own."""
+"""The images of a split: of one size, `[N, H, W, C]`, or of different sizes."""
 
 
 def sizes_of(images: ImageSet) -> Images:
@@ -74,14 +74,14 @@ def pixels_of(images: ImageSet) -> Images:
 
 
 def picked(images: ImageSet, rows: Images) -> Images | list[Images]:
-    """Some images: `[n, H, W, C]`, or a list of `[H, W, C]` where each has its own size."""
+    """Select images: `[n, H, W, C]`, or a list of `[H, W, C]` if their sizes differ."""
     return [images[int(row)] for row in rows] if isinstance(images, RaggedImages) else images[rows]
 
 
 def release_pages(images: ImageSet) -> None:
-    """Give the memory of pages that were read from a mapped file back; they are read anew where they are needed again.
+    """Release the memory of pages that were read from a mapped file; they are read again when needed.
 
-    The system would take them back itself, but only once memory is short, and until then they count as this process's.
+    Otherwise the system releases them only when memory is short, and until then they count as this process's memory.
     """
     pixels = images.pixels if isinstance(images, RaggedImages) else images
     if isinstance(pixels.base, mmap.mmap):
@@ -99,7 +99,7 @@ def equal_batches(images: ImageSet, batch_size: int) -> Iterator[Images]:
 
 @dataclass(frozen=True)
 class Pairs:
-    """True pairs of one split: row `index_A[i]` of domain A and row `index_B[i]` of domain B show the same thing."""
+    """True pairs of one split: row `index_A[i]` of domain A belongs to row `index_B[i]` of domain B."""
 
     index_A: Images
     index_B: Images
@@ -108,7 +108,7 @@ class Pairs:
     id_A: list[str]
     id_B: list[str]
     carried: pd.DataFrame
-    """The source's other columns, one row per pair, as text."""
+    """All other columns of the source, one row per pair, as text."""
 
     def __len__(self) -> int:
         return len(self.index_A)
@@ -121,15 +121,15 @@ class Pairs:
 
 @dataclass(frozen=True)
 class PackedDataset:
-    """The output folder of stage `split`. Pixels are mapped from disk, never loaded as a whole."""
+    """The output folder of stage `split`. Pixels are mapped from disk and read when needed."""
 
     folder: Path
     manifest: pd.DataFrame
     """One row per image: id, domain, split, index (row in the array), file, part, width, height, mode, color_profile
-    (`converted` to sRGB, `unusable` or empty), sha256, and label where the data has labels. Width and height are the
-    file's own, which are those of the packed image only where nothing was resized."""
+    (`converted` to sRGB, `unusable` or empty), sha256, and label if the data has labels. Width and height are those of
+    the decoded image before resizing."""
     table: pd.DataFrame
-    """All pairs as text: split, index_A, index_B, id_A, id_B, scored and the source's other columns."""
+    """All pairs as text: split, index_A, index_B, id_A, id_B, scored and all other columns of the source."""
     arrays: dict[tuple[str, str], ImageSet]
 
     @classmethod
@@ -137,7 +137,7 @@ class PackedDataset:
         """Open and check `folder`.
 
         Raises:
-            UserError: a file is missing, cut short, or at odds with the manifest.
+            UserError: a file is missing, cut short, or inconsistent with the manifest.
         """
         try:
             manifest = pd.read_csv(folder / "manifest.csv", dtype=str, keep_default_na=False, encoding="utf-8")
@@ -155,19 +155,19 @@ class PackedDataset:
                         images = RaggedImages(array, sizes)
                     elif array.ndim != 4 or len(array) != len(rows):
                         raise ValueError(
-                            f"{split}{domain}.npy has shape {array.shape}, the manifest lists {len(rows)} images"
+                            f"{split}{domain}.npy has shape {array.shape}, but the manifest lists {len(rows)} images"
                         )
                     if array.dtype not in (np.uint8, np.uint16):
-                        raise ValueError(f"{split}{domain}.npy holds {array.dtype}")
+                        raise ValueError(f"{split}{domain}.npy holds {array.dtype}, not uint8 or uint16")
                     if sorted(rows["index"]) != list(range(len(rows))):
                         raise ValueError(f"manifest.csv does not number the images of {split}{domain} from 0")
                     arrays[domain, split] = images
             _check_pairs(table, arrays)
-        # The header of an array is Python text, and a number in a table may be too large for any array.
+        # numpy parses the header of an array as Python text. A number in a table may be too large for an array.
         except (OSError, ValueError, KeyError, EOFError, OverflowError, TypeError, SyntaxError, TokenError) as error:
             reason = one_line(error)
             raise UserError(
-                f"{folder} holds no complete packed data ({reason}); make it with 'dvc repro split'"
+                f"{folder}: holds no complete packed data ({reason}); create it with 'dvc repro split'"
             ) from None
         return cls(folder, manifest, table, arrays)
 
@@ -177,20 +177,19 @@ class PackedDataset:
         return self.arrays["A", "train"].dtype.itemsize * 8
 
     def images(self, domain: Domain, split: Split) -> ImageSet:
-        """Pixels [N, H, W, C], or images of their own sizes, uint8 or uint16, mapped read-only from disk."""
+        """Pixels `[N, H, W, C]` or `RaggedImages`, uint8 or uint16, mapped read-only from disk."""
         return self.arrays[domain, split]
 
     def require_channels(self, split: Split, wanted: Mapping[Domain, int], claim: str, remedy: str) -> None:
-        """Refuse what expects other channels than the images of a split have.
+        """Check the number of channels of the images of a split.
 
         Args:
-            split: whose images count.
             wanted: channels by domain.
-            claim: who expects them, as the message begins.
-            remedy: as the message ends.
+            claim: start of the message: who needs these channels.
+            remedy: end of the message.
 
         Raises:
-            UserError: the images of one of these domains have others.
+            UserError: the images of one of these domains have other channels.
         """
         found = {domain: self.images(domain, split).shape[-1] for domain in wanted}
         if found != wanted:
@@ -203,14 +202,14 @@ class PackedDataset:
         return list(rows.sort_values("index")["id"])
 
     def labels(self, domain: Domain, split: Split) -> list[str] | None:
-        """Classes of the images, in the order of `images`; None where the data has no labels."""
+        """Classes of the images, in the order of `images`; None if the data has no labels."""
         if "label" not in self.manifest:
             return None
         rows = self.manifest[(self.manifest["domain"] == domain) & (self.manifest["split"] == split)]
         return list(rows.sort_values("index")["label"])
 
     def pairs(self, split: Split) -> Pairs:
-        """The true pairs within a split; of length 0 if there are none."""
+        """The true pairs within a split; possibly empty."""
         rows = self.table[self.table["split"] == split].reset_index(drop=True)
         return Pairs(
             index_A=rows["index_A"].to_numpy(dtype=np.int64),
@@ -223,14 +222,14 @@ class PackedDataset:
 
     @property
     def images_digest(self) -> str:
-        """SHA-256 over the decoded images of both domains, however they are named, split or resized."""
+        """SHA-256 of the decoded images of both domains, independent of names, split and size."""
         images = sorted(set(self.manifest["domain"] + " " + self.manifest["sha256"]))
         return hashlib.sha256("\n".join(images).encode()).hexdigest()
 
     def digest(self, split: Split) -> str:
-        """md5 over the pixels, sizes, names and pairs of one split: whether two measurements were of the same images.
+        """MD5 of the pixels, sizes, names and pairs of one split; equal for measurements of the same images.
 
-        Images that go from train to val, say, leave that of the test as it is.
+        It does not depend on the images of the other splits.
         """
         md5 = hashlib.md5(usedforsecurity=False)
         for domain in DOMAINS:
@@ -251,10 +250,10 @@ def _require(table: pd.DataFrame, name: str, columns: set[str]) -> None:
 
 
 def _check_pairs(table: pd.DataFrame, arrays: Mapping[tuple[str, str], ImageSet]) -> None:
-    """Every pair must be of one split, and of images that are there."""
+    """Check that every pair is within one split and its images exist."""
     _require(table, "pairs.csv", {"split", "index_A", "index_B", "id_A", "id_B", "scored"})
     for split, rows in table.groupby("split"):
         for domain in DOMAINS:
             index = rows[f"index_{domain}"].astype(int)
             if split not in SPLITS or index.min() < 0 or index.max() >= len(arrays[domain, str(split)]):
-                raise ValueError(f"pairs.csv names images of {split}{domain} that are not there")
+                raise ValueError(f"pairs.csv names images of {split}{domain} that do not exist")

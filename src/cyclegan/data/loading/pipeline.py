@@ -1,7 +1,6 @@
 """Batches for training, as a pure function of the seed and the step.
 
-No batch depends on those before it: step 1,000 yields the same one whether the training came there from step 0 or was
-resumed at step 999.
+No batch depends on earlier ones: step 1,000 yields the same batch from step 0 and after resuming at step 999.
 """
 
 from __future__ import annotations
@@ -14,17 +13,17 @@ import tensorflow as tf
 from cyclegan.data.loading.dataset import ImageSet, pixels_of, release_pages, sizes_of
 
 KEPT_BYTES = 2**28
-"""Of one domain's mapped images, how much is read before its memory is given back."""
+"""Bytes of one domain's mapped images that are read before their memory is released."""
 
 RESIDENT_BYTES = 2**30
-"""How large both domains together may be to lie on the device: 1 GiB leaves even a GPU of 8 GiB most of its memory, and
-holds horse2zebra's 2,401 training images of 286×286 (0.55 GiB)."""
+"""Largest size of both domains together for a copy on the device: 1 GiB leaves a GPU of 8 GiB most of its memory, and
+holds the 2,401 training images of horse2zebra at 286×286 (0.55 GiB)."""
 
 
 def batch_source(
     images_A: ImageSet, images_B: ImageSet, *, batch_size: int, crop_size: tuple[int, int], flip: bool, seed: int
 ) -> Callable[[int], Iterable[tuple[tf.Tensor, tf.Tensor]]]:
-    """A function from a step to the batches from that step on: of images on the GPU where they fit, else on disk.
+    """A function from a step to the batches from that step on: from the GPU if the images fit, else from disk.
 
     Args:
         images_A, images_B, batch_size, crop_size, flip, seed: see `training_batches`.
@@ -49,8 +48,8 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Endless unpaired batches from `start_step` on.
 
-    Each domain is walked through in its own random order, a new one for every pass, so that partners change although
-    the smaller domain comes round more often. Images are read from disk as they are needed.
+    Each domain has its own random order, which changes in every pass: pairs of images change although the smaller
+    domain has more passes. Images are read from disk when needed.
 
     Args:
         images_A, images_B: uint8 or uint16, typically memory-mapped, each side at least that of the crop.
@@ -71,10 +70,10 @@ def training_batches(
 
 
 class ResidentBatches:
-    """The batches of `training_batches`, bit for bit, from images that lie on the device.
+    """The batches of `training_batches`, bit for bit, from images on the device.
 
-    An iterator for use in a graph, where `next` draws, crops, mirrors and scales: no pixel comes from the host any
-    more. TensorFlow puts the images on the first GPU, if there is one.
+    An iterator for use in a graph: `next` draws, crops, mirrors and scales without pixels from the host. TensorFlow
+    puts the images on the first GPU, if there is one.
 
     Args:
         images_A, images_B, batch_size, crop_size, flip, seed: see `training_batches`.
@@ -92,12 +91,12 @@ class ResidentBatches:
     ) -> None:
         self._draw_A = _domain(images_A, _resident(images_A, crop_size), batch_size, crop_size, flip, seed=2 * seed)
         self._draw_B = _domain(images_B, _resident(images_B, crop_size), batch_size, crop_size, flip, seed=2 * seed + 1)
-        # Where the images stand in their order is told on the host: there it is known before the device gets so far.
+        # Compute the order of images on the host, which is ahead of the device.
         with tf.device("CPU"):
             self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
 
     def starting_at(self, step: int) -> ResidentBatches:
-        """The same batches, of which the next one is that of training step `step`."""
+        """These batches from training step `step` on."""
         self._step.assign(step)
         return self
 
@@ -110,17 +109,17 @@ class ResidentBatches:
 
 
 def fit_on_device(images_A: ImageSet, images_B: ImageSet) -> bool:
-    """Whether the images of both domains may lie in the device's memory."""
+    """Whether the images of both domains fit into the device's memory."""
     return sum(pixels_of(images).nbytes for images in (images_A, images_B)) <= RESIDENT_BYTES
 
 
 def steps_per_epoch(larger_domain: int, batch_size: int) -> int:
-    """Steps after which the larger domain has been seen once (as in the reference implementation); at least 1."""
+    """Steps for one pass over the larger domain, as in the reference implementation; at least 1."""
     return max(1, larger_domain // batch_size)
 
 
 Read = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
-"""From indices `[N]`, corners `[N, 2]` (top, left) and whether to mirror `[N]` to pixels as they are stored."""
+"""Indices `[N]`, corners `[N, 2]` (top, left) and mirror flags `[N]` → pixels as stored."""
 
 
 def _domain(
@@ -129,7 +128,7 @@ def _domain(
     """A function from the training step to a batch of one domain."""
     count, channels = len(images), images.shape[-1]
     sizes = tf.constant(sizes_of(images), tf.float32)
-    # From outside the graph: a division by a number within it is made a product in some graphs and not in others.
+    # A tensor from outside the graph. Some graphs turn a division by a constant into a product, others do not.
     half_range = tf.constant(np.iinfo(images.dtype).max / 2.0, tf.float32)
 
     def draw(step: tf.Tensor) -> tf.Tensor:
@@ -172,7 +171,7 @@ def _mapped(images: ImageSet, crop_size: tuple[int, int]) -> Read:
 
 
 def _resident(images: ImageSet, crop_size: tuple[int, int]) -> Read:
-    """Read from a copy of the images on the device, where they lie as one row of pixels."""
+    """Read from a copy of the images on the device: one row of pixels."""
     pixels = tf.Variable(pixels_of(images), trainable=False)
     release_pages(images)
     sizes = sizes_of(images)

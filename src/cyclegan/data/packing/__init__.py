@@ -1,1 +1,1 @@
-"""From `data/raw` to `data/split`: decode, split, match pairs, pack."""
+"""Decode, split and pack the images of `data/raw` into `data/split`."""

@@ -1,4 +1,4 @@
-"""Which image is trained on, which steers the training, and which is only measured on at the end."""
+"""Assign images to the splits train, val and test."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from cyclegan.data.packing.decoding import Decoded, LeftOut
 from cyclegan.domains import DOMAINS, SPLITS, Domain, Split
 
 Key = tuple[Domain, str]
-"""An image: domain and file. A file with a pair side by side is two images."""
+"""Domain and file of an image. A file with a pair side by side is two images."""
 
 
 def assign(decoded: list[Decoded], table: pd.DataFrame, data: params.Data) -> dict[Key, Split]:
     """Decide the split of every (domain, file).
 
-    The source's own splits stand. Where a domain has no test (or val) images, units are taken out of its training
-    images: a unit is one image, a true pair, or a whole group of the pair table. Units are ordered by a hash of
-    the seed and their first file, so that adding an image moves few others. One that is larger than the whole split
-    is only taken where there is nothing else.
+    The source's own splits are kept. If a domain has no test or val images, units of its training images are moved
+    there. A unit is one image, a true pair, or a group of the pair table. Units are ordered by a hash of the seed and
+    their first file: an additional image moves few others. A unit larger than the split is used last.
     """
     assigned: dict[Key, Split] = {(d.image.domain, d.image.file): d.image.split for d in decoded}
     training = [key for key, split in assigned.items() if split == "train"]
@@ -48,10 +47,10 @@ def assign(decoded: list[Decoded], table: pd.DataFrame, data: params.Data) -> di
 
 
 def drop_duplicates(decoded: list[Decoded], assigned: dict[Key, Split]) -> tuple[list[Decoded], list[LeftOut]]:
-    """Take training images out whose decoded pixels also stand in val or test of their domain.
+    """Drop training images whose decoded pixels are also in val or test of their domain.
 
-    Also those that were drawn into val while the same image is in the test: val may steer the training. A source's
-    own val and test are never touched.
+    Images that were moved to val are also dropped if they are in test, because val may influence the training. The
+    source's own val and test images are always kept.
     """
     held: dict[tuple[str, str], Decoded] = {}
     for d in sorted(decoded, key=lambda d: SPLITS.index(assigned[d.image.domain, d.image.file]), reverse=True):
@@ -69,13 +68,13 @@ def drop_duplicates(decoded: list[Decoded], assigned: dict[Key, Split]) -> tuple
 
 
 def _oversize(unit: list[Key], wanted: Mapping[Domain, int]) -> int:
-    """Size of a unit with more images than are wanted; 0 for every other."""
+    """Size of a unit that has more images than wanted; else 0."""
     counts = Counter(domain for domain, _ in unit)
     return len(unit) if any(counts[domain] > count for domain, count in wanted.items()) else 0
 
 
 def _units(training: list[Key], table: pd.DataFrame) -> list[list[Key]]:
-    """Training images that must stay together, each unit sorted: linked by a pair or by a group."""
+    """Sorted units of training images that a pair or a group links; they must stay together."""
     parent: dict[Key, Key] = {key: key for key in training}
 
     def root(key: Key) -> Key:

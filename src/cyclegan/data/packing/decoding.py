@@ -1,4 +1,4 @@
-"""Every file of the source decoded once."""
+"""Decode every file of the source once."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from cyclegan.domains import DOMAINS, Domain
 
 SHOW_PROGRESS_FROM = 500
 LARGE = 30_000_000
-"""Pixels above which images are decoded one at a time: every pixel takes a dozen bytes and more."""
+"""Number of pixels above which images are decoded one at a time: a pixel takes more than 12 bytes."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What is kept of a decoded image besides its pixels."""
+    """A decoded image without its pixels, which are in `Scratch`."""
 
     image: SourceImage
     row: int
-    """Its number in the `Scratch` of its domain."""
+    """Row of the image in the `Scratch` of its domain."""
     width: int
     height: int
     mode: str
     profile_use: ProfileUse
     sha256: str
-    """Of the decoded image before resizing."""
+    """Checksum of the decoded image before resizing."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class LeftOut:
 def decode_all(
     found: list[SourceImage], data: params.Data, scratch: dict[Domain, Scratch]
 ) -> tuple[list[Decoded], list[LeftOut]]:
-    """Decode every file once, in parallel, into the scratch files; results come in the order of `found`.
+    """Decode every file once, in parallel, into the scratch files. Results are sorted by domain and file.
 
     Raises:
-        UserError: the memory does not suffice for an image.
+        UserError: out of memory for an image.
     """
     rows: dict[Domain, int] = dict.fromkeys(DOMAINS, 0)
     by_file: dict[str, list[tuple[SourceImage, int]]] = {}
@@ -92,7 +92,7 @@ def decode_all(
 
     decoded: list[Decoded] = []
     left_out: list[LeftOut] = []
-    # Pillow and hashlib release the interpreter's lock, so threads use all cores and share the arrays.
+    # Pillow and hashlib release the GIL, so threads use all cores and share the arrays.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(in_turn, by_file.values())
         quiet = len(by_file) < SHOW_PROGRESS_FROM

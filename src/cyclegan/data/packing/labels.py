@@ -1,6 +1,6 @@
-"""Which class an image belongs to, by the folder that it lies in: `trainA/7/0001.png` shows a `7`.
+"""The class of an image, from its folder: `trainA/7/0001.png` has class `7`.
 
-Labels measure and do nothing else: no training sees them.
+Labels are used for metrics only, never for training.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ REMEDY = "or set data.labels: none"
 
 
 def folder_labels(images: Sequence[SourceImage]) -> dict[str, str]:
-    """File → class: the name of the first folder inside a domain's own.
+    """Map each file to its class: the name of the first folder inside the domain's folder.
 
     Raises:
-        UserError: an image lies in no such folder, there is only one, or one domain has a class that the other lacks.
+        UserError: an image is in no class folder, there is only one class, or one domain lacks a class of the other.
     """
     loose = [image.file for image in images if image.file.count("/") < 2]
     if loose:
         raise UserError(
-            f"data.labels: folders, but {len(loose)} of {len(images)} images lie in no class's folder, as "
-            f"trainA/CLASS/image.png does: {_some(loose)}; move them into one, {REMEDY}"
+            f"data.labels: folders, but {len(loose)} of {len(images)} images are in no class folder: {_some(loose)}; "
+            f"move them to folders such as trainA/CLASS/, {REMEDY}"
         )
-    # Composed: macOS decomposes accents, and one class may have come from there in one domain only.
+    # Compose accents: macOS decomposes them, and the other domain may come from another system.
     labels = {image.file: unicodedata.normalize("NFC", image.file.split("/")[1]) for image in images}
     found: dict[Domain, set[str]] = defaultdict(set)
     for image in images:
@@ -39,11 +39,11 @@ def folder_labels(images: Sequence[SourceImage]) -> dict[str, str]:
         if lacking:
             raise UserError(
                 f"data.labels: folders, but domain {other} lacks {len(lacking)} of the {len(found[domain])} classes of "
-                f"domain {domain}: {_some(lacking)}; give both domains the same ones, {REMEDY}"
+                f"domain {domain}: {_some(lacking)}; give both domains the same classes, {REMEDY}"
             )
     if len(found["A"]) < 2:
         raise UserError(
-            f"data.labels: folders, but all images are of one class, {_some(found['A'])}; a classifier needs two, "
+            f"data.labels: folders, but all images are of one class, {_some(found['A'])}; add images of two classes, "
             f"{REMEDY}"
         )
     return labels

@@ -1,8 +1,8 @@
-"""Stage `split`: decode every file once, decide who trains, and pack the pixels.
+"""Stage `split`: decode every file once, assign images to splits, and pack the pixels.
 
-Writes `manifest.csv`, `pairs.csv`, `left_out.csv` and one array per domain and split into `data/split`, and a summary
-into `reports/split.json`. An array is `[N, H, W, C]`, or `[pixels, C]` where images keep their own sizes. The same
-input gives the same bytes.
+The stage writes `manifest.csv`, `pairs.csv`, `left_out.csv` and one array per domain and split to `data/split`, and a
+summary to `reports/split.json`. An array is `[N, H, W, C]`, or `[pixels, C]` if images keep their sizes. The same input
+gives the same bytes.
 """
 
 from __future__ import annotations
@@ -51,14 +51,13 @@ def split(data: params.Data, project: Project) -> None:
     """Turn `project.raw` into packed arrays in `project.split`, with a summary beside the other reports.
 
     Raises:
-        UserError: nothing to read, unreadable images (unless `data.on_bad_image` is `skip`), a pair table at odds
-            with the files, images without a class where `data.labels` wants one, or too few different images in a
-            domain.
+        UserError: `data/raw` is missing, images are unreadable (unless `data.on_bad_image` is `skip`) or lack a class
+            (with `data.labels`), the pair table does not match the files, or a domain has too few different images.
     """
     if not project.raw.is_dir():
         what = "is not a folder" if project.raw.exists() else "does not exist"
-        raise UserError(f"{project.raw} {what}; make it with 'dvc repro fetch'")
-    # A killed fetch removes its leavings when it runs again, but DVC may bring its output from the run cache instead.
+        raise UserError(f"{project.raw}: {what}; create it with 'dvc repro fetch'")
+    # A killed fetch leaves temporary folders. DVC may restore its output from the run cache without running it again.
     remove_leftovers(project.raw)
     found = list_images(project.raw)
     table = read_pairs(project.raw / "pairs.csv", found)
@@ -67,14 +66,14 @@ def split(data: params.Data, project: Project) -> None:
         scratch = {domain: scratch_for(folder / f"scratch{domain}", domain, found, data) for domain in DOMAINS}
         decoded, left_out = decode_all(found, data, scratch)
         _refuse_bad(left_out, len({image.file for image in found}), data.on_bad_image)
-        _refuse_sameness(decoded)
+        _refuse_identical(decoded)
         assigned = assign(decoded, table, data)
         decoded, duplicates = drop_duplicates(decoded, assigned)
         left_out += duplicates
         manifest = _manifest(decoded, assigned)
         if labels is not None:
             manifest["label"] = manifest["file"].map(labels)
-        _refuse_lack(manifest, Counter(out.image.domain for out in duplicates))
+        _refuse_too_few(manifest, Counter(out.image.domain for out in duplicates))
         _pack(manifest, decoded, scratch, folder)
         for domain in DOMAINS:
             (folder / f"scratch{domain}").unlink()
@@ -87,7 +86,7 @@ def split(data: params.Data, project: Project) -> None:
         rows = [(out.image.file, out.image.domain, out.kind, out.reason) for out in left_out]
         _write_csv(folder / "left_out.csv", pd.DataFrame(rows, columns=columns))
         files.write_json(project.reports / "split.json", _summary(manifest, pairs, left_out, data))
-        print(_told(manifest, left_out))
+        print(_summary_line(manifest, left_out))
 
 
 def _refuse_bad(left_out: list[LeftOut], total: int, on_bad_image: str) -> None:
@@ -98,20 +97,20 @@ def _refuse_bad(left_out: list[LeftOut], total: int, on_bad_image: str) -> None:
     if len(lines) > NAMES_IN_MESSAGE:
         lines[NAMES_IN_MESSAGE:] = [f"  … and {len(lines) - NAMES_IN_MESSAGE} more"]
     raise UserError(
-        f"{len(reasons)} of {total} images cannot be used; mend or remove them, or set data.on_bad_image: skip\n"
+        f"{len(reasons)} of {total} images cannot be used; fix or remove them, or set data.on_bad_image: skip\n"
         + "\n".join(lines)
     )
 
 
-def _refuse_sameness(decoded: list[Decoded]) -> None:
+def _refuse_identical(decoded: list[Decoded]) -> None:
     for domain in DOMAINS:
         sums = [d.sha256 for d in decoded if d.image.domain == domain]
         if len(sums) > 1 and len(set(sums)) == 1:
-            raise UserError(f"domain {domain}: all {len(sums)} images are identical; give it different images")
+            raise UserError(f"domain {domain}: all {len(sums)} images are identical; add different images")
 
 
-def _refuse_lack(manifest: pd.DataFrame, duplicates: Mapping[Domain, int]) -> None:
-    """Every split needs an image of every domain, and training needs two."""
+def _refuse_too_few(manifest: pd.DataFrame, duplicates: Mapping[Domain, int]) -> None:
+    """Check that every split has an image of every domain, and train at least two."""
     for domain in DOMAINS:
         for split, least, remedy in (
             ("train", 2, "add images"),
@@ -122,15 +121,15 @@ def _refuse_lack(manifest: pd.DataFrame, duplicates: Mapping[Domain, int]) -> No
             if count < least:
                 total = int((manifest["domain"] == domain).sum())
                 taken = duplicates.get(domain, 0)
-                also = f" ({taken} more were left out, identical with images of val or test)" if taken else ""
+                also = f" ({taken} more are left out as identical to images of val or test)" if taken else ""
                 raise UserError(
-                    f"domain {domain}: {count} of its {total} usable images are for {split}{also}, at least {least} "
-                    f"{'is' if least == 1 else 'are'} needed; {remedy}"
+                    f"domain {domain}: {count} of its {total} usable images are for {split}{also}, but at least "
+                    f"{least} {'is' if least == 1 else 'are'} needed; {remedy}"
                 )
 
 
 def _manifest(decoded: list[Decoded], assigned: dict[Key, Split]) -> pd.DataFrame:
-    """One row per packed image, sorted by domain, split and file; its index labels are positions in `decoded`."""
+    """One row per packed image, sorted by domain, split and file; index labels are positions in `decoded`."""
     rows = [
         (
             i.id,
@@ -156,7 +155,7 @@ def _manifest(decoded: list[Decoded], assigned: dict[Key, Split]) -> pd.DataFram
 
 
 def _pack(manifest: pd.DataFrame, decoded: list[Decoded], scratch: dict[Domain, Scratch], folder: Path) -> None:
-    """Copy the images of each domain and split, in the manifest's order, into their own array."""
+    """Copy the images of each domain and split, in the order of the manifest, to an array."""
     for domain in DOMAINS:
         for split in SPLITS:
             chosen = manifest.index[(manifest["domain"] == domain) & (manifest["split"] == split)]
@@ -190,13 +189,13 @@ def _summary(manifest: pd.DataFrame, pairs: pd.DataFrame, left_out: list[LeftOut
 
 
 def _profiles(manifest: pd.DataFrame) -> dict[ProfileUse, int]:
-    """How many images were converted to sRGB, and of how many the color profile cannot be used."""
+    """Numbers of images that were converted to sRGB, and of those with an unusable color profile."""
     uses: tuple[ProfileUse, ...] = ("converted", "unusable")
     return {use: int((manifest["color_profile"] == use).sum()) for use in uses}
 
 
-def _told(manifest: pd.DataFrame, left_out: list[LeftOut]) -> str:
-    """What came of the images, in one line."""
+def _summary_line(manifest: pd.DataFrame, left_out: list[LeftOut]) -> str:
+    """Numbers of images by split, and of those left out, in one line."""
     counts = manifest.groupby(["domain", "split"]).size()
     parts = [f"{domain}: {', '.join(f'{counts[domain, split]} {split}' for split in SPLITS)}" for domain in DOMAINS]
     kinds = Counter(out.kind for out in left_out)
@@ -206,5 +205,5 @@ def _told(manifest: pd.DataFrame, left_out: list[LeftOut]) -> str:
 
 
 def _write_csv(path: Path, table: pd.DataFrame) -> None:
-    # Text is always quoted: a lone carriage return in a file name would else end its row.
+    # Quote all text: otherwise a carriage return in a file name ends its row.
     table.to_csv(path, index=False, lineterminator="\n", encoding="utf-8", quoting=csv.QUOTE_NONNUMERIC)

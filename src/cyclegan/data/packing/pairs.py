@@ -1,4 +1,4 @@
-"""The table of true pairs: as it comes with the images, and as positions in the packed arrays."""
+"""The table of true pairs: by file names in the source, and by positions in the packed arrays."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pandas as pd
 
 from cyclegan.data.images.layout import SourceImage, shown
 from cyclegan.domains import DOMAINS, SPLITS
-from cyclegan.system.errors import UserError
+from cyclegan.system.errors import UserError, one_line
 
-# What spreadsheets write in place of commas, by name.
+# Separators that spreadsheets write instead of commas, by name.
 SEPARATORS = {"semicolons": ";", "tabs": "\t"}
 PAIR_COLUMNS = ["split", "index_A", "index_B", "id_A", "id_B", "scored"]
 
 
 def read_pairs(path: Path, found: list[SourceImage]) -> pd.DataFrame:
-    """The pair table as text, with columns A, B and scored; for side-by-side images without one, every file pairs."""
+    """The pair table as text, with columns A, B and scored; without a table, every file with two halves is a pair."""
     if not path.exists():
         both = sorted({image.file for image in found if image.part != "whole"})
         return pd.DataFrame({"A": both, "B": both, "scored": ["true"] * len(both)}, dtype=str)
@@ -27,18 +27,18 @@ def read_pairs(path: Path, found: list[SourceImage]) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     except UnicodeDecodeError:
         with path.open("rb") as file:
-            kind = "is UTF-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "is not UTF-8"
-        raise UserError(f"{path}: {kind}; save it as UTF-8") from None
+            encoding = "is UTF-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "is not UTF-8"
+        raise UserError(f"{path}: {encoding}; save it as UTF-8") from None
     except (ValueError, OSError) as error:
-        raise UserError(f"{path} is not a readable CSV table: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: is not a readable CSV table ({one_line(error)}); correct it") from None
     missing = [column for column in DOMAINS if column not in table]
     if missing:
         separator = next(
             (name for name, mark in SEPARATORS.items() if any(mark in str(c) for c in table.columns)), None
         )
         if separator:
-            raise UserError(f"{path}: its columns are separated by {separator}; separate them by commas")
-        raise UserError(f"{path} has no column {missing[0]}: it needs A and B with paths relative to its folder")
+            raise UserError(f"{path}: columns are separated by {separator}; separate them by commas")
+        raise UserError(f"{path}: has no column {missing[0]}; add columns A and B with paths relative to its folder")
     for domain in DOMAINS:
         known = {image.file for image in found if image.domain == domain}
         table[domain] = _as_on_disk(table[domain], known)
@@ -46,34 +46,34 @@ def read_pairs(path: Path, found: list[SourceImage]) -> pd.DataFrame:
         unknown = sorted(set(named) - known)
         if unknown:
             raise UserError(
-                f"{path}: column {domain} names {unknown[0]!r}, which is no image of domain {domain}"
+                f"{path}: column {domain} names {unknown[0]!r}, which is not an image of domain {domain}"
                 f"{_hint(unknown[0], known)}"
             )
         twice = sorted(set(named[named.duplicated()]))
         if twice:
-            raise UserError(f"{path}: column {domain} names {twice[0]!r} twice; an image has one partner")
+            raise UserError(f"{path}: column {domain} names {twice[0]!r} twice; name each image once")
     if "scored" not in table:
         table["scored"] = "true"
     table["scored"] = table["scored"].str.lower()
     wrong = sorted(set(table["scored"]) - {"true", "false"})
     if wrong:
-        raise UserError(f"{path}: column scored holds {wrong[0]!r}; it must be true or false")
+        raise UserError(f"{path}: column scored holds {wrong[0]!r}; write true or false")
     return table
 
 
 def _as_on_disk(named: pd.Series[str], known: set[str]) -> pd.Series[str]:
-    """Names that no file has exactly, spelled as the file that has them but for the form of its Unicode.
+    """Replace names that differ from a file name only in their Unicode normalization by that file name.
 
-    macOS writes accents as characters of their own (decomposed), spreadsheets do not (composed).
+    macOS writes accents as separate characters (decomposed), spreadsheets do not (composed).
     """
     composed = {unicodedata.normalize("NFC", file): file for file in sorted(known)}
     return named.map(lambda name: name if name in known else composed.get(unicodedata.normalize("NFC", name), name))
 
 
 def _hint(name: str, known: set[str]) -> str:
-    """What is probably meant by a name that no file has; empty where nothing comes near."""
+    """A remedy for a name that no file has, if there is a similar file; else empty."""
     if "\\" in name:
-        return "; write / in place of \\"
+        return "; write / instead of \\"
     meant = next((file for file in sorted(known) if _folded(file) == _folded(name)), None)
     return f"; did you mean {meant!r}? Upper and lower case count" if meant else ""
 
@@ -83,7 +83,7 @@ def _folded(name: str) -> str:
 
 
 def index_pairs(table: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the pair table whose both images were packed into one split, as positions in the packed arrays."""
+    """Rows of the pair table with both images in one split, as positions in the packed arrays."""
     place = {(row.domain, row.file): row for row in manifest.itertuples()}
     rows: list[dict[str, Any]] = []
     carried = [column for column in table if column not in ("A", "B", *PAIR_COLUMNS)]
@@ -99,7 +99,7 @@ def index_pairs(table: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def refuse_unequal_pairs(pairs: pd.DataFrame, manifest: pd.DataFrame) -> None:
-    """True pairs are compared pixel by pixel."""
+    """Refuse true pairs of unequal sizes: they cannot be compared pixel by pixel."""
     sizes = {
         (row.domain, row.split, row.index): f"{row.width}×{row.height}" for row in manifest.itertuples(index=False)
     }
@@ -107,6 +107,6 @@ def refuse_unequal_pairs(pairs: pd.DataFrame, manifest: pd.DataFrame) -> None:
         of_A, of_B = sizes["A", pair["split"], pair["index_A"]], sizes["B", pair["split"], pair["index_B"]]
         if of_A != of_B:
             raise UserError(
-                f"{shown(pair['id_A'])} has {of_A} pixels, but its true partner {shown(pair['id_B'])} has {of_B}; "
-                "pairs are compared pixel by pixel: give them one size, or set data.load_size to one"
+                f"{shown(pair['id_A'])}: has {of_A} pixels, but its true partner {shown(pair['id_B'])} has {of_B}; "
+                "give both one size, or set data.load_size to a number"
             )

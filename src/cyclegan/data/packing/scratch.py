@@ -1,4 +1,4 @@
-"""Where the pixels of decoded images lie on disk until it is known into which array they go."""
+"""Temporary storage on disk for decoded pixels, until the split of each image is known."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from cyclegan.domains import Domain
 
 
 class Scratch(Protocol):
-    """Where the decoded images of one domain lie until it is known which split they belong to."""
+    """Temporary storage for the decoded images of one domain."""
 
     def put(self, row: int, pixels: decoding.Pixels) -> None:
-        """Keep `[H, W, C]` under a number. Called from several threads at once."""
+        """Store `[H, W, C]` as a row. Several threads may call it at once."""
 
     def pack(self, rows: list[int], target: Path) -> None:
-        """Write an array with the images of these numbers, in this order."""
+        """Write an array with the images of these rows, in this order."""
 
 
 class ResizedScratch:
@@ -46,7 +46,7 @@ class ResizedScratch:
 
 
 class RaggedScratch:
-    """Images at their own sizes: `[pixels, C]`, in the order in which they come."""
+    """Images at their own sizes: `[pixels, C]`, in the order of arrival."""
 
     def __init__(self, path: Path, channels: int, kind: type) -> None:
         self.path, self.channels, self.kind = path, channels, kind
@@ -78,6 +78,7 @@ class RaggedScratch:
 
 
 def scratch_for(path: Path, domain: Domain, found: list[SourceImage], data: params.Data) -> Scratch:
+    """Create the storage for the images of a domain."""
     kind = np.uint16 if data.bit_depth == 16 else np.uint8
     channels = data.channels_A if domain == "A" else data.channels_B
     if data.load_size == "original":
@@ -87,7 +88,7 @@ def scratch_for(path: Path, domain: Domain, found: list[SourceImage], data: para
 
 
 def _reserve(path: Path) -> None:
-    """Claim a new file's space at once: on a full disk, writing to mapped memory ends the process without a word."""
+    """Reserve the space of a new file: on a full disk, a write to mapped memory would kill the process silently."""
     size = path.stat().st_size
     if size and hasattr(os, "posix_fallocate"):
         with path.open("rb+") as file:

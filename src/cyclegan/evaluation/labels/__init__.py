@@ -1,1 +1,1 @@
-"""Whether translations keep the classes of labeled images."""
+"""Metrics of how well translations keep the classes of labeled images."""

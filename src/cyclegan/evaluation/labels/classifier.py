@@ -1,4 +1,4 @@
-"""A small convolutional classifier, by which translated images are judged. It has no part in the translation."""
+"""A small convolutional classifier that judges translated images. It has no part in the translation."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from keras import layers
 from tqdm import tqdm
 
 BATCH_SIZE = 64
+# The largest shorter side of the classifier's input in pixels; larger images would take much longer.
 SHORTER_SIDE = 64
-"""Of an image as the classifier sees it, at most; larger ones would take it much longer."""
+# The shorter side above which the first convolution has stride 2, which needs a quarter of the arithmetic.
 STRIDED_FROM = 32
-"""Shorter side above which the first convolution has stride 2: a quarter of the arithmetic."""
+# The smallest side of a feature map that is still halved.
 SMALLEST_SIDE = 7
-"""Of a feature map that is still halved."""
+# The classifier as the protocol describes it.
 DESCRIPTION = (
     f"images halved until their shorter side has at most {SHORTER_SIDE} pixels; two 3×3 convolutions of 24, 48, 96, "
     f"128 filters, each with instance normalization and ReLU, and max pooling while a side has {SMALLEST_SIDE} pixels; "
@@ -25,7 +26,6 @@ DESCRIPTION = (
     "shifted by up to 15 %, turned by up to 20 degrees and stretched by up to 20 % each way, with noise of standard "
     "deviation 0.15 in 0…1"
 )
-"""For the protocol."""
 
 
 class Classifier:
@@ -36,7 +36,7 @@ class Classifier:
         dtype: uint8 or uint16.
         classes: number of classes.
         steps: batches of a training.
-        seed: of the weights, the order and the augmentation.
+        seed: seed of the weights, the order and the augmentation.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype, classes: int, steps: int, seed: int = 0) -> None:
@@ -45,17 +45,17 @@ class Classifier:
         optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps))
         self.model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(), jit_compile=False)
         optimizer.build(self.model.trainable_variables)
-        # The states of the random generators are among them.
+        # They include the states of the random generators.
         self._variables = [*self.model.variables, *optimizer.variables]
         self._start = [keras.ops.convert_to_numpy(variable) for variable in self._variables]
 
     def train(self, images: np.ndarray, labels: np.ndarray, name: str) -> None:
-        """Train from the start, and show the progress on a terminal, else one line.
+        """Train from the initial weights, with a progress bar on a terminal and one line elsewhere.
 
         Args:
             images: [N, H, W, C].
             labels: [N], 0…`classes` - 1.
-            name: of this training, for the progress.
+            name: label of the progress bar.
         """
         for variable, start in zip(self._variables, self._start, strict=True):
             variable.assign(start)
@@ -70,7 +70,7 @@ class Classifier:
             )
 
     def accuracy(self, images: np.ndarray, labels: np.ndarray) -> float:
-        """Share of the images [N, H, W, C] that get their label [N]."""
+        """The share of the images [N, H, W, C] that the model labels correctly; labels are [N]."""
         predicted = self.model.predict(images, batch_size=256, verbose=0).argmax(axis=1)
         return float((predicted == labels).mean())
 
@@ -103,8 +103,8 @@ def _build(shape: tuple[int, ...], classes: int, top: int, seed: int) -> keras.M
         for _ in range(2):
             x = layers.Conv2D(filters, 3, strides, "same", use_bias=False, kernel_initializer=initializer())(x)
             strides = 1
-            # Of each image by itself, so that its contrast and its share of bright pixels, in which domains differ
-            # more often than classes do, count little (Pan et al. 2018); batch normalization keeps its training's.
+            # Instance normalization removes contrast and brightness, in which domains differ more often than classes
+            # do (Pan et al. 2018). Batch normalization would keep the statistics of its training images.
             x = layers.ReLU()(layers.GroupNormalization(groups=-1)(x))
         x = layers.MaxPooling2D()(x)
         filters = min(2 * filters, 128)

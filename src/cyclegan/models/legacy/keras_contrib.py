@@ -25,7 +25,7 @@ class _UnreadableError(Exception):
 
 @dataclass(frozen=True)
 class _Kind:
-    """How one class of layer is made anew: from these keys of its configuration and no others."""
+    """How to rebuild one class of layer: from these keys of its configuration and no others."""
 
     make: type[keras.layers.Layer]
     keys: tuple[str, ...] = ()
@@ -66,8 +66,8 @@ _WITHOUT_EFFECT = re.compile(
 def load_legacy_generator(path: Path) -> keras.Model:
     """Read a generator from a whole-model HDF5 file of Keras 2, keras-contrib's normalization included.
 
-    The file is data: its layers are made anew from a list of known classes and plain values, so nothing in it is
-    executed, unpickled or imported, and nothing is taken from other files. Initialisers, regularisers and
+    The file is data: its layers are rebuilt from a list of known classes and plain values, so nothing in it is
+    executed, unpickled or imported, and nothing is taken from other files. Initializers, regularizers and
     constraints are not taken over. The result accepts images of any size, in [-1, 1], and can be saved as `.keras`.
 
     Args:
@@ -77,7 +77,7 @@ def load_legacy_generator(path: Path) -> keras.Model:
         A model with one input and one output, `(batch, height, width, channels)`, ending in tanh.
 
     Raises:
-        UserError: the file is not HDF5, is damaged, holds no model, or a model that is not a generator made of
+        UserError: the file is not HDF5, is corrupt, holds no model, or a model that is not a generator made of
             the known layers; the message names the file and the reason.
     """
     try:
@@ -99,7 +99,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Weights]:
             groups = file["model_weights"]
             return config, {name: list(_arrays(groups[name], file)) for name in groups}
     except (OSError, KeyError, TypeError, AttributeError, ValueError, RuntimeError, RecursionError) as error:
-        kind = "is damaged" if h5py.is_hdf5(path) else "is not an HDF5 file"
+        kind = "is corrupt" if h5py.is_hdf5(path) else "is not an HDF5 file"
         raise _UnreadableError(f"{kind} ({one_line(error)[:200]})") from None
 
 

@@ -1,4 +1,4 @@
-"""The tracking store is away for a while: what was recorded arrives whole. Real servers, real locks on a real store."""
+"""The tracking store is unavailable for a while, and gets all entries later. Real servers, real locks, a real store."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from cyclegan.tracking.journal import Journal, journals
 from cyclegan.tracking.outbox import PATIENCE_SECONDS, Outbox
 from cyclegan.tracking.recovery import close_stale_runs, deliver_waiting
 from cyclegan.tracking.run import TrackedRun
-from cyclegan.tracking.store import Store, local_path, waiting
+from cyclegan.tracking.store import Store, journals_folder, local_path
 from cyclegan.tracking.store_errors import require_store
 from cyclegan.tracking.tags import REPLACES_TAG
 from mlflow_server import Server
@@ -62,9 +62,9 @@ def both(*steps: int) -> list[tuple[str, str]]:
 # Offline from the start ------------------------------------------------------------------------------------------
 
 
-def test_an_offline_run_is_delivered_whole_later(project: Project, opened: Opened) -> None:
+def test_an_offline_run_is_delivered_completely(project: Project, opened: Opened) -> None:
     with TrackedRun.offline(
-        waiting(project),
+        journals_folder(project),
         experiment="emoji",
         name="first",
         params={"lr": 1e-4, "source": "https://ann:s3cret@host/x.zip?token=s3same&part=1"},
@@ -74,11 +74,11 @@ def test_an_offline_run_is_delivered_whole_later(project: Project, opened: Opene
         record(run, 1, 2, 3)
         run.set_tags({"note": "see https://ann:s3cret@host/"})
     assert not (project.mlruns / "mlflow.db").exists()
-    kept = b"".join(file.read_bytes() for file in waiting(project).rglob("*.json*"))
+    kept = b"".join(file.read_bytes() for file in journals_folder(project).rglob("*.json*"))
     assert b"s3cret" not in kept
     assert b"s3same" not in kept
 
-    with TrackedRun.attach_offline(waiting(project), run.id, experiment="emoji", name="other") as later:
+    with TrackedRun.attach_offline(journals_folder(project), run.id, experiment="emoji", name="other") as later:
         later.log_metrics(3, {"test_AtoB/pair_psnr": 20.0})
         (project.root / "report").mkdir()
         (project.root / "report" / "a.html").write_text("<p>")
@@ -100,10 +100,10 @@ def test_an_offline_run_is_delivered_whole_later(project: Project, opened: Opene
     assert images_of(store, run_id) == both(2)
     assert [file.path for file in store.client.list_artifacts(run_id, "evaluate")] == ["evaluate/a.html"]
 
-    # Later stages find it by the id that they know, and nothing is delivered twice.
+    # Later stages find the run by its offline id, and nothing is delivered twice.
     assert TrackedRun.attach(store, run.id, experiment="emoji", name="n").id == run_id
     assert deliver_waiting(store).entries == {}
-    assert journals(waiting(project)) == []
+    assert journals(journals_folder(project)) == []
     with TrackedRun.start(store, experiment="emoji", name="n", params={}, resume=run.id) as resumed:
         record(resumed, 3, 4)
     assert resumed.id == run_id
@@ -126,17 +126,17 @@ with TrackedRun.offline(Path(sys.argv[1]), experiment="emoji", name="n", params=
 
 def test_an_offline_run_that_was_killed_and_resumed_is_one_run(project: Project, opened: Opened) -> None:
     def train(resume: str, first: int, last: int, seconds: float) -> subprocess.Popen[str]:
-        arguments = [str(waiting(project)), resume, str(first), str(last), str(seconds)]
+        arguments = [str(journals_folder(project)), resume, str(first), str(last), str(seconds)]
         return subprocess.Popen([sys.executable, "-c", OFFLINE, *arguments], stdout=subprocess.PIPE, text=True)
 
     with train("", 1, 6, 120) as first:
         assert first.stdout is not None
         run_id = first.stdout.readline().strip()
-        # Alive: its journal is left to it.
+        # The process is alive, so its journal is not delivered.
         store = opened()
         assert deliver_waiting(store).entries == {}
         first.kill()
-    # From the checkpoint of step 3: 4 and 5 come again.
+    # The run resumes at step 3, so steps 4 and 5 are repeated.
     with train(run_id, 4, 9, 0) as second:
         assert second.stdout is not None
         assert second.stdout.readline().strip() == run_id
@@ -147,9 +147,11 @@ def test_an_offline_run_that_was_killed_and_resumed_is_one_run(project: Project,
     assert steps_of(store, delivered, "loss") == list(range(1, 9))
 
 
-def test_an_offline_run_whose_trainer_vanished_becomes_killed(project: Project, opened: Opened) -> None:
+def test_an_offline_run_whose_process_disappears_becomes_killed(project: Project, opened: Opened) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", OFFLINE, str(waiting(project)), "", "1", "3", "120"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", OFFLINE, str(journals_folder(project)), "", "1", "3", "120"],
+        stdout=subprocess.PIPE,
+        text=True,
     ) as trainer:
         assert trainer.stdout is not None
         trainer.stdout.readline()
@@ -169,11 +171,11 @@ def test_an_empty_journal_of_a_run_that_is_lost_opens_no_run(project: Project, o
     assert journals(store.journals) == []
 
 
-def test_a_journal_that_cannot_be_delivered_is_told_and_keeps_nobody_waiting(
+def test_a_journal_that_cannot_be_delivered_is_reported_and_delays_no_other(
     project: Project, opened: Opened, caplog: pytest.LogCaptureFixture
 ) -> None:
     def offline(experiment: str, tag: str) -> str:
-        with TrackedRun.offline(waiting(project), experiment=experiment, name="n", params={"lr": 1}) as run:
+        with TrackedRun.offline(journals_folder(project), experiment=experiment, name="n", params={"lr": 1}) as run:
             run.set_tags({tag: "x"})
             record(run, 1)
         return run.id
@@ -189,36 +191,36 @@ def test_a_journal_that_cannot_be_delivered_is_told_and_keeps_nobody_waiting(
     ((run_id, _),) = done.entries.items()
     assert store.client.get_run(run_id).data.tags[REPLACES_TAG] == fine
     assert {folder.name for folder in done.left} == {gone, refused}
-    told = {
+    messages = {
         folder.name: [r.getMessage() for r in caplog.records if str(folder) in r.getMessage()] for folder in done.left
     }
-    remedy = f"bring it back with 'mlflow experiments restore --experiment-id {number}', or delete that folder"
-    assert told[gone] == [
-        f"{waiting(project) / gone} cannot be delivered: MLflow experiment 'gone' was deleted: {remedy}"
+    remedy = f"restore it with 'mlflow experiments restore --experiment-id {number}', or delete the folder"
+    assert messages[gone] == [
+        f"{journals_folder(project) / gone} cannot be delivered: MLflow experiment 'gone' was deleted; {remedy}"
     ]
-    (line,) = told[refused]
-    assert "refuses a part of it" in line
-    assert line.endswith("fix that in entries.jsonl, or delete that folder")
-    with pytest.raises(UserError, match=rf"still holds what cannot be delivered, as reported above: .*{gone}"):
+    (line,) = messages[refused]
+    assert "refuses an entry" in line
+    assert line.endswith("fix it in entries.jsonl, or delete the folder")
+    with pytest.raises(UserError, match=rf"cannot deliver .*{gone}.*; see the warnings above"):
         sync(project)
 
     store.client.restore_experiment(number)
-    shutil.rmtree(waiting(project) / refused)
+    shutil.rmtree(journals_folder(project) / refused)
     assert len(deliver_waiting(store).entries) == 1
     sync(project)
     assert journals(store.journals) == []
 
 
-def test_a_journal_of_another_version_is_left_with_the_remedy_and_keeps_nobody_waiting(
+def test_a_journal_of_another_version_stays_with_the_remedy_and_delays_no_other(
     project: Project, opened: Opened, caplog: pytest.LogCaptureFixture
 ) -> None:
     def offline() -> str:
-        with TrackedRun.offline(waiting(project), experiment="e", name="n", params={}) as run:
+        with TrackedRun.offline(journals_folder(project), experiment="e", name="n", params={}) as run:
             record(run, 1)
         return run.id
 
     later, fine = offline(), offline()
-    with (waiting(project) / later / "entries.jsonl").open("a") as file:
+    with (journals_folder(project) / later / "entries.jsonl").open("a") as file:
         file.write('{"id": "v", "time": 1, "kind": "video", "step": 1}\n')
     store = opened()
     done = deliver_waiting(store)
@@ -226,22 +228,20 @@ def test_a_journal_of_another_version_is_left_with_the_remedy_and_keeps_nobody_w
     assert store.client.get_run(run_id).data.tags[REPLACES_TAG] == fine
     assert [folder.name for folder in done.left] == [later]
     fault = "cannot be delivered: entries.jsonl was written by another version"
-    assert f"{waiting(project) / later} {fault}" in caplog.text
-    assert "use that version to deliver, or delete that folder" in caplog.text
-    assert "video" in (waiting(project) / later / "entries.jsonl").read_text()
+    assert f"{journals_folder(project) / later} {fault}" in caplog.text
+    assert "deliver it with that version, or delete the folder" in caplog.text
+    assert "video" in (journals_folder(project) / later / "entries.jsonl").read_text()
 
 
-def test_a_file_that_was_delivered_before_its_process_was_killed_is_not_missed(
-    project: Project, opened: Opened
-) -> None:
-    """The journal is emptied when all has been delivered; files go with their entries."""
+def test_a_file_delivered_before_a_kill_is_not_required(project: Project, opened: Opened) -> None:
+    """Files are removed with their entries; the journal is emptied when all are delivered."""
     (project.root / "a.txt").write_text("a")
-    with TrackedRun.offline(waiting(project), experiment="e", name="n", params={}) as run:
+    with TrackedRun.offline(journals_folder(project), experiment="e", name="n", params={}) as run:
         run.log_artifact(project.root / "a.txt")
         record(run, 2)
-    entries = waiting(project) / run.id / "entries.jsonl"
+    entries = journals_folder(project) / run.id / "entries.jsonl"
     written = entries.read_bytes()
-    journal = Journal(waiting(project) / run.id)
+    journal = Journal(journals_folder(project) / run.id)
     journal.drop(len(journal) - 1)
     entries.write_bytes(written)
     store = opened()
@@ -251,21 +251,21 @@ def test_a_file_that_was_delivered_before_its_process_was_killed_is_not_missed(
 
 def test_a_journal_is_written_by_one_process(project: Project) -> None:
     with (
-        TrackedRun.offline(waiting(project), experiment="e", name="n", params={}) as run,
-        pytest.raises(UserError, match="is being written by another process"),
-        TrackedRun.offline(waiting(project), experiment="e", name="n", params={}, resume=run.id),
+        TrackedRun.offline(journals_folder(project), experiment="e", name="n", params={}) as run,
+        pytest.raises(UserError, match="another process writes to it"),
+        TrackedRun.offline(journals_folder(project), experiment="e", name="n", params={}, resume=run.id),
     ):
         pass
 
 
-def test_a_refused_file_is_told_and_a_full_disk_tells_itself(store: Store) -> None:
-    with pytest.raises(UserError, match=r"refuses to be written.*403"), require_store(store):
+def test_a_refused_file_is_reported_and_a_full_disk_raises_its_own_error(store: Store) -> None:
+    with pytest.raises(UserError, match=r"not writable.*403"), require_store(store):
         raise requests.HTTPError("403 Client Error: FORBIDDEN")
     with pytest.raises(OSError, match="No space left"), require_store(store):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-# A run that somebody deletes --------------------------------------------------------------------------------------
+# A run that a user deletes -----------------------------------------------------------------------------------------
 
 
 def wait_for_text(caplog: pytest.LogCaptureFixture, text: str) -> None:
@@ -275,20 +275,18 @@ def wait_for_text(caplog: pytest.LogCaptureFixture, text: str) -> None:
         time.sleep(0.05)
 
 
-def test_a_run_that_is_deleted_and_brought_back_gets_what_was_recorded_meanwhile(
-    opened: Opened, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_run_that_is_deleted_and_restored_gets_all_entries(opened: Opened, caplog: pytest.LogCaptureFixture) -> None:
     store = opened()
     with TrackedRun.start(store, experiment="e", name="n", params={}) as run:
         record(run, 1)
         assert run.delivered()
         store.client.delete_run(run.id)
         record(run, 2)
-        wait_for_text(caplog, f"MLflow run {run.id} was deleted: the training goes on")
+        wait_for_text(caplog, f"MLflow run {run.id} was deleted: the training continues")
         record(run, 3)
         store.client.restore_run(run.id)
         assert run.delivered(60)
-    assert f"MLflow run {run.id} is back" in caplog.text
+    assert f"MLflow run {run.id} is available again" in caplog.text
     assert store.client.get_run(run.id).info.status == "FINISHED"
     assert steps_of(store, run.id, "loss") == [1, 2, 3]
     assert images_of(store, run.id) == both(2)
@@ -315,7 +313,7 @@ def test_a_run_that_stays_deleted_does_not_end_its_training_and_is_replaced(
             # As `mlflow gc` does.
             store.client._tracking_client.store._hard_delete_run(run.id)
         record(run, 3)
-        wait_for_text(caplog, f"MLflow run {run.id} was deleted: the training goes on")
+        wait_for_text(caplog, f"MLflow run {run.id} was deleted: the training continues")
         record(run, 4)
     assert caplog.text.count("was deleted") == 1
     assert "wait in" in caplog.text
@@ -349,7 +347,7 @@ def test_an_experiment_that_is_deleted_while_it_trains_does_not_end_the_training
 
 
 @pytest.mark.slow
-def test_a_locked_data_base_delays_nothing_and_loses_nothing(
+def test_a_locked_database_delays_and_loses_nothing(
     project: Project, opened: Opened, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = opened()
@@ -360,9 +358,9 @@ def test_a_locked_data_base_delays_nothing_and_loses_nothing(
         other.execute("BEGIN EXCLUSIVE")
         began = time.monotonic()
         record(run, *range(2, 9))
-        # MLflow itself would wait for 20 seconds at each of them.
+        # MLflow itself would wait for 20 seconds at each entry.
         assert time.monotonic() - began < 15
-        # ... after which it gives up, once.
+        # MLflow then raises an error, once.
         deadline = time.monotonic() + 90
         while "cannot be written" not in caplog.text:
             assert time.monotonic() < deadline
@@ -372,17 +370,17 @@ def test_a_locked_data_base_delays_nothing_and_loses_nothing(
         other.close()
         assert run.delivered(60)
         record(run, 9)
-    assert "is back" in caplog.text
+    assert "is available again" in caplog.text
     assert store.client.get_run(run.id).info.status == "FINISHED"
     assert steps_of(store, run.id, "loss") == list(range(1, 10))
     assert images_of(store, run.id) == both(2, 4, 6, 8)
     assert journals(store.journals) == []
 
 
-def test_a_data_base_that_stays_locked_is_told_at_the_start(
+def test_a_database_that_stays_locked_is_reported_at_the_start(
     project: Project, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As MLflow makes it; with a write-ahead log, which this package chooses, a lock does not hinder opening.
+    # MLflow's own journal mode. With a write-ahead log, which this package sets, a lock does not prevent opening.
     project.mlruns.mkdir()
     other = sqlite3.connect(project.mlruns / "mlflow.db", isolation_level=None)
     other.execute("CREATE TABLE t (x)")
@@ -395,12 +393,12 @@ def test_a_data_base_that_stays_locked_is_told_at_the_start(
 
 
 @pytest.mark.slow
-def test_a_data_base_that_is_locked_when_a_run_is_to_be_opened(project: Project, opened: Opened) -> None:
+def test_a_database_that_is_locked_when_a_run_opens(project: Project, opened: Opened) -> None:
     store = opened()
     other = sqlite3.connect(project.mlruns / "mlflow.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with (
-        pytest.raises(UserError, match=r"refuses to be written: bring it back, or set tracking\.offline.*is locked"),
+        pytest.raises(UserError, match=r"not writable; restart it, or set tracking\.offline.*is locked"),
         TrackedRun.start(store, experiment="e", name="n", params={}),
     ):
         pass
@@ -413,11 +411,11 @@ def test_a_data_base_that_is_locked_when_a_run_is_to_be_opened(project: Project,
 
 
 def kinds_of(folder: Path) -> list[str]:
-    """What a journal holds on disk."""
+    """The contents of a journal on disk."""
     return [json.loads(line)["kind"] for line in (folder / "entries.jsonl").read_text().splitlines()]
 
 
-def test_files_that_are_refused_hold_up_nothing_else(
+def test_refused_files_delay_no_other_entries(
     project: Project, opened: Opened, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = opened()
@@ -432,8 +430,8 @@ def test_files_that_are_refused_hold_up_nothing_else(
     assert steps_of(store, run.id, "loss") == list(range(1, 8))
     assert kinds_of(store.journals / run.id) == ["image"] * 3
     assert caplog.text.count("takes metrics but no files: ") == 1
-    assert f"3 files for MLflow run {run.id} wait in {store.journals / run.id}: 'cyclegan sync'" in caplog.text
-    # Tags that were set meanwhile stay: only files are delivered later.
+    assert f"MLflow run {run.id}: 3 files wait in {store.journals / run.id}; 'cyclegan sync'" in caplog.text
+    # Tags that are set meanwhile stay, because only files are delivered later.
     store.client.set_tag(run.id, "note", "y")
 
     assert [folder.name for folder in deliver_waiting(store).left] == [run.id]
@@ -445,9 +443,7 @@ def test_files_that_are_refused_hold_up_nothing_else(
     assert journals(store.journals) == []
 
 
-def test_files_that_were_refused_for_a_while_arrive_during_the_run(
-    opened: Opened, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_temporarily_refused_files_arrive_during_the_run(opened: Opened, caplog: pytest.LogCaptureFixture) -> None:
     store = opened()
     with TrackedRun.start(store, experiment="e", name="n", params={}) as run:
         artifacts = Path(local_path(store.client.get_run(run.id).info.artifact_uri) or "").parents[1]
@@ -461,7 +457,7 @@ def test_files_that_were_refused_for_a_while_arrive_during_the_run(
 
 
 def register_a_model(store: Store, run_id: str, folder: Path) -> None:
-    """What stage `register` does with a generator's files."""
+    """Store a generator's files as stage `register` does."""
     (folder / "model.txt").write_text("weights")
     experiment = store.client.get_run(run_id).info.experiment_id
     with require_store(store):
@@ -470,7 +466,7 @@ def register_a_model(store: Store, run_id: str, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_artifact_root_out_of_reach_is_named_and_holds_up_no_metrics(
+def test_an_unreachable_artifact_root_is_named_and_delays_no_metrics(
     tmp_path: Path,
     project: Project,
     opened: Opened,
@@ -503,7 +499,7 @@ def test_an_artifact_root_out_of_reach_is_named_and_holds_up_no_metrics(
             register_a_model(store, run.id, tmp_path / "model")
         with pytest.raises(UserError, match=remedy):
             TrackedRun.attach(store, run.id, experiment="e", name="n").log_image(9, "samples/AtoB", IMAGE)
-        # Somebody mounts it.
+        # A user mounts the folder.
         (tmp_path / "file").unlink()
         assert deliver_waiting(store).entries == {run.id: 2}
         assert images_of(store, run.id) == both(2, 4)
@@ -512,7 +508,7 @@ def test_an_artifact_root_out_of_reach_is_named_and_holds_up_no_metrics(
 
 
 @pytest.mark.slow
-def test_a_proxys_body_limit_is_named_and_holds_up_only_what_is_larger(
+def test_a_proxys_body_limit_is_named_and_delays_only_larger_files(
     server: Server, tmp_path: Path, opened: Opened, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "model").mkdir()
@@ -553,7 +549,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.mark.slow
-def test_a_server_killed_in_the_middle_gets_everything_when_it_is_back(
+def test_a_killed_server_gets_everything_after_its_restart(
     server: Server, opened: Opened, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = opened(server.uri)
@@ -565,11 +561,11 @@ def test_a_server_killed_in_the_middle_gets_everything_when_it_is_back(
         assert not run.delivered(1.0)
         assert len(Journal(store.journals / run.id)) > 57
         server.start()
-        # During the run, without being asked.
+        # The entries arrive during the run.
         assert run.delivered(120)
         record(run, 60)
     assert caplog.text.count("cannot be written") == 1
-    assert caplog.text.count("is back") == 1
+    assert caplog.text.count("is available again") == 1
     assert store.client.get_run(run.id).info.status == "FINISHED"
     for key in ("loss", "nan"):
         assert steps_of(store, run.id, key) == list(range(1, 61))
@@ -578,7 +574,7 @@ def test_a_server_killed_in_the_middle_gets_everything_when_it_is_back(
 
 
 @pytest.mark.slow
-def test_a_server_that_is_still_away_at_the_end_gets_it_from_whoever_comes_next(
+def test_the_next_process_delivers_what_a_server_missed_at_the_end(
     server: Server, project: Project, opened: Opened, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = opened(server.uri)
@@ -593,8 +589,10 @@ def test_a_server_that_is_still_away_at_the_end_gets_it_from_whoever_comes_next(
 
     with pytest.raises(UserError, match=r"set tracking\.offline: true to train without it"):
         opened(server.uri)
-    # Offline it goes on, as the same run.
-    with TrackedRun.offline(waiting(project), experiment="e", name="n", params={"lr": 1}, resume=run.id) as again:
+    # Offline, the training continues as the same run.
+    with TrackedRun.offline(
+        journals_folder(project), experiment="e", name="n", params={"lr": 1}, resume=run.id
+    ) as again:
         record(again, 4, 5, 6)
     assert again.id == run.id
 
@@ -609,19 +607,19 @@ def test_a_server_that_is_still_away_at_the_end_gets_it_from_whoever_comes_next(
 
 
 @pytest.mark.slow
-def test_a_server_that_goes_away_under_a_later_stage_is_told(
+def test_a_server_that_fails_during_a_later_stage_is_reported(
     server: Server, opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     run = TrackedRun.attach(opened(server.uri), "1" * 32, experiment="e", name="n")
     server.kill()
-    told = r"went away or refuses to be written: bring it back, or set tracking\.offline"
-    with pytest.raises(UserError, match=told):
+    message = r"unavailable or not writable; restart it, or set tracking\.offline"
+    with pytest.raises(UserError, match=message):
         run.log_metrics(1, {"loss": 1.0})
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         run.log_image(1, "samples/AtoB", IMAGE)
     (tmp_path / "report.html").write_text("<p>")
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         run.log_artifact(tmp_path / "report.html")
 
 
@@ -649,7 +647,7 @@ with TrackedRun.start(store, experiment="e", name="n", params={}) as run:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
-def test_a_trainer_killed_while_the_server_is_away_loses_nothing(
+def test_a_training_killed_while_the_server_is_unavailable_loses_nothing(
     server: Server, project: Project, opened: Opened, sent: signal.Signals
 ) -> None:
     command = [sys.executable, "-c", ONLINE, str(project.root), server.uri]
@@ -667,7 +665,7 @@ def test_a_trainer_killed_while_the_server_is_away_loses_nothing(
     server.start()
     store = opened(server.uri)
     with TrackedRun.start(store, experiment="e", name="n", params={}, resume=run_id) as run:
-        # From a checkpoint of step 5.
+        # Resume from a checkpoint of step 5.
         record(run, 6, 7, 8)
     assert run.id == run_id
     assert steps_of(store, run_id, "loss") == list(range(1, 9))
@@ -675,8 +673,10 @@ def test_a_trainer_killed_while_the_server_is_away_loses_nothing(
 
 
 @pytest.mark.slow
-def test_what_was_sent_twice_is_there_once(server: Server, opened: Opened, caplog: pytest.LogCaptureFixture) -> None:
-    """An answer that got lost: the server has the entries, the trainer does not know."""
+def test_an_entry_that_is_sent_twice_is_recorded_once(
+    server: Server, opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An answer is lost: the server has the entries, but the client does not know."""
     caplog.set_level(logging.WARNING)
     store = opened(server.uri)
     with TrackedRun.start(store, experiment="e", name="n", params={}) as run:
@@ -687,7 +687,7 @@ def test_what_was_sent_twice_is_there_once(server: Server, opened: Opened, caplo
         kept = {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "lock"}
         entries = [*journal.all()]
         assert run.delivered()
-    # Were they all caught before the thread took them?
+    # Check that all were held before the thread took them.
     assert len(entries) + len(steps_of(store, run.id, "loss")) >= 3
     folder.mkdir(exist_ok=True)
     for name, content in kept.items():
