@@ -57,7 +57,7 @@ BROKEN: dict[str, tuple[Spoil, str, Sequence[str]]] = {
     "crop": (
         all_of(split_done, set_params(data={"load_size": "original"}, train={"crop_size": 32})),
         "steps",
-        ["train.crop_size [32, 32] is larger than", "lower it"],
+        ["train.crop_size", "[32, 32]", "larger than", "lower it"],
     ),
     "store": (set_params(tracking={"uri": "sqlite:////proc/none/mlflow.db"}), "MLflow", ["/proc/none"]),
     "dvc": (remove(".dvc"), "DVC", ["dvc stage list fails"]),
