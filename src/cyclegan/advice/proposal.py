@@ -38,21 +38,16 @@ class Proposal:
     """Parameters, why each was chosen, and what to expect.
 
     Attributes:
-        source: keys that say where the images are.
-        candidate: size and width of the networks.
+        params: all of them.
+        cost: of a step.
+        schedule: how long the training is.
+        choices: those that were chosen.
     """
 
-    source: Mapping[str, Any]
-    findings: Findings
-    candidate: Candidate
+    params: Params
     cost: StepCost
     schedule: Schedule
     choices: Sequence[Choice]
-
-    @property
-    def params(self) -> Params:
-        """All parameters."""
-        return _params(self.source, self.choices)
 
 
 def measure_findings(inspection: Inspection, project: Project) -> Findings:
@@ -104,7 +99,7 @@ def propose(
         *network_choices(findings, candidate),
         *training_choices(findings, schedule),
     ]
-    return Proposal(source, findings, candidate, cost, schedule, choices)
+    return Proposal(_params(source, choices), cost, schedule, choices)
 
 
 def contact_sheet(inspection: Inspection, headings: Sequence[str]) -> np.ndarray:

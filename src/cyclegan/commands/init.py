@@ -153,12 +153,11 @@ def _write(project: Project, proposal: Proposal, inspection: Inspection) -> None
     from cyclegan.params.presets import write_params
     from cyclegan.system.files import replacing
 
-    params = proposal.params
     command = shlex.join(["cyclegan", *sys.argv[1:]]) if sys.argv[1:2] == ["init"] else "cyclegan init"
     header = f"Written by: {command}\nExpected: {_expected(proposal)}"
     with replacing(project.reports / "data.png") as temporary:
         Image.fromarray(contact_sheet(inspection, ("domain A", "domain B"))).save(temporary)
-    write_params(project.params, params, header)
+    write_params(project.params, proposal.params, header)
 
 
 def _print_findings(inspection: Inspection, findings: Findings) -> None:
