@@ -34,12 +34,16 @@ ALLOWED: dict[str, set[str]] = {
     "experiment": {
         *("data.loading", "evaluation", "models", "params", "report", "search", "tracking", "training"),
     },
+    "advice": {
+        *("data.fetching", "data.images", "data.loading", "evaluation", "experiment", "models", "params", "report"),
+        *("tracking", "training"),
+    },
     "stages": {
         *("data.fetching", "data.images", "data.loading", "data.packing", "evaluation", "experiment", "models"),
         *("params", "registry", "report", "search", "tracking", "training"),
     },
     "commands": {
-        *("data.fetching", "data.images", "data.loading", "evaluation", "experiment", "export", "inference"),
+        *("advice", "data.fetching", "data.images", "data.loading", "evaluation", "experiment", "export", "inference"),
         *("models", "params", "registry", "search", "serving", "tracking"),
     },
 }

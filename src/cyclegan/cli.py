@@ -70,6 +70,12 @@ COMMANDS = {
     ),
     "register": Command("stages.register", "stage: register both generators in the MLflow model registry"),
     "sync": Command("commands.sync", "deliver waiting records to MLflow, after it was unavailable or offline"),
+    "init": Command(
+        "commands.init", "write a params.yaml that fits your own images and this machine", needs_tensorflow=True
+    ),
+    "doctor": Command(
+        "commands.doctor", "check that this machine can run params.yaml, and how fast", needs_tensorflow=True
+    ),
     "params": Command("commands.params", "check params.yaml and print every value"),
     "preset": Command("commands.preset", "replace params.yaml by a preset and print the changes"),
     "summary": Command(

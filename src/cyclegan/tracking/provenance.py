@@ -57,6 +57,12 @@ def is_versioned(project: Project, path: str) -> bool:
     return tracked != "" or any(place.with_name(f"{place.name}.dvc").is_file() for place in places if place.name)
 
 
+def is_unchanged(project: Project, path: str) -> bool:
+    """Whether git tracks a file of the project, and the file is as in the last commit."""
+    tracked = _git(project, "ls-files", "--error-unmatch", "--", path)
+    return tracked is not None and _git(project, "status", "--porcelain", "--", path) == ""
+
+
 def dvc_lock_digest(project: Project, path: str) -> str | None:
     """The md5 that `dvc.lock` records for a stage output, such as `data/split`; None if there is none.
 
