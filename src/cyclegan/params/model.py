@@ -33,7 +33,7 @@ class Model(Section):
         description="Residual blocks of the resnet: a number, or auto (paper: 6 below 256 pixels, else 9).",
     )
     skip: Literal["add", "concat"] = Field(
-        default="add", description="How a residual block joins its input: add (paper) or concat (TensorFlow tutorial)."
+        default="add", description="How a residual block joins its input: add (paper) or concat (Keras tutorial)."
     )
     padding: Literal["reflect", "same"] = Field(
         default="reflect", description="Padding of the resnet: reflect (paper) or same (zeros)."
@@ -53,7 +53,7 @@ class Model(Section):
         "none.",
     )
     output_norm: bool = Field(
-        default=False, description="Normalize before the last tanh, as the TensorFlow tutorial does."
+        default=False, description="Normalize before the last tanh, as the Keras tutorial does."
     )
     residual_output: bool = Field(
         default=False, description="Predict the difference between output and input, for similar domains."

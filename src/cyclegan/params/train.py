@@ -120,7 +120,7 @@ class Train(Section):
     )
     update_order: Literal["joint", "sequential"] = Field(
         default="joint",
-        description="Order of updates: joint (reference implementation), or sequential (TensorFlow tutorial).",
+        description="Order of updates: joint (reference implementation), or sequential (Keras tutorial).",
     )
     adversarial_loss: AdversarialLoss = Field(
         default="least_squares", description="Adversarial loss: least_squares (paper), vanilla, hinge or wasserstein."
