@@ -33,9 +33,11 @@ def dvc(project: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "timed_on"),
     [
-        (nothing, "on noise"),
+        pytest.param(nothing, "on noise", marks=pytest.mark.slow),
         (split_done, "steps take"),
-        (all_of(split_done, set_params(data={"channels_A": 1, "channels_B": 1})), "on noise"),
+        pytest.param(
+            all_of(split_done, set_params(data={"channels_A": 1, "channels_B": 1})), "on noise", marks=pytest.mark.slow
+        ),
     ],
     ids=["before split", "after split", "after another split"],
 )
@@ -65,7 +67,7 @@ BROKEN: dict[str, tuple[Spoil, str, Sequence[str]]] = {
 
 
 @pytest.mark.usefixtures("dvc")
-@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("name", ["params", *(pytest.param(name, marks=pytest.mark.slow) for name in list(BROKEN)[1:])])
 def test_what_would_fail(project: Path, capfd: pytest.CaptureFixture[str], name: str) -> None:
     spoil, check, facts = BROKEN[name]
     spoil(project)

@@ -55,6 +55,7 @@ def test_two_folders(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert all(f"model.{key} = " in out for key in other)
 
 
+@pytest.mark.slow
 def test_from_outside_the_project(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
     a, b = project.parent / "A", project.parent / "B"
     (project / "a").rename(a)
@@ -65,6 +66,7 @@ def test_from_outside_the_project(project: Path, capfd: pytest.CaptureFixture[st
     assert params.train.epochs * 10 > 30
 
 
+@pytest.mark.slow
 def test_an_archive(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with zipfile.ZipFile(project / "my set.zip", "w") as archive:
         for domain in "ab":
@@ -76,6 +78,7 @@ def test_an_archive(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert code == 0, err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("git")
 def test_a_changed_file_is_overwritten_when_the_user_agrees(
     project: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -57,7 +57,9 @@ REFUSED: dict[str, tuple[str, Spoil, Facts]] = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "too few minutes" else ()) for name in REFUSED]
+)
 def test_init_refuses(refuses: Callable[..., None], name: str) -> None:
     refuses(*REFUSED[name])
 

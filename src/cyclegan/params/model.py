@@ -52,9 +52,7 @@ class Model(Section):
         description="Normalization of the generators: instance (paper), instance_contrib (keras-contrib), batch or "
         "none.",
     )
-    output_norm: bool = Field(
-        default=False, description="Normalize before the last tanh, as the Keras tutorial does."
-    )
+    output_norm: bool = Field(default=False, description="Normalize before the last tanh, as the Keras tutorial does.")
     residual_output: bool = Field(
         default=False, description="Predict the difference between output and input, for similar domains."
     )
