@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cyclegan.project import Project
 from cyclegan.system.errors import UserError
 from cyclegan.system.files import replacing
 
 if TYPE_CHECKING:
     from cyclegan.models.legacy.pytorch import ImportedNetwork
+    from cyclegan.params import Params
     from cyclegan.tracking.store import Store
 
 KERAS_2, PYTORCH = "Keras 2 with keras-contrib", "PyTorch"
@@ -46,14 +49,14 @@ def run(options: argparse.Namespace) -> None:
     is_old_name = options.command == "import-legacy"
     program = KERAS_2 if is_old_name else _program(options.file)
     imported = _read(options.file, program)
-    # Open the store first, so that an unavailable registry is reported before anything is written.
-    store = None if options.register is None else _open_store(options, imported)
+    # Open the registry first, so that an unavailable one is reported before anything is written.
+    registry = None if options.register is None else _open_registry(options, imported)
     with replacing(options.output) as temporary:
         imported.network.save(temporary)
     for line in _summary(options.output, imported):
         print(line)
-    if store is not None:
-        print(_register(store, options, imported, program))
+    if registry is not None:
+        print(_register(registry, options, imported, program))
     if is_old_name:
         logger.warning("import-legacy is deprecated: use 'cyclegan import'")
 
@@ -84,9 +87,17 @@ def _summary(output: Path, imported: ImportedNetwork) -> Iterator[str]:
         yield f"next: cyclegan translate {output} IMAGE --output FOLDER"
 
 
-def _open_store(options: argparse.Namespace, imported: ImportedNetwork) -> Store:
+@dataclass(frozen=True)
+class _Registry:
+    """The project's registry, and its parameters."""
+
+    project: Project
+    params: Params
+    store: Store
+
+
+def _open_registry(options: argparse.Namespace, imported: ImportedNetwork) -> _Registry:
     from cyclegan.params import load
-    from cyclegan.project import Project
     from cyclegan.tracking.store import open_store
 
     if imported.kind != "generator":
@@ -96,32 +107,28 @@ def _open_store(options: argparse.Namespace, imported: ImportedNetwork) -> Store
             f"--register {options.register!r}: MLflow names must not be empty or contain / or :; choose another name"
         )
     project = Project.find()
-    tracking = load(project.params).tracking
-    if tracking.offline:
+    params = load(project.params)
+    if params.tracking.offline:
         raise UserError(f"--register {options.register}: the registry is part of MLflow; set tracking.offline: false")
-    return open_store(project, tracking)
+    return _Registry(project, params, open_store(project, params.tracking))
 
 
-def _register(store: Store, options: argparse.Namespace, imported: ImportedNetwork, program: str) -> str:
-    from cyclegan.params import load
-    from cyclegan.project import Project
+def _register(registry: _Registry, options: argparse.Namespace, imported: ImportedNetwork, program: str) -> str:
     from cyclegan.registry.imported import Origin, register_imported
     from cyclegan.system.digests import file_digest
     from cyclegan.tracking.provenance import tags
     from cyclegan.tracking.store_errors import require_store
 
-    project = Project.find()
-    params = load(project.params)
-    network = imported.network
-    with require_store(store):
+    params, network = registry.params, imported.network
+    with require_store(registry.store):
         version, is_known = register_imported(
-            store,
+            registry.store,
             params.tracking.experiment or params.data.dataset,
             options.register,
             options.output,
             (network.input_shape[-1], network.output_shape[-1]),
             Origin(options.file.name, file_digest(options.file), program),
-            tags(project),
+            tags(registry.project),
         )
     again = " (was already registered)" if is_known else ""
     return f"models:/{options.register}/{version}{again}: without test metrics, the gate does not compare it"

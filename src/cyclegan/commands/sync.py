@@ -14,24 +14,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(_options: argparse.Namespace) -> None:
     """Deliver the records of the project in the current directory."""
-    from cyclegan.commands.params import load_checked
-
-    project = Project.find()
-    load_checked(project)
-    sync(project)
+    sync(Project.find())
 
 
 def sync(project: Project) -> None:
     """Deliver all journals of the project, even with `tracking.offline: true`; print their numbers of entries.
 
     Raises:
-        UserError: the store cannot be used, or a journal cannot be delivered; a warning has the reason.
+        UserError: a parameter is invalid, the store cannot be used, or a journal cannot be delivered; a warning has
+            the reason.
     """
-    from cyclegan.params import load
+    from cyclegan.commands.params import load_checked
     from cyclegan.tracking.recovery import deliver_waiting
     from cyclegan.tracking.store import open_store
 
-    store = open_store(project, load(project.params).tracking)
+    store = open_store(project, load_checked(project).tracking)
     delivery = deliver_waiting(store)
     for run_id, count in delivery.entries.items():
         print(f"MLflow run {run_id}: {count} entries delivered to {store.display_uri}")
