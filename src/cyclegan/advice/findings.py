@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cyclegan.domains import DOMAINS, Domain, Split
+from cyclegan.evaluation.distributions import FEWEST as FEWEST_FOR_ERROR
 from cyclegan.params import Size
 
 # Below this, a tenth for the test split has no standard error, and no version becomes champion (docs/data.md).
@@ -18,8 +19,6 @@ FEW_IMAGES = 200
 # Images that an evaluation takes at most: it is repeated during the training. KID has a small error by then.
 VALIDATION_IMAGES = 100
 TEST_IMAGES = 250
-# Least images for the standard error of a KID; see evaluation/distributions.py.
-FEWEST_FOR_ERROR = 4
 
 
 @dataclass(frozen=True)

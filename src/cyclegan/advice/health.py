@@ -93,9 +93,13 @@ def _attempt(name: str, function: Callable[[], str], needed: bool = True, key: s
     except UserError as error:
         return Check(name, one_line(error), ok=False)
     except Exception as error:
-        reason = f"{type(error).__name__}: {one_line(error)[:120]}"
         remedy = f"; set {key}" if key and needed else "" if needed else "; params.yaml does not use it"
-        return Check(name, reason + remedy, ok=not needed)
+        return Check(name, _reason(error) + remedy, ok=not needed)
+
+
+def _reason(error: Exception) -> str:
+    """Why a check fails: a message for users as it is, any other error with its class."""
+    return one_line(error) if isinstance(error, UserError) else f"{type(error).__name__}: {one_line(error)[:120]}"
 
 
 def _versions() -> str:
@@ -201,11 +205,8 @@ def _steps(params: Params, project: Project, device: str, on_gpu: bool) -> Itera
             images = _cropped(dataset, training_size(params, dataset))
             total = training_plan(params, dataset).total_steps
         cost = measure_steps(params, *images, device, TIMED_STEPS)
-    except UserError as error:
-        yield Check("steps", one_line(error), ok=False)
-        return
     except Exception as error:
-        yield Check("steps", f"{type(error).__name__}: {one_line(error)[:120]}", ok=False)
+        yield Check("steps", _reason(error), ok=False)
         return
     note = "on noise, as data/split does not hold the images yet"
     if dataset is not None:

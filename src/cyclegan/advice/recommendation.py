@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cyclegan.advice.findings import CLOSE_KID, FEW_IMAGES, FEWEST_FOR_ERROR, VALIDATION_IMAGES, Findings
+from cyclegan.advice.findings import CLOSE_KID, FEW_IMAGES, VALIDATION_IMAGES, Findings
 from cyclegan.advice.inspection import CONVERTIBLE
 from cyclegan.advice.schedule import Candidate, Schedule
 from cyclegan.domains import DOMAINS, Split
+from cyclegan.evaluation.distributions import FEWEST as FEWEST_FOR_ERROR
 
 # Up to here a training is short: horse2zebra used 0.0004 for 7,520 steps, the paper 0.0002 for 266,800.
 SHORT_TRAINING_STEPS = 20_000
@@ -143,22 +144,13 @@ def _distance_choices(findings: Findings) -> list[Choice]:
     why = f"{measured}, below {CLOSE_KID}: close" if close else f"{measured}: paper"
     if not comparable:
         why = "the domains have different channels"
-    # Close: row t.
-    weights = (
-        {"forward_cycle": 4.0, "backward_cycle": 4.0} if close else {"forward_cycle": 10.0, "backward_cycle": 10.0}
-    )
-    identity = (2.0 if close else 5.0) if comparable else 0.0
+    cycle, identity, source = (4.0, 2.0, "close domains (row t)") if close else (10.0, 5.0, "paper")
     return [
         Choice("model.residual_output", close, f"{why}; only the change is learned" if close else why),
-        *(
-            Choice(f"train.loss_weights.{name}", value, "close domains (row t)" if close else "paper")
-            for name, value in weights.items()
-        ),
-        Choice(
-            "train.loss_weights.identity",
-            identity,
-            why if not comparable else "close domains (row t)" if close else "paper",
-        ),
+        Choice("train.loss_weights.forward_cycle", cycle, source),
+        Choice("train.loss_weights.backward_cycle", cycle, source),
+        # The identity loss compares images of both domains.
+        Choice("train.loss_weights.identity", identity if comparable else 0.0, source if comparable else why),
     ]
 
 

@@ -98,8 +98,7 @@ def measure_steps(
         start = time.monotonic()
         translator.translate(sample)
         translate_seconds = (time.monotonic() - start) / len(sample)
-        variables = [*model.variables, *(v for optimizer in model.optimizers.values() for v in optimizer.variables)]
-        state_bytes = sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in variables)
+        state_bytes = sum(math.prod(v.shape) * tf.as_dtype(v.dtype).size for v in model.state().values())
     return StepCost(seconds, build_seconds, translate_seconds, _peak(), state_bytes)
 
 

@@ -161,9 +161,11 @@ def _write(project: Project, proposal: Proposal, inspection: Inspection) -> None
 
 
 def _print_findings(inspection: Inspection, findings: Findings) -> None:
+    from cyclegan.advice.inspection import NAMES_SHOWN
+
     for domain, facts in inspection.domains.items():
         print(f"{domain}: {facts.line}")
-        for name, reason in list((facts.unreadable or {}).items())[:5]:
+        for name, reason in list((facts.unreadable or {}).items())[:NAMES_SHOWN]:
             print(f"   {name}: {reason}")
     if inspection.in_both:
         print(f"{inspection.in_both} images are in both domains; remove them from one")
@@ -176,20 +178,19 @@ def _busy() -> str:
     return f"; the machine is busy (load {load:.1f}), which makes the times too long" if load > 1.5 * cores else ""
 
 
-def _print_proposal(proposal: Proposal) -> None:
-    from cyclegan.params.section import plain
+def _text(value: Any) -> str:
+    """A parameter's value in the words of YAML."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
-    width = max(len(f"{choice.key} = {plain(choice.value)}") for choice in proposal.choices)
+
+def _print_proposal(proposal: Proposal) -> None:
+    lines = [f"{choice.key} = {_text(choice.value)}" for choice in proposal.choices]
+    width = max(map(len, lines))
     print()
-    for choice in proposal.choices:
-        value = (
-            "null"
-            if choice.value is None
-            else str(choice.value).lower()
-            if isinstance(choice.value, bool)
-            else choice.value
-        )
-        print(f"{f'{choice.key} = {value}':<{width}}  {choice.reason}")
+    for line, choice in zip(lines, proposal.choices, strict=True):
+        print(f"{line:<{width}}  {choice.reason}")
     print("paper: Zhu et al. 2017; rows and horse2zebra: docs/notes/results.md")
     print()
     print(f"expected: {_expected(proposal)}")
