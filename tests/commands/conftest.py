@@ -1,7 +1,30 @@
-"""A project with a fault, and the check that a command refuses it."""
+"""A project with a fault, the check that a command refuses it, and commands in the test's own process."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cyclegan.cli import main
 from refusals import project, refuses, shared_store, template
 
 __all__ = ["project", "refuses", "shared_store", "template"]
+
+
+@pytest.fixture
+def cyclegan(project: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command and returns its standard output or, if it must fail, its standard error."""
+
+    def run(*arguments: object, code: int = 0) -> str:
+        try:
+            main([str(argument) for argument in arguments])
+            ended: object = 0
+        except SystemExit as end:
+            ended = end.code
+        printed = capsys.readouterr()
+        assert ended == code, printed.err
+        return printed.err if code else printed.out
+
+    return run

@@ -42,23 +42,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def cyclegan(project: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs a command and returns its standard output or, if it must fail, its standard error."""
-
-    def run(*arguments: object, code: int = 0) -> str:
-        try:
-            main([str(argument) for argument in arguments])
-            ended: object = 0
-        except SystemExit as end:
-            ended = end.code
-        printed = capsys.readouterr()
-        assert ended == code, printed.err
-        return printed.err if code else printed.out
-
-    return run
-
-
 def test_a_generator_of_pytorch_becomes_a_keras_file(cyclegan: Callable[..., str], project: Path) -> None:
     printed = cyclegan("import", GENERATOR, "--output", "G.keras")
     assert printed.startswith("G.keras: generator, 51,363 parameters (architecture resnet, ")

@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 from mlflow.models import Model
 
-from cyclegan.cli import main
 from cyclegan.models.generator import build_generator
 from cyclegan.params import load
 from cyclegan.project import Project
@@ -71,23 +70,6 @@ def project(store: Store, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     return root
-
-
-@pytest.fixture
-def cyclegan(project: Path, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command and returns its standard output or, if it must fail, its standard error."""
-
-    def run(*arguments: str, code: int = 0) -> str:
-        try:
-            main(arguments)
-            ended: object = 0
-        except SystemExit as end:
-            ended = end.code
-        printed = capsys.readouterr()
-        assert ended == code, printed.err
-        return printed.err if code else printed.out
-
-    return run
 
 
 def test_list_and_show(cyclegan: Command) -> None:
