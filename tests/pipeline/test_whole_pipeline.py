@@ -18,10 +18,10 @@ import pytest
 from mlflow.entities import Run
 from sandbox import Sandbox
 
-from cyclegan.cli import main
 from cyclegan.models.translator import load_generator
 from cyclegan.params.train import LossWeights
 from cyclegan.system.digests import folder_digest
+from in_process import cyclegan_here
 
 MakeSandbox = Callable[[], Sandbox]
 STEPS = [4, 6, 8, 12]
@@ -91,7 +91,7 @@ def test_a_training_outside_dvc_has_the_same_data_digest(finished: Sandbox) -> N
     recorded = finished.json("reports/train/run.json")["data_md5"]
     assert f"md5: {recorded}\n" in (finished.root / "dvc.lock").read_text()
     assert folder_digest(finished.root / "data/split") == recorded
-    assert "resuming at step 12 of 12" in finished.run("cyclegan", "train").stdout
+    assert "resuming at step 12 of 12" in cyclegan_here("train", cwd=finished.root).stdout
     # Its outputs have the same bytes, so no later stage runs again.
     assert "Data and pipelines are up to date." in finished.run("dvc", "status").stdout
 
@@ -208,25 +208,17 @@ def test_both_generators_are_registered(finished: Sandbox) -> None:
         assert version.tags["git.commit"]
 
 
-def test_translate_takes_the_registered_model(
-    finished: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_translate_takes_the_registered_model(finished: Sandbox, tmp_path: Path) -> None:
     images = sorted((finished.root / "data/fluent-emoji/testA").glob("*.png"))[:3]
     model, output = "models:/fluent-emoji-AtoB@challenger", str(tmp_path / "out")
     finished.run("cyclegan", "translate", model, *map(str, images), "--output", output)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [path.name for path in images]
 
-    # In this process, which has imported TensorFlow and MLflow already.
-    monkeypatch.chdir(finished.root)
-    for name in set(os.environ) - set(finished.environment()):
-        monkeypatch.delenv(name)
     for named, message in ((model, "exists already"), (model + "x", "cannot be loaded from the registry")):
-        with pytest.raises(SystemExit) as end:
-            main(["translate", named, *map(str, images), "--output", output])
-        assert end.value.code == 2
-        shown = capsys.readouterr().err
-        assert message in shown
-        assert "Traceback" not in shown
+        done = cyclegan_here("translate", named, *images, "--output", output, cwd=finished.root)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
