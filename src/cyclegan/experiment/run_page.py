@@ -8,9 +8,10 @@ from urllib.parse import urlencode
 
 import numpy as np
 
-from cyclegan.domains import DIRECTIONS, Direction
+from cyclegan.domains import DIRECTIONS
 from cyclegan.experiment.trained_run import TrainedRun
 from cyclegan.params import Params
+from cyclegan.project import Project
 from cyclegan.tracking.delivery import RUN_ID
 from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.series import MAIN_METRICS
@@ -48,12 +49,13 @@ def training_page(params: Params, progress: str, images: Sequence[str], metrics:
         images: paths of the latest sample grids among the run's artifacts.
         metrics: the latest validation metrics, such as `val_AtoB/kid`.
     """
+    names = params.data.domain_names
     values = {direction: _without_prefix(metrics, f"val_{direction}/") for direction in DIRECTIONS}
     return "\n\n".join(
         [
-            f"{progress}: {_summary(params)}.",
             " ".join(_image(path) for path in images),
-            _table("validation split", {_arrow(direction): values[direction] for direction in DIRECTIONS}),
+            f"{progress}: {_summary(params)}.",
+            _table("validation split", [(names.arrow(direction), values[direction]) for direction in DIRECTIONS]),
         ]
     )
 
@@ -65,31 +67,37 @@ def result_page(
 
     Args:
         metrics: of stage `evaluate`, by direction.
-        registered: for each direction, the registered version with its verdict, in Markdown.
+        registered: the URI of each registered version, with its verdict in Markdown.
     """
-    kept = trained.kept
-    columns = {}
+    names, columns = params.data.domain_names, []
     for direction in DIRECTIONS:
-        columns[_arrow(direction)] = metrics[direction]
-        columns["identity baseline" + " " * len(columns)] = metrics[direction].get("identity", {})
+        columns.append((names.arrow(direction), metrics[direction]))
+        columns.append(("identity baseline", metrics[direction].get("identity", {})))
+    models = registered or [f"models/generator_{direction}.keras" for direction in DIRECTIONS]
+    commands = [f"$ cyclegan translate {model} IMAGE --output FOLDER" for model in models]
     files = ("evaluate/report.html", "evaluate/metrics.json", "evaluate/per_image.csv", "params.yaml")
     links = ", ".join(f"[{file}]({artifact_address(file)})" for file in files)
     return "\n\n".join(
         [
-            f"{_summary(params)}, {trained.epochs} epochs. Kept: the generators of epoch {kept['epoch']:.3g}.",
+            # MLflow shows the first lines. The rest is behind "Show more".
             _image("grid.png"),
+            f"{_summary(params)}, {trained.epochs} epochs. Kept: the generators of epoch {trained.kept['epoch']:.3g}.",
             _table("test split", columns),
             *(registered or {}).values(),
-            "```console\n"
-            + "\n".join(
-                f"$ cyclegan translate models/generator_{direction}.keras IMAGE --output FOLDER"
-                for direction in DIRECTIONS
-            )
-            + "\n```",
+            "\n".join(["```console", *commands, "```"]),
             f"Files: {links}.",
-            f"Samples during the training:\n\n{_image('over_time.png')}",
+            "Samples during the training:",
+            _image("over_time.png"),
         ]
     )
+
+
+def log_result(tracked: TrackedRun, project: Project, page: str) -> None:
+    """Describe a run by `result_page`, and log the images in it: a run that replaces a lost one has none."""
+    for image in (project.reports / "evaluate" / "grid.png", project.reports / "train" / "over_time.png"):
+        if image.is_file():
+            tracked.log_artifact(image)
+    tracked.describe(page)
 
 
 def artifact_address(path: str) -> str:
@@ -107,18 +115,18 @@ def _summary(params: Params) -> str:
     return f"{params.data.dataset}, {params.model.generator}{pixels}"
 
 
-def _arrow(direction: Direction) -> str:
-    return " → ".join(DIRECTIONS[direction])
+def _table(title: str, columns: Sequence[tuple[str, Mapping[str, float]]]) -> str:
+    """A table of the main metrics that at least one column has.
 
-
-def _table(title: str, columns: Mapping[str, Mapping[str, float]]) -> str:
-    names = [name for name in MAIN_METRICS if any(name in values for values in columns.values())]
-    rows = [
-        f"| {name} | {' | '.join(f'{values[name]:.4g}' if name in values else '–' for values in columns.values())} |"
-        for name in names
-    ]
-    heads = f"| {title} | {' | '.join(name.strip() for name in columns)} |"
-    return "\n".join([heads, "|---" * (len(columns) + 1) + "|", *rows])
+    Args:
+        columns: heading and metrics of each.
+    """
+    rows = [[title, *(heading for heading, _ in columns)]]
+    for name in MAIN_METRICS:
+        if any(name in values for _, values in columns):
+            rows.append([name, *(f"{values[name]:.4g}" if name in values else "–" for _, values in columns)])
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
 
 def _without_prefix(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:

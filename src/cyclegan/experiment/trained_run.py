@@ -10,6 +10,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from cyclegan.domains import DomainNames
 from cyclegan.experiment.stage_outputs import open_store_and_deliver, read_report
 from cyclegan.params import Params, Tracking
 from cyclegan.project import Project
@@ -100,9 +101,13 @@ class TrainedRun:
 
 
 def new_run_name(params: Params) -> str:
-    """The name of a new training's MLflow run: what on, when, and which, such as `horse2zebra 11-30 14:05 resnet`."""
-    which = os.environ.get("DVC_EXP_NAME") or params.model.generator
-    return f"{params.data.dataset} {time.strftime('%m-%d %H:%M')} {which}"
+    """The name of a new training's MLflow run: domains, or data set, time and experiment: `flat-3D 11-30 14:05 wide`.
+
+    Outside a DVC experiment, the generator stands for its name.
+    """
+    names = params.data.domain_names
+    domains = params.data.dataset if names == DomainNames() else f"{names.A}-{names.B}"
+    return f"{domains} {time.strftime('%m-%d %H:%M')} {os.environ.get('DVC_EXP_NAME') or params.model.generator}"
 
 
 def _file(project: Project) -> Path:

@@ -33,7 +33,7 @@ MAIN_PARAMS = (
 )  # fmt: skip
 LOSS_WEIGHTS = "train.loss_weights."
 # The run's data set stands for these keys of section `data`.
-NAMES_OF_DATA = ("source", "sha256", "folder_A", "folder_B", "name")
+NAMES_OF_DATA = ("source", "sha256", "folder_A", "folder_B", "name", "names")
 
 
 @dataclass(frozen=True)

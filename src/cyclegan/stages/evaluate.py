@@ -14,7 +14,7 @@ from cyclegan.evaluation.distributions import lack_for_kid
 from cyclegan.evaluation.features import load_features
 from cyclegan.evaluation.labels.transfer import METRICS, add_accuracies
 from cyclegan.evaluation.protocol import Evaluation, RealImages, evaluate
-from cyclegan.experiment.run_page import result_page
+from cyclegan.experiment.run_page import log_result, result_page
 from cyclegan.experiment.stage_outputs import generator_files, training_curves, training_images
 from cyclegan.experiment.trained_run import TrainedRun
 from cyclegan.models.translator import Translator, load_generator
@@ -34,8 +34,7 @@ def run(project: Project) -> None:
         # The points of each series are the identity baseline, at step 0, and the generator.
         tracked.log_rows([(0, baselines(evaluation.metrics)), (trained.steps, headlines(evaluation.metrics))])
         tracked.log_artifact(project.reports / "evaluate", "evaluate")
-        tracked.log_artifact(project.reports / "evaluate" / "grid.png")
-        tracked.describe(result_page(params, trained, evaluation.metrics))
+        log_result(tracked, project, result_page(params, trained, evaluation.metrics))
     lack = lack_for_kid(evaluation.metrics["protocol"]["counts"], "test")
     for direction in DIRECTIONS:
         metrics = evaluation.metrics[direction]

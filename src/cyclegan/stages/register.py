@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import pandas as pd
 
 from cyclegan.domains import DIRECTIONS, DOMAINS
-from cyclegan.experiment.run_page import result_page
+from cyclegan.experiment.run_page import log_result, result_page
 from cyclegan.experiment.stage_outputs import (
     generator_files,
     only_metrics,
@@ -68,8 +68,8 @@ def run(project: Project) -> None:
                 "data.md5": trained.data_md5,
             },
         )
-        verdicts = {version.direction: _verdict(version) for version in versions}
-        tracked.describe(result_page(params, trained, metrics, verdicts))
+        verdicts = {version.uri: _verdict(version) for version in versions}
+        log_result(tracked, project, result_page(params, trained, metrics, verdicts))
     _write_report(project, tracked.id, versions)
     if store.artifacts is not None and unquote(str(project.mlruns)) != str(project.mlruns):
         logger.warning(
@@ -95,14 +95,20 @@ def _verdict(version: RegisteredVersion) -> str:
 
 def _facts(params: Params, trained: TrainedRun, metrics: Mapping[str, Any]) -> dict[str, str]:
     """The table of the training data in the model card."""
-    data, counts, size = params.data, metrics["protocol"]["counts"], params.training_size
+    data, size = params.data, params.training_size
+
+    def images(counts: Mapping[str, int]) -> str:
+        return ", ".join(
+            f"{counts[domain]} of {data.domain_names.of(domain)}" for domain in DOMAINS if domain in counts
+        )
+
     minutes = f"{trained.seconds / 60:.1f} minutes on {trained.device}"
     facts = {
         "data set": data.dataset,
         "source": data.recorded_source,
         "license": LICENSES.get(data.source, "not recorded; check the terms of the source before you publish"),
-        "training images": ", ".join(f"{count} of {domain}" for domain, count in trained.images.items()),
-        "test images": ", ".join(f"{counts[domain]} of {domain}" for domain in DOMAINS),
+        "training images": images(trained.images),
+        "test images": images(metrics["protocol"]["counts"]),
         "training size": "" if size is None else f"{size[0]} × {size[1]} pixels",
         "training": f"{trained.epochs} epochs, {trained.steps} steps, {minutes}",
     }
@@ -122,6 +128,7 @@ def _candidates(
     for file in files.values():
         require_file(file, "train")
     per_image = _read_table(evaluated / "per_image.csv")
+    names = params.data.domain_names
     channels = {"A": params.data.channels_A, "B": params.data.channels_B}
     candidates = []
     for direction, (source, target) in DIRECTIONS.items():
@@ -141,6 +148,7 @@ def _candidates(
                 evaluation,
                 gate,
                 evaluated / "grid.png",
+                domains=(names.of(source), names.of(target)),
                 facts=facts,
                 with_onnx="onnx" in params.registry.export,
             )
