@@ -49,7 +49,7 @@ lint: install
 
 ui: install
 	@test -f mlruns/mlflow.db || { echo "mlruns/mlflow.db: no runs yet; run make repro first"; exit 2; }
-	@echo 'Open http://127.0.0.1:$(PORT) and choose "Model training" at the top left.'
+	@cyclegan runs --link http://127.0.0.1:$(PORT) | sed 's/^/Open /'
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
 	    --backend-store-uri sqlite:///mlruns/mlflow.db \
 	    --default-artifact-root "$$(python -c 'from pathlib import Path; print(Path("mlruns/artifacts").absolute().as_uri())')"

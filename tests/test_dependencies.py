@@ -33,11 +33,13 @@ UNUSED = {
     "split": {"evaluation/distributions.py": "warns of too few images; writes nothing"},
     "train": {"report/grid.py": "draws samples, on which no result depends"},
     "evaluate": {
+        "experiment/run_page.py": "describes the MLflow run",
         "experiment/stage_outputs.py": "reads the outputs of earlier stages, which are listed",
         "experiment/trained_run.py": "reads run.json, which is listed",
     },
     "register": {
         "evaluation/distributions.py": "words the reason of a gate",
+        "experiment/run_page.py": "describes the MLflow run",
         "experiment/stage_outputs.py": "reads the outputs of earlier stages, which are listed",
         "experiment/trained_run.py": "reads run.json, which is listed",
     },

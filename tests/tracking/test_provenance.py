@@ -91,10 +91,12 @@ def test_dvc_and_versions(project: Project, monkeypatch: pytest.MonkeyPatch) -> 
     assert not [key for key in tags(project) if key.startswith("dvc.")]
     monkeypatch.setenv("DVC_STAGE", "train")
     monkeypatch.setenv("DVC_EXP_NAME", "curly-cats")
+    monkeypatch.setattr("sys.argv", ["cyclegan", "train"])
     found = tags(project)
     assert (found["dvc.stage"], found["dvc.exp"]) == ("train", "curly-cats")
-    assert found["version.python"] == platform.python_version()
-    assert found["version.mlflow"] == metadata.version("mlflow")
+    assert found["versions"].split(", ")[0] == f"python {platform.python_version()}"
+    assert f"mlflow {metadata.version('mlflow')}" in found["versions"].split(", ")
+    assert (found["mlflow.source.name"], found["mlflow.source.type"]) == ("cyclegan train", "LOCAL")
 
 
 def test_no_heavy_import() -> None:

@@ -25,6 +25,16 @@ from cyclegan.tracking.store import Store, journals_folder
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.device import prepare_device
 
+# Every run records these parameters, also where they have their default, so that runs can be filtered by them.
+MAIN_PARAMS = (
+    "data.load_size", "model.generator", "model.base_filters", "model.blocks", "model.norm", "model.upsample",
+    "model.residual_output", "train.adversarial_loss", "train.batch_size", "train.crop_size", "train.ema_decay",
+    "train.epochs", "train.learning_rate", "train.seed", "train.update_order",
+)  # fmt: skip
+LOSS_WEIGHTS = "train.loss_weights."
+# The run's data set stands for these keys of section `data`.
+NAMES_OF_DATA = ("source", "sha256", "folder_A", "folder_B", "name", "names")
+
 
 @dataclass(frozen=True)
 class TrainingSetup:
@@ -109,10 +119,27 @@ class TrainingSetup:
             tags={**tags(self.project), "device": self.device, **further_tags},
             inputs=[DatasetInput(data.dataset, self.data_md5, data.recorded_source, "training")],
             resume=session.run_to_resume,
+            steps_per_epoch=session.plan.steps_per_epoch,
         )
 
 
 def recorded_params(params: Params) -> dict[str, Any]:
-    """The parameters that a training's MLflow run records."""
-    recorded = dict(flatten(params.model_dump(exclude={"search", "registry", "tracking"})))
-    return recorded | {"data.source": params.data.recorded_source}
+    """The parameters that a training's MLflow run records: the main ones, and others that differ from their default.
+
+    This keeps MLflow's comparison of runs short. The run's file `params.yaml` has all parameters.
+    """
+
+    def shaping(of: Params) -> dict[str, Any]:
+        data = of.data.model_dump(exclude=set(NAMES_OF_DATA))
+        return dict(
+            flatten(
+                {"data": data, **of.shaping, "evaluate": of.evaluate.model_dump(include={"features", "features_size"})}
+            )
+        )
+
+    defaults = shaping(Params())
+    return {
+        key: value
+        for key, value in shaping(params).items()
+        if key in MAIN_PARAMS or key.startswith(LOSS_WEIGHTS) or value != defaults.get(key)
+    }
