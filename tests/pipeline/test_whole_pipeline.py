@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import os
 import shutil
@@ -81,6 +82,7 @@ def test_every_stage_writes_its_outputs(finished: Sandbox) -> None:
         "reports/evaluate/per_image.csv",
         "reports/evaluate/grid.png",
         "reports/evaluate/report.html",
+        "reports/register.html",
         "reports/register.json",
     ):
         assert (finished.root / path).stat().st_size > 0, path
@@ -220,6 +222,7 @@ def test_both_generators_are_registered(finished: Sandbox) -> None:
         assert decision["against"] == pytest.approx(19.84, abs=0.005)
         better = decision["gain"] > max(decision["standard_error"], 0.001 * decision["against"])
         assert report[direction]["champion"] == ("1" if better else None)
+        assert decision["reason"] in html.unescape((finished.root / "reports/register.html").read_text())
         assert decision["reason"] in version.description
         assert version.run_id == run_of(finished).info.run_id
         assert version.tags["git.commit"]
