@@ -11,6 +11,7 @@ from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.domains import Direction
 from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.evaluation.protocol import RealImages
+from cyclegan.experiment.initial_networks import InitialNetwork
 from cyclegan.experiment.networks import build_cyclegan, compile_cyclegan
 from cyclegan.experiment.plan import (
     batches,
@@ -71,18 +72,26 @@ class Session:
 
     @classmethod
     def prepare(
-        cls, params: Params, dataset: PackedDataset, checkpoints: CheckpointFolder, features: FeatureNetwork
+        cls,
+        params: Params,
+        dataset: PackedDataset,
+        checkpoints: CheckpointFolder,
+        features: FeatureNetwork,
+        initial: Mapping[str, InitialNetwork] | None = None,
     ) -> Session:
         """Build and compile the networks, and load the newest checkpoint if there is one.
 
+        Args:
+            initial: networks that give a new training its weights, by name.
+
         Raises:
-            UserError: parameters and data do not match.
+            UserError: parameters and data do not match, or an initial network does not fit.
         """
         refuse_other_channels(params, dataset)
         params = with_possible_selection(params, dataset)
         size = training_size(params, dataset)
         plan = training_plan(params, dataset)
-        model = build_cyclegan(params, size)
+        model = build_cyclegan(params, size, initial)
         compile_cyclegan(model, params, plan.total_steps)
         progress = Progress.restore(checkpoints, model)
         translators = translators_of(model.generators, params, dataset)

@@ -13,6 +13,7 @@ from typing import Any
 
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.evaluation.features import FeatureNetwork, load_features
+from cyclegan.experiment.initial_networks import InitialNetwork, find_initial_networks, initial_tags
 from cyclegan.experiment.session import Session
 from cyclegan.params import Params, flatten
 from cyclegan.project import Project
@@ -47,6 +48,7 @@ class TrainingSetup:
         experiment: name of its MLflow experiment.
         device: name of the device.
         features: the network whose metrics select the generators.
+        initial: networks that give the training its weights, by name.
     """
 
     project: Project
@@ -57,6 +59,7 @@ class TrainingSetup:
     experiment: str
     device: str
     features: FeatureNetwork
+    initial: Mapping[str, InitialNetwork]
 
     @classmethod
     def prepare(
@@ -69,14 +72,15 @@ class TrainingSetup:
         store: Store | None,
         experiment: str,
     ) -> TrainingSetup:
-        """Seed everything, prepare the device and load the feature network.
+        """Seed everything, prepare the device, load the feature network and find the initial networks.
 
         Raises:
-            UserError: the feature network cannot be loaded.
+            UserError: the feature network cannot be loaded, or an initial network is missing.
         """
         device = prepare_device(params.train.seed, params.train.deterministic)
         features = load_features(project.root / params.evaluate.features, params.evaluate.features_size)
-        return cls(project, params, dataset, data_md5, store, experiment, device, features)
+        initial = find_initial_networks(project, params)
+        return cls(project, params, dataset, data_md5, store, experiment, device, features, initial)
 
     @contextmanager
     def claimed(self, checkpoints: CheckpointFolder, does: str, wait: float) -> Iterator[None]:
@@ -96,7 +100,7 @@ class TrainingSetup:
 
     def session(self, checkpoints: CheckpointFolder) -> Session:
         """Build the networks, and load the newest checkpoint if there is one; see `Session.prepare`."""
-        return Session.prepare(self.params, self.dataset, checkpoints, self.features)
+        return Session.prepare(self.params, self.dataset, checkpoints, self.features, self.initial)
 
     def tracked_run(
         self, session: Session, name: str, further_tags: Mapping[str, str]
@@ -116,7 +120,7 @@ class TrainingSetup:
             experiment=self.experiment,
             name=name,
             params=recorded_params(self.params),
-            tags={**tags(self.project), "device": self.device, **further_tags},
+            tags={**tags(self.project), "device": self.device, **initial_tags(self.initial), **further_tags},
             inputs=[DatasetInput(data.dataset, self.data_md5, data.recorded_source, "training")],
             resume=session.run_to_resume,
             steps_per_epoch=session.plan.steps_per_epoch,
