@@ -153,7 +153,7 @@ OF_BATCHES: list[tuple[str, Any, dict[str, Any]]] = [
     ("train.crop_size", 16, {}),
     ("train.flip", False, {}),
 ]
-ELSEWHERE = {"train.deterministic", "train.extend", "train.keep_checkpoints", "train.sample_images"}
+ELSEWHERE = {"train.deterministic", "train.devices", "train.extend", "train.keep_checkpoints", "train.sample_images"}
 
 
 def make(changes: dict[str, Any]) -> Params:

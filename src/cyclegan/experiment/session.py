@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import tensorflow as tf
 
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.domains import Direction
@@ -71,9 +72,17 @@ class Session:
 
     @classmethod
     def prepare(
-        cls, params: Params, dataset: PackedDataset, checkpoints: CheckpointFolder, features: FeatureNetwork
+        cls,
+        params: Params,
+        dataset: PackedDataset,
+        checkpoints: CheckpointFolder,
+        features: FeatureNetwork,
+        strategy: tf.distribute.Strategy | None = None,
     ) -> Session:
         """Build and compile the networks, and load the newest checkpoint if there is one.
+
+        Args:
+            strategy: the devices that train together; None: one device.
 
         Raises:
             UserError: parameters and data do not match.
@@ -82,8 +91,10 @@ class Session:
         params = with_possible_selection(params, dataset)
         size = training_size(params, dataset)
         plan = training_plan(params, dataset)
-        model = build_cyclegan(params, size)
-        compile_cyclegan(model, params, plan.total_steps)
+        # Every device gets a copy of the variables.
+        with (strategy or tf.distribute.get_strategy()).scope():
+            model = build_cyclegan(params, size)
+            compile_cyclegan(model, params, plan.total_steps)
         progress = Progress.restore(checkpoints, model)
         translators = translators_of(model.generators, params, dataset)
         real = RealImages(dataset, "val", features, params.evaluate.batch_size)
@@ -128,7 +139,7 @@ class Session:
         write_text(self.checkpoints.path / RUN_ID, run_id)
         train(
             self.model,
-            batches(self.params, self.dataset, self.model.image_size),
+            batches(self.params, self.dataset, self.model.image_size, self.model.distribute_strategy),
             self.plan,
             self.progress,
             self.checkpoints,

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import tensorflow as tf
+
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.evaluation.features import FeatureNetwork, load_features
+from cyclegan.experiment.devices import choose_strategy
 from cyclegan.experiment.session import Session
 from cyclegan.params import Params, flatten
 from cyclegan.project import Project
@@ -36,6 +39,7 @@ class TrainingSetup:
         store: the MLflow store of its run; None with `tracking.offline`: the run has only a journal.
         experiment: name of its MLflow experiment.
         device: name of the device.
+        strategy: the devices that train together; the default strategy of TensorFlow for one device.
         features: the network whose metrics select the generators.
     """
 
@@ -46,6 +50,7 @@ class TrainingSetup:
     store: Store | None
     experiment: str
     device: str
+    strategy: tf.distribute.Strategy
     features: FeatureNetwork
 
     @classmethod
@@ -59,14 +64,15 @@ class TrainingSetup:
         store: Store | None,
         experiment: str,
     ) -> TrainingSetup:
-        """Seed everything, prepare the device and load the feature network.
+        """Seed everything, prepare the devices and load the feature network.
 
         Raises:
-            UserError: the feature network cannot be loaded.
+            UserError: there are fewer devices than `train.devices`, or the feature network cannot be loaded.
         """
         device = prepare_device(params.train.seed, params.train.deterministic)
+        strategy = choose_strategy(params)
         features = load_features(project.root / params.evaluate.features, params.evaluate.features_size)
-        return cls(project, params, dataset, data_md5, store, experiment, device, features)
+        return cls(project, params, dataset, data_md5, store, experiment, device, strategy, features)
 
     @contextmanager
     def claimed(self, checkpoints: CheckpointFolder, does: str, wait: float) -> Iterator[None]:
@@ -86,7 +92,7 @@ class TrainingSetup:
 
     def session(self, checkpoints: CheckpointFolder) -> Session:
         """Build the networks, and load the newest checkpoint if there is one; see `Session.prepare`."""
-        return Session.prepare(self.params, self.dataset, checkpoints, self.features)
+        return Session.prepare(self.params, self.dataset, checkpoints, self.features, self.strategy)
 
     def tracked_run(
         self, session: Session, name: str, further_tags: Mapping[str, str]
@@ -106,7 +112,12 @@ class TrainingSetup:
             experiment=self.experiment,
             name=name,
             params=recorded_params(self.params),
-            tags={**tags(self.project), "device": self.device, **further_tags},
+            tags={
+                **tags(self.project),
+                "device": self.device,
+                "devices": str(self.strategy.num_replicas_in_sync),
+                **further_tags,
+            },
             inputs=[DatasetInput(data.dataset, self.data_md5, data.recorded_source, "training")],
             resume=session.run_to_resume,
         )

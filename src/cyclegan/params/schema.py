@@ -22,7 +22,7 @@ from cyclegan.params.train import Train
 
 FEATURES = "data/features/efficientnet-lite0.npz"
 """The feature network that comes with the project."""
-SHAPE_NOTHING = ("checkpoint_every", "keep_checkpoints", "sample_images")
+SHAPE_NOTHING = ("checkpoint_every", "devices", "keep_checkpoints", "sample_images")
 """Keys of section `train` that change no weight, hence no value of a trial."""
 
 
@@ -139,6 +139,11 @@ class Params(Section):
             raise impossible(
                 "train.gradient_checkpointing: true needs model.generator: resnet, model.blocks above 0, "
                 "model.dropout: 0 and a model.norm other than batch; set it to false"
+            )
+        if self.train.devices != "auto" and self.train.devices > 1 and self.model.dropout > 0:
+            raise impossible(
+                f"train.devices = {self.train.devices}: does not support model.dropout = {self.model.dropout}; set "
+                "train.devices to 1, or model.dropout to 0"
             )
         crop, load = self.train.crop_size, self.data.load_size
         if crop != "whole" and load != "original" and (crop[0] > load[0] or crop[1] > load[1]):
