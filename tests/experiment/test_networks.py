@@ -154,7 +154,7 @@ OF_BATCHES: list[tuple[str, Any, dict[str, Any]]] = [
     ("train.flip", False, {}),
 ]
 ELSEWHERE = {
-    *("train.deterministic", "train.extend", "train.keep_checkpoints", "train.sample_images"),
+    *("train.deterministic", "train.devices", "train.extend", "train.keep_checkpoints", "train.sample_images"),
     *(f"train.initialize_from.{network}" for network in ("G_AtoB", "G_BtoA", "D_A", "D_B")),
 }
 

@@ -23,7 +23,7 @@ from cyclegan.params.train import Train
 
 FEATURES = "data/features/efficientnet-lite0.npz"
 """The feature network that comes with the project."""
-SHAPE_NOTHING = ("checkpoint_every", "initialize_from", "keep_checkpoints", "sample_images")
+SHAPE_NOTHING = ("checkpoint_every", "devices", "initialize_from", "keep_checkpoints", "sample_images")
 """Keys of section `train` that change no weight, hence no value of a trial; of `initialize_from` the content does."""
 
 
@@ -145,6 +145,11 @@ class Params(Section):
         if searched and any(self.train.initialize_from.model_dump().values()):
             raise impossible(
                 f"{searched[0]}: changes networks whose weights train.initialize_from gives; set one of them to null"
+            )
+        if self.train.devices != "auto" and self.train.devices > 1 and self.model.dropout > 0:
+            raise impossible(
+                f"train.devices = {self.train.devices}: does not support model.dropout = {self.model.dropout}; set "
+                "train.devices to 1, or model.dropout to 0"
             )
         crop, load = self.train.crop_size, self.data.load_size
         if crop != "whole" and load != "original" and (crop[0] > load[0] or crop[1] > load[1]):

@@ -224,7 +224,12 @@ class Train(Section):
         default=False, description="Equal results in every run on one machine; some GPU operations become slower."
     )
     jit_compile: Literal["auto"] | bool = Field(
-        default="auto", description="Compile with XLA: true, false, or auto (on a GPU, unless deterministic)."
+        default="auto", description="Compile with XLA: true, false, or auto (on one GPU, unless deterministic)."
+    )
+    devices: Literal["auto"] | Count = Field(
+        default="auto",
+        description="GPUs of this machine that train together on each batch: a number that divides batch_size, or auto "
+        "(the most that divide it). Several hosts: docs/devices.md.",
     )
     log_every: Count = Field(
         default=100, description="Steps between two logged points of the losses; each evaluation adds one."
@@ -303,6 +308,13 @@ class Train(Section):
                 "train.gradient_penalty = 0: train.adversarial_loss: wasserstein needs a Lipschitz constraint; set it "
                 "to 10 (Gulrajani et al. 2017)"
             )
+        if self.devices != "auto":
+            for key, size in (("batch_size", self.batch_size), ("discriminator_batch", self.discriminator_batch or 0)):
+                if size % self.devices:
+                    raise impossible(
+                        f"train.devices = {self.devices}: does not divide train.{key} = {size}; set it to auto, or set "
+                        f"train.{key} to a multiple"
+                    )
         decays = self.lr_policy in ("linear", "cosine", "step")
         if decays and self.lr_decay_start is None:
             raise impossible(
