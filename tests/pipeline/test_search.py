@@ -31,6 +31,7 @@ from sandbox import Sandbox
 from browser import CHROMIUM, content_width
 from cyclegan.params import Params, read
 from cyclegan.params.section import plain
+from cyclegan.tracking.series import mlflow_name
 from in_process import cyclegan_here
 from postgresql import PostgreSQL
 
@@ -304,8 +305,8 @@ def test_the_winner_flows_into_training(make_sandbox: MakeSandbox) -> None:
     metrics = run.data.metrics
     cycle = best["train"]["loss_weights"]["forward_cycle"]["AtoB"]
     weights = {"adversarial": 1.0, "identity": identity, "forward_cycle": cycle, "backward_cycle": cycle}
-    total = sum(weight * metrics[f"G_AtoB/{term}"] for term, weight in weights.items())
-    assert metrics["G_AtoB/total"] == pytest.approx(total, rel=1e-4)
+    total = sum(weight * metrics[f"2_G_AtoB/{term}"] for term, weight in weights.items())
+    assert metrics["2_G_AtoB/total"] == pytest.approx(total, rel=1e-4)
     assert "reports/search/best.yaml" in (sandbox.root / "dvc.lock").read_text()
     # Back to no search: the training of params.yaml.
     sandbox.configure(search={"trials": 0})
@@ -347,7 +348,7 @@ def test_trainings_are_trials_and_go_on_after_a_kill(make_sandbox: MakeSandbox) 
     (second,) = [run for run in children if run.data.tags.get("search.trial") == "1"]
     assert second.info.run_id == table(sandbox).set_index("slot")["run_id"]["1"]
     for name in ("G_AtoB/total", "G_BtoA/identity", "D_A/real", "val_AtoB/pair_psnr"):
-        points = [point.step for point in sandbox.client.get_metric_history(second.info.run_id, name)]
+        points = [point.step for point in sandbox.client.get_metric_history(second.info.run_id, mlflow_name(name))]
         assert points == [4, 8, 12], name
     # The resumed attempt also reported the evaluations of the first attempt to Optuna.
     (trial,) = [t for t in study.trials if t.user_attrs["slot"] == "1" and t.state == TrialState.COMPLETE]
@@ -355,7 +356,10 @@ def test_trainings_are_trials_and_go_on_after_a_kill(make_sandbox: MakeSandbox) 
     # Its value is that of the generators it keeps, by their metrics in MLflow.
     kept = int(second.data.tags["kept.step"])
     by_step = {
-        name: {point.step: point.value for point in sandbox.client.get_metric_history(second.info.run_id, name)}
+        name: {
+            point.step: point.value
+            for point in sandbox.client.get_metric_history(second.info.run_id, mlflow_name(name))
+        }
         for way in ("AtoB", "BtoA")
         for name in (f"val_{way}/kid", f"val_{way}/pair_psnr")
     }

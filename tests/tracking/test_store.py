@@ -129,11 +129,11 @@ def test_temporary_dvc_experiment_writes_to_the_users_own_store(
 
     store = open_store(Project.find(), DEFAULT)
     with TrackedRun.start(store, experiment="e", name="n", params={}) as run:
-        run.log_image(1, "samples", np.zeros((4, 4, 3), np.uint8))
+        run.log_image(1, "samples/AtoB", np.zeros((4, 4, 3), np.uint8))
 
     shutil.rmtree(copy)
     assert (project.mlruns / "mlflow.db").is_file()
-    assert len(store.client.list_artifacts(run.id, "images")) == 2
+    assert len(store.client.list_artifacts(run.id, "samples")) == 1
     # MLflow's default experiment must not point into the temporary copy either.
     assert str(copy) not in store.client.get_experiment("0").artifact_location
 
@@ -334,7 +334,7 @@ def test_deleted_experiment_is_named_with_the_remedy(store: Store, experiment: s
 def record(store: Store, experiment: str, value: float) -> str:
     with TrackedRun.start(store, experiment=experiment, name="n", params={}) as run:
         run.log_metrics(1, {"loss": value})
-        run.log_image(1, "samples", np.zeros((4, 4, 3), np.uint8))
+        run.log_image(1, "samples/AtoB", np.zeros((4, 4, 3), np.uint8))
     return run.id
 
 
@@ -356,7 +356,7 @@ def test_copied_project_finds_its_artifacts_and_leaves_the_original_alone(
 
     assert "the project moved" in caplog.text
     assert copy.client.get_run(run_id).info.artifact_uri.startswith((home / "mlruns" / "artifacts").as_uri())
-    (image, *_) = copy.client.list_artifacts(run_id, "images")
+    (image, *_) = copy.client.list_artifacts(run_id, "samples")
     assert Path(copy.client.download_artifacts(run_id, image.path)).stat().st_size == image.file_size
     assert copy.client.get_run(lost).data.tags["cyclegan.lock"] == str(copy.locks / "x.lock")
     assert copy.client.get_experiment("0").artifact_location.startswith((home / "mlruns" / "artifacts").as_uri())
@@ -389,7 +389,7 @@ def test_a_path_with_percent_signs_holds_the_store_and_nothing_appears_beside_it
     monkeypatch.chdir(root / "sub")
     store = open_store(Project(root=root, home=root), DEFAULT)
     run_id = record(store, "e", 1.0)
-    assert len(store.client.list_artifacts(run_id, "images")) == 2
+    assert len(store.client.list_artifacts(run_id, "samples")) == 1
     assert (root / "mlruns" / "mlflow.db").is_file()
     assert list((root / "mlruns" / "artifacts").rglob("*.png"))
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -450,7 +450,7 @@ def test_real_server(project: Project, opened: Opened, monkeypatch: pytest.Monke
         remote_run = record(remote, "remote", 1.0)
         local_run = record(remote, "local", 1.0)
         assert remote.client.get_run(remote_run).info.status == "FINISHED"
-        assert len(local.client.list_artifacts(local_run, "images")) == 2
+        assert len(local.client.list_artifacts(local_run, "samples")) == 1
         with pytest.raises(UserError, match="created by an MLflow server"):
             local.experiment("remote")
     finally:
