@@ -188,4 +188,4 @@ def test_the_accuracies_stand_beside_the_other_metrics(
     ) in page
     assert f"({metrics['supervised']['transfer_accuracy']:.4f} if trained and tested on real B with its labels)" in page
     assert "a classifier of 3 classes" in page
-    assert json.loads((tmp_path / "metrics.json").read_text())["AtoB"]["supervised"] == metrics["supervised"]
+    assert json.loads((tmp_path / "details.json").read_text())["AtoB"]["supervised"] == metrics["supervised"]

@@ -97,8 +97,8 @@ def folder(pack: Pack, linear: Linear, network: FeatureNetwork, tmp_path: Path) 
 
 
 def test_all_files_are_there_and_agree(folder: Path) -> None:
-    assert {path.name for path in folder.iterdir()} == {"metrics.json", "per_image.csv", "grid.png", "report.html"}
-    metrics = json.loads((folder / "metrics.json").read_text())
+    assert {path.name for path in folder.iterdir()} == {"details.json", "per_image.csv", "grid.png", "report.html"}
+    metrics = json.loads((folder / "details.json").read_text())
     table = pd.read_csv(folder / "per_image.csv")
     assert len(table) == 48
     for direction in ("AtoB", "BtoA"):
@@ -132,7 +132,7 @@ def test_hostile_names_are_text(folder: Path) -> None:
 
 def test_page_distinguishes_better_from_worse(folder: Path) -> None:
     words = Page((folder / "report.html").read_text()).words()
-    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = json.loads((folder / "details.json").read_text())
     better, worse = words.split("B → A On 5 true pairs")
     assert re.search(r"On 5 true pairs, against the identity baseline: PSNR better by .*, L1 better by", better)
     assert re.match(r", against the identity baseline: PSNR worse by .*, L1 worse by", worse)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cyclegan.data.loading.dataset import PackedDataset, picked
-from cyclegan.domains import DIRECTIONS, DOMAINS, OPPOSITE, Direction
+from cyclegan.domains import DIRECTIONS, DOMAINS, OPPOSITE, Direction, DomainNames
 from cyclegan.evaluation.comparison.gain import Gain, combined_gain, paired_gain
 from cyclegan.evaluation.metrics import PSNR_CAP
 from cyclegan.evaluation.protocol import Evaluation, evenly
@@ -55,14 +55,20 @@ class ReportImages:
 
 
 def draw(
-    translators: Mapping[Direction, Translator], dataset: PackedDataset, evaluation: Evaluation, count: int
+    translators: Mapping[Direction, Translator],
+    dataset: PackedDataset,
+    evaluation: Evaluation,
+    count: int,
+    names: DomainNames | None = None,
 ) -> ReportImages:
     """Translate the images of the report.
 
     Args:
         translators, dataset, evaluation: the arguments and the result of `evaluate`.
         count: number of rows of the grid: scored pairs if there are any, else images spread over the split.
+        names: of the domains, for the headings; None: A and B.
     """
+    names = names or DomainNames()
     split = evaluation.metrics["protocol"]["split"]
     pairs = dataset.pairs(split)
     indices = {domain: evenly(len(dataset.images(domain, split)), count) for domain in DOMAINS}
@@ -77,12 +83,12 @@ def draw(
         translated = each(translators[direction].translate_float, each(to_float, real))
         back = each(translators[OPPOSITE[direction]].translate_float, translated)
         block = [
-            (f"real {source}", real),
-            (f"{source} to {target}", each(lambda x: to_integer(x, dataset.bit_depth), translated)),
-            (f"{source} to {target} to {source}", each(lambda x: to_integer(x, dataset.bit_depth), back)),
+            (f"real {names.of(source)}", real),
+            (names.arrow(direction), each(lambda x: to_integer(x, dataset.bit_depth), translated)),
+            (f"{names.arrow(direction)} → {names.of(source)}", each(lambda x: to_integer(x, dataset.bit_depth), back)),
         ]
         if pairs.scored.any():
-            block.append((f"true {target}", picked(dataset.images(target, split), indices[target])))
+            block.append((f"true {names.of(target)}", picked(dataset.images(target, split), indices[target])))
             best[direction], worst[direction] = _extremes(translators[direction], dataset, evaluation, direction)
         blocks.append(block)
     return ReportImages(comparison_grid(blocks), best, worst)
@@ -99,7 +105,7 @@ def write_reports(
     adversarial_loss: str = "least_squares",
     over_time: np.ndarray | None = None,
 ) -> None:
-    """Write `metrics.json`, `per_image.csv`, `grid.png` and `report.html` into `folder`.
+    """Write `details.json`, `per_image.csv`, `grid.png` and `report.html` into `folder`.
 
     The page loads nothing from the network and runs no script.
 
@@ -113,7 +119,7 @@ def write_reports(
         adversarial_loss: that of the training.
         over_time: validation images at several evaluations of the training, [H, W, 3] uint8.
     """
-    write_json(folder / "metrics.json", evaluation.metrics)
+    write_json(folder / "details.json", evaluation.metrics)
     with replacing(folder / "per_image.csv") as temporary:
         evaluation.per_image.to_csv(temporary, index=False, float_format="%.6g")
     with replacing(folder / "grid.png") as temporary:

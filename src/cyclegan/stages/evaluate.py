@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
@@ -21,7 +21,18 @@ from cyclegan.models.translator import Translator, load_generator
 from cyclegan.params import Params, load
 from cyclegan.project import Project
 from cyclegan.report.evaluation_report import draw, write_reports
+from cyclegan.system.files import write_json
 from cyclegan.tracking.provenance import tags
+
+# Short names of the metrics in metrics.json: DVC's tables have a column for each, and fit into 160 characters.
+SHORT_NAMES = {
+    "pair_psnr": "psnr",
+    "pair_ssim": "ssim",
+    "kid": "kid",
+    "kid_se": "kid_se",
+    "cycle_l1": "cycle_l1",
+    "transfer_accuracy": "acc",
+}
 
 
 def run(project: Project) -> None:
@@ -37,7 +48,7 @@ def run(project: Project) -> None:
         metrics = evaluation.metrics[direction]
         names = ("kid", "kid_se", "pair_psnr", "pair_ssim", "pair_top1", *METRICS)
         printed = [f"{name} {metrics[name]:.4g}" for name in names if name in metrics]
-        print(direction, *([lack] if lack else []), *printed, sep="  ")
+        print(direction, params.data.domain_names.arrow(direction), *([lack] if lack else []), *printed, sep="  ")
 
 
 def measure(project: Project, params: Params, trained: TrainedRun) -> Evaluation:
@@ -71,10 +82,11 @@ def measure(project: Project, params: Params, trained: TrainedRun) -> Evaluation
     evaluation.metrics["checkpoint"] = trained.kept
     evaluation.metrics["protocol"]["md5"] = dataset.digest("test")
     folder = project.reports / "evaluate"
+    write_json(folder / "metrics.json", main_metrics(evaluation.metrics))
     write_reports(
         folder,
         evaluation,
-        draw(translators, dataset, evaluation, params.evaluate.grid_images),
+        draw(translators, dataset, evaluation, params.evaluate.grid_images, params.data.domain_names),
         title=trained.dataset,
         run={
             "MLflow run": trained.run_id,
@@ -89,6 +101,30 @@ def measure(project: Project, params: Params, trained: TrainedRun) -> Evaluation
         over_time=over_time,
     )
     return evaluation
+
+
+def main_metrics(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The metrics that DVC's tables show: at most four per direction and two of the identity baseline, `base`.
+
+    The identity baseline stands there once, because its PSNR and KID compare the same real images in both directions.
+    Values have five decimals.
+
+    Args:
+        metrics: all metrics, as in `details.json`.
+    """
+    shown: dict[str, dict[str, float]] = {}
+    for direction in DIRECTIONS:
+        measured = metrics[direction]
+        unneeded = {"pair_psnr": "cycle_l1", "transfer_accuracy": "pair_ssim"}
+        names = set(SHORT_NAMES) - {less for name, less in unneeded.items() if name in measured}
+        shown[direction] = _shortened(measured, names)
+    shown["base"] = _shortened(metrics["AtoB"].get("identity", {}), {"pair_psnr", "kid"})
+    return {part: values for part, values in shown.items() if values}
+
+
+def _shortened(metrics: Mapping[str, Any], names: Collection[str]) -> dict[str, float]:
+    """These metrics, as far as they exist, under their short names."""
+    return {short: round(metrics[name], 5) for name, short in SHORT_NAMES.items() if name in metrics and name in names}
 
 
 def headlines(metrics: Mapping[str, Any]) -> dict[str, float]:
