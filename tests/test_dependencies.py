@@ -136,7 +136,7 @@ def test_keys_change_with_the_code_that_shapes_weights_and_with_no_other(
     features = FeatureNetwork("some network", 1, "0", lambda images: images)
 
     def keys() -> dict[str, str]:
-        shapes = training_shape(params, "digest", features)
+        shapes = training_shape(params, "digest", features, {})
         return {"training": run_key(shapes), "study": study_key(project, params, "digest")}
 
     before, changed = keys(), {"training": set(), "study": set()}

@@ -38,6 +38,13 @@ def test_clean_commit(repository: Project) -> None:
     assert found["git.dirty"] == "false"
 
 
+def test_an_image_without_history_names_its_commit(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CYCLEGAN_GIT_COMMIT", "0123abcd")
+    found = tags(project)
+    assert found["git.commit"] == found["mlflow.source.git.commit"] == "0123abcd"
+    assert "git.dirty" not in found
+
+
 def test_outputs_of_the_pipeline_itself_do_not_make_it_dirty(repository: Project) -> None:
     (repository.root / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
     (repository.root / "reports" / "metrics.json").write_text('{"psnr": 1}\n')

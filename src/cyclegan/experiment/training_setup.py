@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import tensorflow as tf
+
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.evaluation.features import FeatureNetwork, load_features
+from cyclegan.experiment.devices import choose_strategy
+from cyclegan.experiment.initial_networks import InitialNetwork, find_initial_networks, initial_tags
 from cyclegan.experiment.session import Session
 from cyclegan.params import Params, flatten
 from cyclegan.params.yaml_text import yaml_text
@@ -48,7 +52,9 @@ class TrainingSetup:
         store: the MLflow store of its run; None with `tracking.offline`: the run has only a journal.
         experiment: name of its MLflow experiment.
         device: name of the device.
+        strategy: the devices that train together; the default strategy of TensorFlow for one device.
         features: the network whose metrics select the generators.
+        initial: networks that give the training its weights, by name.
     """
 
     project: Project
@@ -58,7 +64,9 @@ class TrainingSetup:
     store: Store | None
     experiment: str
     device: str
+    strategy: tf.distribute.Strategy
     features: FeatureNetwork
+    initial: Mapping[str, InitialNetwork]
 
     @classmethod
     def prepare(
@@ -71,14 +79,17 @@ class TrainingSetup:
         store: Store | None,
         experiment: str,
     ) -> TrainingSetup:
-        """Seed everything, prepare the device and load the feature network.
+        """Seed everything, prepare the devices, load the feature network and find the initial networks.
 
         Raises:
-            UserError: the feature network cannot be loaded.
+            UserError: there are fewer devices than `train.devices`, the feature network cannot be loaded, or an initial
+                network is missing.
         """
         device = prepare_device(params.train.seed, params.train.deterministic)
+        strategy = choose_strategy(params)
         features = load_features(project.root / params.evaluate.features, params.evaluate.features_size)
-        return cls(project, params, dataset, data_md5, store, experiment, device, features)
+        initial = find_initial_networks(project, params)
+        return cls(project, params, dataset, data_md5, store, experiment, device, strategy, features, initial)
 
     @contextmanager
     def claimed(self, checkpoints: CheckpointFolder, does: str, wait: float) -> Iterator[None]:
@@ -98,7 +109,7 @@ class TrainingSetup:
 
     def session(self, checkpoints: CheckpointFolder) -> Session:
         """Build the networks, and load the newest checkpoint if there is one; see `Session.prepare`."""
-        return Session.prepare(self.params, self.dataset, checkpoints, self.features)
+        return Session.prepare(self.params, self.dataset, checkpoints, self.features, self.initial, self.strategy)
 
     def tracked_run(
         self, session: Session, name: str, further_tags: Mapping[str, str]
@@ -118,7 +129,13 @@ class TrainingSetup:
             experiment=self.experiment,
             name=name,
             params=recorded_params(self.params),
-            tags={**tags(self.project), "device": self.device, **further_tags},
+            tags={
+                **tags(self.project),
+                "device": self.device,
+                "devices": str(self.strategy.num_replicas_in_sync),
+                **initial_tags(self.initial),
+                **further_tags,
+            },
             inputs=[DatasetInput(data.dataset, self.data_md5, data.recorded_source, "training")],
             resume=session.run_to_resume,
             steps_per_epoch=session.plan.steps_per_epoch,

@@ -6,7 +6,7 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, M
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from cyclegan.registry.champion import champion_of, move, registry_lock, rolled_back_versions
+from cyclegan.registry.champion import Move, champion_of, move, moves, registry_lock, rolled_back_versions, upsert
+from cyclegan.registry.concurrent_moves import settle
 from cyclegan.registry.gate import Decision, decide
 from cyclegan.registry.measurements import Measured
 from cyclegan.registry.model_card import ModelCard
@@ -92,7 +93,8 @@ def register(
 
     The same generator of the same run with the same serving code keeps its version. Repeating this, even after a kill,
     only updates metrics, tags and description. The run's status does not change. Each direction is decided
-    independently. Processes on one machine register one after the other.
+    independently. Processes on one machine register one after the other. If several machines register at the same
+    moment, their versions are compared as if they had done so, too.
 
     Args:
         run_id: the training's run in `store`.
@@ -115,6 +117,7 @@ def _register(
     found = _version_from(store, name, uri)
     version = str((found or store.client.create_model_version(name, uri, run_id, model_id=model.model_id)).version)
     store.client.set_model_version_tag(name, version, WEIGHTS_TAG, model.tags[WEIGHTS_TAG])
+    known = moves(store, name)
     decision = decision_on(store, name, version, candidate.measured, candidate.gate)
     # A version that is registered again keeps its first reason, unless it becomes champion now.
     first_reason = None if found is None or decision.promote else found.tags.get("gate.reason")
@@ -151,9 +154,9 @@ def _register(
     )
     _write_card(store, card)
     # Set the alias last, so that it never names an incomplete version.
-    store.client.set_registered_model_alias(name, CHALLENGER, version)
+    upsert(store.client.set_registered_model_alias, name, CHALLENGER, version)
     if decision.promote:
-        move(store, name, version, "register", decision.reason)
+        decision = make_champion(store, name, version, decision, known)
     update_model_page(store, name)
     return RegisteredVersion(
         candidate.direction, name, version, model.model_id, found is not None, decision, champion_of(store, name)
@@ -177,9 +180,45 @@ def create_model(store: Store, name: str, tags: Mapping[str, str]) -> None:
             raise
 
 
+def make_champion(store: Store, name: str, version: str, decision: Decision, known: Sequence[Move]) -> Decision:
+    """Make a version champion, unless another machine has promoted a better one at the same moment.
+
+    Args:
+        decision: the decision of the gate to promote it.
+        known: the recorded moves of the alias, read before the decision.
+
+    Returns:
+        `decision`, or the decision against the version that has become champion instead.
+    """
+
+    def is_better(one: str, champion: str | None) -> bool:
+        found = recorded_decision(store, name, one, champion)
+        return found is not None and found.promote
+
+    made = move(store, name, version, "register", decision.reason)
+    settle(store, name, made, known, is_better)
+    champion = champion_of(store, name)
+    return decision if champion == version else recorded_decision(store, name, version, champion) or decision
+
+
 def decision_on(store: Store, name: str, version: str, measured: Measured, metric: str) -> Decision:
     """The decision of the gate on a version of `name` with these measurements."""
-    champion, value = champion_of(store, name), measured.metrics[metric]
+    return _decision_against(store, name, version, measured, metric, champion_of(store, name))
+
+
+def recorded_decision(store: Store, name: str, version: str, champion: str | None) -> Decision | None:
+    """The gate's decision on a registered version against this champion; None without an evaluation on record."""
+    measured = load_measurements(store, name, version)
+    metric = store.client.get_model_version(name, version).tags.get("gate.metric")
+    if measured is None or metric is None:
+        return None
+    return _decision_against(store, name, version, measured, metric, champion)
+
+
+def _decision_against(
+    store: Store, name: str, version: str, measured: Measured, metric: str, champion: str | None
+) -> Decision:
+    value = measured.metrics[metric]
     if champion == version:
         return Decision(metric, value, promote=False, reason="already the champion")
     weights, by_hand = _weights(store, name, version), f"'cyclegan registry promote {name} {version}'"
@@ -211,11 +250,8 @@ def _weights(store: Store, name: str, version: str) -> str | None:
 
 def explain_decision(store: Store, name: str, version: str) -> str:
     """The current verdict of the gate on a registered version, for a user who moves the alias by hand."""
-    measured = load_measurements(store, name, version)
-    metric = store.client.get_model_version(name, version).tags.get("gate.metric")
-    if measured is None or metric is None:
-        return f"version {version} has no evaluation on record"
-    return decision_on(store, name, version, measured, metric).reason
+    decision = recorded_decision(store, name, version, champion_of(store, name))
+    return f"version {version} has no evaluation on record" if decision is None else decision.reason
 
 
 def load_measurements(store: Store, name: str, version: str) -> Measured | None:

@@ -30,7 +30,7 @@ def run(project: Project) -> None:
     params = load(project.params)
     trained = TrainedRun.load(project)
     with trained.attached(project, params.tracking) as tracked:
-        evaluation = measure(project, params, trained)
+        evaluation = measure(project, params, trained, tracked.url)
         # The points of each series are the identity baseline, at step 0, and the generator.
         tracked.log_rows([(0, baselines(evaluation.metrics)), (trained.steps, headlines(evaluation.metrics))])
         tracked.log_artifact(project.reports / "evaluate", "evaluate")
@@ -40,11 +40,12 @@ def run(project: Project) -> None:
         metrics = evaluation.metrics[direction]
         names = ("kid", "kid_se", "pair_psnr", "pair_ssim", "pair_top1", *METRICS)
         printed = [f"{name} {metrics[name]:.4g}" for name in names if name in metrics]
-        print(direction, *([lack] if lack else []), *printed, sep="  ")
+        print(params.data.domain_names.arrow(direction), *([lack] if lack else []), *printed, sep="  ")
+    print("report: reports/evaluate/report.html")
 
 
-def measure(project: Project, params: Params, trained: TrainedRun) -> Evaluation:
-    """Measure on the test split and write `reports/evaluate/`."""
+def measure(project: Project, params: Params, trained: TrainedRun, run_url: str | None = None) -> Evaluation:
+    """Measure on the test split and write `reports/evaluate/`, with a link to the MLflow run."""
     dataset = PackedDataset.open(project.split)
     curves, over_time = training_curves(project), training_images(project)
     files = generator_files(project)
@@ -73,11 +74,11 @@ def measure(project: Project, params: Params, trained: TrainedRun) -> Evaluation
         add_accuracies(evaluation.metrics, translators, dataset, params.evaluate.classifier_steps)
     evaluation.metrics["checkpoint"] = trained.kept
     evaluation.metrics["protocol"]["md5"] = dataset.digest("test")
-    folder = project.reports / "evaluate"
+    folder, names = project.reports / "evaluate", params.data.domain_names
     write_reports(
         folder,
         evaluation,
-        draw(translators, dataset, evaluation, params.evaluate.grid_images),
+        draw(translators, dataset, evaluation, params.evaluate.grid_images, names),
         title=trained.dataset,
         run={
             "MLflow run": trained.run_id,
@@ -87,6 +88,8 @@ def measure(project: Project, params: Params, trained: TrainedRun) -> Evaluation
             "device": trained.device,
             "commit": tags(project).get("git.commit"),
         },
+        run_url=run_url,
+        names=names,
         history=pd.concat(curves, ignore_index=True),
         adversarial_loss=trained.adversarial_loss,
         over_time=over_time,

@@ -27,9 +27,11 @@ from cyclegan.registry.measurements import Measured, read_per_image
 from cyclegan.registry.model_page import version_link
 from cyclegan.registry.onnx_flavor import prepare_export
 from cyclegan.registry.versions import Candidate, RegisteredVersion, register
+from cyclegan.report.register_report import write_register_report
 from cyclegan.system.errors import UserError, one_line
 from cyclegan.system.files import write_json
 from cyclegan.tracking.provenance import tags
+from cyclegan.tracking.store import LOCAL_UI
 from cyclegan.tracking.store_errors import require_store
 
 # Licenses of the images that this project knows. Each public archive has terms of its own.
@@ -39,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 def run(project: Project) -> None:
-    """Register `<dataset>-AtoB` and `<dataset>-BtoA`, promote those that are better; write `reports/register.json`."""
+    """Register `<dataset>-AtoB` and `<dataset>-BtoA`, promote those that are better; write `reports/register.*`."""
     params = load(project.params)
     if params.tracking.offline:
         raise UserError(
@@ -70,7 +72,8 @@ def run(project: Project) -> None:
         )
         verdicts = {version.uri: _verdict(version) for version in versions}
         log_result(tracked, project, result_page(params, trained, metrics, verdicts))
-    _write_report(project, tracked.id, versions)
+        url = store.run_url(tracked.id)
+    _write_report(project, params, tracked.id, url, versions)
     if store.artifacts is not None and unquote(str(project.mlruns)) != str(project.mlruns):
         logger.warning(
             "%s: MLflow decodes the %% in this path; rename the folder, or pass dst_path=FOLDER to "
@@ -80,6 +83,20 @@ def run(project: Project) -> None:
     for version in versions:
         again = " (was already registered)" if version.reused else ""
         print(f"{version.uri}{again} {_outcome(version)}")
+    _print_results(project, params, url, versions)
+
+
+def _print_results(project: Project, params: Params, url: str, versions: Sequence[RegisteredVersion]) -> None:
+    """Print what the pipeline has made, and where to look at it."""
+    names = params.data.domain_names
+    print("\nThe pipeline has made:")
+    for (direction, file), version in zip(generator_files(project).items(), versions, strict=True):
+        print(f"  {names.arrow(direction)}: {file.relative_to(project.root)}, registered as {version.uri}")
+    print("Look at:")
+    print("  reports/evaluate/report.html   metrics, images and curves")
+    print("  reports/register.html          the verdict of the gate")
+    print(f"  {url}" + ("   after 'make ui'" if url.startswith(LOCAL_UI) else ""))
+    print(f"Try it: cyclegan serve {versions[0].uri}", flush=True)
 
 
 def _outcome(version: RegisteredVersion) -> str:
@@ -156,8 +173,10 @@ def _candidates(
     return candidates
 
 
-def _write_report(project: Project, run_id: str, versions: Sequence[RegisteredVersion]) -> None:
-    """Write `reports/register.json`."""
+def _write_report(
+    project: Project, params: Params, run_id: str, url: str, versions: Sequence[RegisteredVersion]
+) -> None:
+    """Write `reports/register.json` and `reports/register.html`."""
     report = {
         version.direction: {
             "name": version.name,
@@ -170,6 +189,13 @@ def _write_report(project: Project, run_id: str, versions: Sequence[RegisteredVe
         for version in versions
     }
     write_json(project.reports / "register.json", {"run_id": run_id, **report})
+    write_register_report(
+        project.reports / "register.html",
+        report,
+        title=params.data.dataset,
+        run_url=url,
+        names=params.data.domain_names,
+    )
 
 
 def _read_table(file: Path) -> pd.DataFrame:

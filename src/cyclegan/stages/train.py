@@ -68,7 +68,7 @@ def run(project: Project) -> None:
         print(f"{name} = {both['best.yaml']} from reports/search/best.yaml; params.yaml has {both['params.yaml']}")
 
     # Find its checkpoints: those of the same data, parameters and code.
-    shapes = training_shape(params, setup.data_md5, setup.features)
+    shapes = training_shape(params, setup.data_md5, setup.features, setup.initial)
     key = run_key(shapes)
     checkpoints = CheckpointFolder(project.checkpoints / key, keep=params.train.keep_checkpoints)
     advised = memory_advice(params, training_size(params, dataset), setup.device)

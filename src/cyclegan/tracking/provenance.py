@@ -35,8 +35,12 @@ def tags(project: Project) -> dict[str, str]:
         known["git.commit"] = commit
         if changed is not None:
             known["git.dirty"] = "true" if changed else "false"
+    elif commit := os.environ.get("CYCLEGAN_GIT_COMMIT"):
+        # The container image has no history. It records the commit that it was built from.
+        known["git.commit"] = commit
+    if "git.commit" in known:
         # MLflow's pages display the commit under this name.
-        known["mlflow.source.git.commit"] = commit
+        known["mlflow.source.git.commit"] = known["git.commit"]
     return known
 
 

@@ -41,10 +41,12 @@ class TrackedRun:
 
     Attributes:
         id: the id in MLflow, or an id that MLflow stores in the tag `cyclegan.replaces` once the run is delivered.
+        url: the address of its page; None unless it was attached to a store.
     """
 
-    def __init__(self, run_id: str, sink: Sink, steps_per_epoch: int | None = None) -> None:
+    def __init__(self, run_id: str, sink: Sink, steps_per_epoch: int | None = None, url: str | None = None) -> None:
         self.id = run_id
+        self.url = url
         self._sink = sink
         self._steps_per_epoch = steps_per_epoch
 
@@ -163,7 +165,8 @@ class TrackedRun:
         """
         existing = find_run(store, run_id, experiment)
         run_id = replace_run(store, run_id, experiment, name) if existing is None else existing.info.run_id
-        return cls(run_id, StoreSink(store, Delivery(store, run_id, contents=RunContents(store, run_id, keep="equal"))))
+        sink = StoreSink(store, Delivery(store, run_id, contents=RunContents(store, run_id, keep="equal")))
+        return cls(run_id, sink, url=store.run_url(run_id))
 
     @classmethod
     @contextmanager
