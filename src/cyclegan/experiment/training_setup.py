@@ -19,7 +19,9 @@ from cyclegan.experiment.devices import choose_strategy
 from cyclegan.experiment.initial_networks import InitialNetwork, find_initial_networks, initial_tags
 from cyclegan.experiment.session import Session
 from cyclegan.params import Params, flatten
+from cyclegan.params.yaml_text import yaml_text
 from cyclegan.project import Project
+from cyclegan.system.credentials import without_credentials
 from cyclegan.system.locks import only_process
 from cyclegan.tracking.description import DatasetInput
 from cyclegan.tracking.provenance import tags
@@ -160,3 +162,15 @@ def recorded_params(params: Params) -> dict[str, Any]:
         for key, value in shaping(params).items()
         if key in MAIN_PARAMS or key.startswith(LOSS_WEIGHTS) or value != defaults.get(key)
     }
+
+
+def recorded_text(params: Params) -> str:
+    """All parameters as the run's file `params.yaml`, without addresses that may hold secrets."""
+    public = params.model_copy(
+        update={
+            "data": params.data.model_copy(update={"source": params.data.recorded_source}),
+            "search": params.search.model_copy(update={"storage": None}),
+            "tracking": params.tracking.model_copy(update={"uri": None}),
+        }
+    )
+    return without_credentials(yaml_text(public, "The parameters of this training."))
