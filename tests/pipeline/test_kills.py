@@ -48,7 +48,7 @@ SIGNS = {
         "checkpoints/*/.step-*.npz",
         "checkpoints/*/step-*.npz",
         "checkpoints/*/step-*.sha256",
-        "mlruns/artifacts/*/artifacts/images/*",
+        "mlruns/artifacts/*/artifacts/samples/*",
         "models/.generator_*",
         "models/generator_BtoA.keras",
         "reports/train/losses.csv",

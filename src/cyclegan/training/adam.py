@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from cyclegan.training import replicas
+
 
 @keras.saving.register_keras_serializable(package="cyclegan")
 class FusedAdam(keras.optimizers.Adam):
@@ -23,6 +25,17 @@ class FusedAdam(keras.optimizers.Adam):
         super().__init__(*args, **kwargs)
         if self.amsgrad:
             raise ValueError("amsgrad = True: FusedAdam does not support it; use keras.optimizers.Adam")
+        replicas.write_locally(self.iterations, self.learning_rate)
+
+    def _backend_update_step(
+        self, grads: list[tf.Tensor], trainable_variables: list[keras.Variable], learning_rate: tf.Tensor
+    ) -> None:
+        if replicas.count() == 1:
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
+            return
+        # The gradients are means over all devices already. Keras would sum them again.
+        for gradient, variable in zip(grads, trainable_variables, strict=True):
+            self.update_step(gradient, variable.value, learning_rate)
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         dtype = variable.dtype
