@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -46,6 +47,7 @@ class Translator:
         self.channels_out: int = generator.output_shape[-1]
         self.bit_depth = bit_depth
         self.batch_size = batch_size
+        self._on_images: Callable[[int], object] = lambda count: None
         self._multiple = size_multiple(generator)
 
         self._fixed_size: tuple[int | None, int | None] = generator.input_shape[1:3]
@@ -61,6 +63,15 @@ class Translator:
     def dtype(self) -> np.dtype:
         """The type of the stored images, uint8 or uint16."""
         return np.dtype(np.uint8 if self.bit_depth == 8 else np.uint16)
+
+    @contextmanager
+    def reporting(self, on_images: Callable[[int], object]) -> Iterator[None]:
+        """Call `on_images` with the number of images after each batch, while this context lasts."""
+        before, self._on_images = self._on_images, on_images
+        try:
+            yield
+        finally:
+            self._on_images = before
 
     def translate(self, images: np.ndarray) -> np.ndarray:
         """Translate stored images.
@@ -106,6 +117,7 @@ class Translator:
                 "generator: returns values that are not finite, because its training diverged; "
                 "train again with a lower train.learning_rate"
             )
+        self._on_images(len(images))
         return translated
 
     def _padding(self, side: int) -> int:

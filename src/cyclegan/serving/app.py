@@ -7,8 +7,8 @@ import logging
 import secrets
 import tempfile
 from collections import Counter
-from collections.abc import Set
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
@@ -56,14 +56,30 @@ class Limits:
     pixels: int
 
 
+@dataclass(frozen=True)
+class About:
+    """What the page shows about the model.
+
+    Attributes:
+        title: its name.
+        source, target: names of the domains; empty if they are unknown.
+        facts: further facts by their labels, such as `version`.
+    """
+
+    title: str
+    source: str = ""
+    target: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
 def application(
-    translator: Translator, title: str, limits: Limits, hosts: Set[str] | None, proxies: Set[str] = frozenset()
+    translator: Translator, about: About, limits: Limits, hosts: Set[str] | None, proxies: Set[str] = frozenset()
 ) -> Starlette:
     """Build the application.
 
     Args:
         translator: a generator of images with 1, 3 or 4 channels.
-        title: the model's name for the page.
+        about: what the page shows about the model.
         limits: larger files and images get 413.
         hosts: allowed names in the header Host, without the port; None: any. This prevents DNS rebinding, in which
             another name resolves to this machine.
@@ -79,7 +95,7 @@ def application(
             f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src blob: data:; "
             "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
-        text = template.render(title=title, nonce=nonce, megabytes=limits.bytes / 1e6, megapixels=limits.pixels / 1e6)
+        text = template.render(about=about, nonce=nonce, megabytes=limits.bytes / 1e6, megapixels=limits.pixels / 1e6)
         return HTMLResponse(text, headers={"Content-Security-Policy": policy})
 
     async def health(_request: Request) -> Response:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pandas as pd
 
 from cyclegan.data.loading.dataset import PackedDataset
-from cyclegan.domains import DIRECTIONS
+from cyclegan.domains import DIRECTIONS, DOMAINS, Direction
 from cyclegan.evaluation.color_map import fit_color_map
 from cyclegan.evaluation.distributions import lack_for_kid
 from cyclegan.evaluation.features import load_features
@@ -22,6 +23,7 @@ from cyclegan.params import Params, load
 from cyclegan.project import Project
 from cyclegan.report.evaluation_report import draw, write_reports
 from cyclegan.system.files import write_json
+from cyclegan.system.progress_bar import progress_bar
 from cyclegan.tracking.provenance import tags
 from cyclegan.tracking.series import MAIN_METRICS
 
@@ -80,7 +82,8 @@ def measure(project: Project, params: Params, trained: TrainedRun, run_url: str 
     )
     maps = {direction: fit_color_map(dataset, "val", direction) for direction in DIRECTIONS}
     color_maps = {direction: fitted for direction, fitted in maps.items() if fitted is not None}
-    evaluation = evaluate(translators, dataset, "test", real, color_maps)
+    with _shown_progress(translators, dataset):
+        evaluation = evaluate(translators, dataset, "test", real, color_maps)
     if dataset.labels("A", "test") is not None:
         add_accuracies(evaluation.metrics, translators, dataset, params.evaluate.classifier_steps)
     evaluation.metrics["checkpoint"] = trained.kept
@@ -107,6 +110,18 @@ def measure(project: Project, params: Params, trained: TrainedRun, run_url: str 
         over_time=over_time,
     )
     return evaluation
+
+
+@contextmanager
+def _shown_progress(translators: Mapping[Direction, Translator], dataset: PackedDataset) -> Iterator[None]:
+    """Show the progress of `evaluate` and the time left."""
+    counts = [len(dataset.images(domain, "test")) for domain in DOMAINS]
+    comparable = all(translator.channels == translator.channels_out for translator in translators.values())
+    # Each image goes there and back and, if the channels are equal, through the generator of its own domain.
+    with progress_bar("measuring", sum(counts) * (3 if comparable else 2), "translation") as bar, ExitStack() as stack:
+        for translator in translators.values():
+            stack.enter_context(translator.reporting(bar.update))
+        yield
 
 
 def main_metrics(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
