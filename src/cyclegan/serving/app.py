@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cyclegan.data.images.color_profile import describe_uses
 from cyclegan.data.images.decode import FORMATS, BadImageError, decode, size
+from cyclegan.inference.strips import translate as translate_images
 from cyclegan.models.translator import Translator
 from cyclegan.system.errors import UserError, is_out_of_memory
 from cyclegan.system.html import page_template
@@ -191,7 +192,7 @@ def translated_png(translator: Translator, file: Path, max_pixels: int) -> bytes
         decoded = decode(file, translator.channels, translator.bit_depth)
         # Check again: tifffile may read another size from the header than Pillow.
         _check_size(decoded.pixels.shape[1], decoded.pixels.shape[0], max_pixels)
-        translated = translator.translate(decoded.pixels[None])[0]
+        translated = translate_images(translator, decoded.pixels[None])[0]
     except BadImageError as error:
         raise HTTPException(415, f"this image {error}") from None
     except UserError as error:
