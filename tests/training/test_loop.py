@@ -8,7 +8,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,23 @@ def timeless(points: list[tuple[int, str, float]]) -> list[tuple[int, str, float
     return [point for point in points if "per_second" not in point[1] and "seconds" not in point[1]]
 
 
-@pytest.mark.parametrize("stop_at", [4, pytest.param(12, marks=pytest.mark.slow)])
+@pytest.fixture
+def precision(request: pytest.FixtureRequest) -> Iterator[None]:
+    keras.config.set_dtype_policy(request.param)
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize(
+    ("stop_at", "precision"),
+    [
+        (4, "float32"),
+        pytest.param(12, "float32", marks=pytest.mark.slow),
+        pytest.param(4, "mixed_bfloat16", marks=pytest.mark.slow),
+    ],
+    indirect=["precision"],
+)
+@pytest.mark.usefixtures("precision")
 def test_resumed_training_is_bit_identical(make_model: Make, tmp_path: Path, stop_at: int) -> None:
     whole = Recorder()
     expected, expected_progress = start(make_model, tmp_path / "whole", whole)

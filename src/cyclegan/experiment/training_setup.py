@@ -13,6 +13,7 @@ from typing import Any
 
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.evaluation.features import FeatureNetwork, load_features
+from cyclegan.experiment.networks import with_precision
 from cyclegan.experiment.session import Session
 from cyclegan.params import Params, flatten
 from cyclegan.project import Project
@@ -31,7 +32,7 @@ class TrainingSetup:
     """A training before its networks are built.
 
     Attributes:
-        params: of the training.
+        params: of the training, with the precision that `train.mixed_precision: auto` chooses.
         data_md5: MD5 of the packed data, which MLflow records.
         store: the MLflow store of its run; None with `tracking.offline`: the run has only a journal.
         experiment: name of its MLflow experiment.
@@ -66,7 +67,7 @@ class TrainingSetup:
         """
         device = prepare_device(params.train.seed, params.train.deterministic)
         features = load_features(project.root / params.evaluate.features, params.evaluate.features_size)
-        return cls(project, params, dataset, data_md5, store, experiment, device, features)
+        return cls(project, with_precision(params), dataset, data_md5, store, experiment, device, features)
 
     @contextmanager
     def claimed(self, checkpoints: CheckpointFolder, does: str, wait: float) -> Iterator[None]:
