@@ -15,6 +15,10 @@ from postgresql import PostgreSQL
 # The command line sets it, too. Some tests run the command line in their own process.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+# A shell may set an address of a store, and DVC sets the others for its stages.
+for name in ("DVC_EXP_NAME", "DVC_ROOT", "DVC_STAGE", "MLFLOW_TRACKING_URI"):
+    os.environ.pop(name, None)
+
 # A shell starts background jobs with Ctrl-C ignored, and nohup ignores the end of the terminal. Processes that the
 # tests start and signal would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -42,10 +42,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     root = tmp_path_factory.mktemp("project")
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, root)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
-            patch.delenv(name, raising=False)
-        store = open_store(Project(root=root, home=root), load(root / "params.yaml").tracking)
+    store = open_store(Project(root=root, home=root), load(root / "params.yaml").tracking)
     for number, psnr in PSNR.items():
         file = root / f"{number}.keras"
         build_generator(3, 3, base_filters=2, blocks=1, seed=number).save(file)
@@ -66,8 +63,6 @@ def project(store: Store, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The project's folder as the working directory. Standard input is not a terminal."""
     root = store.locks.parents[1]
     monkeypatch.chdir(root)
-    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     return root
 

@@ -154,7 +154,10 @@ OF_BATCHES: list[tuple[str, Any, dict[str, Any]]] = [
     ("train.crop_size", 16, {}),
     ("train.flip", False, {}),
 ]
-ELSEWHERE = {"train.deterministic", "train.extend", "train.keep_checkpoints", "train.sample_images"}
+ELSEWHERE = {
+    *("train.deterministic", "train.devices", "train.extend", "train.keep_checkpoints", "train.sample_images"),
+    *(f"train.initialize_from.{network}" for network in ("G_AtoB", "G_BtoA", "D_A", "D_B")),
+}
 
 
 def make(changes: dict[str, Any]) -> Params:
@@ -283,10 +286,10 @@ def test_the_training_shape_has_everything_that_shapes_the_weights(monkeypatch: 
     # Parsing the code each time takes longer than everything else.
     monkeypatch.setattr(run_key, "code_digest", cache(run_key.code_digest))
     features = FeatureNetwork("efficientnet-lite0 at 128×128", 1280, "sum", lambda images: images)
-    base = training_shape(make({}), "digest", features)
+    base = training_shape(make({}), "digest", features, {})
     for key, value, needed in OF_NETWORKS + OF_STEP + OF_PLAN + OF_BATCHES:
-        other = training_shape(make(needed | {key: value}), "digest", features)
+        other = training_shape(make(needed | {key: value}), "digest", features, {})
         assert (other != base) == (key.partition(".")[2] not in SHAPE_NOTHING), key
-    assert training_shape(make({}), "other", features) != base
-    assert training_shape(make({}), "digest", replace(features, name="efficientnet-lite0 at 224×224")) != base
-    assert training_shape(make({}), "digest", replace(features, sha256="other")) != base
+    assert training_shape(make({}), "other", features, {}) != base
+    assert training_shape(make({}), "digest", replace(features, name="efficientnet-lite0 at 224×224"), {}) != base
+    assert training_shape(make({}), "digest", replace(features, sha256="other"), {}) != base

@@ -138,6 +138,36 @@ def test_name_of_the_data_set(source: str, extra: dict[str, Any], name: str) -> 
     assert validate(changed(data__source=source, **extra)).data.dataset == name
 
 
+@pytest.mark.parametrize(
+    ("source", "extra", "arrow"),
+    [
+        ("fluent-emoji", {"data__names": ["flat", "3D"]}, "flat → 3D"),
+        ("fluent-emoji", {"data__names": {"A": "flat", "B": "3D"}}, "flat → 3D"),
+        ("fluent-emoji", {}, "A → B"),
+        ("folders", {"data__folder_A": "/x/summer", "data__folder_B": "y/winter day/"}, "summer → winter day"),
+        ("folders", {"data__folder_A": "/x/summer", "data__folder_B": "b", "data__names": ["C", "D"]}, "C → D"),
+        ("folders", {"data__folder_A": "/d/cats/trainA", "data__folder_B": "/d/cats/trainB"}, "A → B"),
+        ("folders", {"data__folder_A": "/d/cats/a", "data__folder_B": "/d/dogs/Train_B"}, "A → B"),
+        (
+            "folders",
+            {"data__folder_A": "/d/cats/photos", "data__folder_B": "/d/dogs/photos", "data__name": "x"},
+            "A → B",
+        ),
+        ("folders", {"data__folder_A": "/d/R&D", "data__folder_B": "/d/photos"}, "A → B"),
+    ],
+)
+def test_names_of_the_domains(source: str, extra: dict[str, Any], arrow: str) -> None:
+    params = validate(changed(**{"data__source": source, "data__names": None} | extra))
+    names = params.data.domain_names
+    assert names.arrow("AtoB") == arrow
+    assert names.arrow("BtoA") == " → ".join(reversed(arrow.split(" → ")))
+    assert arrow == f"{names.of('A')} → {names.of('B')}"
+
+
+def test_names_shape_no_weights() -> None:
+    assert validate(changed(data__names=["x", "y"])).shaping == validate(changed(data__names=None)).shaping
+
+
 PLATEAU = {
     "train__lr_policy": "plateau",
     "train__lr_decay_start": None,
@@ -243,6 +273,17 @@ BAD: list[tuple[dict[str, Any], Facts]] = [
     ),
     ({"data__source": "file:写真.zip", "data__sha256": "0" * 64}, ["data.name", "写真"]),
     ({"data__name": "a b"}, ["data.name", "'a b'", 64]),
+    ({"data__names": "flat"}, ["data.names", "'flat'", "[flat, 3D]"]),
+    ({"data__names": ["flat"]}, ["data.names", "['flat']", "[flat, 3D]"]),
+    ({"data__names": {"A": "flat", "B": "3D", "C": "4D"}}, ["data.names.C", "unknown key", "data.names"]),
+    ({"data__names": ["flat", 3]}, ["data.names.B", 3, "string"]),
+    ({"data__names": ["a", "a"]}, ["data.names", "'a'", "different"]),
+    ({"data__names": ["a", ""]}, ["data.names.B", "''", 32]),
+    ({"data__names": ["a", "b" * 33]}, ["data.names.B", "b" * 33, 32]),
+    ({"data__names": ["a\nb", "c"]}, ["data.names.A", "'a\\nb'", "printable"]),
+    ({"data__names": ["a", "<b>"]}, ["data.names.B", "'<b>'", "printable"]),
+    ({"data__names": ["../a", "b"]}, ["data.names.A", "'../a'", "printable"]),
+    ({"data__names": [" a", "b"]}, ["data.names.A", "' a'", "spaces"]),
     ({"data__name": "../x"}, ["data.name", "'../x'", 64]),
     ({"data__val_fraction": 0.5, "data__test_fraction": 0.5}, ["data.val_fraction", "data.test_fraction"]),
     ({"data__on_bad_image": "ignore"}, ["data.on_bad_image", "'ignore'", "'fail'", "'skip'"]),

@@ -48,7 +48,7 @@ SIGNS = {
         "checkpoints/*/.step-*.npz",
         "checkpoints/*/step-*.npz",
         "checkpoints/*/step-*.sha256",
-        "mlruns/artifacts/*/artifacts/images/*",
+        "mlruns/artifacts/*/artifacts/samples/*",
         "models/.generator_*",
         "models/generator_BtoA.keras",
         "reports/train/losses.csv",
@@ -261,7 +261,7 @@ def without_differences(path: Path, run: dict[str, Any]) -> bytes:
     if path.name in ("run.json", "register.json"):
         tree = json.loads(content)
         return json.dumps({k: v for k, v in tree.items() if k not in ("run_id", "seconds")}).encode()
-    if path.name == "report.html":
+    if path.name in ("report.html", "register.html"):
         text = content.decode()
         assert run["run_id"] in text
         return re.sub(r"[0-9.]+ minutes", "… minutes", text.replace(run["run_id"], "…")).encode()

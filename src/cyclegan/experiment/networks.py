@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import keras
 
 from cyclegan.domains import Direction
+from cyclegan.experiment.initial_networks import InitialNetwork
 from cyclegan.models.discriminator import build_discriminator
 from cyclegan.models.generator import build_generator
 from cyclegan.params import Params, Size
@@ -21,15 +22,18 @@ from cyclegan.training.losses import LossWeights, Objective
 from cyclegan.training.schedule import DecaySchedule, Policy
 
 
-def build_cyclegan(params: Params, size: Size | None = None) -> CycleGAN:
-    """Build the four networks and the model of them, not compiled. `train.seed` determines the weights.
+def build_cyclegan(
+    params: Params, size: Size | None = None, initial: Mapping[str, InitialNetwork] | None = None
+) -> CycleGAN:
+    """Build the four networks and the model of them, not compiled. `train.seed` determines new weights.
 
     Args:
         params: all parameters.
         size: `(height, width)` of the training images; needed if it depends on the data.
+        initial: networks that give `G_AtoB`, `G_BtoA`, `D_A` or `D_B` their weights; the others get new ones.
 
     Raises:
-        UserError: the size depends on the data and is not given.
+        UserError: the size depends on the data and is not given, or an initial network does not fit.
     """
     train = with_precision(params).train
     size = size or params.training_size
@@ -40,6 +44,9 @@ def build_cyclegan(params: Params, size: Size | None = None) -> CycleGAN:
     with _precision(train.mixed_precision is True):
         generators = {name: _generator(params, name, size) for name in ("G_AtoB", "G_BtoA")}
         discriminators = {name: _discriminator(params, name) for name in ("D_A", "D_B")}
+    # Copy the weights before the moving averages and the kept generators are made from them.
+    for name, network in (initial or {}).items():
+        network.copy_to({**generators, **discriminators}[name])
     return CycleGAN(
         **generators,
         **discriminators,

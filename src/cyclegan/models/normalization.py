@@ -31,8 +31,10 @@ def normalization(kind: str, name: str, gamma_initializer: Any = "ones") -> kera
         case "instance_contrib":
             return ContribInstanceNormalization(axis=-1, gamma_initializer=gamma_initializer, name=name)
         case "batch":
+            # On several devices, normalize the whole batch. Keras' other formula for that has other bits on one device.
+            synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
             return keras.layers.BatchNormalization(
-                momentum=0.9, epsilon=1e-5, gamma_initializer=gamma_initializer, name=name
+                momentum=0.9, epsilon=1e-5, gamma_initializer=gamma_initializer, synchronized=synchronized, name=name
             )
         case "none":
             return None

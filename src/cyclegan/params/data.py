@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from cyclegan.domains import DomainNames
 from cyclegan.params.section import (
     Channels,
     Fraction,
@@ -21,6 +22,32 @@ from cyclegan.params.section import (
 
 FOLDER_A = "data/fluent-emoji/trainA"
 FOLDER_B = "data/fluent-emoji/trainB"
+# Characters with a meaning in HTML, Markdown or paths.
+MARKUP = '<>&"`*[]|\\/'
+MAX_NAME_LENGTH = 32
+
+
+class Names(Section):
+    """The names of both domains."""
+
+    A: str
+    B: str
+
+    @field_validator("A", "B")
+    @classmethod
+    def _readable(cls, name: str) -> str:
+        if not _is_readable(name):
+            raise impossible(
+                f"must be 1 to {MAX_NAME_LENGTH} printable characters, without {' '.join(MARKUP)} and without spaces "
+                "at the ends"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _different(self) -> Self:
+        if self.A == self.B:
+            raise impossible(f"both names are {self.A!r}; write two different names")
+        return self
 
 
 class Data(Section):
@@ -45,6 +72,11 @@ class Data(Section):
     name: str | None = Field(
         default=None,
         description="Name of the MLflow experiment and of the registered models. null: from source.",
+    )
+    names: Names | None = Field(
+        default=None,
+        description="Names of both domains for readers, such as [flat, 3D]; files and metrics keep A and B. null: the "
+        "names of the folders with source: folders, else A and B.",
     )
     load_size: Literal["original"] | Size = Field(
         default=(286, 286),
@@ -105,6 +137,15 @@ class Data(Section):
             raise impossible("must be 1 to 64 letters, digits, '.', '_' or '-', and start with a letter or digit")
         return value
 
+    @field_validator("names", mode="before")
+    @classmethod
+    def _both_names(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple) and len(value) == 2:
+            value = dict(zip("AB", value, strict=True))
+        if value is not None and not isinstance(value, dict | Names):
+            raise impossible("must be two names, such as [flat, 3D], or null")
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         is_archive = self.source.startswith(("file:", "https:"))
@@ -159,6 +200,17 @@ class Data(Section):
         return self.name or "2".join(map(_plain, self._names))[:64]
 
     @property
+    def domain_names(self) -> DomainNames:
+        """The names of both domains for readers: `names`, else those of the folders if they say more than A and B."""
+        if self.names is not None:
+            return DomainNames(self.names.A, self.names.B)
+        folders = (Path(self.folder_A).name, Path(self.folder_B).name)
+        generic = any(re.fullmatch(r"(train|val|valid|test)?[ _-]?[AB]", name, re.IGNORECASE) for name in folders)
+        if self.source != "folders" or generic or folders[0] == folders[1] or not all(map(_is_readable, folders)):
+            return DomainNames()
+        return DomainNames(*folders)
+
+    @property
     def _names(self) -> tuple[str, ...]:
         """Names that identify the data: of both folders, or of the folder that holds trainA and trainB."""
         if self.source == "folders":
@@ -177,6 +229,13 @@ class Data(Section):
 def _plain(name: str) -> str:
     """A name without the characters that are special in MLflow, file systems or shells."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")
+
+
+def _is_readable(name: str) -> bool:
+    """Whether a name fits into headings, tables and links as it is."""
+    return (
+        1 <= len(name) <= MAX_NAME_LENGTH and name.isprintable() and name == name.strip() and not set(name) & {*MARKUP}
+    )
 
 
 def _is_address(source: str) -> bool:

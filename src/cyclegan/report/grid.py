@@ -34,6 +34,11 @@ def sample_grid(real: Column, translated: Column, back: Column, partner: Column 
     return _table([_enlarged(column) for column in _uniform(columns)])
 
 
+def columns_grid(columns: Sequence[Column]) -> np.ndarray:
+    """A grid of columns without headings: [height, width, 3], uint8, on white. Large images are reduced."""
+    return _table([_enlarged(_reduced(column, LARGEST)) for column in _uniform(columns)])
+
+
 def comparison_grid(blocks: Sequence[Sequence[tuple[str, Column]]]) -> np.ndarray:
     """A grid of images with a heading over each column.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from cyclegan.data.loading.dataset import PackedDataset
+from cyclegan.domains import DOMAINS
 from cyclegan.experiment.earlier_trainings import save_shapes
 from cyclegan.experiment.lineage import choose_start, history, lineage_tags
 from cyclegan.experiment.memory_advice import memory_advice
@@ -20,20 +22,23 @@ from cyclegan.experiment.naming import data_tags, refuse_other_images
 from cyclegan.experiment.networks import inference_copy
 from cyclegan.experiment.plan import training_size
 from cyclegan.experiment.run_key import training_shape
+from cyclegan.experiment.run_page import DescribedRun
 from cyclegan.experiment.samples import samples
 from cyclegan.experiment.session import Session
 from cyclegan.experiment.stage_outputs import open_store_and_deliver
-from cyclegan.experiment.trained_run import TrainedRun, run_name
+from cyclegan.experiment.trained_run import TrainedRun, new_run_name
 from cyclegan.experiment.training_setup import TrainingSetup
 from cyclegan.experiment.validation import translators_of
 from cyclegan.params import Params
 from cyclegan.params.overrides import Effective, effective
+from cyclegan.params.yaml_text import yaml_text
 from cyclegan.project import Project
 from cyclegan.report.grid import stacked
 from cyclegan.system.digests import folder_digest, run_key
 from cyclegan.system.files import remove_leftovers, replacing, write_text
 from cyclegan.system.processes import ends_with_dvc
 from cyclegan.tracking.provenance import dvc_lock_digest
+from cyclegan.tracking.run import TrackedRun
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN
 
@@ -65,7 +70,7 @@ def run(project: Project) -> None:
         print(f"{name} = {both['best.yaml']} from reports/search/best.yaml; params.yaml has {both['params.yaml']}")
 
     # Find its checkpoints: those of the same data, parameters and code.
-    shapes = training_shape(params, setup.data_md5, setup.features)
+    shapes = training_shape(params, setup.data_md5, setup.features, setup.initial)
     key = run_key(shapes)
     checkpoints = CheckpointFolder(project.checkpoints / key, keep=params.train.keep_checkpoints)
     advised = memory_advice(params, training_size(params, dataset), setup.device)
@@ -78,18 +83,28 @@ def run(project: Project) -> None:
         session, origin = choose_start(session, project.checkpoints, shapes)
 
         # Train as one MLflow run, and write the results before it ends.
-        name = os.environ.get("DVC_EXP_NAME") or run_name(params.data.dataset, key)
         run_tags = {**chosen.tags, **data_tags(params, dataset), "run_key": key, **lineage_tags(origin)}
-        with setup.tracked_run(session, name, run_tags) as tracked:
+        with setup.tracked_run(session, new_run_name(params), run_tags) as tracked:
             if origin is not None:
                 tracked.log_rows(history(session.progress))
-            session.train(tracked.id, tracked)
+            session.train(tracked.id, DescribedRun(tracked, params, session.plan.total_steps))
             write_models(project.models, session.model, params)
             write_training_report(project.reports / "train", session)
+            log_files(tracked, project, params)
             tracked.set_tags(session.kept.tags)
 
     # Record the run for the later stages.
     _trained_run(chosen, setup, session, key, tracked.id).save(project)
+
+
+def log_files(tracked: TrackedRun, project: Project, params: Params) -> None:
+    """Log the parameters and the samples. Their names are those of every run, so that MLflow compares them."""
+    for name in ("samples.png", "over_time.png"):
+        tracked.log_artifact(project.reports / "train" / name)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "params.yaml"
+        file.write_text(yaml_text(params, "The parameters of this training."), encoding="utf-8")
+        tracked.log_artifact(file)
 
 
 def _data_md5(project: Project) -> str:
@@ -115,6 +130,7 @@ def _trained_run(chosen: Effective, setup: TrainingSetup, session: Session, key:
         device=setup.device,
         data_md5=setup.data_md5,
         search={"origin": dict(chosen.origin), "replaced": dict(chosen.replaced)},
+        images={domain: len(setup.dataset.images(domain, "train")) for domain in DOMAINS},
     )
 
 
