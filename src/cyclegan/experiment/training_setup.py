@@ -17,6 +17,7 @@ from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.evaluation.features import FeatureNetwork, load_features
 from cyclegan.experiment.devices import choose_strategy
 from cyclegan.experiment.initial_networks import InitialNetwork, find_initial_networks, initial_tags
+from cyclegan.experiment.networks import with_precision
 from cyclegan.experiment.session import Session
 from cyclegan.params import Params, flatten
 from cyclegan.params.yaml_text import yaml_text
@@ -47,7 +48,7 @@ class TrainingSetup:
     """A training before its networks are built.
 
     Attributes:
-        params: of the training.
+        params: of the training, with the precision that `train.mixed_precision: auto` chooses.
         data_md5: MD5 of the packed data, which MLflow records.
         store: the MLflow store of its run; None with `tracking.offline`: the run has only a journal.
         experiment: name of its MLflow experiment.
@@ -89,6 +90,7 @@ class TrainingSetup:
         strategy = choose_strategy(params)
         features = load_features(project.root / params.evaluate.features, params.evaluate.features_size)
         initial = find_initial_networks(project, params)
+        params = with_precision(params)
         return cls(project, params, dataset, data_md5, store, experiment, device, strategy, features, initial)
 
     @contextmanager

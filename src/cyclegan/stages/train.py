@@ -64,6 +64,7 @@ def run(project: Project) -> None:
     setup = TrainingSetup.prepare(
         project, params, dataset, data_md5=_data_md5(project), store=store, experiment=experiment
     )
+    params = setup.params
     for name, both in chosen.replaced.items():
         print(f"{name} = {both['best.yaml']} from reports/search/best.yaml; params.yaml has {both['params.yaml']}")
 
