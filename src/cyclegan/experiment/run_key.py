@@ -43,10 +43,24 @@ def training_shape(params: Params, data: str, features: FeatureNetwork) -> dict[
         data: digest of the packed data.
         features: the network whose metrics select the generators.
     """
+    return _shape(params, data, [features.name, features.sha256])
+
+
+def host_shape(project: Project, params: Params, data: str) -> dict[str, Any]:
+    """Everything in which the hosts of one training must agree. Needs no TensorFlow.
+
+    Args:
+        data: digest of the packed data.
+    """
+    features = file_digest(project.root / params.evaluate.features)
+    return _shape(params, data, [features, params.evaluate.features_size])
+
+
+def _shape(params: Params, data: str, features: list[Any]) -> dict[str, Any]:
     return {
         "data": data,
         **params.shaping,
-        "features": [features.name, features.sha256],
+        "features": features,
         "code": {part: code_digest(_package() / part) for part in TRAINING_CODE},
         **{name: version(name) for name in ("keras", "tensorflow", "numpy")},
     }

@@ -19,6 +19,7 @@ from cyclegan.experiment.devices import choose_strategy
 from cyclegan.experiment.session import Session
 from cyclegan.params import Params, flatten
 from cyclegan.project import Project
+from cyclegan.system.hosts import Hosts
 from cyclegan.system.locks import only_process
 from cyclegan.tracking.description import DatasetInput
 from cyclegan.tracking.provenance import tags
@@ -63,14 +64,18 @@ class TrainingSetup:
         data_md5: str,
         store: Store | None,
         experiment: str,
+        hosts: Hosts | None = None,
     ) -> TrainingSetup:
         """Seed everything, prepare the devices and load the feature network.
+
+        Args:
+            hosts: those that train together; None: only this one.
 
         Raises:
             UserError: there are fewer devices than `train.devices`, or the feature network cannot be loaded.
         """
         device = prepare_device(params.train.seed, params.train.deterministic)
-        strategy = choose_strategy(params)
+        strategy = choose_strategy(params, hosts)
         features = load_features(project.root / params.evaluate.features, params.evaluate.features_size)
         return cls(project, params, dataset, data_md5, store, experiment, device, strategy, features)
 
