@@ -40,8 +40,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deterministic", action="store_true", help="as train.deterministic")
 
 
-def our_step(options: argparse.Namespace, form: str, paper: bool = False) -> Any:
-    """A function that runs one of our training steps.
+def our_model(options: argparse.Namespace, form: str, paper: bool = False) -> Any:
+    """Our compiled model.
 
     Args:
         options: see `add_options`.
@@ -49,12 +49,9 @@ def our_step(options: argparse.Namespace, form: str, paper: bool = False) -> Any
         paper: use the paper's networks (reflection padding, 70×70 PatchGAN) instead of the tutorial's.
     """
     import keras
-    import tensorflow as tf
 
     from cyclegan import CycleGAN, build_discriminator, build_generator
-    from cyclegan.training.device import prepare_device
 
-    prepare_device(0, options.deterministic)
     keras.config.set_dtype_policy("mixed_bfloat16" if options.bf16 else "float32")
     norm = "instance" if paper else "instance_contrib"
     generator: dict[str, Any] = {"blocks": options.blocks, "base_filters": options.filters, "norm": norm}
@@ -69,6 +66,17 @@ def our_step(options: argparse.Namespace, form: str, paper: bool = False) -> Any
     model.compile(
         jit_compile=False if options.deterministic else "auto", gradient_checkpointing=options.gradient_checkpointing
     )
+    return model
+
+
+def our_step(options: argparse.Namespace, form: str, paper: bool = False) -> Any:
+    """A function that runs one of our training steps; the arguments are those of `our_model`."""
+    import tensorflow as tf
+
+    from cyclegan.training.device import prepare_device
+
+    prepare_device(0, options.deterministic)
+    model = our_model(options, form, paper)
     real_A, real_B = (tf.constant(domain) for domain in images(options.size, options.batch))
     number = iter(range(1 << 60))
 

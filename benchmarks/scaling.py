@@ -1,6 +1,7 @@
-"""Cost of a training step over size, batch, blocks and filters: a CSV file and a plot.
+"""Cost of a training step over size, batch, blocks and filters, or over devices: a CSV file and a plot.
 
 python -m benchmarks.scaling --output scaling
+python -m benchmarks.scaling --devices 4 --output devices
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from benchmarks import measure
+from benchmarks import devices, measure
 from benchmarks.networks import add_options, our_step
 
 # One option is varied at a time; the others keep their values.
@@ -32,16 +33,23 @@ def main() -> None:
     parser.set_defaults(size=64, blocks=3, filters=16)
     parser.add_argument("--output", type=Path, default=Path("scaling"), help="without suffix; default scaling")
     parser.add_argument("--turns", type=int, default=10, help="default 10")
+    parser.add_argument("--devices", type=int, help="1, 2, 4 … up to this number, --batch images on each")
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        measure.serve(our_step(options, "joint-add", paper=True))
+        measure.serve(devices.step_on_devices(options) if options.devices else our_step(options, "joint-add", True))
         return
     measure.describe(
         f"the paper's networks in joint order around {options.size}x{options.size}, batch {options.batch}, "
         f"{options.blocks} blocks, {options.filters} filters, {'bfloat16' if options.bf16 else 'float32'}; "
         f"{options.turns} turns of 2 steps after 3 of warm-up"
     )
+    if options.devices:
+        frame = devices.compare(options)
+        frame.to_csv(options.output.with_suffix(".csv"), index=False)
+        measure.table([*frame.columns], [[f"{cell:.4g}" for cell in row] for row in frame.itertuples(index=False)])
+        return
     # The middle configuration belongs to every axis, but is measured once.
     measured = functools.cache(lambda **sizes: measurement(options, sizes))
     middle = {axis: getattr(options, axis) for axis in AXES}

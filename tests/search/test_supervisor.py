@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cyclegan.search.supervisor import end
+from cyclegan.search.supervisor import end, worker_environments
 
 WORKER = "import sys, time; print(flush=True); sys.stdin.read(); time.sleep(float(sys.argv[1])); sys.exit(7)"
 
@@ -45,3 +45,24 @@ def test_only_those_that_do_not_end_are_killed(monkeypatch: pytest.MonkeyPatch) 
     end(running)
     assert time.monotonic() - began < 10
     assert [worker.returncode for worker in running] == [-9, 7, -9]
+
+
+def gpus_of(count: int) -> list[str | None]:
+    return [environment.get("CUDA_VISIBLE_DEVICES") for environment in worker_environments(count)]
+
+
+def test_each_worker_sees_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, 5,GPU-6,-1,7")
+    assert gpus_of(1) == ["4, 5,GPU-6,-1,7"]
+    assert gpus_of(3) == ["4", "5", "GPU-6"]
+    assert gpus_of(5) == ["4", "5", "GPU-6", "4", "5"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpus_of(2) == ["", ""]
+    # Without the variable, the driver's program lists the GPUs.
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpus_of(2) == [None, None]
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho GPU-a\necho GPU-b\n")
+    program.chmod(0o755)
+    assert gpus_of(2) == ["GPU-a", "GPU-b"]

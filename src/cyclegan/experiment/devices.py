@@ -1,19 +1,29 @@
-"""The devices of this machine that train together."""
+"""The devices that train together: of this machine, or of several hosts."""
 
 from __future__ import annotations
+
+import os
 
 import tensorflow as tf
 
 from cyclegan.params import Params
 from cyclegan.system.errors import UserError
+from cyclegan.system.hosts import Hosts
+from cyclegan.training.followers import multi_host_strategy
 
 
-def choose_strategy(params: Params) -> tf.distribute.Strategy:
+def choose_strategy(params: Params, hosts: Hosts | None = None) -> tf.distribute.Strategy:
     """The strategy of TensorFlow for `train.devices`; its default strategy for one device.
 
+    Args:
+        hosts: of the training; None: only this machine.
+
     Raises:
-        UserError: this machine has fewer devices.
+        UserError: this machine has fewer devices, or the hosts cannot share the batches.
+        HostLostError: a host cannot be reached.
     """
+    if hosts is not None:
+        return _strategy_of_hosts(params, hosts)
     # A machine has one processor. Tests divide it into several logical devices.
     available = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     wanted, most = params.train.devices, len(available)
@@ -28,13 +38,32 @@ def choose_strategy(params: Params) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy([device.name for device in available[:count]])
 
 
-def most_devices(params: Params, available: int) -> int:
-    """The largest number of devices that can share the batches of these parameters."""
-    train = params.train
-    if params.model.dropout > 0:
-        return 1
-    sizes = train.batch_size, train.discriminator_batch or 0
-    return max(count for count in range(1, available + 1) if not any(size % count for size in sizes))
+def _strategy_of_hosts(params: Params, hosts: Hosts) -> tf.distribute.Strategy:
+    # TensorFlow must not initialize its devices before the strategy.
+    gpus = tf.config.list_physical_devices("GPU")
+    wanted, most = params.train.devices, max(1, len(gpus))
+    if wanted != "auto" and wanted > most:
+        raise UserError(f"train.devices = {wanted}: this host has {len(gpus)} GPUs; set it to auto or at most {most}")
+    count = most_devices(params, most, hosts.count) if wanted == "auto" else wanted
+    if count == 0 or not can_share(params, count * hosts.count):
+        raise UserError(
+            f"train.batch_size = {params.train.batch_size}: {hosts.count} hosts need a multiple of {hosts.count}, also "
+            "as train.discriminator_batch, and model.dropout: 0"
+        )
+    tf.config.set_visible_devices(gpus[:count], "GPU")
+    os.environ["TF_CONFIG"] = hosts.tf_config
+    return multi_host_strategy()
+
+
+def most_devices(params: Params, available: int, hosts: int = 1) -> int:
+    """The largest number of devices of each host that can share the batches of these parameters; 0: none can."""
+    return max((count for count in range(1, available + 1) if can_share(params, count * hosts)), default=0)
+
+
+def can_share(params: Params, devices: int) -> bool:
+    """Whether this number of devices can train together with these parameters."""
+    sizes = params.train.batch_size, params.train.discriminator_batch or 0
+    return devices == 1 or (params.model.dropout == 0 and not any(size % devices for size in sizes))
 
 
 def why_fewer(params: Params, available: int) -> str:

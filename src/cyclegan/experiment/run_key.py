@@ -49,10 +49,24 @@ def training_shape(
         features: the network whose metrics select the generators.
         initial: networks that give the training its weights, by name.
     """
+    return _shape(params, data, [features.name, features.sha256], initial)
+
+
+def host_shape(project: Project, params: Params, data: str) -> dict[str, Any]:
+    """Everything in which the hosts of one training must agree. Needs no TensorFlow.
+
+    Args:
+        data: digest of the packed data.
+    """
+    features = file_digest(project.root / params.evaluate.features)
+    return _shape(params, data, [features, params.evaluate.features_size], find_initial_networks(project, params))
+
+
+def _shape(params: Params, data: str, features: list[Any], initial: Mapping[str, InitialNetwork]) -> dict[str, Any]:
     return {
         "data": data,
         **params.shaping,
-        "features": [features.name, features.sha256],
+        "features": features,
         "initial": _checksums(initial),
         "code": {part: code_digest(_package() / part) for part in TRAINING_CODE},
         **{name: version(name) for name in ("keras", "tensorflow", "numpy")},

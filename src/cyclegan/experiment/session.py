@@ -29,6 +29,7 @@ from cyclegan.params import Params
 from cyclegan.system.files import write_text
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN
+from cyclegan.training.followers import Leader
 from cyclegan.training.listener import Listener
 from cyclegan.training.loop import train
 from cyclegan.training.progress import Plan, Progress
@@ -58,6 +59,35 @@ class Kept:
         return {f"kept.{name}": str(value) for name, value in asdict(self).items()}
 
 
+def build_training(
+    params: Params,
+    dataset: PackedDataset,
+    strategy: tf.distribute.Strategy | None = None,
+    initial: Mapping[str, InitialNetwork] | None = None,
+) -> tuple[Params, Plan, CycleGAN]:
+    """Build and compile the networks. All hosts of a training do this at the same time.
+
+    Args:
+        strategy: the devices that train together; None: one device.
+        initial: networks that give a new training its weights, by name.
+
+    Returns:
+        The parameters with a possible selection, the plan and the model.
+
+    Raises:
+        UserError: parameters and data do not match, or an initial network does not fit.
+    """
+    refuse_other_channels(params, dataset)
+    params = with_possible_selection(params, dataset)
+    size = training_size(params, dataset)
+    plan = training_plan(params, dataset)
+    # Every device gets a copy of the variables.
+    with (strategy or tf.distribute.get_strategy()).scope():
+        model = build_cyclegan(params, size, initial)
+        compile_cyclegan(model, params, plan.total_steps)
+    return params, plan, model
+
+
 @dataclass(frozen=True)
 class Session:
     """A training that is ready to run. An interrupted one is restored from its newest checkpoint."""
@@ -68,6 +98,7 @@ class Session:
     model: CycleGAN
     plan: Plan
     progress: Progress
+    leader: Leader
     translators: Mapping[Direction, Translator]
     real: RealImages
 
@@ -90,18 +121,11 @@ class Session:
         Raises:
             UserError: parameters and data do not match, or an initial network does not fit.
         """
-        refuse_other_channels(params, dataset)
-        params = with_possible_selection(params, dataset)
-        size = training_size(params, dataset)
-        plan = training_plan(params, dataset)
-        # Every device gets a copy of the variables.
-        with (strategy or tf.distribute.get_strategy()).scope():
-            model = build_cyclegan(params, size, initial)
-            compile_cyclegan(model, params, plan.total_steps)
+        params, plan, model = build_training(params, dataset, strategy, initial)
         progress = Progress.restore(checkpoints, model)
         translators = translators_of(model.generators, params, dataset)
         real = RealImages(dataset, "val", features, params.evaluate.batch_size)
-        return cls(params, dataset, checkpoints, model, plan, progress, translators, real)
+        return cls(params, dataset, checkpoints, model, plan, progress, Leader(model), translators, real)
 
     @property
     def kept_row(self) -> Mapping[str, float]:
@@ -149,6 +173,7 @@ class Session:
             listener,
             validate=lambda: validation_metrics(self.translators, self.dataset, self.real),
             samples=self._samples,
+            leader=self.leader,
         )
 
     def _samples(self) -> dict[str, np.ndarray]:

@@ -23,6 +23,7 @@ from cyclegan.params import Params, flatten
 from cyclegan.params.yaml_text import yaml_text
 from cyclegan.project import Project
 from cyclegan.system.credentials import without_credentials
+from cyclegan.system.hosts import Hosts
 from cyclegan.system.locks import only_process
 from cyclegan.tracking.description import DatasetInput
 from cyclegan.tracking.provenance import tags
@@ -79,15 +80,19 @@ class TrainingSetup:
         data_md5: str,
         store: Store | None,
         experiment: str,
+        hosts: Hosts | None = None,
     ) -> TrainingSetup:
         """Seed everything, prepare the devices, load the feature network and find the initial networks.
+
+        Args:
+            hosts: those that train together; None: only this one.
 
         Raises:
             UserError: there are fewer devices than `train.devices`, the feature network cannot be loaded, or an initial
                 network is missing.
         """
         device = prepare_device(params.train.seed, params.train.deterministic)
-        strategy = choose_strategy(params)
+        strategy = choose_strategy(params, hosts)
         features = load_features(project.root / params.evaluate.features, params.evaluate.features_size)
         initial = find_initial_networks(project, params)
         params = with_precision(params)

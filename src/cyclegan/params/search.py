@@ -171,7 +171,10 @@ class Search(Section):
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the sampler and of the trials.")
     workers: int = Field(
-        default=1, ge=1, le=256, description="Parallel processes on this machine, which share its cores."
+        default=1,
+        ge=1,
+        le=256,
+        description="Parallel processes on this machine, which share its cores; each takes a GPU.",
     )
     storage: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,7 +38,8 @@ def supervise(search: SharedSearch, count: int, arguments: Sequence[str], root: 
     command = [sys.executable, "-m", "cyclegan", "search", "worker", "--supervised", *arguments]
     printed: set[tuple[str, str]] = set()
     replaced = 0
-    workers = [_start(command, root) for _ in range(count)]
+    environments = worker_environments(count)
+    workers = [_start(command, root, environment) for environment in environments]
     try:
         while (phase := search.phase()) is not None:
             _print_ended("trial", search.trials, printed)
@@ -56,7 +59,7 @@ def supervise(search: SharedSearch, count: int, arguments: Sequence[str], root: 
                     )
                 replaced += 1
                 print(f"a worker was killed by {by}: starting another one", flush=True)
-                workers[index] = _start(command, root)
+                workers[index] = _start(command, root, environments[index])
             time.sleep(POLL_SECONDS)
         _print_ended("trial", search.trials, printed)
         _print_ended("final", search.finals(), printed)
@@ -64,9 +67,39 @@ def supervise(search: SharedSearch, count: int, arguments: Sequence[str], root: 
         end(workers)
 
 
-def _start(command: list[str], root: Path) -> subprocess.Popen[bytes]:
+def worker_environments(count: int) -> list[dict[str, str]]:
+    """The environment variables of each of several workers: every worker sees one GPU, which its trials use.
+
+    A single worker sees all GPUs. More workers than GPUs share them evenly.
+    """
+    gpus = _visible_gpus() if count > 1 else []
+    if not gpus:
+        return [dict(os.environ)] * count
+    if count > len(gpus):
+        print(f"{count} workers share {len(gpus)} GPU{'s' * (len(gpus) > 1)}", flush=True)
+    return [{**os.environ, "CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} for index in range(count)]
+
+
+def _visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as values of CUDA_VISIBLE_DEVICES."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        # CUDA ignores everything from the first negative number on.
+        given = [name.strip() for name in chosen.split(",")]
+        stop = next((place for place, name in enumerate(given) if not name or name.startswith("-")), len(given))
+        return given[:stop]
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    # The numbers of nvidia-smi and of CUDA may differ, so use the identifiers.
+    query = [program, "--query-gpu=uuid", "--format=csv,noheader"]
+    listed = subprocess.run(query, capture_output=True, text=True, check=False)
+    return listed.stdout.split() if listed.returncode == 0 else []
+
+
+def _start(command: list[str], root: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     # The worker ends when this pipe closes, which happens whenever this process dies.
-    return subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE)
+    return subprocess.Popen(command, cwd=root, env=environment, stdin=subprocess.PIPE)
 
 
 def _signal_that_ended(code: int) -> str | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import tempfile
 import zipfile
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,12 +18,13 @@ from PIL import Image
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.domains import DOMAINS
 from cyclegan.experiment.earlier_trainings import save_shapes
+from cyclegan.experiment.follower import Agree, agreement, run_follower
 from cyclegan.experiment.lineage import choose_start, history, lineage_tags
 from cyclegan.experiment.memory_advice import memory_advice
 from cyclegan.experiment.naming import data_tags, refuse_other_images
 from cyclegan.experiment.networks import inference_copy
 from cyclegan.experiment.plan import training_size
-from cyclegan.experiment.run_key import training_shape
+from cyclegan.experiment.run_key import host_shape, training_shape
 from cyclegan.experiment.run_page import DescribedRun
 from cyclegan.experiment.samples import samples
 from cyclegan.experiment.session import Session
@@ -35,18 +38,31 @@ from cyclegan.project import Project
 from cyclegan.report.grid import stacked
 from cyclegan.system.digests import folder_digest, run_key
 from cyclegan.system.files import remove_leftovers, replacing, write_text
+from cyclegan.system.hosts import Hosts
 from cyclegan.system.processes import ends_with_dvc
 from cyclegan.tracking.provenance import dvc_lock_digest
 from cyclegan.tracking.run import TrackedRun
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN
+from cyclegan.training.followers import lost_hosts_reported
 
 # A second training with the same checkpoints waits this long for the first one, which may be about to stop.
 SECONDS_FOR_ANOTHER = 15
 
 
 def run(project: Project) -> None:
-    """Train, or resume a training; write `models/*.keras` and `reports/train/`."""
+    """Train, or resume a training; write `models/*.keras` and `reports/train/`.
+
+    On several hosts, only the chief writes; the others run its training steps.
+    """
+    hosts = Hosts.from_environment()
+    if hosts is not None and not hosts.is_chief:
+        sys.exit(run_follower(project, hosts))
+    with agreement(hosts) as agree, lost_hosts_reported() if hosts is not None else nullcontext():
+        _train(project, hosts, agree)
+
+
+def _train(project: Project, hosts: Hosts | None, agree: Agree) -> None:
     # Read the parameters, with the winner of a search, and the data.
     chosen = effective(project)
     params = chosen.params
@@ -59,10 +75,12 @@ def run(project: Project) -> None:
     if store is not None:
         refuse_other_images(store, params, dataset)
 
-    # Set the training up.
+    # Set the training up, on all its hosts.
     experiment = params.tracking.experiment or params.data.dataset
+    data_md5 = _data_md5(project)
+    agree(host_shape(project, params, data_md5))
     setup = TrainingSetup.prepare(
-        project, params, dataset, data_md5=_data_md5(project), store=store, experiment=experiment
+        project, params, dataset, data_md5=data_md5, store=store, experiment=experiment, hosts=hosts
     )
     params = setup.params
     for name, both in chosen.replaced.items():
@@ -83,7 +101,7 @@ def run(project: Project) -> None:
 
         # Train as one MLflow run, and write the results before it ends.
         run_tags = {**chosen.tags, **data_tags(params, dataset), "run_key": key, **lineage_tags(origin)}
-        with setup.tracked_run(session, new_run_name(params), run_tags) as tracked:
+        with session.leader.leading(), setup.tracked_run(session, new_run_name(params), run_tags) as tracked:
             if origin is not None:
                 tracked.log_rows(history(session.progress))
             session.train(tracked.id, DescribedRun(tracked, params, session.plan.total_steps))

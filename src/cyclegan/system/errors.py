@@ -64,6 +64,13 @@ class UserError(Exception):
     exit_code = 2
 
 
+class HostLostError(UserError):
+    """A host of a training on several hosts was lost. Started again, all of them resume from the last checkpoint."""
+
+    # EX_TEMPFAIL of sysexits.h: a launcher may start the job again.
+    exit_code = 75
+
+
 def one_line(error: BaseException) -> str:
     """The message of an error without line breaks."""
     return " ".join(str(error).split())

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from cyclegan.system.errors import UserError, system_fault
+from cyclegan.system.errors import HostLostError, UserError, system_fault
 
 # Environment variable: print the traceback of every error, also under DVC.
 DEBUG = "CYCLEGAN_DEBUG"
@@ -54,11 +54,14 @@ def _fail(message: str, code: int) -> NoReturn:
     if os.environ.get(DEBUG, "") not in ("", "0"):
         traceback.print_exc()
     logger.error("%s", message)
+    if code == HostLostError.exit_code:
+        # TensorFlow would wait for the lost host.
+        _leave(code)
     sys.exit(code)
 
 
 def _leave(code: int) -> NoReturn:
-    """End a process that a signal has stopped. Everything is saved and closed."""
+    """End a process at once. Everything is saved and closed."""
     if "tensorflow" not in sys.modules:
         sys.exit(code)
     # The shutdown of TensorFlow takes seconds. On a busy machine, the sender of the signal does not wait for it.

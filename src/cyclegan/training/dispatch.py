@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
@@ -24,12 +24,14 @@ class Dispatcher:
 
     Args:
         model: a compiled model.
+        announce: sends the number of steps to other hosts before each call; None: there are none.
 
     Attributes:
+        may_be_interrupted: whether an exception may leave a call before its end; other hosts would wait for it.
         is_built: whether the graph of a step exists; the first call builds it.
     """
 
-    def __init__(self, model: CycleGAN) -> None:
+    def __init__(self, model: CycleGAN, announce: Callable[[int], None] | None = None) -> None:
         train_step = replicas.train_step_of(model)
 
         @tf.function
@@ -41,7 +43,8 @@ class Dispatcher:
             tf.while_loop(lambda done: done < count, step, [tf.constant(0)], parallel_iterations=1)
             return tf.identity(model.step.value)
 
-        self._run = run
+        self._run, self._announce = run, announce
+        self.may_be_interrupted = announce is None
         self._seconds_per_step = float("inf")
         self.is_built = False
 
@@ -60,10 +63,16 @@ class Dispatcher:
         """
         allowed = min(within, SECONDS_IN_A_CALL)
         count = min(most, max(1, int(allowed / self._seconds_per_step)))
+        if self._announce is not None:
+            self._announce(count)
         start = time.monotonic()
-        # Devices run asynchronously: reading a value waits for the steps.
-        self._run(batches, tf.constant(count)).numpy()
+        self.run(batches, count)
         seconds = time.monotonic() - start
         self._seconds_per_step = seconds / count
         self.is_built = True
         return count, seconds
+
+    def run(self, batches: Iterator[Batch], count: int) -> None:
+        """Run exactly `count` training steps, and wait for their end."""
+        # Devices run asynchronously: reading a value waits for the steps.
+        self._run(batches, tf.constant(count)).numpy()

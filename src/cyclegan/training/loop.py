@@ -18,6 +18,7 @@ from cyclegan.training.console import Console
 from cyclegan.training.cyclegan import CycleGAN
 from cyclegan.training.dispatch import Batch, Dispatcher
 from cyclegan.training.divergence import DivergedError, refuse_divergence
+from cyclegan.training.followers import Leader
 from cyclegan.training.listener import Listener
 from cyclegan.training.progress import Plan, Progress, logged_losses
 from cyclegan.training.rewind import Rewinder
@@ -33,6 +34,7 @@ def train(
     listener: Listener,
     validate: Callable[[], Mapping[str, float]],
     samples: Callable[[], Mapping[str, np.ndarray]],
+    leader: Leader | None = None,
 ) -> None:
     """Train a compiled model to the end of the plan, or until its selection stops early.
 
@@ -46,6 +48,7 @@ def train(
             one evaluation late and none of rewound steps. Sample images are never delayed.
         validate: measures the generators on the validation split.
         samples: translates some fixed validation images; `{name: [H, W, 3] uint8}`.
+        leader: leads the other hosts of the training; None: there are none.
 
     Raises:
         UserError: a loss or a weight became infinite or NaN, or the validation lacks the metric of `plan.plateau` or
@@ -53,10 +56,11 @@ def train(
         ValueError: `plan.on_divergence` needs a schedule, and the model has none.
         SystemExit, KeyboardInterrupt: stopped by SIGTERM, SIGHUP or SIGINT, after a checkpoint.
     """
-    state = TrainingState(model, plan, progress, checkpoints)
+    state, leader = TrainingState(model, plan, progress, checkpoints), leader or Leader(model)
     with stopping() as stop, Console(plan, progress) as console:
         rewinder = Rewinder(state, listener)
-        dispatcher, steps = Dispatcher(model), iter(batches(progress.step))
+        leader.load()
+        dispatcher, steps = leader.dispatcher(), iter(batches(progress.step))
         try:
             while True:
                 try:
@@ -73,6 +77,7 @@ def train(
                     exit_if_asked(stop, state, console)
                 except DivergedError as error:
                     console.print(f"training diverged: {rewinder.rewind(error)}")
+                    leader.load()
                     steps = iter(batches(progress.step))
             rewinder.end()
         except Stopped:
@@ -101,7 +106,8 @@ def run_window(
             state.save_if_changed()
         console.show_building(not dispatcher.is_built)
         # A stop may interrupt the first call, which builds the graph: no step is lost.
-        with nullcontext() if dispatcher.is_built else stop.may_come_at_once():
+        is_first = not dispatcher.is_built and dispatcher.may_be_interrupted
+        with stop.may_come_at_once() if is_first else nullcontext():
             done, seconds = dispatcher.advance(steps, end - progress.step, state.seconds_until_checkpoint)
         state.add_steps(done, seconds)
         console.show_step()

@@ -11,7 +11,13 @@ import tensorflow as tf
 
 from cyclegan.data.loading import pipeline
 from cyclegan.data.loading.dataset import ImageSet, RaggedImages
-from cyclegan.data.loading.pipeline import ResidentBatches, fit_on_device, steps_per_epoch, training_batches
+from cyclegan.data.loading.pipeline import (
+    ResidentBatches,
+    Shares,
+    fit_on_device,
+    steps_per_epoch,
+    training_batches,
+)
 
 
 def numbered(count: int, size: int = 6, dtype: type = np.uint8) -> np.ndarray:
@@ -175,3 +181,18 @@ def resident_kib(file: Path) -> int:
     """Size of the file's mapping in this process's memory."""
     found = Path("/proc/self/smaps").read_text(encoding="utf-8").partition(str(file))[2]
     return int(found.partition("Rss:")[2].split()[0])
+
+
+@pytest.mark.parametrize(("hosts", "devices"), [(1, 2), (2, 1), (2, 2)])
+def test_shares_are_parts_of_the_whole_batch(hosts: int, devices: int) -> None:
+    images = numbered(7), numbered(5)
+    drawn = {"batch_size": 4, "crop_size": (4, 4), "flip": True, "seed": 5, "start_step": 3}
+    total = hosts * devices
+    sources = [
+        iter(training_batches(*images, **drawn, shares=Shares(host * devices, devices, total))) for host in range(hosts)
+    ]
+    for whole in training_batches(*images, **drawn).take(3):
+        parts = [next(source) for source in sources for _ in range(devices)]
+        for domain in (0, 1):
+            joined = np.concatenate([part[domain].numpy() for part in parts])
+            np.testing.assert_array_equal(joined, whole[domain].numpy())
