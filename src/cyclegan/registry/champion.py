@@ -142,7 +142,10 @@ def find_model(store: Store, name: str) -> None:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         known = ", ".join(all_models(store)) or "(none yet)"
-        raise UserError(f"{store.display_uri}: no registered model {name!r}; available: {known}") from None
+        raise UserError(
+            f"{store.display_uri}: no registered model {name!r}; available: {known}; MLFLOW_TRACKING_URI or "
+            "tracking.uri names another store"
+        ) from None
 
 
 def find_version(store: Store, name: str, version: str) -> ModelVersion:

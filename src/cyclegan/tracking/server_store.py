@@ -48,8 +48,24 @@ def open_server(uri: str, origin: str) -> MlflowClient:
 
 @contextmanager
 def short_timeouts(seconds: int = FIRST_ANSWER_SECONDS) -> Iterator[None]:
-    """Shorten the timeout of requests to a server to `seconds`, unless the user has set another one."""
-    limits = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    """Shorten the timeout of requests to a server to `seconds`, without retries, unless the user has set others."""
+    with _defaults(MLFLOW_HTTP_REQUEST_TIMEOUT=str(seconds), MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"):
+        yield
+
+
+@contextmanager
+def one_retry() -> Iterator[None]:
+    """Retry a request to a server once, unless the user has set another number.
+
+    MLflow's seven retries take minutes, for example if the server's object storage is full.
+    """
+    with _defaults(MLFLOW_HTTP_REQUEST_MAX_RETRIES="1"):
+        yield
+
+
+@contextmanager
+def _defaults(**limits: str) -> Iterator[None]:
+    """Set environment variables that the user has not set."""
     ours = {name: value for name, value in limits.items() if name not in os.environ}
     os.environ.update(ours)
     try:

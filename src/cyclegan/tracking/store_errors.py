@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from cyclegan.system.credentials import reason
 from cyclegan.system.errors import FIXABLE, UserError, causes, system_fault
-from cyclegan.tracking.server_store import access_remedy
+from cyclegan.tracking.server_store import access_remedy, one_retry
 from cyclegan.tracking.store import Store, local_path
 
 # MLflow's codes of errors that no retry can fix.
@@ -32,13 +32,14 @@ def is_permanent(error: Exception) -> bool:
 
 @contextmanager
 def require_store(store: Store) -> Iterator[None]:
-    """Turn errors of an unavailable store into one line with a remedy.
+    """Turn errors of an unavailable store into one line with a remedy. A request is retried once.
 
     Raises:
         UserError: the store is unavailable, or refuses files.
     """
     try:
-        yield
+        with one_retry():
+            yield
     except Exception as error:
         if permanent_refusal(error, store):
             raise UserError(describe_refusal(error, store)) from error
