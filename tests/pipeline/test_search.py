@@ -201,7 +201,7 @@ def test_a_planted_problem_is_solved(sandbox: Sandbox) -> None:
     assert "http" not in page.replace("http-equiv", "")
     assert "params.yaml" in page
     assert "paper" in page
-    assert page.count("<table>") == page.count('<div class="card"><table>') == 2
+    assert page.count("<table") == page.count('<div class="scroll" tabindex="0"') == 2
     if CHROMIUM is not None:
         assert content_width(page, 390, sandbox.root) <= 390
     run = sandbox.client.get_run(best["origin"]["run_id"])

@@ -279,9 +279,12 @@ def test_another_search_under_the_same_name_is_refused(tmp_path: Path) -> None:
         assert difference in str(caught.value)
     objectives = [{"name": name, "direction": "maximize", "terms": {"val_AtoB/kid": 1.0}} for name in "ab"]
     two = open_study(storage, "two", search(objectives=objectives), lock, create=True, pruner=pruner)
+    assert two.metric_names == ["a", "b"]
     two.ask()
     with pytest.raises(UserError, match=r"search\.objectives was \['a', 'b'\] and is \['b', 'a'\]"):
         open_study(storage, "two", search(objectives=objectives[::-1]), lock, create=True, pruner=pruner)
+    # The refused search has not renamed the objectives.
+    assert optuna.load_study(study_name="two", storage=storage).metric_names == ["a", "b"]
     with pytest.raises(UserError, match=r"no study t\b.* s, two"):
         open_study(storage, "t", search(), lock, create=False, pruner=pruner)
 

@@ -271,7 +271,12 @@ def test_page_is_self_contained_and_protected(served: Served) -> None:
     assert status == 200
     page = body.decode()
     assert "<title>&lt;b&gt;bold&amp;.keras</title>" in page
+    # Nothing is known about this file, so the page names no domains.
+    assert "<h1>&lt;b&gt;bold&amp;.keras</h1>" in page
     assert "<b>bold" not in page
+    # It takes several images, and compares each by a slider that the keyboard moves.
+    assert re.search(r'<input id="file" type="file" [^>]*multiple>', page)
+    assert '<input type="range"' in page
     # The page loads nothing from other addresses.
     assert not re.findall(r"(?:src|href)=\"(?!data:)|https?://|@import|url\(", page)
     policy = headers["content-security-policy"]
