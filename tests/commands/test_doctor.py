@@ -28,6 +28,8 @@ def dvc(project: Path) -> None:
     subprocess.run(("git", "init", "--quiet"), cwd=project, check=True)
     (project / ".dvc").mkdir()
     (project / ".dvc" / "config").touch()
+    # Steps without these are built in half the time.
+    set_params(model={"blocks": 0, "norm": "none", "discriminator_norm": "none"})(project)
 
 
 @pytest.mark.usefixtures("dvc")
