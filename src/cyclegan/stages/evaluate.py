@@ -20,6 +20,7 @@ from cyclegan.metric_names import headline
 from cyclegan.models.translator import Translator, load_generator
 from cyclegan.params import Params, load
 from cyclegan.project import Project
+from cyclegan.report.confusion import write_confusions
 from cyclegan.report.evaluation_report import draw, write_reports
 from cyclegan.system.files import write_json
 from cyclegan.tracking.provenance import tags
@@ -77,12 +78,14 @@ def measure(project: Project, params: Params, trained: TrainedRun) -> Evaluation
     maps = {direction: fit_color_map(dataset, "val", direction) for direction in DIRECTIONS}
     color_maps = {direction: fitted for direction, fitted in maps.items() if fitted is not None}
     evaluation = evaluate(translators, dataset, "test", real, color_maps)
+    classes: list[str] = []
     if dataset.labels("A", "test") is not None:
-        add_accuracies(evaluation.metrics, translators, dataset, params.evaluate.classifier_steps)
+        classes = add_accuracies(evaluation.metrics, translators, dataset, params.evaluate.classifier_steps)
     evaluation.metrics["checkpoint"] = trained.kept
     evaluation.metrics["protocol"]["md5"] = dataset.digest("test")
     folder = project.reports / "evaluate"
     write_json(folder / "metrics.json", main_metrics(evaluation.metrics))
+    write_confusions(folder / "confusion", evaluation.metrics, classes, params.data.domain_names)
     write_reports(
         folder,
         evaluation,
