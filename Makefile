@@ -33,7 +33,7 @@ $(VENV)/installed-$(LOCK): pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
 	    f"Python {v[0]}.{v[1]} is not supported, only 3.11 to 3.13; run make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv $(VENV)
-	pip install --quiet --requirement $(LOCK)
+	pip install --quiet --require-hashes --requirement $(LOCK)
 	pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -50,7 +50,7 @@ lint: install
 
 ui: install
 	@test -f mlruns/mlflow.db || { echo "mlruns/mlflow.db: no runs yet; run make repro first"; exit 2; }
-	@echo 'Open http://127.0.0.1:$(PORT) and choose "Model training" at the top left.'
+	@cyclegan runs --link http://127.0.0.1:$(PORT) | sed 's/^/Open /'
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --host 127.0.0.1 --port $(PORT) --workers 1 \
 	    --backend-store-uri sqlite:///mlruns/mlflow.db \
 	    --default-artifact-root "$$(python -c 'from pathlib import Path; print(Path("mlruns/artifacts").absolute().as_uri())')"
@@ -72,7 +72,10 @@ clean:
 distclean: clean
 	rm -rf $(VENV)
 
-# Regenerate both lock files (needs uv).
+# Regenerate the lock files (needs uv). The container image needs no tools for tests, so it has lock files of its own.
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --generate-hashes pyproject.toml
 lock:
-	uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --extra dev pyproject.toml -o requirements.lock
-	uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --extra dev --extra gpu pyproject.toml -o requirements-gpu.lock
+	$(COMPILE) --extra dev --output-file requirements.lock
+	$(COMPILE) --extra dev --extra gpu --output-file requirements-gpu.lock
+	$(COMPILE) --extra build --extra team --constraint requirements.lock --output-file requirements-runtime.lock
+	$(COMPILE) --extra build --extra team --extra gpu --constraint requirements-gpu.lock --output-file requirements-runtime-gpu.lock

@@ -92,7 +92,6 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     shutil.copytree(template, root, symlinks=True)
     (tmp_path / "template").symlink_to(template.parent)
     monkeypatch.chdir(root)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return root
 
 

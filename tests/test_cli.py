@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import io
 import logging
 import os
 import re
@@ -13,7 +11,6 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +19,7 @@ from PIL import Image
 from cyclegan.cli import COMMANDS, main
 from cyclegan.params import load, read, validate
 from cyclegan.system.messages import shown_messages
+from in_process import cyclegan_here
 
 ROOT = Path(__file__).parents[1]
 FIXTURES = ROOT / "tests" / "fixtures" / "parity"
@@ -31,19 +29,6 @@ def cyclegan(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own."""
     command = [sys.executable, "-m", "cyclegan", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-
-
-def cyclegan_here(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command in this process, which has imported TensorFlow already: an import takes four seconds."""
-    given = [str(argument) for argument in arguments]
-    out, err = io.StringIO(), io.StringIO()
-    code: Any = 0
-    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main(given)
-        except SystemExit as end:
-            code = end.code
-    return subprocess.CompletedProcess(given, code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture
@@ -127,10 +112,10 @@ def test_no_command_prints_the_password_of_an_address(project: Path) -> None:
     for key, address in (("uri", "http://ann:s3c/re t@host/p"), ("storage", "postgresql:/ann:s3cret@db/x")):
         text = re.sub(rf"(?m)^(  {key}:)( null)?$", rf"\1 {address}", text)
     (project / "params.yaml").write_text(text)
-    printed = cyclegan("params", cwd=project).stdout
+    printed = cyclegan_here("params", cwd=project).stdout
     assert "tracking.uri = http://host/p\n" in printed
     assert "search.storage = ***@db/x\n" in printed
-    changed = cyclegan("preset", "quickstart", cwd=project).stdout
+    changed = cyclegan_here("preset", "quickstart", cwd=project).stdout
     assert "tracking.uri: http://host/p -> None\n" in changed
     assert "s3c" not in printed + changed
 
@@ -163,7 +148,7 @@ def test_only_fetch_needs_the_folders(project: Path) -> None:
     file.write_text(text.replace("folder_A: data/fluent-emoji/trainA", "folder_A: elsewhere", 1))
     missing = f"data.folder_A = {project}/elsewhere: does not exist; correct the path"
     for command in ("fetch", "params"):
-        assert refused(cyclegan(command, cwd=project)) == missing
+        assert refused(cyclegan_here(command, cwd=project)) == missing
     for stage, before in (("split", "fetch"), ("train", "split"), ("evaluate", "train"), ("register", "train")):
         assert f"dvc repro {before}" in refused(cyclegan_here(stage, cwd=project))
     assert "folder_A" not in cyclegan_here("sync", cwd=project).stderr
@@ -172,20 +157,20 @@ def test_only_fetch_needs_the_folders(project: Path) -> None:
 def test_a_parameter_without_effect_is_a_warning(project: Path) -> None:
     file = project / "params.yaml"
     file.write_text(file.read_text().replace("folder_A: data/fluent-emoji/trainA", "folder_A: mine", 1))
-    done = cyclegan("params", cwd=project)
+    done = cyclegan_here("params", cwd=project)
     assert (done.returncode, done.stderr.count("\n")) == (0, 1)
     assert done.stderr.startswith("cyclegan: data.folder_A = mine: has no effect with data.source: fluent-emoji")
 
 
 def test_preset_prints_what_changes(project: Path) -> None:
-    done = cyclegan("preset", "tutorial", cwd=project)
+    done = cyclegan_here("preset", "tutorial", cwd=project)
     assert done.returncode == 0
     assert "train.update_order: joint -> sequential" in done.stdout
     assert read(project / "params.yaml")["model"]["skip"] == "concat"
     assert load(project / "params.yaml") == validate(read(project / "presets" / "tutorial.yaml"))
-    again = cyclegan("preset", "tutorial", cwd=project)
+    again = cyclegan_here("preset", "tutorial", cwd=project)
     assert again.stdout == "params.yaml already holds the values of preset tutorial\n"
-    assert "quickstart" in cyclegan("preset", "list", cwd=project).stdout.split()
+    assert "quickstart" in cyclegan_here("preset", "list", cwd=project).stdout.split()
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -196,7 +181,7 @@ def test_preset_is_written_into_the_file_behind_a_link(project: Path, tmp_path: 
     (project / "params.yaml").symlink_to("kept/mine.yaml")
     if not exists:
         kept.unlink()
-    done = cyclegan("preset", "digits", cwd=project)
+    done = cyclegan_here("preset", "digits", cwd=project)
     assert done.returncode == 0, done.stderr
     assert " -> " in done.stdout
     assert (project / "params.yaml").readlink() == Path("kept/mine.yaml")
@@ -206,22 +191,22 @@ def test_preset_is_written_into_the_file_behind_a_link(project: Path, tmp_path: 
 def test_preset_replaces_a_link_to_itself(project: Path) -> None:
     (project / "params.yaml").unlink()
     (project / "params.yaml").symlink_to("params.yaml")
-    assert cyclegan("preset", "digits", cwd=project).returncode == 0
-    assert cyclegan("params", cwd=project).returncode == 0
+    assert cyclegan_here("preset", "digits", cwd=project).returncode == 0
+    assert cyclegan_here("params", cwd=project).returncode == 0
 
 
 def test_unknown_preset(project: Path) -> None:
-    assert refused(cyclegan("preset", "tutrial", cwd=project)) == (
+    assert refused(cyclegan_here("preset", "tutrial", cwd=project)) == (
         "preset 'tutrial' does not exist; did you mean 'tutorial'?"
     )
     (project / "params.yaml").unlink()
-    assert "cyclegan preset quickstart" in refused(cyclegan("params", cwd=project))
-    assert cyclegan("preset", "quickstart", cwd=project).returncode == 0
-    assert cyclegan("params", cwd=project).returncode == 0
+    assert "cyclegan preset quickstart" in refused(cyclegan_here("params", cwd=project))
+    assert cyclegan_here("preset", "quickstart", cwd=project).returncode == 0
+    assert cyclegan_here("params", cwd=project).returncode == 0
 
 
 def test_summary_counts_parameters_as_the_tutorial_does(project: Path) -> None:
-    cyclegan("preset", "tutorial", cwd=project)
+    cyclegan_here("preset", "tutorial", cwd=project)
     done = cyclegan_here("summary", cwd=project)
     assert done.returncode == 0
     assert done.stdout.count("35,276,553") >= 2
@@ -233,16 +218,16 @@ def test_summary_counts_parameters_as_the_tutorial_does(project: Path) -> None:
 def test_import_and_translate(tmp_path: Path) -> None:
     """A generator saved with keras-contrib becomes a .keras file that gives the recorded output."""
     model = tmp_path / "generator.keras"
-    done = cyclegan("import", FIXTURES / "generator_keras_contrib.h5", "--output", model, cwd=tmp_path)
+    done = cyclegan_here("import", FIXTURES / "generator_keras_contrib.h5", "--output", model, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "69,801 parameters" in done.stdout
     assert "generator.keras: exists; name a new file" in refused(
-        cyclegan("import", FIXTURES / "generator_keras_contrib.h5", "--output", model, cwd=tmp_path)
+        cyclegan_here("import", FIXTURES / "generator_keras_contrib.h5", "--output", model, cwd=tmp_path)
     )
     recorded = np.load(FIXTURES / "generator_io.npz")
     pixels = np.rint((recorded["x"][0] + 1) * 127.5).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
-    done = cyclegan("translate", model, "image.png", "--output", "out", cwd=tmp_path)
+    done = cyclegan_here("translate", model, "image.png", "--output", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     translated = np.asarray(Image.open(tmp_path / "out" / "image.png")).astype(float)
     # The image was rounded to 8 bits on the way in and out.
@@ -291,7 +276,7 @@ def test_debug_shows_the_traceback_of_every_error(
     (project / "params.yaml").unlink()
     for given in ("0", ""):
         monkeypatch.setenv("CYCLEGAN_DEBUG", given)
-        refused(cyclegan("params", cwd=project))
+        refused(cyclegan_here("params", cwd=project))
     if variable:
         monkeypatch.setenv("CYCLEGAN_DEBUG", variable)
     done = cyclegan(*options, cwd=project)
@@ -362,5 +347,5 @@ def test_a_folder_that_cannot_be_written_is_one_line(project: Path) -> None:
     for domain in "AB":
         text = text.replace(f"data/fluent-emoji/train{domain}", f"images{domain}")
     file.write_text(text)
-    line = refused(cyclegan("fetch", cwd=project))
+    line = refused(cyclegan_here("fetch", cwd=project))
     assert "data" in line

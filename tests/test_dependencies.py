@@ -33,11 +33,13 @@ UNUSED = {
     "split": {"evaluation/distributions.py": "warns of too few images; writes nothing"},
     "train": {"report/grid.py": "draws samples, on which no result depends"},
     "evaluate": {
+        "experiment/run_page.py": "describes the MLflow run",
         "experiment/stage_outputs.py": "reads the outputs of earlier stages, which are listed",
         "experiment/trained_run.py": "reads run.json, which is listed",
     },
     "register": {
         "evaluation/distributions.py": "words the reason of a gate",
+        "experiment/run_page.py": "describes the MLflow run",
         "experiment/stage_outputs.py": "reads the outputs of earlier stages, which are listed",
         "experiment/trained_run.py": "reads run.json, which is listed",
     },
@@ -134,7 +136,7 @@ def test_keys_change_with_the_code_that_shapes_weights_and_with_no_other(
     features = FeatureNetwork("some network", 1, "0", lambda images: images)
 
     def keys() -> dict[str, str]:
-        shapes = training_shape(params, "digest", features)
+        shapes = training_shape(params, "digest", features, {})
         return {"training": run_key(shapes), "study": study_key(project, params, "digest")}
 
     before, changed = keys(), {"training": set(), "study": set()}

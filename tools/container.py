@@ -23,6 +23,14 @@ def take_terminal() -> None:
         signal.signal(signal.SIGTTOU, signal.SIG_DFL)
 
 
+def wait_for(child: int) -> int:
+    """Wait for a child, and meanwhile for the orphans that process 1 inherits; return the child's exit code."""
+    while True:
+        ended, status = os.wait()
+        if ended == child:
+            return os.waitstatus_to_exitcode(status)
+
+
 def main(command: list[str]) -> int:
     """Run the command; return its exit code as a shell does."""
     group = 0
@@ -41,9 +49,9 @@ def main(command: list[str]) -> int:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr)
         return 127
     group = child.pid
-    code = child.wait()
+    code = wait_for(child.pid)
     while True:
-        # Process 1 inherits orphans. They count as members of the group until it waits for them.
+        # Orphans count as members of the group until this process waits for them.
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass

@@ -31,3 +31,7 @@ class DomainNames:
         """A direction by the names of its domains, such as `flat → 3D`."""
         source, target = DIRECTIONS[direction]
         return f"{self.of(source)} → {self.of(target)}"
+
+
+# The names where nothing else names the domains.
+PLAIN_NAMES = DomainNames()

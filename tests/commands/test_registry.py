@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import pty
 import shutil
@@ -16,6 +17,7 @@ import pandas as pd
 import pytest
 from mlflow.models import Model
 
+from cyclegan.commands.served_model_facts import describe_model
 from cyclegan.models.generator import build_generator
 from cyclegan.params import load
 from cyclegan.project import Project
@@ -28,6 +30,8 @@ from cyclegan.tracking.store import Store, open_store
 Command = Callable[..., str]
 ROOT = Path(__file__).parents[2]
 PSNR = {1: 20.0, 2: 22.0, 3: 21.0}
+SIZES = {"train.crop_size": "whole", "data.load_size": (48, 64)}
+NAMES = {"data.names.A": "flat", "data.names.B": "3D"}
 
 
 def measured(psnr: float) -> Measured:
@@ -42,10 +46,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     root = tmp_path_factory.mktemp("project")
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, root)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
-            patch.delenv(name, raising=False)
-        store = open_store(Project(root=root, home=root), load(root / "params.yaml").tracking)
+    store = open_store(Project(root=root, home=root), load(root / "params.yaml").tracking)
     for number, psnr in PSNR.items():
         file = root / f"{number}.keras"
         build_generator(3, 3, base_filters=2, blocks=1, seed=number).save(file)
@@ -53,7 +54,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
             store,
             experiment="fluent-emoji",
             name=f"run-{number}",
-            params={"train.epochs": 10 * number, "train.batch_size": 1},
+            params={"train.epochs": 10 * number, "train.batch_size": 1, **SIZES, **NAMES},
             tags={"git.commit": f"{number}abcdef0" * 5, "git.dirty": "true" if number == 3 else "false"},
         ) as run:
             run.log_metrics(1, {"test_AtoB/pair_psnr": psnr, "val_AtoB/pair_psnr": psnr})
@@ -66,8 +67,6 @@ def project(store: Store, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The project's folder as the working directory. Standard input is not a terminal."""
     root = store.locks.parents[1]
     monkeypatch.chdir(root)
-    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     return root
 
@@ -88,6 +87,20 @@ def test_list_and_show(cyclegan: Command) -> None:
     assert "| pair_psnr | 22 | 19 |" in one
     assert "metric.pair_psnr = 22" in one
     assert cyclegan("registry", "show", "fluent-emoji-AtoB/2") == one
+
+
+def test_the_page_of_serve_knows_domains_version_and_training_size(project: Path) -> None:
+    about = describe_model("models:/fluent-emoji-AtoB/2")
+    assert (about.title, about.source, about.target) == ("fluent-emoji-AtoB", "flat", "3D")
+    assert about.facts["version"].split()[0] == "2"
+    assert about.facts["trained at"] == "64×48 pixels"
+    # A file of the project has the parameters of the project. Nothing is known about other files.
+    about = describe_model("models/generator_BtoA.keras")
+    names = load(project / "params.yaml").data.domain_names
+    assert (about.source, about.target) == (names.B, names.A)
+    assert about.facts["trained at"] == "64×64 pixels"
+    assert describe_model("elsewhere/generator_AtoB.keras").facts == {}
+    assert describe_model("models:/missing/1").source == ""
 
 
 @pytest.mark.parametrize(
@@ -190,6 +203,20 @@ def test_runs_sorted_filtered_and_by_column(cyclegan: Command) -> None:
     table = cyclegan("runs", "--columns", "train.batch_size,tags.git.dirty")
     assert table.splitlines()[0].split() == ["train.batch_size", "tags.git.dirty"]
     assert table.splitlines()[1].split() == ["run-3", "1", "true"]
+
+
+def test_the_link_opens_a_view_with_test_metrics(cyclegan: Command, store: Store) -> None:
+    experiment = store.client.get_experiment_by_name("fluent-emoji")
+    assert experiment is not None
+    link = cyclegan("runs", "--link", "http://127.0.0.1:5000/").strip()
+    address, _, query = link.partition("?")
+    assert address == f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs"
+    assert query == "workflowType=machine_learning&viewStateShareKey=cyclegan"
+    tags = store.client.get_experiment(experiment.experiment_id).tags
+    columns = json.loads(tags["mlflow.sharedViewState.cyclegan"])["selectedColumns"]
+    assert columns[0] == "metrics.`test_AtoB/pair_psnr`"
+    assert "params.`train.epochs`" in columns
+    assert not [name for name in columns if "BtoA" in name]
 
 
 def test_runs_as_csv(cyclegan: Command, tmp_path: Path) -> None:

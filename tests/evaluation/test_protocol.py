@@ -149,6 +149,18 @@ def test_the_cycle_is_not_rounded_in_between(pack: Pack, linear: Linear) -> None
     assert evaluate(translators, pack(images, images), "test").metrics["AtoB"]["cycle_l1"] == 0
 
 
+def test_progress_counts_every_translation(pack: Pack, unchanged: dict[str, Translator]) -> None:
+    """Each image goes there and back, and through the generator of its own domain."""
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    counts: list[int] = []
+    with unchanged["AtoB"].reporting(counts.append), unchanged["BtoA"].reporting(counts.append):
+        evaluate(unchanged, pack(images, images[:3]), "test")
+    assert sum(counts) == 3 * 23
+    assert max(counts) == 16
+    unchanged["AtoB"].translate(images)
+    assert sum(counts) == 3 * 23
+
+
 def test_empty_split_is_named(pack: Pack, unchanged: dict[str, Translator]) -> None:
     dataset = pack(noise(2, 8, 8, 3), noise(2, 8, 8, 3), split="val")
     with pytest.raises(UserError, match=r"data\.test_fraction: .*test split of domain A is empty"):

@@ -84,11 +84,11 @@ def test_an_extended_training_with_constant_rate_equals_an_uninterrupted_one(
     assert run.data.tags["cyclegan.extended_from"] == first.info.run_id
     assert run.data.tags["cyclegan.extended_from_step"] == "5"
     assert run.data.params["train.epochs"] == "3"
-    for name, steps in (("G_AtoB/total", [4, 5, 8, 10, 12, 15]), ("val_AtoB/cycle_l1", [5, 10, 15])):
+    for name, steps in (("2_G_AtoB/total", [4, 5, 8, 10, 12, 15]), ("1_val_AtoB/cycle_l1", [5, 10, 15])):
         assert [point.step for point in client.get_metric_history(run.info.run_id, name)] == steps, name
     # The run and the checkpoint of the first training stay as they were.
     assert client.get_run(first.info.run_id).data.params["train.epochs"] == "1"
-    assert [point.step for point in client.get_metric_history(first.info.run_id, "G_AtoB/total")] == [4, 5]
+    assert [point.step for point in client.get_metric_history(first.info.run_id, "2_G_AtoB/total")] == [4, 5]
 
     start(epochs=3, extend=False, **CONSTANT)
     printed = capsys.readouterr().out
@@ -145,6 +145,6 @@ def test_a_diverged_training_with_retries_is_a_finished_run_with_complete_series
     assert run.info.status == "FINISHED"
     assert "back to step 0, learning rate times 1e-19" in run.data.tags["cyclegan.diverged.1"]
     assert "cyclegan.diverged" not in run.data.tags
-    points = client.get_metric_history(run.info.run_id, "G_AtoB/total")
+    points = client.get_metric_history(run.info.run_id, "2_G_AtoB/total")
     assert [point.step for point in points] == [4, 5, 8, 10]
     assert np.isfinite([point.value for point in points]).all()

@@ -21,11 +21,12 @@ from cyclegan.data.loading.pipeline import ResidentBatches
 from cyclegan.data.packing.pack import split
 from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.experiment import run_key
-from cyclegan.experiment.networks import build_cyclegan, compile_cyclegan
+from cyclegan.experiment.networks import build_cyclegan, compile_cyclegan, with_precision
 from cyclegan.experiment.plan import batches, training_plan, training_size
 from cyclegan.experiment.run_key import training_shape
 from cyclegan.params import SHAPE_NOTHING, Params, flatten, read, validate
 from cyclegan.project import Project
+from cyclegan.training.device import bfloat16_pays
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = read(ROOT / "params.yaml")
@@ -153,7 +154,10 @@ OF_BATCHES: list[tuple[str, Any, dict[str, Any]]] = [
     ("train.crop_size", 16, {}),
     ("train.flip", False, {}),
 ]
-ELSEWHERE = {"train.deterministic", "train.extend", "train.keep_checkpoints", "train.sample_images"}
+ELSEWHERE = {
+    *("train.deterministic", "train.devices", "train.extend", "train.keep_checkpoints", "train.sample_images"),
+    *(f"train.initialize_from.{network}" for network in ("G_AtoB", "G_BtoA", "D_A", "D_B")),
+}
 
 
 def make(changes: dict[str, Any]) -> Params:
@@ -219,6 +223,11 @@ def test_equal_parameters_have_equal_effects(look: Look) -> None:
     assert look(make({})) == look(make({}))
 
 
+def test_automatic_precision_is_that_of_the_device() -> None:
+    assert with_precision(make({"train.mixed_precision": "auto"})) == make({"train.mixed_precision": bfloat16_pays()})
+    assert with_precision(make({"train.mixed_precision": True})) == make({"train.mixed_precision": True})
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> PackedDataset:
     root = tmp_path_factory.mktemp("project")
@@ -277,10 +286,10 @@ def test_the_training_shape_has_everything_that_shapes_the_weights(monkeypatch: 
     # Parsing the code each time takes longer than everything else.
     monkeypatch.setattr(run_key, "code_digest", cache(run_key.code_digest))
     features = FeatureNetwork("efficientnet-lite0 at 128×128", 1280, "sum", lambda images: images)
-    base = training_shape(make({}), "digest", features)
+    base = training_shape(make({}), "digest", features, {})
     for key, value, needed in OF_NETWORKS + OF_STEP + OF_PLAN + OF_BATCHES:
-        other = training_shape(make(needed | {key: value}), "digest", features)
+        other = training_shape(make(needed | {key: value}), "digest", features, {})
         assert (other != base) == (key.partition(".")[2] not in SHAPE_NOTHING), key
-    assert training_shape(make({}), "other", features) != base
-    assert training_shape(make({}), "digest", replace(features, name="efficientnet-lite0 at 224×224")) != base
-    assert training_shape(make({}), "digest", replace(features, sha256="other")) != base
+    assert training_shape(make({}), "other", features, {}) != base
+    assert training_shape(make({}), "digest", replace(features, name="efficientnet-lite0 at 224×224"), {}) != base
+    assert training_shape(make({}), "digest", replace(features, sha256="other"), {}) != base

@@ -37,10 +37,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(ROOT / name, root)
     build_generator(3, 1, base_filters=2, blocks=1, init_gain=0.2).save(root / "generator.keras")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
-            patch.delenv(name, raising=False)
-        return open_store(Project(root=root, home=root), load(root / "params.yaml").tracking)
+    return open_store(Project(root=root, home=root), load(root / "params.yaml").tracking)
 
 
 @pytest.fixture
@@ -48,8 +45,6 @@ def project(store: Store, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The project's folder, as the working directory."""
     root = store.locks.parents[1]
     monkeypatch.chdir(root)
-    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
-        monkeypatch.delenv(name, raising=False)
     return root
 
 

@@ -89,6 +89,18 @@ REFUSED: dict[str, tuple[Spoil, Facts]] = {
         set_params(train={"epochs": {"first": 1}}),
         ["params.yaml", "train.epochs", "a mapping", "integer"],
     ),
+    "devices and batch": (
+        set_params(train={"batch_size": 1, "devices": 2}),
+        ["params.yaml", "train.devices = 2", "train.batch_size = 1", "auto", "multiple"],
+    ),
+    "devices and discriminator batch": (
+        set_params(train={"batch_size": 4, "devices": 4, "discriminator_batch": 6}),
+        ["params.yaml", "train.devices = 4", "train.discriminator_batch = 6", "auto", "multiple"],
+    ),
+    "devices and dropout": (
+        set_params(train={"batch_size": 2, "devices": 2}, model={"dropout": 0.5}),
+        ["params.yaml", "train.devices = 2", "model.dropout = 0.5", "train.devices to 1"],
+    ),
     "number for a truth": (set_params(train={"flip": 1}), ["params.yaml", "train.flip", 1, "boolean"]),
     # Ranges, sizes and choices.
     "negative": (

@@ -21,6 +21,7 @@ COPIED = (
     "params.yaml",
     "data/features",
     "data/fluent-emoji",
+    "data/pretrained",
     "data/.gitignore",
     "models/.gitignore",
     "presets",

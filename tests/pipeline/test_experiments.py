@@ -11,6 +11,8 @@ from PIL import Image
 from ruamel.yaml import YAML
 from sandbox import Sandbox
 
+from in_process import cyclegan_here
+
 IDENTITY = {
     f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in (("NAME", "T"), ("EMAIL", "t@e"))
 }
@@ -74,12 +76,12 @@ def test_a_temporary_experiment_reads_the_images_of_its_own_copy(own_images: San
 
 
 def test_folders_that_a_queued_experiment_lacks_are_printed(own_images: Sandbox) -> None:
-    lines = own_images.run("cyclegan", "fetch").stdout.splitlines()
+    lines = cyclegan_here("fetch", cwd=own_images.root).stdout.splitlines()
     assert [line.partition(":")[0] for line in lines] == ["data.folder_A = a", "data.folder_B = b"]
     assert all("neither in git nor in DVC" in line and "'dvc add'" in line for line in lines)
     own_images.run("dvc", "add", "a")
     own_images.run("git", "add", "b")
-    assert own_images.run("cyclegan", "fetch").stdout == ""
+    assert cyclegan_here("fetch", cwd=own_images.root).stdout == ""
 
 
 def test_absolute_folders_outside_the_project_serve_every_experiment(own_images: Sandbox, tmp_path: Path) -> None:
@@ -87,6 +89,6 @@ def test_absolute_folders_outside_the_project_serve_every_experiment(own_images:
         (own_images.root / name).rename(tmp_path / name)
     own_images.configure(data={"folder_A": str(tmp_path / "a"), "folder_B": str(tmp_path / "b")})
     commit(own_images)
-    assert own_images.run("cyclegan", "fetch").stdout == ""
+    assert cyclegan_here("fetch", cwd=own_images.root).stdout == ""
     done = own_images.run("dvc", "exp", "run", "split", "--temp", "-S", "data.seed=5", **IDENTITY)
     assert SPLIT_OF_ALL in done.stdout

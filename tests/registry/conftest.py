@@ -12,6 +12,4 @@ from cyclegan.tracking.store import Store, open_store
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     root: Path = tmp_path_factory.mktemp("registry project")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        return open_store(Project(root=root, home=root), Tracking(uri=None, experiment=None, offline=False))
+    return open_store(Project(root=root, home=root), Tracking(uri=None, experiment=None, offline=False))

@@ -24,8 +24,10 @@ from cyclegan.models.generator import build_generator
 from cyclegan.params import Tracking
 from cyclegan.project import Project
 from cyclegan.registry.champion import move, moves, registry_lock
+from cyclegan.registry.listing import format_details, format_models
 from cyclegan.registry.measurements import Measured
-from cyclegan.registry.versions import Candidate, RegisteredVersion, load_measurements, register
+from cyclegan.registry.model_page import update_model_page
+from cyclegan.registry.versions import Candidate, RegisteredVersion, explain_decision, load_measurements, register
 from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import Store, open_store
 from mlflow_server import Server
@@ -111,13 +113,16 @@ def test_both_directions_become_challengers_with_lineage_and_metrics(
         assert str(found.version) == "1"
         assert found.run_id == run_id
         assert found.source == f"models:/{version.model_id}"
-        assert TAGS.items() <= found.tags.items()
-        assert (found.tags["metric.pair_psnr"], found.tags["identity.pair_psnr"]) == ("20.5", "18.25")
+        # The model card has the rest.
+        assert set(found.tags) == {
+            "model.sha256", "git.commit", "gate.metric", "gate.reason", "metric.pair_psnr", "champion.since",
+        }  # fmt: skip
+        assert (found.tags["metric.pair_psnr"], found.tags["git.commit"]) == ("20.5", "0123abcd")
         tags = store.client.get_registered_model(version.name).tags
         assert {"dataset": "emoji", "direction": version.direction}.items() <= tags.items()
 
 
-def test_page_shows_metrics_verdict_grid_lineage_and_how_to_load(
+def test_the_model_card_has_verdict_metrics_grid_data_limits_lineage_and_how_to_load(
     store: Store, candidates: list[Candidate], tmp_path: Path
 ) -> None:
     grid = tmp_path / "grid.png"
@@ -130,25 +135,87 @@ def test_page_shows_metrics_verdict_grid_lineage_and_how_to_load(
         tags={"search.study": "emoji", "search.trial": "17"},
     ) as run:
         pass
-    (version,) = register(store, run.id, "page", [dataclasses.replace(candidates[0], grid=grid)], tags=TAGS)
+    facts = {"license": "MIT", "training images": "36 of flat, 40 of 3D", "training size": "64 × 64 pixels"}
+    candidate = dataclasses.replace(candidates[0], grid=grid, domains=("flat", "3D"), facts=facts)
+    (version,) = register(store, run.id, "page", [candidate], tags=TAGS)
 
     text = store.client.get_model_version("page-AtoB", "1").description
-    assert "Generator A → B: uint8 images [N, H, W, 3] to [N, H, W, 1]" in text
+    assert "Generator flat → 3D: uint8 images [N, H, W, 3] to [N, H, W, 1]" in text
     assert "pair_psnr 20.5, identity baseline 18.25: better by more than its standard error (+2.25 ± 0.058" in text
-    assert "| pair_psnr | 20.5 | 18.25 |\n| pair_ssim | 0.75 | 0.5 |\n| cycle_l1 | 0.05 |  |\n" in text
-    assert "| kid | 0.01234 ± 0.0021 | 0.2 ± 0.01 |\n" in text
+    for row in ("pair_psnr | 20.5 | 18.25", "pair_ssim | 0.75 | 0.5", "kid | 0.01234 ± 0.0021 | 0.2 ± 0.01"):
+        assert f"| {row} |\n" in text
     assert "kid_se" not in text
-    assert "md5 `aa`" in text
+    assert "| test split md5 | `aa` |" in text
+    assert all(f"| {name} | {value} |" in text for name, value in facts.items())
+    assert "of about the training size (64 × 64 pixels)" in text
     assert f"logged-models/{version.model_id}/artifacts/files?artifact_file_path=evaluation%2Fgrid.png" in text
     assert 'mlflow.pyfunc.load_model("models:/page-AtoB/1")' in text
     assert store.uri in text
-    assert "git.commit `0123abcd`" in text
-    assert "from a search (best.yaml): search.study `emoji`, search.trial `17`" in text
+    assert "| git.commit | `0123abcd` |" in text
+    assert "| search.study | `emoji` |\n| search.trial | `17` |" in text
+    assert f"(#/experiments/{store.client.get_run(run.id).info.experiment_id}/runs/{run.id})" in text
     assert "| train.epochs | 6 |" in text
     assert len(text) <= 5000
-    assert "evaluation/grid.png" in map(str, contents(store, version.model_id))
-    found = store.client.search_model_versions("tags.`search.trial` = '17' AND tags.`gate.metric` = 'pair_psnr'")
+    assert {"evaluation/grid.png", "model_card.md"} <= set(map(str, contents(store, version.model_id)))
+    card = (folder_of(store, version.model_id) / "model_card.md").read_text(encoding="utf-8")
+    assert card.startswith("# page-AtoB, version 1\n")
+    assert "](evaluation/grid.png)" in card
+    found = store.client.search_model_versions("tags.`git.commit` = '0123abcd' AND name = 'page-AtoB'")
     assert [(other.name, str(other.version)) for other in found] == [("page-AtoB", "1")]
+
+
+def test_a_registered_models_description_has_its_champion_and_the_history(
+    store: Store, candidates: list[Candidate], tmp_path: Path
+) -> None:
+    def add(seed: int, psnr: float) -> str:
+        candidate = dataclasses.replace(candidate_of(candidates, tmp_path, seed, psnr=psnr), domains=("flat", "3D"))
+        register(store, train(store, "model page"), "model page", [candidate], tags={})
+        return str(store.client.get_registered_model("model page-AtoB").description)
+
+    assert "Champion: [version 1](#/models/model%20page-AtoB/versions/1), pair_psnr 20" in add(1, 20)
+    second = add(2, 22)
+    assert second.startswith("Generators flat → 3D, trained on data set model page.")
+    assert 'load_model("models:/model page-AtoB@champion")' in second
+    history = [line.split(" | ")[1:3] for line in second.splitlines() if line.startswith("| 2")]
+    assert history == [["1 → 2", "register"], ["– → 1", "register"]]
+    store.client.update_registered_model("model page-AtoB", "Our best.")
+    assert add(3, 23) == "Our best."
+
+
+def test_main_metrics_of_the_run_are_metrics_of_the_model(store: Store, candidates: list[Candidate]) -> None:
+    run_id = train(store, "compared")
+    attached = TrackedRun.attach(store, run_id, experiment="compared", name="n")
+    logged = {f"test_AtoB/{name}": METRICS[name] for name in ("pair_psnr", "pair_ssim", "kid")}
+    attached.log_rows([(0, dict.fromkeys(logged, 0.0)), (7, logged)])
+    (version,) = register(store, run_id, "compared", candidates[:1], tags={})
+    model = store.client.get_logged_model(version.model_id)
+    assert {metric.key: (metric.step, metric.value) for metric in model.metrics} == {
+        name: (7, value) for name, value in logged.items()
+    }
+    for name in logged:
+        assert [point.step for point in store.client.get_metric_history(run_id, name)] == [0, 7]
+
+
+def test_versions_of_an_earlier_version_of_this_project_stay_usable(
+    store: Store, candidates: list[Candidate], tmp_path: Path
+) -> None:
+    """They have a tag for each metric, and a description of another form."""
+    (old,) = register(store, train(store, "earlier"), "earlier", candidates[:1], tags=TAGS)
+    for name, value in METRICS.items():
+        store.client.set_model_version_tag(old.name, "1", f"metric.{name}", f"{value:.6g}")
+        store.client.set_model_version_tag(old.name, "1", f"identity.{name}", "1")
+    store.client.update_model_version(old.name, "1", "Generator A → B.")
+    store.client.delete_registered_model_tag(old.name, "domains")
+    store.client.update_registered_model(old.name, "")
+    assert "pair_psnr 20.5" in format_models(store)
+    assert "gate.reason = pair_psnr 20.5" in format_details(store, f"{old.name}/1")
+    assert explain_decision(store, old.name, "1") == "already the champion"
+    new = candidate_of(candidates, tmp_path, 1, psnr=21)
+    assert register(store, train(store, "earlier"), "earlier", [new], tags=TAGS)[0].champion == "2"
+    with registry_lock(store):
+        move(store, old.name, "1", "rollback", "by hand")
+    update_model_page(store, old.name)
+    assert "2 → 1 | rollback | by hand" in str(store.client.get_registered_model(old.name).description)
 
 
 def test_page_shows_the_loss_weights_of_its_own_direction(store: Store, candidates: list[Candidate]) -> None:
@@ -389,9 +456,8 @@ def test_interrupted_registering_is_completed(
 
 
 def test_registered_models_move_with_the_project(
-    store: Store, versions: list[RegisteredVersion], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, versions: list[RegisteredVersion], tmp_path: Path
 ) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     copied = tmp_path / "renamed project"
     original = store.locks.parents[1]
     # Use another process: closing any handle of a database drops the SQLite locks of the whole process.
@@ -535,8 +601,10 @@ def test_a_missing_evaluation_behind_a_server_is_no_failure(
 
 
 # Without this module, which imports TensorFlow.
+# Three processes that share the imports, which take longer than the rest.
 REGISTER = """
 import sys
+from multiprocessing import get_context
 from pathlib import Path
 import pandas as pd
 from cyclegan.params import Tracking
@@ -545,14 +613,21 @@ from cyclegan.registry.measurements import Measured
 from cyclegan.registry.versions import Candidate, register
 from cyclegan.tracking.store import open_store
 
-root, run_id, seed = sys.argv[1:]
-store = open_store(Project(root=Path(root), home=Path(root)), Tracking(uri=None, experiment=None, offline=False))
-table = pd.DataFrame({"direction": "AtoB", "domain": "A", "id": ["x", "y"], "scored": True})
-table = table.assign(pair_psnr=[20.4, 20.6], baseline_pair_psnr=18.25)
-protocol = {"version": 1, "split": "test", "md5": "aa"}
-measured = Measured({"pair_psnr": 20.5}, {"pair_psnr": 18.25}, protocol, table)
-candidate = Candidate("AtoB", Path(seed), 3, 1, measured, "pair_psnr")
-print(register(store, run_id, "race", [candidate], tags={})[0].version)
+def register_it(root, run_id, seed):
+    store = open_store(Project(root=Path(root), home=Path(root)), Tracking(uri=None, experiment=None, offline=False))
+    table = pd.DataFrame({"direction": "AtoB", "domain": "A", "id": ["x", "y"], "scored": True})
+    table = table.assign(pair_psnr=[20.4, 20.6], baseline_pair_psnr=18.25)
+    protocol = {"version": 1, "split": "test", "md5": "aa"}
+    measured = Measured({"pair_psnr": 20.5}, {"pair_psnr": 18.25}, protocol, table)
+    candidate = Candidate("AtoB", Path(seed), 3, 1, measured, "pair_psnr")
+    print("version", register(store, run_id, "race", [candidate], tags={})[0].version, flush=True)
+
+processes = [get_context("fork").Process(target=register_it, args=sys.argv[1:]) for _ in range(3)]
+for process in processes:
+    process.start()
+for process in processes:
+    process.join()
+sys.exit([process.exitcode for process in processes] != [0] * 3)
 """
 
 
@@ -560,10 +635,9 @@ def test_concurrent_registering_makes_one_version_and_one_champion(
     store: Store, candidates: list[Candidate], tmp_path: Path
 ) -> None:
     run_id = train(store, "race")
-    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     command = [sys.executable, "-c", REGISTER, str(store.locks.parents[1]), run_id, str(candidates[0].path)]
-    racing = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    assert [process.communicate()[0].split()[-1] for process in racing] == ["1", "1", "1"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    assert [line for line in done.stdout.splitlines() if line.startswith("version ")] == ["version 1"] * 3
     assert counts(store, "race", run_id, directions=("AtoB",)) == (1, 1)
     assert [move.version for move in moves(store, "race-AtoB")] == ["1"]
 
@@ -576,8 +650,6 @@ def test_a_registered_model_is_loaded_from_a_path_with_percent_signs(
     root.mkdir()
     (root / "dvc.yaml").write_text("stages: {}\n")
     shutil.copy(Path(__file__).parents[2] / "params.yaml", root)
-    for variable in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
-        monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(root)
     store = open_store(Project(root=root, home=root), Tracking(uri=None, experiment=None, offline=False))
     register(store, train(store, "emoji"), "emoji", candidates, tags=TAGS)

@@ -16,16 +16,20 @@ from PIL import Image
 
 from browser import CHROMIUM, NO_BROWSER, content_width
 from cyclegan.data.loading.dataset import PackedDataset
+from cyclegan.domains import DomainNames
 from cyclegan.evaluation.color_map import fit_color_map
 from cyclegan.evaluation.comparison.gain import Gain
 from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.evaluation.protocol import RealImages, evaluate
 from cyclegan.models.translator import Translator
-from cyclegan.report.evaluation_report import SCALES, draw, write_reports
+from cyclegan.report.evaluation_report import draw, write_reports
+from cyclegan.report.metrics_table import IMAGE_SCALES, MetricsTable
 
 Pack = Callable[..., PackedDataset]
 Linear = Callable[..., keras.Model]
 HOSTILE = '<script>alert("x")</script>&'
+NAMES = DomainNames("<i>flat", "3D")
+URL = "https://mlflow.example/#/experiments/1/runs/0123abcd"
 VOID = {"meta", "link", "img", "br"}
 
 
@@ -86,13 +90,23 @@ def folder(pack: Pack, linear: Linear, network: FeatureNetwork, tmp_path: Path) 
             "D_B/output_real": [0.5, 0.6, 0.7],
             "D_B/output_fake": [0.5, 0.4, 0.3],
             "val_AtoB/pair_psnr": [np.nan, 20.0, 21.0],
-            "val_AtoB/identity/pair_psnr": [np.nan, 19.0, 19.0],
+            "val_AtoB/kid": [np.nan, 0.2, 0.1],
         }
     )
-    run = {"Run": HOSTILE, "Commit": "0123abcd", "Device": None}
-    images = draw(translators, dataset, evaluation, 3)
+    run = {"Run": HOSTILE, "Commit": "0123abcd", "Device": None, "MLflow run": "0123abcd"}
+    images = draw(translators, dataset, evaluation, 3, NAMES)
     over_time = np.full((8, 12, 3), 7, np.uint8)
-    write_reports(tmp_path / "out", evaluation, images, title=HOSTILE, run=run, history=history, over_time=over_time)
+    write_reports(
+        tmp_path / "out",
+        evaluation,
+        images,
+        title=HOSTILE,
+        run=run,
+        run_url=URL,
+        names=NAMES,
+        history=history,
+        over_time=over_time,
+    )
     return tmp_path / "out"
 
 
@@ -112,10 +126,12 @@ def test_all_files_are_there_and_agree(folder: Path) -> None:
 
 def test_page_needs_no_network_and_runs_nothing(folder: Path) -> None:
     html = (folder / "report.html").read_text()
-    assert not re.search(r"https?://|@import", html, re.IGNORECASE)
+    assert not re.search(r"https?://|@import", html.replace(URL, ""), re.IGNORECASE)
     page = Page(html)
     assert not {"script", "iframe", "object", "embed", "base", "form"} & set(page.tags)
-    loaded = [value for _, name, value in page.attributes if name in ("src", "href", "srcset")]
+    links = [value for tag, name, value in page.attributes if (tag, name) == ("a", "href")]
+    assert set(links) == {URL, "../register.html"}
+    loaded = [value for tag, name, value in page.attributes if name in ("src", "href", "srcset") and tag != "a"]
     assert loaded
     assert all(value.startswith("data:") for value in loaded)
     assert not [name for _, name, _ in page.attributes if name.startswith("on")]
@@ -130,40 +146,69 @@ def test_hostile_names_are_text(folder: Path) -> None:
     assert f"{HOSTILE}0 → b0" in words
 
 
-def test_page_distinguishes_better_from_worse(folder: Path) -> None:
-    words = Page((folder / "report.html").read_text()).words()
+def table_of(html: str) -> dict[str, dict[str, list[str]]]:
+    """The table of metrics: group → metric → texts of the cells."""
+    groups: dict[str, dict[str, list[str]]] = {}
+    for body in re.findall(r"<tbody>(.*?)</tbody>", html, re.DOTALL):
+        (group,) = re.findall(r'scope="rowgroup">([^<]*)</th>', body)
+        groups[group] = {
+            re.sub(r"<[^>]*>", "", name).rstrip(" ↑↓"): re.findall(r"<td[^>]*>([^<]*)</td>", cells)
+            for name, cells in re.findall(r'<th scope="row">(.*?)</th>(.*?)</tr>', body, re.DOTALL)
+        }
+    return groups
+
+
+def test_the_first_screen_gives_the_verdict_counts_and_warnings(folder: Path) -> None:
+    words = Page((folder / "report.html").read_text()).words().split("Metrics Metric")[0]
+    assert re.search(
+        r"<i>flat → 3D beats the identity baseline \(PSNR better by \S+ ± \S+ dB\); 3D → <i>flat loses to", words
+    )
+    assert "12 test images of <i>flat, 12 of 3D 5 scored true pairs kept: epoch 2 , step 20 MLflow run" in words
+    assert "Warning, Discriminators: D_<i>flat won. D_<i>flat has won" in words
+    assert "real <i>flat <i>flat to 3D <i>flat to 3D to <i>flat true 3D" in words
+
+
+def test_the_table_holds_model_baseline_and_difference(folder: Path) -> None:
+    html = (folder / "report.html").read_text()
     metrics = json.loads((folder / "details.json").read_text())
-    better, worse = words.split("B → A On 5 true pairs")
-    assert re.search(r"On 5 true pairs, against the identity baseline: PSNR better by .*, L1 better by", better)
-    assert re.match(r", against the identity baseline: PSNR worse by .*, L1 worse by", worse)
-    measured = metrics["BtoA"]
-    psnr, baseline = round(measured["pair_psnr"], 2), round(measured["identity"]["pair_psnr"], 2)
     table = pd.read_csv(folder / "per_image.csv")
-    scored = table[(table["direction"] == "BtoA") & (table["scored"].astype(str) == "True")]
-    differences = scored["pair_psnr"] - scored["baseline_pair_psnr"]
-    error = differences.std() / np.sqrt(5)
-    row = re.search(rf"PSNR {psnr:.2f} dB {baseline:.2f} dB worse by (\S+) dB ± (\S+) dB", worse)
-    assert row
-    assert [float(value) for value in row.groups()] == pytest.approx([-differences.mean(), error], abs=5e-5)
-    # Only in this direction, the color map is the whole difference.
+    groups = table_of(html)
+    psnr = groups["Translations against their true partners"]["PSNR, dB"]
+    for cells, direction in ((psnr[:4], "AtoB"), (psnr[4:], "BtoA")):
+        scored = table[(table["direction"] == direction) & (table["scored"].astype(str) == "True")]
+        measured, error = metrics[direction]["pair_psnr"], scored["pair_psnr"].std() / np.sqrt(5)
+        value, _, shown_error = cells[0].partition(" ± ")
+        assert float(value) == pytest.approx(measured, abs=0.0051)
+        assert float(shown_error) == pytest.approx(error, abs=0.0051)
+        assert float(cells[1]) == pytest.approx(metrics[direction]["identity"]["pair_psnr"], abs=0.0051)
+        difference = scored["pair_psnr"] - scored["baseline_pair_psnr"]
+        match = re.fullmatch(r"(better|worse) by (\S+) ± (\S+) dB", cells[3])
+        assert match
+        assert match[1] == ("better" if difference.mean() > 0 else "worse")
+        expected = [abs(difference.mean()), difference.std() / np.sqrt(5)]
+        assert [float(match[2]), float(match[3])] == pytest.approx(expected, abs=0.0051)
+    kid = groups["All translations against all real images of the target"]["KID"]
     measured = metrics["AtoB"]
-    row = f"KID {measured['kid']:.4f} ± {measured['kid_se']:.4f} {measured['identity']['kid']:.4f} ± "
-    assert row in better
-    assert f"{measured['color_map']['kid']:.4f} ± {measured['color_map']['kid_se']:.4f}" in better
-    assert "Color map" in better.split("All A → B against all real B")[0]
+    assert kid[0].startswith(f"{measured['kid']:.4f} ± ")
+    assert kid[1:3] == [f"{measured['identity']['kid']:.4f}", f"{measured['color_map']['kid']:.4f}"]
+    # The color map was measured in one direction only.
+    assert kid[6] == "–"
 
 
 def test_a_verdict_needs_a_standard_error_below_the_difference(folder: Path) -> None:
     """The Fréchet distance, precision and recall have no error; cycle and identity are compared with perfection."""
-    html = (folder / "report.html").read_text()
-    rows = re.findall(r"<tr>\s*<td>(.*?)</td>(.*?)</tr>", html, re.DOTALL)
-    verdicts = [(name, *re.findall(r'<td class="(\w+)">([^<]*)</td>\s*$', rest)) for name, rest in rows]
-    assert {name for name, *_ in verdicts} >= {"Fréchet distance", "Precision", "Recall", "KID", "PSNR", "L1", "SSIM"}
-    for name, (tone, verdict) in verdicts:
-        if name in ("Fréchet distance", "Precision", "Recall", "Diversity (real: 1)"):
-            assert (tone, verdict) == ("soft", "–"), name
-        elif tone in ("better", "worse"):
-            by, error = re.fullmatch(rf"{tone} by (\S+)(?: dB)? ± (\S+)(?: dB)?", verdict).groups()  # type: ignore[union-attr]
+    verdicts = [
+        (group, name, verdict)
+        for group, rows in table_of((folder / "report.html").read_text()).items()
+        for name, cells in rows.items()
+        for verdict in cells[3::4]
+    ]
+    assert {name for _, name, _ in verdicts} >= {"Fréchet distance", "Precision", "Recall", "KID", "PSNR, dB", "SSIM"}
+    for group, name, verdict in verdicts:
+        if name in ("Fréchet distance", "Precision", "Recall", "Diversity") or group.startswith(("Cycle", "Identity")):
+            assert verdict == "–", name
+        elif verdict.startswith(("better", "worse")):
+            by, error = re.fullmatch(r"(?:better|worse) by (\S+) ± (\S+)(?: dB)?", verdict).groups()  # type: ignore[union-attr]
             assert float(by) >= float(error), name
         else:
             assert verdict == "–" or verdict.startswith("equal"), name
@@ -172,17 +217,17 @@ def test_a_verdict_needs_a_standard_error_below_the_difference(folder: Path) -> 
 @pytest.mark.parametrize(
     ("mean", "error", "verdict"),
     [
-        (0.5, 0.1, "better by 0.50 dB ± 0.10 dB"),
-        (-0.5, 0.1, "worse by 0.50 dB ± 0.10 dB"),
+        (0.5, 0.1, "better by 0.50 ± 0.10 dB"),
+        (-0.5, 0.1, "worse by 0.50 ± 0.10 dB"),
         (0.09, 0.1, "equal within 0.10 dB"),
         (-0.09, 0.1, "equal within 0.10 dB"),
-        (0.002, 0.001, "better by 0.002 dB ± 0.001 dB"),
+        (0.002, 0.001, "better by 0.002 ± 0.001 dB"),
         (0.0, 0.0, "equal"),
         (0.5, float("nan"), "–"),
     ],
 )
 def test_verdicts(mean: float, error: float, verdict: str) -> None:
-    assert SCALES["psnr"].verdict(Gain(mean, error)) == verdict
+    assert IMAGE_SCALES["psnr"].verdict(Gain(mean, error)) == verdict
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -198,14 +243,16 @@ def test_one_image_gets_no_verdict(
     html = (tmp_path / "out" / "report.html").read_text()
     assert not re.search(r'<td class="(better|worse)">', html)
     words = Page(html).words()
-    assert ("Measured on 1 true pair, too few for a standard error: no verdict." in words) == paired
+    assert MetricsTable(evaluation).tone() == "soft"
+    assert words.count("has no verdict, because the test split has too few images") == 2
+    assert ("1 scored true pair " in words) == paired
     assert " nan " not in words.lower()
     assert "KID" not in words.split("How this was measured")[0]
 
 
-def test_every_table_scrolls_by_itself(folder: Path) -> None:
+def test_the_table_scrolls_by_itself(folder: Path) -> None:
     html = (folder / "report.html").read_text()
-    assert html.count("<table>") == html.count('<div class="scroll"><table>') == 2
+    assert html.count("<table") == html.count('<div class="scroll" tabindex="0"') == 1
     assert ".scroll { overflow-x: auto; }" in html
 
 
@@ -219,8 +266,8 @@ def test_the_page_fits_a_phone(folder: Path, tmp_path: Path) -> None:
 def test_page_lists_the_findings(folder: Path) -> None:
     words = Page((folder / "report.html").read_text()).words()
     assert "No sign: output equals input. Output and input differ by" in words
-    assert "Warning: D_A won. D_A has won, so its generator learns little from it" in words
-    assert "No sign: D_B. Over the last 10% of the training D_B gave real images 0.70 and translations 0.30" in words
+    assert "Warning: D_<i>flat won. D_<i>flat has won, so its generator learns little from it" in words
+    assert "No sign: D_3D. Over the last 10% of the training D_3D gave real images 0.70 and translations 0.30" in words
 
 
 def test_page_names_features_and_checkpoint_but_never_fid(folder: Path) -> None:
@@ -235,13 +282,13 @@ def test_page_shows_the_run_and_the_protocol(folder: Path) -> None:
     words = Page((folder / "report.html").read_text()).words()
     assert "Commit 0123abcd" in words
     assert "Device" not in words
-    assert "12 images of A and 12 of B, 8×8 pixels, 8 bits" in words
+    assert "12 images of <i>flat and 12 of 3D, 8×8 pixels, 8 bits" in words
     assert "It has 12 true pairs; 5 of them are scored" in words
 
 
 def test_best_and_worst_are_ranked_and_apart(folder: Path) -> None:
     html = (folder / "report.html").read_text()
-    section = html[html.index("A → B: best and worst pairs") : html.index("B → A: best and worst pairs")]
+    section = html[html.index("flat → 3D: best and worst") : html.index("3D → &lt;i&gt;flat: best and worst")]
     best, worst = section.split("<h3>Worst 2</h3>")
     assert "<h3>Best 3</h3>" in best
     values = [[float(value) for value in re.findall(r"<b>(\S+) dB</b>", part)] for part in (best, worst)]
@@ -269,10 +316,11 @@ def test_no_pairs_no_history(pack: Pack, unchanged: dict[str, Translator], tmp_p
     write_reports(tmp_path / "out", evaluation, draw(unchanged, dataset, evaluation, 8), title="plain", run={})
     page = Page((tmp_path / "out" / "report.html").read_text())
     words = page.words()
-    assert "No true pairs" in words
+    assert "no scored true pairs" in words
     assert "best and worst" not in words
     assert "Training" not in words
-    assert page.tags.count("img") == 1
+    assert "MLflow run" not in words
+    assert page.tags.count("img") == 2
 
 
 def test_unequal_channels(pack: Pack, linear: Linear, tmp_path: Path) -> None:
@@ -282,18 +330,24 @@ def test_unequal_channels(pack: Pack, linear: Linear, tmp_path: Path) -> None:
     evaluation = evaluate(translators, dataset, "test")
     write_reports(tmp_path / "out", evaluation, draw(translators, dataset, evaluation, 8), title="gray", run={})
     words = Page((tmp_path / "out" / "report.html").read_text()).words()
-    assert "Measured on 1 true pair. The channels differ" in words
+    assert words.count("has no identity baseline, because the channels differ") == 2
 
 
-def test_curves_are_in_the_page(folder: Path) -> None:
+def test_every_panel_of_the_training_is_an_image_with_a_description(folder: Path) -> None:
     html = (folder / "report.html").read_text()
-    alternative = "Losses and validation metrics over the epochs"
-    encoded = re.search(rf'src="data:image/png;base64,([^"]+)" alt="{alternative}"', html)
+    descriptions = re.findall(r'alt="([^"]*) over the epochs\. Last values: ([^"]*)\."', html)
+    assert [title for title, _ in descriptions] == [
+        "Validation: PSNR to the true partner",
+        "Validation: KID",
+        "Generators: total and adversarial loss",
+        "Mean discriminator outputs",
+    ]
+    assert descriptions[1][1] == "&lt;i&gt;flat → 3D 0.1"
+    encoded = re.search(r'src="data:image/png;base64,([^"]+)" alt="Validation: KID', html)
     assert encoded
     image = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded[1]))).convert("RGB"))
-    # Three panels, each with a line in the first color of the palette.
-    panels = np.array_split(image, 3, axis=1)
-    assert all((np.abs(panel.astype(int) - [31, 119, 180]).sum(axis=-1) < 10).any() for panel in panels)
+    # The line of direction AtoB is blue.
+    assert (np.abs(image.astype(int) - [0, 114, 178]).sum(axis=-1) < 10).any()
 
 
 def test_a_report_on_images_of_their_own_sizes(pack: Pack, linear: Linear, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -206,20 +207,35 @@ def test_the_trial_of_a_killed_process_is_lost_at_once_on_a_journal(tmp_path: Pa
 
 
 def test_a_worker_of_another_host_is_lost_when_it_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("storage", "study"):
-        monkeypatch.setattr(f"cyclegan.search.{module}.HEARTBEAT_SECONDS", 1)
-        monkeypatch.setattr(f"cyclegan.search.{module}.GRACE_SECONDS", 4)
+    monkeypatch.setattr("cyclegan.search.study.HEARTBEAT_SECONDS", 0.05)
     storage = open_storage(f"sqlite:///{tmp_path}/studies.db", tmp_path / ".search")
     study = open_study(storage, "s", search(), tmp_path / "claims", create=True, pruner=optuna.pruners.NopPruner())
     phase = Phase(study, SLOTS, 0, tmp_path / "claims")
     # This host has no such file, which does not mean that the worker is dead.
     theirs = claimed(phase, Path("/another/host/worker-1"))
-    with worker_lock(tmp_path / "workers") as owner:
+    others = set(threading.enumerate())
+    with (
+        worker_lock(tmp_path / "workers") as owner,
+        closing(sqlite3.connect(tmp_path / "studies.db", isolation_level=None, timeout=20)) as database,
+    ):
+
+        def count(condition: str) -> int:
+            return len(database.execute(f"SELECT * FROM trial_heartbeats WHERE {condition}").fetchall())
+
+        def let_an_hour_pass() -> None:
+            database.execute("UPDATE trial_heartbeats SET heartbeat = datetime(heartbeat, '-1 hour')")
+
         with phase.working(theirs):
+            (beating,) = set(threading.enumerate()) - others
             assert claimed(phase, owner).user_attrs[SLOT] == "1"
-            time.sleep(6)
+            let_an_hour_pass()
+            deadline = time.monotonic() + 20
+            while not count("heartbeat > datetime('now', '-1 minute')"):
+                assert time.monotonic() < deadline, "no heartbeat"
+                time.sleep(0.05)
             assert claimed(phase, owner).user_attrs[SLOT] != "0"
-        time.sleep(6)
+        beating.join(20)
+        let_an_hour_pass()
         assert claimed(phase, owner).user_attrs[SLOT] == "0"
 
 
@@ -263,9 +279,12 @@ def test_another_search_under_the_same_name_is_refused(tmp_path: Path) -> None:
         assert difference in str(caught.value)
     objectives = [{"name": name, "direction": "maximize", "terms": {"val_AtoB/kid": 1.0}} for name in "ab"]
     two = open_study(storage, "two", search(objectives=objectives), lock, create=True, pruner=pruner)
+    assert two.metric_names == ["a", "b"]
     two.ask()
     with pytest.raises(UserError, match=r"search\.objectives was \['a', 'b'\] and is \['b', 'a'\]"):
         open_study(storage, "two", search(objectives=objectives[::-1]), lock, create=True, pruner=pruner)
+    # The refused search has not renamed the objectives.
+    assert optuna.load_study(study_name="two", storage=storage).metric_names == ["a", "b"]
     with pytest.raises(UserError, match=r"no study t\b.* s, two"):
         open_study(storage, "t", search(), lock, create=False, pruner=pruner)
 

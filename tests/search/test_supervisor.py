@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,11 +14,11 @@ from cyclegan.search.supervisor import end
 WORKER = "import sys, time; print(flush=True); sys.stdin.read(); time.sleep(float(sys.argv[1])); sys.exit(7)"
 
 
-def workers(*seconds_to_save: float) -> list[subprocess.Popen[bytes]]:
+def workers(*arguments: float, code: str = WORKER) -> list[subprocess.Popen[bytes]]:
     """Workers that live until they are asked to end, and then need some seconds."""
     started = [
-        subprocess.Popen([sys.executable, "-c", WORKER, str(seconds)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        for seconds in seconds_to_save
+        subprocess.Popen([sys.executable, "-c", code, str(argument)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for argument in arguments
     ]
     for worker in started:
         assert worker.stdout is not None
@@ -26,11 +27,14 @@ def workers(*seconds_to_save: float) -> list[subprocess.Popen[bytes]]:
     return started
 
 
-def test_all_workers_save_at_the_same_time() -> None:
-    running = workers(2, 2, 2)
-    began = time.monotonic()
+def test_all_workers_save_at_the_same_time(tmp_path: Path) -> None:
+    """Each of these workers ends only after all of them have been asked to."""
+    asked = f"""import pathlib, sys, time; print(flush=True); sys.stdin.read(); folder = pathlib.Path({str(tmp_path)!r})
+(folder / sys.argv[1]).touch()
+while len(list(folder.iterdir())) < 3: time.sleep(0.02)
+sys.exit(7)"""
+    running = workers(1, 2, 3, code=asked)
     end(running)
-    assert time.monotonic() - began < 4
     assert [worker.returncode for worker in running] == [7, 7, 7]
 
 

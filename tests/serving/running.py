@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,9 +23,8 @@ class Served:
 def serving(model: Path, *options: str) -> Iterator[Served]:
     """Start a server, wait until it listens, end it."""
     command = [sys.executable, "-m", "cyclegan", "serve", model.name, "--port", "0", *options]
-    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     with subprocess.Popen(
-        command, cwd=model.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=model.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None

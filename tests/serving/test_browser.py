@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import re
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -58,23 +59,40 @@ def test_a_dropped_image_is_translated(served: Served) -> None:
         address = f"http://127.0.0.1:{served.port}/"
         page.goto(address)
         assert page.title() == served.model.name
-        drop, after = page.locator("#drop"), page.locator("#after")
+        drop, after = page.locator("#drop"), page.locator("#images .after")
 
         data, pixels = png(40, 24)
         taken = page.evaluate(DROP, [drop.element_handle(), "photo.png", base64.b64encode(data).decode()])
         assert taken
-        page.locator("#images").wait_for(state="visible")
+        after.wait_for(state="visible")
         after.evaluate("image => image.decode()")
         shown = np.array(after.evaluate(PIXELS)).reshape(24, 40, 4)[..., :3]
         expected = Translator(load_generator(served.model)).translate(pixels[None])[0]
         assert np.abs(shown - expected.astype(int)).max() <= 1
         assert troubles == []
 
-        # The file dialog works, too. The page shows the error and hides the previous images.
-        page.locator("#file").set_input_files({"name": "<i>notes.txt", "mimeType": "text/plain", "buffer": b"hello"})
+        # The slider works by the keyboard, and the translation can be downloaded.
+        slider = page.get_by_role("slider")
+        slider.press("Home")
+        assert (
+            page.locator("#images .before")
+            .evaluate("image => getComputedStyle(image).clipPath")
+            .startswith("inset(0px 100%")
+        )
+        with page.expect_download() as download:
+            page.locator("#images .save").click()
+        assert download.value.suggested_filename == "photo-translated.png"
+
+        # The file dialog takes several files. The page shows the error and keeps the images.
+        page.locator("#file").set_input_files(
+            [
+                {"name": "<i>notes.txt", "mimeType": "text/plain", "buffer": b"hello"},
+                {"name": "second.png", "mimeType": "image/png", "buffer": data},
+            ]
+        )
         page.get_by_text("not a JPEG").wait_for()
         assert page.locator("#status").inner_text().startswith("<i>notes.txt: ")
-        assert not page.locator("#images").is_visible()
+        assert page.locator("#images .name").all_inner_texts() == ["second.png", "photo.png"]
         assert {url for url in asked if not url.startswith(("blob:", "data:"))} == {address, f"{address}translate"}
         browser.close()
 
@@ -83,4 +101,4 @@ def test_a_dropped_image_is_translated(served: Served) -> None:
 def test_the_page_fits_a_phone(served: Served, tmp_path: Path) -> None:
     with urlopen(f"http://127.0.0.1:{served.port}/") as answer:
         page = answer.read().decode()
-    assert content_width(page.replace('<div id="images" hidden>', '<div id="images">'), 390, tmp_path) <= 390
+    assert content_width(re.sub("</?template[^>]*>", "", page), 390, tmp_path) <= 390

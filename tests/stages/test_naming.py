@@ -28,9 +28,7 @@ def params(**data: Any) -> Params:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
-        monkeypatch.delenv(name, raising=False)
+def project(tmp_path: Path) -> Project:
     project = Project(root=tmp_path, home=tmp_path)
     paint(project)
     return project

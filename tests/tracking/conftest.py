@@ -12,12 +12,6 @@ from cyclegan.tracking.store import Store, open_store
 DEFAULT = Tracking(uri=None, experiment=None, offline=False)
 
 
-@pytest.fixture(autouse=True)
-def no_store_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME"):
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
@@ -28,9 +22,7 @@ def project(tmp_path: Path) -> Project:
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """One store for the tests that only add runs of their own, in a folder with special characters in its name."""
     root = tmp_path_factory.mktemp("Über %20 #1 project")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        return open_store(Project(root=root, home=root), DEFAULT)
+    return open_store(Project(root=root, home=root), DEFAULT)
 
 
 @pytest.fixture

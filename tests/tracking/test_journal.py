@@ -153,7 +153,8 @@ def test_a_journal_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     assert not journal.description.opened
     for entry, (line, kind) in zip(journal.all(), EARLIER, strict=True):
         assert type(entry) is kind
-        assert repr(sorted(json.loads(to_line(entry)).items())) == repr(sorted(json.loads(line).items()))
+        written = {key: value for key, value in json.loads(to_line(entry)).items() if key != "epoch"}
+        assert repr(sorted(written.items())) == repr(sorted(json.loads(line).items()))
 
 
 @pytest.mark.parametrize("line", ['{"kind": "video", "id": "a", "time": 1}', '{"kind": "end"}', "3", '{"id": "a"}'])

@@ -38,6 +38,13 @@ def test_clean_commit(repository: Project) -> None:
     assert found["git.dirty"] == "false"
 
 
+def test_an_image_without_history_names_its_commit(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CYCLEGAN_GIT_COMMIT", "0123abcd")
+    found = tags(project)
+    assert found["git.commit"] == found["mlflow.source.git.commit"] == "0123abcd"
+    assert "git.dirty" not in found
+
+
 def test_outputs_of_the_pipeline_itself_do_not_make_it_dirty(repository: Project) -> None:
     (repository.root / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
     (repository.root / "reports" / "metrics.json").write_text('{"psnr": 1}\n')
@@ -91,10 +98,12 @@ def test_dvc_and_versions(project: Project, monkeypatch: pytest.MonkeyPatch) -> 
     assert not [key for key in tags(project) if key.startswith("dvc.")]
     monkeypatch.setenv("DVC_STAGE", "train")
     monkeypatch.setenv("DVC_EXP_NAME", "curly-cats")
+    monkeypatch.setattr("sys.argv", ["cyclegan", "train"])
     found = tags(project)
     assert (found["dvc.stage"], found["dvc.exp"]) == ("train", "curly-cats")
-    assert found["version.python"] == platform.python_version()
-    assert found["version.mlflow"] == metadata.version("mlflow")
+    assert found["versions"].split(", ")[0] == f"python {platform.python_version()}"
+    assert f"mlflow {metadata.version('mlflow')}" in found["versions"].split(", ")
+    assert (found["mlflow.source.name"], found["mlflow.source.type"]) == ("cyclegan train", "LOCAL")
 
 
 def test_no_heavy_import() -> None:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,47 +15,54 @@ from mlflow.entities import Run
 from PIL import Image
 
 from cyclegan.system.errors import UserError
+from cyclegan.tracking.delivery import RUN_ID
 from cyclegan.tracking.description import DatasetInput
-from cyclegan.tracking.recovery import _close_if_stale, close_stale_runs
+from cyclegan.tracking.recovery import _close_if_stale, close_stale_runs, deliver_waiting
 from cyclegan.tracking.run import TrackedRun
+from cyclegan.tracking.series import plain_name
 from cyclegan.tracking.store import Store
 from cyclegan.tracking.tags import LOCK_TAG
 
-TRAINING = """
-import sys, time
+# One process for each name, all of which share the imports: these take longer than the rest.
+TRAININGS = """
+import os, sys, time
 from pathlib import Path
 from cyclegan.params import Tracking
 from cyclegan.project import Project
 from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import open_store
 
-root, name = Path(sys.argv[1]), sys.argv[2]
-store = open_store(Project(root=root, home=root), Tracking(uri=None, experiment=None, offline=False))
+root, *names = sys.argv[1:]
+pids = []
+for name in names:
+    pids.append(os.fork())
+    if not pids[-1]:
+        break
+else:
+    for name, pid in zip(names, pids):
+        print(name, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    sys.exit()
+store = open_store(Project(root=Path(root), home=Path(root)), Tracking(uri=None, experiment=None, offline=False))
 with TrackedRun.start(store, experiment="signals", name=name, params={}) as run:
     run.log_metrics(1, {"loss": 1.0})
     assert run.delivered()
-    print(run.id, flush=True)
+    print(name, run.id, os.getpid(), flush=True)
     time.sleep(120)
 """
 
 
 @pytest.fixture(scope="module")
-def killed(store: Store) -> Iterator[dict[str, tuple[str, int]]]:
+def killed(store: Store) -> dict[str, tuple[str, int]]:
     """Trainings in separate processes, each ended by a signal: name → run id, exit code."""
-    root = store.locks.parents[1]
     names = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
-    processes = {
-        name: subprocess.Popen([sys.executable, "-c", TRAINING, str(root), name], stdout=subprocess.PIPE, text=True)
-        for name in names
-    }
-    ids = {}
-    for name, process in processes.items():
-        assert process.stdout is not None
-        ids[name] = process.stdout.readline().strip()
-    for name, process in processes.items():
-        process.send_signal(getattr(signal, name))
-    codes = {name: process.wait(timeout=60) for name, process in processes.items()}
-    return {name: (ids[name], codes[name]) for name in names}
+    command = [sys.executable, "-c", TRAININGS, str(store.locks.parents[1]), *names]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        started = [parent.stdout.readline().split() for _ in names]
+        for name, _, pid in started:
+            os.kill(int(pid), getattr(signal, name))
+        codes = dict(line.split() for line in parent.stdout)
+    return {name: (run_id, int(codes[name])) for name, run_id, _ in started}
 
 
 def get(store: Store, run_id: str) -> Run:
@@ -199,7 +206,7 @@ def test_handlers_of_the_program_itself_stay(store: Store, experiment: str) -> N
 
 def test_params_tags_and_inputs_beyond_mlflows_batch_limits(store: Store, experiment: str) -> None:
     params = {f"section.key_{index}": index for index in range(230)}
-    params |= {"none": None, "size": (64, 48), "long": "x" * 7000}
+    params |= {"none": None, "size": (64, 48), "on": True, "rate": 2e-4, "text": "auto", "long": "x" * 7000}
     with TrackedRun.start(
         store,
         experiment=experiment,
@@ -210,10 +217,12 @@ def test_params_tags_and_inputs_beyond_mlflows_batch_limits(store: Store, experi
     ) as run:
         run.set_tags({"tag_0": "new"})
     found = get(store, run.id)
-    assert len(found.data.params) == 233
+    assert len(found.data.params) == 236
     assert found.data.params["section.key_229"] == "229"
-    assert found.data.params["none"] == "None"
-    assert found.data.params["size"] == "(64, 48)"
+    # As YAML writes them.
+    assert {key: found.data.params[key] for key in ("none", "size", "on", "rate", "text")} == {
+        "none": "null", "size": "[64, 48]", "on": "true", "rate": "0.0002", "text": "auto",
+    }  # fmt: skip
     assert found.data.params["long"] == "x" * 5999 + "…"
     assert (found.data.tags["tag_0"], found.data.tags["tag_149"]) == ("new", "149")
     assert found.data.tags["process.pid"] == str(os.getpid())
@@ -231,26 +240,52 @@ def test_values_that_are_not_finite_are_kept(store: Store, experiment: str) -> N
     assert points(store, run.id, "array") == [(3, 0.5)]
 
 
-def test_images_form_a_series_with_steps(store: Store, experiment: str, tmp_path: Path) -> None:
+def test_images_are_files_named_by_their_epoch(store: Store, experiment: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    with TrackedRun.start(store, experiment=experiment, name="n", params={}) as run:
-        for step, channels in ((1, 3), (2, 1), (3, 4)):
+    with TrackedRun.start(store, experiment=experiment, name="n", params={}, steps_per_epoch=2) as run:
+        for step, channels in ((2, 3), (4, 1), (5, 4)):
             run.log_image(step, "samples/AtoB", rng.integers(0, 256, (20, 30, channels), np.uint8))
         image = rng.integers(0, 256, (20, 30, 3), np.uint8)
-        run.log_image(4, "samples/AtoB", image)
+        path = run.log_image(12, "samples/AtoB", image)
         assert run.delivered()
-        names = sorted(file.path for file in store.client.list_artifacts(run.id, "images"))
         with pytest.raises(ValueError, match="uint8"):
-            run.log_image(5, "samples/AtoB", image / 255)
-    assert len(names) == 8
-    assert [name.split("+")[:3] for name in names[::2]] == [
-        ["images/samples~AtoB", "step", str(step)] for step in (1, 2, 3, 4)
-    ]
-    path = store.client.download_artifacts(
-        run.id, next(n for n in names if "+4+" in n and n.endswith(".png")), tmp_path
-    )
-    np.testing.assert_array_equal(np.asarray(Image.open(path)), image)
-    assert get(store, run.id).data.tags["mlflow.loggedImages"] == "True"
+            run.log_image(13, "samples/AtoB", image / 255)
+    # Step 5 is in the middle of an epoch.
+    names = ["AtoB_epoch_001.png", "AtoB_epoch_002.png", "AtoB_epoch_006.png", "AtoB_step_000005.png"]
+    assert [file.path for file in store.client.list_artifacts(run.id, "samples")] == [f"samples/{n}" for n in names]
+    file = store.client.download_artifacts(run.id, path, tmp_path)
+    np.testing.assert_array_equal(np.asarray(Image.open(file)), image)
+
+
+def test_series_are_numbered_so_that_mlflow_shows_validation_first(store: Store, experiment: str) -> None:
+    names = ["D_A/real", "G_BtoA/total", "loss", "system/x", "test_AtoB/kid", "training/epoch", "val_AtoB/kid"]
+    with TrackedRun.start(store, experiment=experiment, name="n", params={}) as run:
+        run.log_metrics(1, dict.fromkeys(names, 0.5))
+    stored = sorted(name for name in get(store, run.id).data.metrics if "system_" not in name and "cpu_" not in name)
+    assert stored == [
+        "1_val_AtoB/kid", "2_G_BtoA/total", "3_D_A/real", "4_training/epoch", "loss", "system/x", "test_AtoB/kid",
+    ]  # fmt: skip
+    assert sorted(plain_name(name) for name in stored) == names
+
+
+def test_a_run_of_an_earlier_version_keeps_the_names_of_its_series(store: Store, experiment: str) -> None:
+    old = store.client.create_run(store.experiment(experiment)).info.run_id
+    store.client.log_metric(old, "val_AtoB/kid", 0.2, step=1)
+    with TrackedRun.start(store, experiment=experiment, name="n", params={}, resume=old) as run:
+        for step in (1, 2):
+            run.log_metrics(step, {"val_AtoB/kid": 0.2, "G_AtoB/total": 1.0})
+    assert points(store, old, "val_AtoB/kid") == [(1, 0.2), (2, 0.2)]
+    assert points(store, old, "G_AtoB/total") == [(1, 1.0), (2, 1.0)]
+    assert not [name for name in get(store, old).data.metrics if name[0].isdigit()]
+
+
+def test_a_description_names_its_run(store: Store, experiment: str, tmp_path: Path) -> None:
+    with TrackedRun.offline(tmp_path, experiment=experiment, name="n", params={}) as run:
+        run.describe(f"![grid](get-artifact?path=grid.png&run_uuid={RUN_ID})")
+    assert deliver_waiting(replace(store, journals=tmp_path)).entries
+    (found,) = store.client.search_runs([store.experiment(experiment)])
+    assert found.info.run_id != run.id
+    assert found.data.tags["mlflow.note.content"].endswith(f"run_uuid={found.info.run_id})")
 
 
 def test_files_and_folders_become_artifacts(store: Store, experiment: str, tmp_path: Path) -> None:
@@ -325,11 +360,11 @@ def test_resumed_run_has_one_point_per_step_and_no_holes(store: Store, experimen
     assert run.id == first
     info = get(store, first).info
     assert (info.status, info.run_name) == ("FINISHED", "first")
-    assert [step for step, _ in points(store, first, "G_AtoB/total")] == list(range(1, 11))
+    assert [step for step, _ in points(store, first, "2_G_AtoB/total")] == list(range(1, 11))
     assert [step for step, _ in points(store, first, "nan")] == list(range(1, 11))
     assert [step for step, _ in points(store, first, "new")] == list(range(5, 11))
-    images = [file.path for file in store.client.list_artifacts(first, "images")]
-    assert sorted(name.split("+")[2] for name in images) == ["10", "10", "5", "5"]
+    images = [file.path for file in store.client.list_artifacts(first, "samples")]
+    assert images == ["samples/AtoB_step_000005.png", "samples/AtoB_step_000010.png"]
     assert get(store, first).data.tags["commit"] == "new"
 
 
@@ -419,7 +454,7 @@ def test_later_stage_does_not_change_the_finished_run(store: Store, experiment: 
     # Equal metrics are recorded once. A changed metric is added, and MLflow displays it.
     assert points(store, run.id, "test_AtoB/pair_psnr") == [(1, 20.0), (1, 21.0)]
     assert after.data.metrics["test_AtoB/pair_psnr"] == 21.0
-    assert len(store.client.list_artifacts(run.id, "images")) == 2
+    assert [file.path for file in store.client.list_artifacts(run.id)] == ["evaluate", "grid_step_000001.png"]
 
 
 def test_later_stage_whose_run_is_lost_gets_one_in_its_place_once(

@@ -42,10 +42,9 @@ def steps_of(store: Store, run_id: str, key: str) -> list[int]:
     return sorted(point.step for point in store.client.get_metric_history(run_id, key))
 
 
-def images_of(store: Store, run_id: str) -> list[tuple[str, str]]:
-    """`(step, kind)` of all stored images."""
-    files = [file.path for file in store.client.list_artifacts(run_id, "images")]
-    return sorted((name.split("+")[2], name.rpartition(".")[2]) for name in files)
+def images_of(store: Store, run_id: str) -> list[str]:
+    """The paths of all stored images."""
+    return [file.path for file in store.client.list_artifacts(run_id, "samples")]
 
 
 def record(run: TrackedRun, *steps: int) -> None:
@@ -55,8 +54,8 @@ def record(run: TrackedRun, *steps: int) -> None:
             run.log_image(step, "samples/AtoB", IMAGE)
 
 
-def both(*steps: int) -> list[tuple[str, str]]:
-    return sorted((str(step), kind) for step in steps for kind in ("png", "webp"))
+def images_at(*steps: int) -> list[str]:
+    return [f"samples/AtoB_step_{step:06}.png" for step in sorted(steps)]
 
 
 # Offline from the start ------------------------------------------------------------------------------------------
@@ -97,7 +96,7 @@ def test_an_offline_run_is_delivered_completely(project: Project, opened: Opened
     assert dataset.source == '{"uri": "https://host/x.zip"}'
     assert steps_of(store, run_id, "loss") == steps_of(store, run_id, "nan") == [1, 2, 3]
     assert steps_of(store, run_id, "test_AtoB/pair_psnr") == [3]
-    assert images_of(store, run_id) == both(2)
+    assert images_of(store, run_id) == images_at(2)
     assert [file.path for file in store.client.list_artifacts(run_id, "evaluate")] == ["evaluate/a.html"]
 
     # Later stages find the run by its offline id, and nothing is delivered twice.
@@ -108,7 +107,7 @@ def test_an_offline_run_is_delivered_completely(project: Project, opened: Opened
         record(resumed, 3, 4)
     assert resumed.id == run_id
     assert steps_of(store, run_id, "loss") == [1, 2, 3, 4]
-    assert images_of(store, run_id) == both(2, 4)
+    assert images_of(store, run_id) == images_at(2, 4)
 
 
 OFFLINE = """
@@ -289,7 +288,7 @@ def test_a_run_that_is_deleted_and_restored_gets_all_entries(opened: Opened, cap
     assert f"MLflow run {run.id} is available again" in caplog.text
     assert store.client.get_run(run.id).info.status == "FINISHED"
     assert steps_of(store, run.id, "loss") == [1, 2, 3]
-    assert images_of(store, run.id) == both(2)
+    assert images_of(store, run.id) == images_at(2)
 
 
 @pytest.fixture
@@ -325,7 +324,7 @@ def test_a_run_that_stays_deleted_does_not_end_its_training_and_is_replaced(
     assert found.data.tags[REPLACES_TAG] == run.id
     assert [item.dataset.name for item in found.inputs.dataset_inputs] == ["emoji"]
     assert steps_of(store, other, "loss") == [3, 4]
-    assert images_of(store, other) == both(4)
+    assert images_of(store, other) == images_at(4)
     assert TrackedRun.attach(store, run.id, experiment="e", name="n").id == other
 
 
@@ -373,7 +372,7 @@ def test_a_locked_database_delays_and_loses_nothing(
     assert "is available again" in caplog.text
     assert store.client.get_run(run.id).info.status == "FINISHED"
     assert steps_of(store, run.id, "loss") == list(range(1, 10))
-    assert images_of(store, run.id) == both(2, 4, 6, 8)
+    assert images_of(store, run.id) == images_at(2, 4, 6, 8)
     assert journals(store.journals) == []
 
 
@@ -437,7 +436,7 @@ def test_refused_files_delay_no_other_entries(
     assert [folder.name for folder in deliver_waiting(store).left] == [run.id]
     artifacts.unlink()
     assert deliver_waiting(store).entries == {run.id: 3}
-    assert images_of(store, run.id) == both(2, 4, 6)
+    assert images_of(store, run.id) == images_at(2, 4, 6)
     assert store.client.get_run(run.id).data.tags["note"] == "y"
     assert steps_of(store, run.id, "loss") == list(range(1, 8))
     assert journals(store.journals) == []
@@ -452,7 +451,7 @@ def test_temporarily_refused_files_arrive_during_the_run(opened: Opened, caplog:
         wait_for_text(caplog, "takes metrics but no files")
         artifacts.unlink()
         assert run.delivered(60)
-    assert images_of(store, run.id) == both(2, 4)
+    assert images_of(store, run.id) == images_at(2, 4)
     assert journals(store.journals) == []
 
 
@@ -502,7 +501,7 @@ def test_an_unreachable_artifact_root_is_named_and_delays_no_metrics(
         # A user mounts the folder.
         (tmp_path / "file").unlink()
         assert deliver_waiting(store).entries == {run.id: 2}
-        assert images_of(store, run.id) == both(2, 4)
+        assert images_of(store, run.id) == images_at(2, 4)
     finally:
         server.kill()
 
@@ -521,7 +520,7 @@ def test_a_proxys_body_limit_is_named_and_delays_only_larger_files(
         assert store.client.get_run(run.id).info.status == "FINISHED"
         assert steps_of(store, run.id, "loss") == list(range(1, 6))
         assert kinds_of(store.journals / run.id) == ["image"]
-        assert images_of(store, run.id) == both(2, 4)
+        assert images_of(store, run.id) == images_at(2, 4)
         remedy = r"HTTP 413.*raise the proxy's body limit \(nginx: client_max_body_size\)"
         assert len(re.findall(remedy, caplog.text)) == 1
 
@@ -533,7 +532,7 @@ def test_a_proxys_body_limit_is_named_and_delays_only_larger_files(
             register_a_model(store, run.id, tmp_path / "model")
         proxy.body_limit = None
         assert deliver_waiting(store).entries == {run.id: 1}
-        assert images_of(store, run.id) == both(1, 2, 4)
+        assert images_of(store, run.id) == images_at(1, 2, 4)
 
 
 # A server that is killed and comes back --------------------------------------------------------------------------
@@ -569,7 +568,7 @@ def test_a_killed_server_gets_everything_after_its_restart(
     assert store.client.get_run(run.id).info.status == "FINISHED"
     for key in ("loss", "nan"):
         assert steps_of(store, run.id, key) == list(range(1, 61))
-    assert images_of(store, run.id) == both(*range(2, 61, 2))
+    assert images_of(store, run.id) == images_at(*range(2, 61, 2))
     assert journals(store.journals) == []
 
 
@@ -602,7 +601,7 @@ def test_the_next_process_delivers_what_a_server_missed_at_the_end(
     assert close_stale_runs(store, "e") == []
     assert store.client.get_run(run.id).info.status == "FINISHED"
     assert steps_of(store, run.id, "loss") == [1, 2, 3, 4, 5, 6]
-    assert images_of(store, run.id) == both(2, 4, 6)
+    assert images_of(store, run.id) == images_at(2, 4, 6)
 
 
 @pytest.mark.slow
@@ -693,4 +692,4 @@ def test_an_entry_that_is_sent_twice_is_recorded_once(
         (folder / name).write_bytes(content)
     deliver_waiting(store)
     assert steps_of(store, run.id, "loss") == [1, 2, 3]
-    assert images_of(store, run.id) == both(2)
+    assert images_of(store, run.id) == images_at(2)

@@ -38,7 +38,7 @@ def make_model() -> Callable[..., CycleGAN]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_small_model() -> Callable[..., CycleGAN]:
     """A CycleGAN of five convolutions for each direction, which takes a quarter of the time to compile.
 

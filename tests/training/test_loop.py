@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +101,25 @@ def timeless(points: list[tuple[int, str, float]]) -> list[tuple[int, str, float
     return [point for point in points if "per_second" not in point[1] and "seconds" not in point[1]]
 
 
-@pytest.mark.parametrize("stop_at", [4, pytest.param(12, marks=pytest.mark.slow)])
-def test_resumed_training_is_bit_identical(make_model: Make, tmp_path: Path, stop_at: int) -> None:
-    whole = Recorder()
-    expected, expected_progress = start(make_model, tmp_path / "whole", whole)
+@dataclass(frozen=True)
+class Whole:
+    """A training by `PLAN` that nothing interrupted."""
 
+    folder: Path
+    recorder: Recorder
+    progress: Progress
+    state: dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def whole(make_small_model: Make, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    folder, recorder = tmp_path_factory.mktemp("whole"), Recorder()
+    model, progress = start(make_small_model, folder, recorder)
+    return Whole(folder, recorder, progress, {name: value.numpy() for name, value in model.state().items()})
+
+
+@pytest.mark.parametrize("stop_at", [4, pytest.param(12, marks=pytest.mark.slow)])
+def test_resumed_training_is_bit_identical(make_model: Make, tmp_path: Path, whole: Whole, stop_at: int) -> None:
     first = Recorder(stop_at=stop_at)
     with pytest.raises(SystemExit) as stopped:
         start(make_model, tmp_path / "parts", first)
@@ -112,26 +127,40 @@ def test_resumed_training_is_bit_identical(make_model: Make, tmp_path: Path, sto
     second = Recorder()
     resumed, progress = start(make_model, tmp_path / "parts", second)
 
-    for name, variable in expected.state().items():
-        np.testing.assert_array_equal(resumed.state()[name].numpy(), variable.numpy(), err_msg=name)
-    assert sorted(timeless(first.points + second.points)) == sorted(timeless(whole.points))
-    assert first.images + second.images == whole.images
-    assert progress.losses == expected_progress.losses
-    assert progress.validation == expected_progress.validation
+    for name, value in whole.state.items():
+        np.testing.assert_array_equal(resumed.state()[name].numpy(), value, err_msg=name)
+    assert sorted(timeless(first.points + second.points)) == sorted(timeless(whole.recorder.points))
+    assert first.images + second.images == whole.recorder.images
+    assert progress.losses == whole.progress.losses
+    assert progress.validation == whole.progress.validation
     # Every fourth step, and where an epoch ends.
     assert [row["step"] for row in progress.losses] == [4, 5, 8, 10, 12, 15]
     assert [row["step"] for row in progress.validation] == [5, 10, 15]
 
 
-def test_a_crash_loses_only_what_came_after_the_last_checkpoint(make_model: Make, tmp_path: Path) -> None:
-    expected, _ = start(make_model, tmp_path / "whole", Recorder())
+@pytest.mark.slow
+def test_training_resumed_in_bfloat16_is_bit_identical(make_model: Make, tmp_path: Path) -> None:
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        whole, _ = start(make_model, tmp_path / "whole", Recorder())
+        with pytest.raises(SystemExit):
+            start(make_model, tmp_path / "parts", Recorder(stop_at=4))
+        resumed, _ = start(make_model, tmp_path / "parts", Recorder())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert {layer.compute_dtype for layer in whole.D_A.layers} >= {"bfloat16"}
+    for name, variable in whole.state().items():
+        np.testing.assert_array_equal(resumed.state()[name].numpy(), variable.numpy(), err_msg=name)
+
+
+def test_a_crash_loses_only_what_came_after_the_last_checkpoint(make_model: Make, tmp_path: Path, whole: Whole) -> None:
     with pytest.raises(RuntimeError, match="pulled the plug"):
         start(make_model, tmp_path / "parts", Recorder(stop_at=12, error=RuntimeError("pulled the plug")))
     second = Recorder()
     resumed, _ = start(make_model, tmp_path / "parts", second)
     assert min(step for step, _, _ in second.points) == 12
-    for name, variable in expected.state().items():
-        np.testing.assert_array_equal(resumed.state()[name].numpy(), variable.numpy(), err_msg=name)
+    for name, value in whole.state.items():
+        np.testing.assert_array_equal(resumed.state()[name].numpy(), value, err_msg=name)
 
 
 def test_checkpoints_come_at_their_interval_and_at_the_end(make_model: Make, tmp_path: Path) -> None:
@@ -153,10 +182,9 @@ def test_checkpoints_come_at_their_interval_and_at_the_end(make_model: Make, tmp
         assert (watching.folder / "step-000000015.npz").is_file()
 
 
-def test_a_finished_training_has_nothing_left_to_do(make_model: Make, tmp_path: Path) -> None:
-    start(make_model, tmp_path, Recorder())
+def test_a_finished_training_has_nothing_left_to_do(make_model: Make, tmp_path: Path, whole: Whole) -> None:
     again = Recorder()
-    _, progress = start(make_model, tmp_path, again)
+    _, progress = start(make_model, shutil.copytree(whole.folder, tmp_path / "copy"), again)
     assert again.points == []
     assert progress.step == PLAN.total_steps
 

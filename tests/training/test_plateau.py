@@ -109,26 +109,37 @@ def start(
     return model, progress
 
 
-def test_training_steps_use_the_lowered_rate(make_model: Make, tmp_path: Path) -> None:
-    plateau = Plateau("val_AtoB/l1", patience=2, factor=0.5)
-    model, progress = start(make_model, tmp_path / "plateau", plateau)
+PLATEAU = Plateau("val_AtoB/l1", patience=2, factor=0.5)
+
+
+@pytest.fixture(scope="module")
+def lowered(make_small_model: Make, tmp_path_factory: pytest.TempPathFactory) -> tuple[CycleGAN, Progress]:
+    """A training whose rate falls, without a break."""
+    return start(make_small_model, tmp_path_factory.mktemp("lowered"), PLATEAU)
+
+
+def test_training_steps_use_the_lowered_rate(
+    make_model: Make, tmp_path: Path, lowered: tuple[CycleGAN, Progress]
+) -> None:
+    model, progress = lowered
     rates = [row["learning_rate"] for row in progress.losses]
     np.testing.assert_allclose(rates, RATE * np.array([1, 1, 1, 0.5, 0.5, 0.25]), rtol=1e-6)
     assert float(model.learning_rate_factor) == 0.25
 
-    constant, progress = start(make_model, tmp_path / "constant", None)
+    constant, progress = start(make_model, tmp_path, None)
     np.testing.assert_allclose([row["learning_rate"] for row in progress.losses], RATE, rtol=1e-6)
     assert float(constant.learning_rate_factor) == 1
     assert not np.array_equal(constant.G_AtoB.get_weights()[0], model.G_AtoB.get_weights()[0])
 
 
 @pytest.mark.parametrize("stop_at", [6, pytest.param(10, marks=pytest.mark.slow)])
-def test_resumed_training_falls_at_the_same_steps(make_model: Make, tmp_path: Path, stop_at: int) -> None:
-    plateau = Plateau("val_AtoB/l1", patience=2, factor=0.5)
-    expected, expected_progress = start(make_model, tmp_path / "whole", plateau)
+def test_resumed_training_falls_at_the_same_steps(
+    make_model: Make, tmp_path: Path, lowered: tuple[CycleGAN, Progress], stop_at: int
+) -> None:
+    expected, expected_progress = lowered
     with pytest.raises(RuntimeError, match="pulled the plug"):
-        start(make_model, tmp_path / "parts", plateau, stop_at)
-    resumed, progress = start(make_model, tmp_path / "parts", plateau)
+        start(make_model, tmp_path, PLATEAU, stop_at)
+    resumed, progress = start(make_model, tmp_path, PLATEAU)
     assert progress.losses == expected_progress.losses
     assert progress.validation == expected_progress.validation
     for name, variable in expected.state().items():

@@ -64,8 +64,8 @@ def test_unknown_batch_size_is_refused() -> None:
         exchange(tf.ones((1, 2, 2, 3)))
 
 
-def test_half_of_the_queries_swap_and_all_slots_are_used(make_model: Callable[..., CycleGAN]) -> None:
-    model = make_model(pool_size=5)
+def test_half_of_the_queries_swap_and_all_slots_are_used(make_small_model: Callable[..., CycleGAN]) -> None:
+    model = make_small_model(pool_size=5)
     choose_slots = tf.function(model.feed_A.choose_slots)
     swaps, slots = [], []
     for step in range(2000):
@@ -93,10 +93,10 @@ def test_sampled_images_are_held_ones() -> None:
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("order", ["joint", "sequential"])
 def test_discriminators_learn_from_the_pools_too(
-    make_model: Callable[..., CycleGAN], random_images: Callable[..., np.ndarray], order: str
+    make_small_model: Callable[..., CycleGAN], random_images: Callable[..., np.ndarray], order: str
 ) -> None:
     """The first terms of a step, against scores of all real images so far and all translations so far."""
-    model = make_model(update_order=order, pool_size=6, discriminator_batch=40)
+    model = make_small_model(dropout=0.0, update_order=order, pool_size=6, discriminator_batch=40)
     # A rate of nothing: networks stand still, so that every step has the same translations of the same images.
     model.compile(keras.optimizers.SGD(0.0))
     shown = {"A": random_images(3), "B": random_images(3, seed=1)}
@@ -116,11 +116,11 @@ def test_discriminators_learn_from_the_pools_too(
 
 
 def test_a_discriminators_batch_needs_pools_and_more_than_the_batch(
-    make_model: Callable[..., CycleGAN], random_images: Callable[..., np.ndarray]
+    make_small_model: Callable[..., CycleGAN], random_images: Callable[..., np.ndarray]
 ) -> None:
     with pytest.raises(ValueError, match="set pool_size above 0"):
-        make_model(pool_size=0, discriminator_batch=3)
-    model = make_model(pool_size=4, discriminator_batch=2)
+        make_small_model(pool_size=0, discriminator_batch=3)
+    model = make_small_model(pool_size=4, discriminator_batch=2)
     model.compile()
     with pytest.raises(ValueError, match="discriminator_batch = 2: must be above the batch size, 2"):
         model.train_on_batch(random_images(2), random_images(2, seed=1))

@@ -20,6 +20,8 @@ from cyclegan.training.schedule import DecaySchedule
 from cyclegan.training.selection import Selection
 
 Make = Callable[..., CycleGAN]
+# With the generators at each evaluation.
+Trained = tuple[CycleGAN, Progress, list[list[np.ndarray]]]
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 7, 16, 16, 3)).astype(np.uint8)
 KID = [0.5, 0.3, 0.2, 0.4, 0.6, 0.3]
 """What each evaluation of the trainings below measures: the third is the best."""
@@ -97,7 +99,7 @@ class Silent:
 
 def start(
     make_model: Make, folder: Path, selection: Selection | None, stop_at: int | None = None, every: float = 1e-9
-) -> tuple[CycleGAN, Progress, list[list[np.ndarray]]]:
+) -> Trained:
     """Train up to 12 steps with an evaluation after every second one; also return the generators at each of them."""
     prepare_device(seed=0, deterministic=True)
     model = make_model(pool_size=2, ema_decay=0.9, keep_best=selection is not None)
@@ -140,13 +142,19 @@ def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def test_the_best_generators_are_kept(make_model: Make, tmp_path: Path) -> None:
-    model, progress, seen = start(make_model, tmp_path / "best", Selection("kid"))
+@pytest.fixture(scope="module")
+def whole(make_small_model: Make, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A training that nothing interrupted."""
+    return start(make_small_model, tmp_path_factory.mktemp("whole"), Selection("kid"))
+
+
+def test_the_best_generators_are_kept(make_model: Make, tmp_path: Path, whole: Trained) -> None:
+    model, progress, seen = whole
     assert progress.step == 12
     assert len(seen) == 6
     assert [same(kept(model), generators) for generators in seen] == [n == 2 for n in range(6)]
     # Keeping them changes no step of the training.
-    last, _, without = start(make_model, tmp_path / "last", None)
+    last, _, without = start(make_model, tmp_path, None)
     assert all(same(one, other) for one, other in zip(seen, without, strict=True))
     assert same(kept(last), without[-1])
     with pytest.raises(ValueError, match="keep_best=True"):
@@ -158,12 +166,12 @@ def test_the_best_generators_are_kept(make_model: Make, tmp_path: Path) -> None:
     [(8, 1e-9), *(pytest.param(n, every, marks=pytest.mark.slow) for n in (4, 6, 8, 12) for every in (1e-9, 60.0))],
 )
 def test_a_killed_training_keeps_the_same_generators(
-    make_model: Make, tmp_path: Path, stop_at: int, every: float
+    make_model: Make, tmp_path: Path, whole: Trained, stop_at: int, every: float
 ) -> None:
-    expected, expected_progress, _ = start(make_model, tmp_path / "whole", Selection("kid"))
+    expected, expected_progress, _ = whole
     with pytest.raises(RuntimeError, match="pulled the plug"):
-        start(make_model, tmp_path / "parts", Selection("kid"), stop_at, every)
-    resumed, progress, _ = start(make_model, tmp_path / "parts", Selection("kid"))
+        start(make_model, tmp_path, Selection("kid"), stop_at, every)
+    resumed, progress, _ = start(make_model, tmp_path, Selection("kid"))
     assert progress.validation == expected_progress.validation
     for name, variable in expected.state().items():
         np.testing.assert_array_equal(resumed.state()[name].numpy(), variable.numpy(), err_msg=name)

@@ -13,6 +13,7 @@ from cyclegan.registry.champion import (
     previous_champion,
     registry_lock,
 )
+from cyclegan.registry.model_page import update_model_page
 from cyclegan.registry.versions import explain_decision
 from cyclegan.system.errors import UserError
 from cyclegan.tracking.store import Store
@@ -66,4 +67,5 @@ def _change(store: Store, name: str, current: str | None, target: str, by: Actio
         if champion_of(store, name) != current:
             raise UserError(f"{name}: another process has changed the champion; check it and run the command again")
         move(store, name, target, by, "by hand")
+        update_model_page(store, name)
     print(f"models:/{name}@champion is version {target}")

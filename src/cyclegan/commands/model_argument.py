@@ -54,41 +54,11 @@ def find_generator(model: str, bit_depth: int | None = None) -> tuple[Path, int]
         return Path(model), bit_depth or 8
     if bit_depth is not None:
         raise UserError(f"--bit-depth {bit_depth}: {model} records its own bit depth; remove --bit-depth")
-    return _download(model)
-
-
-def _download(uri: str) -> tuple[Path, int]:
-    """Download a generator from the project's registry.
-
-    Raises:
-        UserError: there is no such model, version or alias, or this package did not register it.
-    """
-    import mlflow
-    from mlflow.exceptions import MlflowException
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     from cyclegan.params import load
     from cyclegan.project import Project
+    from cyclegan.tracking.registered_generator import download
     from cyclegan.tracking.store import open_store
 
     project = Project.find()
     open_store(project, load(project.params).tracking)
-    try:
-        folder = Path(mlflow.artifacts.download_artifacts(uri))
-    except MlflowException as error:
-        raise UserError(
-            f"{uri}: cannot be loaded from the registry ({' '.join(str(error).split())}); "
-            "'cyclegan registry list' lists the models"
-        ) from None
-    try:
-        # Read the generator and its bit depth from the files of the served model, without the code for serving.
-        # Do not use MLflow's Model.load, which reads a %2F in a path as a slash.
-        description = YAML(typ="safe").load(folder / "MLmodel")
-        bit_depth = description["flavors"]["python_function"]["config"]["bit_depth"]
-        file = next(folder.rglob("*.keras"))
-    except (FileNotFoundError, YAMLError, KeyError, TypeError, StopIteration):
-        raise UserError(
-            f"{uri}: not a generator of this project; use a version that stage register made ('cyclegan registry list')"
-        ) from None
-    return file, bit_depth
+    return download(model)

@@ -30,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sort", metavar="COLUMN", help="sort metrics best first, others smallest first; default: newest run first"
     )
     parser.add_argument("--reverse", action="store_true", help="reverse the order")
+    parser.add_argument(
+        "--link", metavar="SERVER", help="print the address of the table in MLflow's pages on SERVER, and nothing else"
+    )
     parser.add_argument("--csv", metavar="FILE", help="write CSV with all digits; - for standard output")
 
 
@@ -39,14 +42,27 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserError: there is no such experiment or column, or the filter is invalid.
     """
-    from cyclegan.commands.runs_table import choose_columns, find_runs, format_table, make_table, sorted_by
+    from cyclegan.commands.runs_table import (
+        choose_columns,
+        find_experiment,
+        find_runs,
+        format_table,
+        make_table,
+        sorted_by,
+    )
     from cyclegan.params import load
+    from cyclegan.tracking.runs_view import runs_address, save_runs_view
     from cyclegan.tracking.store import open_store
 
     project = Project.find()
     params = load(project.params)
     store = open_store(project, params.tracking)
     experiment = options.experiment or params.tracking.experiment or params.data.dataset
+    if options.link is not None:
+        experiment_id = find_experiment(store, experiment)
+        save_runs_view(store, experiment_id)
+        print(runs_address(options.link, experiment_id))
+        return
     table = make_table(find_runs(store, experiment, options.filter))
     names = choose_columns(table, options.columns)
     if options.sort is not None:

@@ -15,10 +15,25 @@ from mlflow.exceptions import MlflowException
 
 from cyclegan.metric_names import higher_is_better
 from cyclegan.system.errors import UserError, one_line
+from cyclegan.tracking.series import plain_name
 from cyclegan.tracking.store import Store, search_all
 
 # First columns of every table. Those of parameters, metrics and tags follow.
 FIRST_COLUMNS = ("run", "id", "status", "start", "seconds", "commit")
+
+
+def find_experiment(store: Store, experiment: str) -> str:
+    """The id of an experiment.
+
+    Raises:
+        UserError: there is no such experiment.
+    """
+    entity = store.client.get_experiment_by_name(experiment)
+    if entity is None:
+        known = sorted(other.name for other in store.client.search_experiments() if other.name != "Default")
+        existing = ", ".join(known) or "none, run a training first"
+        raise UserError(f"--experiment {experiment}: {store.display_uri} has no such experiment; there are: {existing}")
+    return str(entity.experiment_id)
 
 
 def find_runs(store: Store, experiment: str, condition: str = "") -> list[Run]:
@@ -27,13 +42,9 @@ def find_runs(store: Store, experiment: str, condition: str = "") -> list[Run]:
     Raises:
         UserError: there is no such experiment, or the filter is invalid.
     """
-    entity = store.client.get_experiment_by_name(experiment)
-    if entity is None:
-        known = sorted(other.name for other in store.client.search_experiments() if other.name != "Default")
-        existing = ", ".join(known) or "none, run a training first"
-        raise UserError(f"--experiment {experiment}: {store.display_uri} has no such experiment; there are: {existing}")
+    experiment_id = find_experiment(store, experiment)
     try:
-        return search_all(store.client.search_runs, [entity.experiment_id], condition, max_results=1000)
+        return search_all(store.client.search_runs, [experiment_id], condition, max_results=1000)
     except MlflowException as error:
         if error.error_code != "INVALID_PARAMETER_VALUE":
             raise
@@ -100,7 +111,7 @@ def _row(run: Run) -> dict[str, Any]:
         "seconds": round((end - run.info.start_time) / 1000, 1),
         "commit": tags["git.commit"] + dirty if "git.commit" in tags else None,
         **run.data.params,
-        **run.data.metrics,
+        **{plain_name(name): value for name, value in run.data.metrics.items()},
         **{f"tags.{key}": value for key, value in tags.items() if not key.startswith("mlflow.")},
     }
 

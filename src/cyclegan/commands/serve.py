@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> None:
     for name in options.allowed_hosts:
         if re.search(r"[/@\s]|:\d*$", name):
             raise UserError(f"--allowed-hosts {name}: must be a host name without scheme and port, such as example.org")
+    from cyclegan.commands.served_model_facts import describe_model
     from cyclegan.serving.app import Limits, application
     from cyclegan.serving.server import serve
 
@@ -54,5 +55,5 @@ def run(options: argparse.Namespace) -> None:
     limits = Limits(bytes=int(options.max_megabytes * 1e6), pixels=int(options.max_megapixels * 1e6))
     # Compare host names in lower case, because they are case-insensitive.
     proxies = frozenset(name.lower() for name in options.allowed_hosts)
-    title = options.model.removeprefix("models:/")
-    serve(lambda hosts: application(translator, title, limits, hosts, proxies), options.host, options.port, proxies)
+    about = describe_model(options.model)
+    serve(lambda hosts: application(translator, about, limits, hosts, proxies), options.host, options.port, proxies)

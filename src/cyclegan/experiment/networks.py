@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import keras
 
 from cyclegan.domains import Direction
+from cyclegan.experiment.initial_networks import InitialNetwork
 from cyclegan.models.discriminator import build_discriminator
 from cyclegan.models.generator import build_generator
 from cyclegan.params import Params, Size
@@ -16,29 +17,36 @@ from cyclegan.params.derived import residual_blocks, unet_depth
 from cyclegan.system.errors import UserError
 from cyclegan.training.adam import FusedAdam
 from cyclegan.training.cyclegan import CycleGAN
+from cyclegan.training.device import bfloat16_pays
 from cyclegan.training.losses import LossWeights, Objective
 from cyclegan.training.schedule import DecaySchedule, Policy
 
 
-def build_cyclegan(params: Params, size: Size | None = None) -> CycleGAN:
-    """Build the four networks and the model of them, not compiled. `train.seed` determines the weights.
+def build_cyclegan(
+    params: Params, size: Size | None = None, initial: Mapping[str, InitialNetwork] | None = None
+) -> CycleGAN:
+    """Build the four networks and the model of them, not compiled. `train.seed` determines new weights.
 
     Args:
         params: all parameters.
         size: `(height, width)` of the training images; needed if it depends on the data.
+        initial: networks that give `G_AtoB`, `G_BtoA`, `D_A` or `D_B` their weights; the others get new ones.
 
     Raises:
-        UserError: the size depends on the data and is not given.
+        UserError: the size depends on the data and is not given, or an initial network does not fit.
     """
-    train = params.train
+    train = with_precision(params).train
     size = size or params.training_size
     if size is None:
         raise UserError(
             "train.crop_size: whole with data.load_size: original gives the networks no size; set one of them in pixels"
         )
-    with _precision(train.mixed_precision):
+    with _precision(train.mixed_precision is True):
         generators = {name: _generator(params, name, size) for name in ("G_AtoB", "G_BtoA")}
         discriminators = {name: _discriminator(params, name) for name in ("D_A", "D_B")}
+    # Copy the weights before the moving averages and the kept generators are made from them.
+    for name, network in (initial or {}).items():
+        network.copy_to({**generators, **discriminators}[name])
     return CycleGAN(
         **generators,
         **discriminators,
@@ -51,6 +59,13 @@ def build_cyclegan(params: Params, size: Size | None = None) -> CycleGAN:
         seed=train.seed,
         name="cyclegan",
     )
+
+
+def with_precision(params: Params) -> Params:
+    """Replace `train.mixed_precision: auto` by what is faster on this device."""
+    if params.train.mixed_precision != "auto":
+        return params
+    return params.model_copy(update={"train": params.train.model_copy(update={"mixed_precision": bfloat16_pays()})})
 
 
 def compile_cyclegan(model: CycleGAN, params: Params, total_steps: int) -> None:

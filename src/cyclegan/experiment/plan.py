@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import tensorflow as tf
+
 from cyclegan.data.loading.dataset import PackedDataset, sizes_of
 from cyclegan.data.loading.pipeline import batch_source, steps_per_epoch
 from cyclegan.domains import DOMAINS
@@ -119,8 +121,10 @@ def training_plan(params: Params, dataset: PackedDataset) -> Plan:
     )
 
 
-def batches(params: Params, dataset: PackedDataset, crop_size: Size) -> Callable[[int], Iterable[Batch]]:
-    """A function from a first step to the training batches from there on."""
+def batches(
+    params: Params, dataset: PackedDataset, crop_size: Size, strategy: tf.distribute.Strategy | None = None
+) -> Callable[[int], Iterable[Batch]]:
+    """A function from a first step to the training batches from there on, divided among the strategy's devices."""
     options = params.train
     return batch_source(
         dataset.images("A", "train"),
@@ -129,4 +133,5 @@ def batches(params: Params, dataset: PackedDataset, crop_size: Size) -> Callable
         crop_size=crop_size,
         flip=options.flip,
         seed=options.seed,
+        strategy=strategy,
     )

@@ -5,11 +5,13 @@ Its digest, the run key, names the folder of a training's checkpoints. A trainin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cyclegan
+from cyclegan.experiment.initial_networks import InitialNetwork, find_initial_networks
 from cyclegan.params import Params
 from cyclegan.project import Project
 from cyclegan.system.digests import code_digest, file_digest, folder_digest, run_key
@@ -23,6 +25,7 @@ TRAINING_CODE = (
     "data/loading",
     "domains.py",
     "evaluation",
+    "experiment/initial_networks.py",
     "experiment/networks.py",
     "experiment/plan.py",
     "experiment/session.py",
@@ -36,17 +39,21 @@ TRAINING_CODE = (
 SEARCH_CODE = ("search/space.py",)
 
 
-def training_shape(params: Params, data: str, features: FeatureNetwork) -> dict[str, Any]:
+def training_shape(
+    params: Params, data: str, features: FeatureNetwork, initial: Mapping[str, InitialNetwork]
+) -> dict[str, Any]:
     """Everything that shapes the trained weights.
 
     Args:
         data: digest of the packed data.
         features: the network whose metrics select the generators.
+        initial: networks that give the training its weights, by name.
     """
     return {
         "data": data,
         **params.shaping,
         "features": [features.name, features.sha256],
+        "initial": _checksums(initial),
         "code": {part: code_digest(_package() / part) for part in TRAINING_CODE},
         **{name: version(name) for name in ("keras", "tensorflow", "numpy")},
     }
@@ -65,6 +72,7 @@ def study_key(project: Project, params: Params, data: str) -> str:
             **params.shaping,
             # Metrics of this network compare trials and select their generators.
             "features": [features, params.evaluate.features_size],
+            "initial": _checksums(find_initial_networks(project, params)),
             "code": code_digest(*(_package() / part for part in (*TRAINING_CODE, *SEARCH_CODE))),
         }
     )
@@ -80,6 +88,10 @@ def packed_data_digest(project: Project) -> str:
 
     PackedDataset.open(project.split)
     return folder_digest(project.split)
+
+
+def _checksums(initial: Mapping[str, InitialNetwork]) -> dict[str, str]:
+    return {name: network.sha256 for name, network in initial.items()}
 
 
 def _package() -> Path:

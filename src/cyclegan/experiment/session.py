@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import tensorflow as tf
 
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.domains import Direction
 from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.evaluation.protocol import RealImages
+from cyclegan.experiment.initial_networks import InitialNetwork
 from cyclegan.experiment.networks import build_cyclegan, compile_cyclegan
 from cyclegan.experiment.plan import (
     batches,
@@ -71,19 +73,31 @@ class Session:
 
     @classmethod
     def prepare(
-        cls, params: Params, dataset: PackedDataset, checkpoints: CheckpointFolder, features: FeatureNetwork
+        cls,
+        params: Params,
+        dataset: PackedDataset,
+        checkpoints: CheckpointFolder,
+        features: FeatureNetwork,
+        initial: Mapping[str, InitialNetwork] | None = None,
+        strategy: tf.distribute.Strategy | None = None,
     ) -> Session:
         """Build and compile the networks, and load the newest checkpoint if there is one.
 
+        Args:
+            initial: networks that give a new training its weights, by name.
+            strategy: the devices that train together; None: one device.
+
         Raises:
-            UserError: parameters and data do not match.
+            UserError: parameters and data do not match, or an initial network does not fit.
         """
         refuse_other_channels(params, dataset)
         params = with_possible_selection(params, dataset)
         size = training_size(params, dataset)
         plan = training_plan(params, dataset)
-        model = build_cyclegan(params, size)
-        compile_cyclegan(model, params, plan.total_steps)
+        # Every device gets a copy of the variables.
+        with (strategy or tf.distribute.get_strategy()).scope():
+            model = build_cyclegan(params, size, initial)
+            compile_cyclegan(model, params, plan.total_steps)
         progress = Progress.restore(checkpoints, model)
         translators = translators_of(model.generators, params, dataset)
         real = RealImages(dataset, "val", features, params.evaluate.batch_size)
@@ -128,7 +142,7 @@ class Session:
         write_text(self.checkpoints.path / RUN_ID, run_id)
         train(
             self.model,
-            batches(self.params, self.dataset, self.model.image_size),
+            batches(self.params, self.dataset, self.model.image_size, self.model.distribute_strategy),
             self.plan,
             self.progress,
             self.checkpoints,

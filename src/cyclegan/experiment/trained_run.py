@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from cyclegan.domains import DomainNames
 from cyclegan.experiment.stage_outputs import open_store_and_deliver, read_report
-from cyclegan.params import Tracking
+from cyclegan.params import Params, Tracking
 from cyclegan.project import Project
 from cyclegan.system.files import write_json
 from cyclegan.tracking.run import TrackedRun
@@ -34,6 +37,7 @@ class TrainedRun:
         device: name of the device.
         data_md5: MD5 of the packed data.
         search: the hyperparameters from a search (`replaced`) and their origin (`origin`).
+        images: number of training images of each domain; empty in a record of an earlier version.
     """
 
     run_id: str
@@ -48,6 +52,7 @@ class TrainedRun:
     device: str
     data_md5: str
     search: Mapping[str, Any] = field(default_factory=dict)
+    images: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def load(cls, project: Project) -> TrainedRun:
@@ -91,13 +96,18 @@ class TrainedRun:
     @property
     def _identity(self) -> dict[str, str]:
         """ID of the MLflow run, and the experiment and name of a new run if the store has lost it."""
-        name = run_name(self.dataset, self.run_key)
+        name = f"{self.dataset} {self.run_key[:8]}"
         return {"run_id": self.run_id, "experiment": self.experiment, "name": name}
 
 
-def run_name(dataset: str, run_key: str) -> str:
-    """The name of a training's MLflow run."""
-    return f"{dataset}-{run_key[:8]}"
+def new_run_name(params: Params) -> str:
+    """The name of a new training's MLflow run: domains, or data set, time and experiment: `flat-3D 11-30 14:05 wide`.
+
+    Outside a DVC experiment, the generator stands for its name.
+    """
+    names = params.data.domain_names
+    domains = params.data.dataset if names == DomainNames() else f"{names.A}-{names.B}"
+    return f"{domains} {time.strftime('%m-%d %H:%M')} {os.environ.get('DVC_EXP_NAME') or params.model.generator}"
 
 
 def _file(project: Project) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -22,8 +23,8 @@ from cyclegan.params.train import Train
 
 FEATURES = "data/features/efficientnet-lite0.npz"
 """The feature network that comes with the project."""
-SHAPE_NOTHING = ("checkpoint_every", "keep_checkpoints", "sample_images")
-"""Keys of section `train` that change no weight, hence no value of a trial."""
+SHAPE_NOTHING = ("checkpoint_every", "devices", "initialize_from", "keep_checkpoints", "sample_images")
+"""Keys of section `train` that change no weight, hence no value of a trial; of `initialize_from` the content does."""
 
 
 class Evaluate(Section):
@@ -140,6 +141,16 @@ class Params(Section):
                 "train.gradient_checkpointing: true needs model.generator: resnet, model.blocks above 0, "
                 "model.dropout: 0 and a model.norm other than batch; set it to false"
             )
+        searched = [f"search.{part}.{key}" for part, key in self._searched_sizes()]
+        if searched and any(self.train.initialize_from.model_dump().values()):
+            raise impossible(
+                f"{searched[0]}: changes networks whose weights train.initialize_from gives; set one of them to null"
+            )
+        if self.train.devices != "auto" and self.train.devices > 1 and self.model.dropout > 0:
+            raise impossible(
+                f"train.devices = {self.train.devices}: does not support model.dropout = {self.model.dropout}; set "
+                "train.devices to 1, or model.dropout to 0"
+            )
         crop, load = self.train.crop_size, self.data.load_size
         if crop != "whole" and load != "original" and (crop[0] > load[0] or crop[1] > load[1]):
             raise impossible(f"train.crop_size = {list(crop)}: larger than data.load_size = {list(load)}; lower it")
@@ -149,6 +160,13 @@ class Params(Section):
                 name = "data.load_size" if crop == "whole" else "train.crop_size"
                 raise impossible(f"{name} = {list(self.training_size)}{reason}")
         return self
+
+    def _searched_sizes(self) -> Iterator[tuple[str, str]]:
+        """The keys of section `search` that change the networks in some trials."""
+        for part in ("space", "fidelity"):
+            for key in ("blocks", "base_filters", "norm", "upsample", "discriminator_filters"):
+                if getattr(getattr(self.search, part), key, None) is not None:
+                    yield part, key
 
     @property
     def without_effect(self) -> list[str]:

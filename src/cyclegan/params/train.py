@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from cyclegan.params.section import (
     AdversarialLoss,
@@ -18,6 +18,11 @@ from cyclegan.params.section import (
     impossible,
     parse_size,
 )
+
+# Folder of the networks that a training starts from. dvc.yaml lists it.
+PRETRAINED = "data/pretrained"
+# Start of the address of a registered model.
+REGISTERED = "models:/"
 
 
 class Directions(Section):
@@ -96,6 +101,32 @@ class OnDivergence(Section):
     factor: float = Field(default=0.5, gt=0, lt=1, description="Factor on the learning rate at each retry, 0…1.")
 
 
+class InitializeFrom(Section):
+    """Networks that a training starts from; null: new weights."""
+
+    G_AtoB: str | None = Field(default=None, description="Generator from A to B.")
+    G_BtoA: str | None = Field(default=None, description="Generator from B to A.")
+    D_A: str | None = Field(default=None, description="Discriminator of images of A; a file only.")
+    D_B: str | None = Field(default=None, description="Discriminator of images of B; a file only.")
+
+    @field_validator("*")
+    @classmethod
+    def _watched(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        if value.startswith(REGISTERED):
+            if str(info.field_name).startswith("D_"):
+                raise impossible(f"the registry holds no discriminators; use a .keras file in {PRETRAINED}/")
+            # An alias may move, which DVC would not notice.
+            if not re.fullmatch(r"models:/[^/:@]+/[1-9]\d*", value):
+                raise impossible("must name a version, as in models:/NAME/1 ('cyclegan registry list')")
+        elif not re.fullmatch(rf"{PRETRAINED}/(?!.*\.\.)[^/].*\.keras", value):
+            raise impossible(
+                f"must be a .keras file in {PRETRAINED}/, which DVC watches, or models:/NAME/VERSION; copy it there"
+            )
+        return value
+
+
 class Train(Section):
     """Stage train."""
 
@@ -106,6 +137,11 @@ class Train(Section):
     extend: bool = Field(
         default=True,
         description="Continue a finished training that differs only in fewer epochs. false: start again.",
+    )
+    initialize_from: InitializeFrom = Field(
+        default=InitializeFrom(),
+        description="Networks that the training starts from: a .keras file in data/pretrained/, or "
+        "models:/NAME/VERSION of the registry. null: new weights.",
     )
     steps_per_epoch: Literal["auto"] | Count = Field(
         default="auto", description="Steps per epoch: a number, or auto (the batches of the larger domain)."
@@ -178,7 +214,11 @@ class Train(Section):
         default=0.0,
         description="Decay of the moving average of the generators' weights, which is then evaluated. 0: none.",
     )
-    mixed_precision: bool = Field(default=False, description="Compute in bfloat16 with float32 weights, for GPUs.")
+    mixed_precision: Literal["auto"] | bool = Field(
+        default=False,
+        description="Compute in bfloat16 with float32 weights: true, false, or auto (if this GPU or CPU has "
+        "instructions for it).",
+    )
     gradient_checkpointing: bool = Field(
         default=False,
         description="Recompute residual blocks in the backward pass: less memory, slower steps; for resnet without "
@@ -188,7 +228,12 @@ class Train(Section):
         default=False, description="Equal results in every run on one machine; some GPU operations become slower."
     )
     jit_compile: Literal["auto"] | bool = Field(
-        default="auto", description="Compile with XLA: true, false, or auto (on a GPU, unless deterministic)."
+        default="auto", description="Compile with XLA: true, false, or auto (on one GPU, unless deterministic)."
+    )
+    devices: Literal["auto"] | Count = Field(
+        default="auto",
+        description="GPUs of this machine that train together on each batch: a number that divides batch_size, or auto "
+        "(the most that divide it). Several hosts: docs/devices.md.",
     )
     log_every: Count = Field(
         default=100, description="Steps between two logged points of the losses; each evaluation adds one."
@@ -206,6 +251,11 @@ class Train(Section):
     checkpoint_every: Positive = Field(default=5.0, description="Minutes between two checkpoints.")
     keep_checkpoints: Count = Field(default=2, description="Number of checkpoints that are kept.")
     sample_images: int = Field(default=6, ge=1, le=64, description="Validation images in each sample grid.")
+
+    @field_validator("initialize_from", mode="before")
+    @classmethod
+    def _no_networks(cls, value: Any) -> Any:
+        return {} if value is None else value
 
     @field_validator("crop_size", mode="before")
     @classmethod
@@ -262,6 +312,13 @@ class Train(Section):
                 "train.gradient_penalty = 0: train.adversarial_loss: wasserstein needs a Lipschitz constraint; set it "
                 "to 10 (Gulrajani et al. 2017)"
             )
+        if self.devices != "auto":
+            for key, size in (("batch_size", self.batch_size), ("discriminator_batch", self.discriminator_batch or 0)):
+                if size % self.devices:
+                    raise impossible(
+                        f"train.devices = {self.devices}: does not divide train.{key} = {size}; set it to auto, or set "
+                        f"train.{key} to a multiple"
+                    )
         decays = self.lr_policy in ("linear", "cosine", "step")
         if decays and self.lr_decay_start is None:
             raise impossible(

@@ -1,13 +1,14 @@
 """The alias `champion`: its moves, their history, and their rollback.
 
-Each move is a tag of the registered model, `champion.move.0001` and so on. Tags of moves never change. The alias is set
-before the tag: a kill in between loses the reason of a move, but cannot record a move that did not happen.
+Each move is a tag of the registered model: `champion.move.0001-v1`, its number and version. With the version, moves of
+two machines at the same moment have two names. Tags of moves never change. The alias is set before the tag: a kill in
+between loses the reason of a move, but cannot record a move that did not happen.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -45,6 +46,8 @@ class Move:
 def registry_lock(store: Store) -> Iterator[None]:
     """Hold the lock under which one process of this machine changes versions and aliases.
 
+    `concurrent_moves.settle` handles other machines.
+
     Raises:
         UserError: another process holds it for too long.
     """
@@ -67,11 +70,27 @@ def moves(store: Store, name: str) -> list[Move]:
 def move(store: Store, name: str, version: str, by: Action, reason: str) -> Move:
     """Move the alias to a version, and record the move. The caller holds `registry_lock`."""
     made = Move(version, champion_of(store, name), by, datetime.now(UTC).isoformat(timespec="seconds"), reason)
-    store.client.set_registered_model_alias(name, CHAMPION, version)
-    number = 1 + max((int(key.removeprefix(MOVE_TAG)) for key in _move_tags(store, name)), default=0)
-    store.client.set_registered_model_tag(name, f"{MOVE_TAG}{number:04}", json.dumps(asdict(made)))
-    store.client.set_model_version_tag(name, version, SINCE_TAG, made.at)
+    upsert(store.client.set_registered_model_alias, name, CHAMPION, version)
+    # Earlier releases wrote the number alone.
+    numbers = (int(key.removeprefix(MOVE_TAG).partition("-")[0]) for key in _move_tags(store, name))
+    tag = f"{MOVE_TAG}{1 + max(numbers, default=0):04}-v{version}"
+    upsert(store.client.set_registered_model_tag, name, tag, json.dumps(asdict(made)))
+    upsert(store.client.set_model_version_tag, name, version, SINCE_TAG, made.at)
     return made
+
+
+def upsert(write: Callable[..., None], *arguments: str) -> None:
+    """Set an alias or a tag of the registry.
+
+    MLflow's database refuses it if another machine creates the same entry at that moment. The second attempt finds the
+    entry and updates it.
+    """
+    try:
+        write(*arguments)
+    except MlflowException as error:
+        if error.error_code != "BAD_REQUEST":
+            raise
+        write(*arguments)
 
 
 def previous_champion(store: Store, name: str) -> str | None:

@@ -11,7 +11,7 @@ from mlflow.entities import LoggedModelStatus
 
 from cyclegan.registry.champion import registry_lock
 from cyclegan.registry.served_form import content_digest, save_served
-from cyclegan.registry.versions import CONTENT_TAG, WEIGHTS_TAG, create_model
+from cyclegan.registry.versions import CONTENT_TAG, LINEAGE_TAGS, WEIGHTS_TAG, create_model
 from cyclegan.system.digests import file_digest
 from cyclegan.tracking.store import Store, search_all
 
@@ -60,8 +60,7 @@ def register_imported(
                 return str(known.version), True
         model_id, details = _store(store, experiment, generator, channels)
         details |= {
-            **tags,
-            "bit_depth": str(BIT_DEPTH),
+            **{key: tags[key] for key in LINEAGE_TAGS if key in tags},
             "gate.reason": f"imported from {origin.file}: no test metrics",
             "origin.file": origin.file,
             ORIGIN_TAG: origin.sha256,

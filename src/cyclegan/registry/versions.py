@@ -6,8 +6,8 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlflow
@@ -15,12 +15,15 @@ from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, M
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from cyclegan.registry.champion import champion_of, move, registry_lock, rolled_back_versions
+from cyclegan.registry.champion import Move, champion_of, move, moves, registry_lock, rolled_back_versions, upsert
+from cyclegan.registry.concurrent_moves import settle
 from cyclegan.registry.gate import Decision, decide
 from cyclegan.registry.measurements import Measured
+from cyclegan.registry.model_card import ModelCard
+from cyclegan.registry.model_page import update_model_page
 from cyclegan.registry.served_form import content_digest, save_served
-from cyclegan.registry.version_page import Page
 from cyclegan.system.digests import file_digest
+from cyclegan.tracking.series import MAIN_METRICS
 from cyclegan.tracking.store import Store
 from cyclegan.tracking.store_errors import is_permanent
 
@@ -28,6 +31,9 @@ CHALLENGER = "challenger"
 EVALUATION = "evaluation"
 CONTENT_TAG = "content.sha256"
 WEIGHTS_TAG = "model.sha256"
+CARD = "model_card.md"
+# Lineage that later commands read from a version. The rest of it is in the model card and in the run's tags.
+LINEAGE_TAGS = ("git.commit", "git.dirty", "data.md5")
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,11 @@ class Candidate:
     gate: str
     """The metric that decides whether it becomes champion."""
     grid: Path | None = None
-    """A PNG file with test images and their translations, for the page."""
+    """A PNG file with test images and their translations, for the model card."""
+    domains: tuple[str, str] | None = None
+    """The names of the source and the target domain; None: those of the direction, A and B."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Data, license and sizes, for the model card."""
     with_onnx: bool = False
     """Whether its version also holds an ONNX file."""
 
@@ -83,7 +93,8 @@ def register(
 
     The same generator of the same run with the same serving code keeps its version. Repeating this, even after a kill,
     only updates metrics, tags and description. The run's status does not change. Each direction is decided
-    independently. Processes on one machine register one after the other.
+    independently. Processes on one machine register one after the other. If several machines register at the same
+    moment, their versions are compared as if they had done so, too.
 
     Args:
         run_id: the training's run in `store`.
@@ -99,55 +110,65 @@ def _register(
 ) -> RegisteredVersion:
     model = log_generator(store, run_id, candidate, bit_depth)
     name = f"{dataset}-{candidate.direction}"
+    source, target = candidate.domains or (candidate.direction[0], candidate.direction[-1])
     create_model(store, name, {"dataset": dataset, "direction": candidate.direction})
-    source = f"models:/{model.model_id}"
-    found = _version_from(store, name, source)
-    version = str((found or store.client.create_model_version(name, source, run_id, model_id=model.model_id)).version)
+    store.client.set_registered_model_tag(name, "domains", f"{source} → {target}")
+    uri = f"models:/{model.model_id}"
+    found = _version_from(store, name, uri)
+    version = str((found or store.client.create_model_version(name, uri, run_id, model_id=model.model_id)).version)
     store.client.set_model_version_tag(name, version, WEIGHTS_TAG, model.tags[WEIGHTS_TAG])
+    known = moves(store, name)
     decision = decision_on(store, name, version, candidate.measured, candidate.gate)
     # A version that is registered again keeps its first reason, unless it becomes champion now.
     first_reason = None if found is None or decision.promote else found.tags.get("gate.reason")
     reason = first_reason or decision.reason
-    run = store.client.get_run(run_id)
-    searched = {key: value for key, value in run.data.tags.items() if key.startswith("search.")}
-    measured = candidate.measured
     details = {
-        **searched,
-        **tags,
-        CONTENT_TAG: model.tags[CONTENT_TAG],
-        "bit_depth": str(bit_depth),
-        "test.md5": str(measured.protocol.get("md5")),
+        **{key: tags[key] for key in LINEAGE_TAGS if key in tags},
         "gate.metric": decision.metric,
         "gate.reason": reason,
-        **{f"metric.{key}": f"{value:.6g}" for key, value in measured.metrics.items()},
-        **{f"identity.{key}": f"{value:.6g}" for key, value in measured.identity.items()},
+        f"metric.{decision.metric}": f"{decision.value:.6g}",
     }
     for key, value in details.items():
         store.client.set_model_version_tag(name, version, key, value)
-    page = Page(
+    run = store.client.get_run(run_id)
+    searched = {key: value for key, value in run.data.tags.items() if key.startswith("search.")}
+    card = ModelCard(
         name=name,
         version=version,
+        source=source,
+        target=target,
         direction=candidate.direction,
         dtype=f"uint{bit_depth}",
         channels_in=candidate.channels_in,
         channels_out=candidate.channels_out,
         model_id=model.model_id,
-        measured=measured,
+        measured=candidate.measured,
         reason=reason,
         run_id=run_id,
+        experiment_id=run.info.experiment_id,
         params=run.data.params,
-        tags=details,
+        facts=candidate.facts,
+        tags={**searched, **tags, WEIGHTS_TAG: model.tags[WEIGHTS_TAG]},
         store=store.display_uri,
         has_grid=candidate.grid is not None,
     )
-    store.client.update_model_version(name, version, page.markdown())
+    _write_card(store, card)
     # Set the alias last, so that it never names an incomplete version.
-    store.client.set_registered_model_alias(name, CHALLENGER, version)
+    upsert(store.client.set_registered_model_alias, name, CHALLENGER, version)
     if decision.promote:
-        move(store, name, version, "register", decision.reason)
+        decision = make_champion(store, name, version, decision, known)
+    update_model_page(store, name)
     return RegisteredVersion(
         candidate.direction, name, version, model.model_id, found is not None, decision, champion_of(store, name)
     )
+
+
+def _write_card(store: Store, card: ModelCard) -> None:
+    """Write the model card as a file of the model, and as the version's description."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / CARD).write_text(card.file(), encoding="utf-8")
+        store.client.log_model_artifacts(card.model_id, folder)
+    store.client.update_model_version(card.name, card.version, card.description())
 
 
 def create_model(store: Store, name: str, tags: Mapping[str, str]) -> None:
@@ -159,9 +180,45 @@ def create_model(store: Store, name: str, tags: Mapping[str, str]) -> None:
             raise
 
 
+def make_champion(store: Store, name: str, version: str, decision: Decision, known: Sequence[Move]) -> Decision:
+    """Make a version champion, unless another machine has promoted a better one at the same moment.
+
+    Args:
+        decision: the decision of the gate to promote it.
+        known: the recorded moves of the alias, read before the decision.
+
+    Returns:
+        `decision`, or the decision against the version that has become champion instead.
+    """
+
+    def is_better(one: str, champion: str | None) -> bool:
+        found = recorded_decision(store, name, one, champion)
+        return found is not None and found.promote
+
+    made = move(store, name, version, "register", decision.reason)
+    settle(store, name, made, known, is_better)
+    champion = champion_of(store, name)
+    return decision if champion == version else recorded_decision(store, name, version, champion) or decision
+
+
 def decision_on(store: Store, name: str, version: str, measured: Measured, metric: str) -> Decision:
     """The decision of the gate on a version of `name` with these measurements."""
-    champion, value = champion_of(store, name), measured.metrics[metric]
+    return _decision_against(store, name, version, measured, metric, champion_of(store, name))
+
+
+def recorded_decision(store: Store, name: str, version: str, champion: str | None) -> Decision | None:
+    """The gate's decision on a registered version against this champion; None without an evaluation on record."""
+    measured = load_measurements(store, name, version)
+    metric = store.client.get_model_version(name, version).tags.get("gate.metric")
+    if measured is None or metric is None:
+        return None
+    return _decision_against(store, name, version, measured, metric, champion)
+
+
+def _decision_against(
+    store: Store, name: str, version: str, measured: Measured, metric: str, champion: str | None
+) -> Decision:
+    value = measured.metrics[metric]
     if champion == version:
         return Decision(metric, value, promote=False, reason="already the champion")
     weights, by_hand = _weights(store, name, version), f"'cyclegan registry promote {name} {version}'"
@@ -193,11 +250,8 @@ def _weights(store: Store, name: str, version: str) -> str | None:
 
 def explain_decision(store: Store, name: str, version: str) -> str:
     """The current verdict of the gate on a registered version, for a user who moves the alias by hand."""
-    measured = load_measurements(store, name, version)
-    metric = store.client.get_model_version(name, version).tags.get("gate.metric")
-    if measured is None or metric is None:
-        return f"version {version} has no evaluation on record"
-    return decision_on(store, name, version, measured, metric).reason
+    decision = recorded_decision(store, name, version, champion_of(store, name))
+    return f"version {version} has no evaluation on record" if decision is None else decision.reason
 
 
 def load_measurements(store: Store, name: str, version: str) -> Measured | None:
@@ -229,8 +283,8 @@ def load_measurements(store: Store, name: str, version: str) -> Measured | None:
 def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: int = 8) -> LoggedModel:
     """Store a generator as a served model of the run, unless the run already has it.
 
-    The metric of the gate appears on the run as `test_<direction>/<name>`, linked to the model. All metrics, the table
-    per image and the grid are in the model's folder `evaluation`.
+    The run's main metrics, `test_<direction>/<name>`, become metrics of the model. All metrics, the table per image and
+    the grid are in the model's folder `evaluation`.
     """
     run = store.client.get_run(run_id)
     weights = file_digest(candidate.path)
@@ -265,21 +319,27 @@ def log_generator(store: Store, run_id: str, candidate: Candidate, bit_depth: in
         if candidate.grid is not None:
             shutil.copyfile(candidate.grid, Path(folder) / "grid.png")
         store.client.log_model_artifacts(model.model_id, folder, EVALUATION)
-    _log_metric(store, run_id, model, candidate)
+    _log_metrics(store, run_id, model, candidate)
     return model
 
 
-def _log_metric(store: Store, run_id: str, model: LoggedModel, candidate: Candidate) -> None:
-    """Link the gate's metric to the model, for MLflow's comparison of models, without a second point on the run."""
-    key, value = f"test_{candidate.direction}/{candidate.gate}", candidate.measured.metrics[candidate.gate]
+def _log_metrics(store: Store, run_id: str, model: LoggedModel, candidate: Candidate) -> None:
+    """Link the main metrics to the model, for MLflow's comparison of models, without a second point on the run."""
     known = {metric.key: metric.value for metric in model.metrics or []}
-    if known.get(key) == value or not math.isfinite(value):
-        return
-    # MLflow treats a point of equal value, step and time as the same point.
-    history = [point for point in store.client.get_metric_history(run_id, key) if point.value == value]
-    now = history[-1].timestamp if history else time.time_ns() // 1_000_000
-    point = Metric(key, float(value), now, history[-1].step if history else 0, model_id=model.model_id)
-    store.client.log_batch(run_id, metrics=[point], synchronous=True)
+    measured = candidate.measured.metrics
+    for name in dict.fromkeys([candidate.gate, *MAIN_METRICS]):
+        key = f"test_{candidate.direction}/{name}"
+        if name not in measured or known.get(key) == measured[name] or not math.isfinite(measured[name]):
+            continue
+        # MLflow treats a point of equal value, step and time as the same point.
+        history = [point for point in store.client.get_metric_history(run_id, key) if point.value == measured[name]]
+        if not history and name != candidate.gate:
+            # Stage evaluate has not made it a series.
+            continue
+        now = history[-1].timestamp if history else time.time_ns() // 1_000_000
+        step = history[-1].step if history else 0
+        point = Metric(key, float(measured[name]), now, step, model_id=model.model_id)
+        store.client.log_batch(run_id, metrics=[point], synchronous=True)
 
 
 def _version_from(store: Store, name: str, source: str) -> ModelVersion | None:

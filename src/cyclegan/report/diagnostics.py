@@ -11,6 +11,8 @@ from typing import Any
 
 import pandas as pd
 
+from cyclegan.domains import DOMAINS, PLAIN_NAMES, DomainNames
+
 # A generator has almost no effect if L1 between output and input (0…1) is below this.
 SMALL_CHANGE = 0.01
 # Colors are inverted if the brightness of output and input correlates below this.
@@ -40,12 +42,14 @@ class Finding:
     Attributes:
         name: name of the fault.
         is_fault: whether the generator has it.
-        text: the measurement and the threshold, in words.
+        text: the measurement and the threshold, in words; for a fault also its meaning and remedy.
+        advice: meaning and remedy alone; empty without a fault.
     """
 
     name: str
     is_fault: bool
     text: str
+    advice: str = ""
 
 
 def diagnose(metrics: Mapping[str, Any], source: str, target: str, fewest: int) -> list[Finding]:
@@ -135,15 +139,20 @@ def _has_checkerboard(metrics: Mapping[str, Any], target: str, fewest: int) -> F
 
 def _finding(name: str, is_fault: bool, measured: str, *, means: str, remedy: str) -> Finding:
     """A finding whose text is the measurement, and for a fault also its meaning and remedy."""
-    return Finding(name, is_fault, f"{means}: {measured}. {remedy}" if is_fault else measured)
+    if not is_fault:
+        return Finding(name, is_fault, measured)
+    return Finding(name, is_fault, f"{means}: {measured}. {remedy}", f"{means}. {remedy}")
 
 
-def diagnose_discriminators(losses: pd.DataFrame, adversarial_loss: str) -> list[Finding]:
+def diagnose_discriminators(
+    losses: pd.DataFrame, adversarial_loss: str, names: DomainNames = PLAIN_NAMES
+) -> list[Finding]:
     """Check whether a discriminator has won or lost at the end of the training.
 
     Args:
         losses: columns `D_A/output_real`, `D_A/output_fake` and those of `D_B`, oldest first.
         adversarial_loss: only `least_squares` is judged; its outputs are near 1 for real and 0 for fake.
+        names: of the domains.
     """
     outputs = [f"{name}/output_{kind}" for name in ("D_A", "D_B") for kind in ("real", "fake")]
     if adversarial_loss != "least_squares" or not set(outputs) <= set(losses):
@@ -153,23 +162,34 @@ def diagnose_discriminators(losses: pd.DataFrame, adversarial_loss: str) -> list
         return []
     means = known.tail(max(1, round(LAST * len(known)))).mean()
     findings = []
-    for name in ("D_A", "D_B"):
-        real, fake = float(means[f"{name}/output_real"]), float(means[f"{name}/output_fake"])
+    for domain in DOMAINS:
+        name = f"D_{names.of(domain)}"
+        real, fake = (float(means[f"D_{domain}/output_{kind}"]) for kind in ("real", "fake"))
         text = (
             f"over the last {LAST:.0%} of the training {name} gave real images {real:.2f} and translations {fake:.2f}"
         )
         won, lost = real > WON and fake < 1 - WON, real - fake < LOST
         if won:
-            text = (
-                f"{name} has won, so its generator learns little from it: {text}; over {WON} and under {1 - WON:.1f} "
-                "is a warning. Use train.label_smoothing, train.diff_augment or a smaller model.discriminator_filters."
+            findings.append(
+                _finding(
+                    f"{name} won",
+                    True,
+                    f"{text}; over {WON} and under {1 - WON:.1f} is a warning",
+                    means=f"{name} has won, so its generator learns little from it",
+                    remedy="Use train.label_smoothing, train.diff_augment or a smaller model.discriminator_filters.",
+                )
             )
         elif lost:
-            text = (
-                f"{name} does not distinguish real images from translations: {text}; a difference under {LOST} is a "
-                "warning. The discriminator is probably too weak."
+            findings.append(
+                _finding(
+                    f"{name} lost",
+                    True,
+                    f"{text}; a difference under {LOST} is a warning",
+                    means=f"{name} does not distinguish real images from translations",
+                    remedy="The discriminator is probably too weak.",
+                )
             )
         else:
-            text = f"{text}; over {WON} and under {1 - WON:.1f}, or a difference under {LOST}, is a warning"
-        findings.append(Finding(f"{name} {'lost' if lost else 'won'}" if won or lost else name, won or lost, text))
+            limits = f"over {WON} and under {1 - WON:.1f}, or a difference under {LOST}, is a warning"
+            findings.append(Finding(name, False, f"{text}; {limits}"))
     return findings

@@ -36,6 +36,11 @@ def sample_grid(columns: Sequence[tuple[str, Column]]) -> np.ndarray:
     return _headed([heading for heading, _ in columns], _uniform([images for _, images in columns]))
 
 
+def columns_grid(columns: Sequence[Column]) -> np.ndarray:
+    """A grid of columns without headings: [height, width, 3], uint8, on white. Large images are reduced."""
+    return _table([_enlarged(_reduced(column, LARGEST)) for column in _uniform(columns)])
+
+
 def comparison_grid(blocks: Sequence[Sequence[tuple[str, Column]]]) -> np.ndarray:
     """A grid of images with a heading over each column.
 

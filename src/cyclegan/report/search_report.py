@@ -12,18 +12,33 @@ import matplotlib
 import numpy as np
 import optuna
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from optuna.trial import FrozenTrial, TrialState
 from ruamel.yaml import YAML
 
 from cyclegan.params.overrides import ORIGIN
+from cyclegan.report.curves import BLUE, ORANGE
 from cyclegan.search.shared_search import BAR, PAPER, SharedSearch, costs_of, pareto_front
 from cyclegan.search.space import to_overrides
 from cyclegan.search.study import reason_of, reported_metrics
 from cyclegan.search.verdict import Verdict, decide
 from cyclegan.system.files import replacing, write_json, write_text
 from cyclegan.system.html import page_template
+
+# Headings of the plots by the name of their file, which ends in a number if there are several objectives.
+TITLES = {
+    "history": "Objective of each trial, and the best so far",
+    "slice": "Objective over each hyperparameter",
+    "importance": "Importance of each hyperparameter",
+    "intermediate": "Objective of each trial while it trained",
+    "pareto": "Both objectives, and the trials that no other beats in both",
+    "finals": "Finals: every seed, and the mean as a line",
+}
+# The report's colors for those of Optuna's lines.
+OPTUNA_COLORS = {to_hex("tab:red"): ORANGE, to_hex("tab:blue"): BLUE}
 
 
 @dataclass(frozen=True)
@@ -169,9 +184,34 @@ def _figure(axes: Any) -> Figure:
             axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
             axis.xaxis.set_minor_formatter(NullFormatter())
+        _restyle(axis)
     width = 3.2 * max(1, len(figure.axes)) if len(figure.axes) > 2 else 7
     figure.set_size_inches(max(7, width), 4.2)
+    figure.set_facecolor("white")
+    figure.suptitle("")
     return figure
+
+
+def _restyle(axis: Axes) -> None:
+    """Give Optuna's axes the style of the report's curves. The page holds the titles."""
+    for place in ("left", "center"):
+        axis.set_title("", loc=place)
+    axis.set_facecolor("white")
+    axis.grid(color="0.8", alpha=0.5)
+    axis.set_axisbelow(True)
+    axis.spines[["left", "bottom"]].set(visible=True, color="0.3")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=9, colors="0.1")
+    for label in (axis.xaxis.label, axis.yaxis.label):
+        label.set(fontsize=9, color="0.1")
+    for line in axis.get_lines():
+        line.set_color(OPTUNA_COLORS.get(to_hex(line.get_color()), line.get_color()))
+    for bar in axis.patches:
+        bar.set_facecolor(BLUE)
+    if legend := axis.get_legend():
+        legend.set_frame_on(False)
+        for text in legend.get_texts():
+            text.set_fontsize(9)
 
 
 def _finals(search: SharedSearch, finals: Mapping[str, Sequence[FrozenTrial]]) -> Figure:
@@ -183,15 +223,14 @@ def _finals(search: SharedSearch, finals: Mapping[str, Sequence[FrozenTrial]]) -
     ):
         for position, trials in enumerate(finals.values()):
             values = [trial.values[index] for trial in trials if trial.state == TrialState.COMPLETE]
-            axis.plot([position] * len(values), values, "o", color="tab:blue", alpha=0.6)
+            axis.plot([position] * len(values), values, "o", color=BLUE, alpha=0.6)
             if values:
-                axis.plot([position - 0.2, position + 0.2], [np.mean(values)] * 2, color="tab:red")
+                axis.plot([position - 0.2, position + 0.2], [np.mean(values)] * 2, color=ORANGE)
+        _restyle(axis)
         names = ["params.yaml" if name == BAR else f"trial {name}" for name in finals]
         axis.set_xticks(range(len(finals)), names)
         axis.set_xlim(-0.5, len(finals) - 0.5)
         axis.set_ylabel(f"{objective.name} ({objective.direction})")
-        axis.set_title(f"Finals: {search.options.repeats} seeds each, red: mean", fontsize=10)
-        axis.grid(axis="y", alpha=0.25)
     return figure
 
 
@@ -206,6 +245,7 @@ def _page(result: Result, search: SharedSearch) -> str:
         search=search,
         result=result,
         objectives=objectives,
+        titles={name: TITLES[name.partition("-")[0]] for name in result.plots},
         dimensions=[dimension.name for dimension in search.space],
         rows=[
             {"cells": row, "label": names.get(row["slot"], ""), "best": row["slot"] in front}

@@ -168,7 +168,8 @@ def variant(params: Params, values: Mapping[str, Any], *, seed: int, cheap: bool
     Raises:
         UserError: the combination is impossible.
     """
-    tree = overlaid(params.model_dump(), nested({"train.seed": seed}))
+    # A trial may have another batch size and fewer GPUs than stage `train`.
+    tree = overlaid(params.model_dump(), nested({"train.seed": seed, "train.devices": "auto"}))
     if cheap:
         tree = overlaid(tree, nested(cheaper(params)))
     return validate(overlaid(tree, values), "a trial's parameters")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, fail_stale_trials
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -73,6 +74,7 @@ def open_study(
         UserError: it is missing and `create` is False, or its trials have another definition.
     """
     directions = [objective.direction for objective in search.compared]
+    names = [objective.name for objective in search.compared]
     wanted = definition(search)
     with claiming(lock):
         known = set(optuna.get_all_study_names(storage))
@@ -103,6 +105,11 @@ def open_study(
             f"study {name}: holds {len(study.trials)} trials of another search ({', '.join(changes)}); "
             "restore these values, or give search.study a new name"
         )
+    # Optuna's dashboard shows these names. It calls the method experimental.
+    if study.metric_names != names:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names(names)
     return study
 
 

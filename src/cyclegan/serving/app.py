@@ -7,8 +7,8 @@ import logging
 import secrets
 import tempfile
 from collections import Counter
-from collections.abc import Set
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cyclegan.data.images.color_profile import describe_uses
 from cyclegan.data.images.decode import FORMATS, BadImageError, decode, size
+from cyclegan.inference.strips import translate as translate_images
 from cyclegan.models.translator import Translator
 from cyclegan.system.errors import UserError, is_out_of_memory
 from cyclegan.system.html import page_template
@@ -56,14 +57,30 @@ class Limits:
     pixels: int
 
 
+@dataclass(frozen=True)
+class About:
+    """What the page shows about the model.
+
+    Attributes:
+        title: its name.
+        source, target: names of the domains; empty if they are unknown.
+        facts: further facts by their labels, such as `version`.
+    """
+
+    title: str
+    source: str = ""
+    target: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
 def application(
-    translator: Translator, title: str, limits: Limits, hosts: Set[str] | None, proxies: Set[str] = frozenset()
+    translator: Translator, about: About, limits: Limits, hosts: Set[str] | None, proxies: Set[str] = frozenset()
 ) -> Starlette:
     """Build the application.
 
     Args:
         translator: a generator of images with 1, 3 or 4 channels.
-        title: the model's name for the page.
+        about: what the page shows about the model.
         limits: larger files and images get 413.
         hosts: allowed names in the header Host, without the port; None: any. This prevents DNS rebinding, in which
             another name resolves to this machine.
@@ -79,7 +96,7 @@ def application(
             f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src blob: data:; "
             "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
-        text = template.render(title=title, nonce=nonce, megabytes=limits.bytes / 1e6, megapixels=limits.pixels / 1e6)
+        text = template.render(about=about, nonce=nonce, megabytes=limits.bytes / 1e6, megapixels=limits.pixels / 1e6)
         return HTMLResponse(text, headers={"Content-Security-Policy": policy})
 
     async def health(_request: Request) -> Response:
@@ -175,7 +192,7 @@ def translated_png(translator: Translator, file: Path, max_pixels: int) -> bytes
         decoded = decode(file, translator.channels, translator.bit_depth)
         # Check again: tifffile may read another size from the header than Pillow.
         _check_size(decoded.pixels.shape[1], decoded.pixels.shape[0], max_pixels)
-        translated = translator.translate(decoded.pixels[None])[0]
+        translated = translate_images(translator, decoded.pixels[None])[0]
     except BadImageError as error:
         raise HTTPException(415, f"this image {error}") from None
     except UserError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from cyclegan.data.loading.dataset import PackedDataset
-from cyclegan.domains import DIRECTIONS
+from cyclegan.domains import DIRECTIONS, DOMAINS
 from cyclegan.evaluation.validation_series import VALIDATION_METRICS
 from cyclegan.experiment.earlier_trainings import save_shapes
 from cyclegan.experiment.lineage import choose_start, history, lineage_tags
@@ -22,11 +23,12 @@ from cyclegan.experiment.naming import data_tags, refuse_other_images
 from cyclegan.experiment.networks import inference_copy
 from cyclegan.experiment.plan import training_size
 from cyclegan.experiment.run_key import training_shape
+from cyclegan.experiment.run_page import DescribedRun
 from cyclegan.experiment.samples import samples
 from cyclegan.experiment.session import Session
 from cyclegan.experiment.stage_outputs import open_store_and_deliver
-from cyclegan.experiment.trained_run import TrainedRun, run_name
-from cyclegan.experiment.training_setup import TrainingSetup
+from cyclegan.experiment.trained_run import TrainedRun, new_run_name
+from cyclegan.experiment.training_setup import TrainingSetup, recorded_text
 from cyclegan.experiment.validation import translators_of
 from cyclegan.params import Params
 from cyclegan.params.overrides import Effective, effective
@@ -36,6 +38,7 @@ from cyclegan.system.digests import folder_digest, run_key
 from cyclegan.system.files import remove_leftovers, replacing, write_text
 from cyclegan.system.processes import ends_with_dvc
 from cyclegan.tracking.provenance import dvc_lock_digest
+from cyclegan.tracking.run import TrackedRun
 from cyclegan.training.checkpoint import CheckpointFolder
 from cyclegan.training.cyclegan import CycleGAN
 
@@ -62,11 +65,12 @@ def run(project: Project) -> None:
     setup = TrainingSetup.prepare(
         project, params, dataset, data_md5=_data_md5(project), store=store, experiment=experiment
     )
+    params = setup.params
     for name, both in chosen.replaced.items():
         print(f"{name} = {both['best.yaml']} from reports/search/best.yaml; params.yaml has {both['params.yaml']}")
 
     # Find its checkpoints: those of the same data, parameters and code.
-    shapes = training_shape(params, setup.data_md5, setup.features)
+    shapes = training_shape(params, setup.data_md5, setup.features, setup.initial)
     key = run_key(shapes)
     checkpoints = CheckpointFolder(project.checkpoints / key, keep=params.train.keep_checkpoints)
     advised = memory_advice(params, training_size(params, dataset), setup.device)
@@ -79,18 +83,28 @@ def run(project: Project) -> None:
         session, origin = choose_start(session, project.checkpoints, shapes)
 
         # Train as one MLflow run, and write the results before it ends.
-        name = os.environ.get("DVC_EXP_NAME") or run_name(params.data.dataset, key)
         run_tags = {**chosen.tags, **data_tags(params, dataset), "run_key": key, **lineage_tags(origin)}
-        with setup.tracked_run(session, name, run_tags) as tracked:
+        with setup.tracked_run(session, new_run_name(params), run_tags) as tracked:
             if origin is not None:
                 tracked.log_rows(history(session.progress))
-            session.train(tracked.id, tracked)
+            session.train(tracked.id, DescribedRun(tracked, params, session.plan.total_steps))
             write_models(project.models, session.model, params)
             write_training_report(project.reports / "train", session)
+            log_files(tracked, project, params)
             tracked.set_tags(session.kept.tags)
 
     # Record the run for the later stages.
     _trained_run(chosen, setup, session, key, tracked.id).save(project)
+
+
+def log_files(tracked: TrackedRun, project: Project, params: Params) -> None:
+    """Log the parameters and the samples. Their names are those of every run, so that MLflow compares them."""
+    for name in ("samples.png", "over_time.png"):
+        tracked.log_artifact(project.reports / "train" / name)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "params.yaml"
+        file.write_text(recorded_text(params), encoding="utf-8")
+        tracked.log_artifact(file)
 
 
 def _data_md5(project: Project) -> str:
@@ -116,6 +130,7 @@ def _trained_run(chosen: Effective, setup: TrainingSetup, session: Session, key:
         device=setup.device,
         data_md5=setup.data_md5,
         search={"origin": dict(chosen.origin), "replaced": dict(chosen.replaced)},
+        images={domain: len(setup.dataset.images(domain, "train")) for domain in DOMAINS},
     )
 
 

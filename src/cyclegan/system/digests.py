@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,14 @@ def code_digest(*sources: Path) -> str:
     for source in sources:
         for file in sorted(source.glob("*.py")) if source.is_dir() else [source]:
             digest.update(os.fsencode(file.relative_to(source.parent)))
-            digest.update(_syntax(ast.parse(file.read_bytes())).encode())
+            digest.update(_code(file.read_bytes()))
     return digest.hexdigest()
+
+
+@cache
+def _code(content: bytes) -> bytes:
+    """The syntax of a file. All code takes a second, and each registered generator asks for it."""
+    return _syntax(ast.parse(content)).encode()
 
 
 def _syntax(node: Any) -> str:

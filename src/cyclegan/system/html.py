@@ -6,17 +6,19 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 
 
 def page_template(package: str, name: str, png: Callable[[Any], bytes] = bytes) -> Template:
     """A template of a package. Values are escaped; a missing name is an error.
 
+    Every template may include `style.css`, the common style of all pages.
+
     Args:
         png: converts the input of the filter `data_url` to the content of a PNG file.
     """
     environment = Environment(
-        loader=PackageLoader(package, ""),
+        loader=ChoiceLoader([PackageLoader(package, ""), PackageLoader("cyclegan.system", "")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -5,27 +5,29 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from mlflow import MlflowClient, entities
-from mlflow.tracking.multimedia import compress_image_size
-from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from mlflow.utils.validation import MAX_METRICS_PER_BATCH, MAX_PARAMS_TAGS_PER_BATCH
 from PIL import Image
 
 from cyclegan.tracking.entries import ArtifactEntry, EndEntry, Entry, FileEntry, ImageEntry, MetricsEntry, TagsEntry
 from cyclegan.tracking.journal import Journal, read_image
+from cyclegan.tracking.series import mlflow_name
 from cyclegan.tracking.store import Store
 from cyclegan.tracking.store_errors import permanent_refusal
 
 # Number of entries that one delivery takes from the journal.
 ENTRIES_AT_ONCE = 200
+# Stands for the id of the run in its description: a run that was recorded offline gets its id at the delivery.
+RUN_ID = "{run_id}"
 
 
 class RunContents:
-    """Metrics and images that a reopened run already holds, read from the store on first use.
+    """Metrics and files that a reopened run already holds, read from the store on first use.
 
     Args:
         keep: `any`: a stored point of the same step counts as recorded; `equal`: only if its value is equal, so that a
@@ -37,7 +39,15 @@ class RunContents:
         self._run_id = run_id
         self._keep = keep
         self._points: dict[str, dict[int, float]] = {}
-        self._images: set[tuple[str, str]] | None = None
+        self._files: dict[str, set[str]] = {}
+        self._has_plain_names: bool | None = None
+
+    def name_of(self, series: str) -> str:
+        """The name of a series in this run. A run of an earlier version keeps its names without numbers."""
+        if self._has_plain_names is None:
+            stored = self._client.get_run(self._run_id).data.metrics
+            self._has_plain_names = any(mlflow_name(name) != name for name in stored)
+        return series if self._has_plain_names else mlflow_name(series)
 
     def has_point(self, key: str, step: int, value: float) -> bool:
         if key not in self._points:
@@ -50,18 +60,16 @@ class RunContents:
         """Note a point that was delivered."""
         self._points[metric.key][metric.step] = metric.value
 
-    def has_image(self, key: str, step: int) -> bool:
-        if self._images is None:
-            # The names are those of Delivery._log_image, which writes the compressed image last.
-            names = [file.path.removeprefix("images/") for file in self._client.list_artifacts(self._run_id, "images")]
-            complete = [name.split("+") for name in names if name.endswith("+compressed.webp")]
-            self._images = {(part[0], part[2]) for part in complete if len(part) > 2}
-        return (key.replace("/", "~"), str(step)) in self._images
+    def has_file(self, path: str) -> bool:
+        """Whether the run has an artifact."""
+        folder = _parent(path)
+        if folder not in self._files:
+            self._files[folder] = {file.path for file in self._client.list_artifacts(self._run_id, folder or None)}
+        return path in self._files[folder]
 
-    def add_image(self, key: str, step: int) -> None:
-        """Note an image that was delivered."""
-        if self._images is not None:
-            self._images.add((key.replace("/", "~"), str(step)))
+    def add_file(self, path: str) -> None:
+        """Note a file that was delivered."""
+        self._files.get(_parent(path), set()).add(path)
 
 
 class Delivery:
@@ -126,12 +134,15 @@ class Delivery:
 
     def set_tags(self, tags: dict[str, str]) -> None:
         """Set tags, replacing earlier values."""
+        if MLFLOW_RUN_NOTE in tags:
+            tags = {**tags, MLFLOW_RUN_NOTE: tags[MLFLOW_RUN_NOTE].replace(RUN_ID, self.run_id)}
         for batch in batches([entities.RunTag(key, str(value)) for key, value in tags.items()]):
             self._client.log_batch(self.run_id, tags=batch, synchronous=True)
 
     def _new_points(self, entry: MetricsEntry, queued: Sequence[entities.Metric]) -> list[entities.Metric]:
         """The points of an entry that are neither in the run nor in `queued`, which is delivered first."""
-        points = [entities.Metric(key, value, entry.time, entry.step) for key, value in entry.values.items()]
+        name_of = mlflow_name if self._contents is None else self._contents.name_of
+        points = [entities.Metric(name_of(key), value, entry.time, entry.step) for key, value in entry.values.items()]
         if self._contents is None:
             return points
         queued_steps = {(point.key, point.step) for point in queued}
@@ -151,23 +162,23 @@ class Delivery:
                     self._contents.add_point(point)
 
     def _log_image(self, entry: ImageEntry, file: Path) -> None:
-        if self._contents is not None and self._contents.has_image(entry.key, entry.step):
+        path = entry.path
+        if self._contents is not None and self._contents.has_file(path):
             return
-        # As MlflowClient.log_image, but with names that do not change at a second attempt.
-        key = entry.key.replace("/", "~")
-        name = f"{key}+step+{entry.step}+timestamp+{entry.time}+{entry.id}"
         pixels = read_image(file)
         image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
         with tempfile.TemporaryDirectory() as folder:
-            full, small = Path(folder) / f"{name}.png", Path(folder) / f"{name}+compressed.webp"
+            written = Path(folder) / PurePosixPath(path).name
             # Pillow's default compression takes twice the time, for a file that is a few percent smaller.
-            image.save(full, compress_level=1)
-            compress_image_size(image).save(small)
-            for written in (full, small):
-                self._client.log_artifact(self.run_id, str(written), "images")
-        self._client.set_tag(self.run_id, MLFLOW_LOGGED_IMAGES, "True", synchronous=True)
+            image.save(written, compress_level=1)
+            self._client.log_artifact(self.run_id, str(written), _parent(path) or None)
         if self._contents is not None:
-            self._contents.add_image(entry.key, entry.step)
+            self._contents.add_file(path)
+
+
+def _parent(path: str) -> str:
+    """The folder of an artifact; empty for the root."""
+    return path.rpartition("/")[0]
 
 
 def deliver_all(journal: Journal, delivery: Delivery, upload: bool = True) -> Exception | None:

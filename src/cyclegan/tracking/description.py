@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import socket
 import time
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cyclegan.params.section import plain
 from cyclegan.system.credentials import without_credentials
 from cyclegan.tracking.tags import LOCK_TAG, PROCESS_TAGS, RESUMED_TAGS
 
@@ -79,10 +81,18 @@ def describe(
         experiment=experiment,
         name=name,
         time=time.time_ns() // 1_000_000,
-        params={key: without_credentials(str(value)) for key, value in params.items()},
+        params={key: without_credentials(yaml_value(value)) for key, value in params.items()},
         tags={key: without_credentials(str(value)) for key, value in (tags or {}).items()} | process,
         inputs=[replace(item, source=without_credentials(item.source)) for item in inputs],
     )
+
+
+def yaml_value(value: Any) -> str:
+    """A parameter's value as params.yaml has it: `null`, `true`, `0.0002`, `[64, 48]`, but `64` for `[64, 64]`."""
+    value = plain(value)
+    if isinstance(value, str):
+        return value
+    return json.dumps(value) if isinstance(value, bool | list | tuple) or value is None else str(value)
 
 
 def tags_of_resumption(first: Mapping[str, str], current: Mapping[str, str]) -> dict[str, str]:

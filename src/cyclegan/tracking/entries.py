@@ -64,10 +64,23 @@ class FileEntry(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageEntry(FileEntry):
-    """An image of the series `key`, stored by `journal.write_image`."""
+    """An image, stored by `journal.write_image`.
+
+    Attributes:
+        step: the training step.
+        key: what it shows, such as `samples/AtoB`: folder and first part of the name of its file.
+        epoch: the number of completed epochs, for the name; None: the name has the step.
+    """
 
     step: int
     key: str
+    epoch: int | None = None
+
+    @property
+    def path(self) -> str:
+        """Its path among the run's artifacts, such as `samples/AtoB_epoch_006.png`."""
+        when = f"step_{self.step:06}" if self.epoch is None else f"epoch_{self.epoch:03}"
+        return f"{self.key}_{when}.png"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import os
 import platform
 import socket
 import subprocess
+import sys
 from importlib import metadata
 
 from ruamel.yaml import YAML
@@ -23,10 +24,7 @@ def tags(project: Project) -> dict[str, str]:
     `git.dirty` is `true` if a tracked file other than params.yaml and the pipeline's outputs differs from the commit.
     Tags that do not apply are left out: outside git, or in a stage started without DVC.
     """
-    known = {"host": socket.gethostname(), "version.python": platform.python_version()}
-    for name in DISTRIBUTIONS:
-        if version := installed(name):
-            known[f"version.{name}"] = version
+    known = {"host": socket.gethostname(), "versions": versions(), **_source()}
     for tag, variable in (("dvc.stage", "DVC_STAGE"), ("dvc.exp", "DVC_EXP_NAME")):
         if value := os.environ.get(variable):
             known[tag] = value
@@ -37,9 +35,25 @@ def tags(project: Project) -> dict[str, str]:
         known["git.commit"] = commit
         if changed is not None:
             known["git.dirty"] = "true" if changed else "false"
+    elif commit := os.environ.get("CYCLEGAN_GIT_COMMIT"):
+        # The container image has no history. It records the commit that it was built from.
+        known["git.commit"] = commit
+    if "git.commit" in known:
         # MLflow's pages display the commit under this name.
-        known["mlflow.source.git.commit"] = commit
+        known["mlflow.source.git.commit"] = known["git.commit"]
     return known
+
+
+def versions() -> str:
+    """The versions of Python and the main libraries, on one line."""
+    found = [f"{name} {version}" for name in DISTRIBUTIONS if (version := installed(name))]
+    return ", ".join([f"python {platform.python_version()}", *found])
+
+
+def _source() -> dict[str, str]:
+    """The tags for column "Source" of MLflow's pages: the command of this process."""
+    command = sys.argv[1] if len(sys.argv) > 1 and sys.argv[1].isidentifier() else os.environ.get("DVC_STAGE", "")
+    return {"mlflow.source.name": f"cyclegan {command}".rstrip(), "mlflow.source.type": "LOCAL"}
 
 
 def installed(distribution: str) -> str | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from cyclegan.system.credentials import without_credentials
 from cyclegan.system.signals import signals_raise
@@ -40,11 +41,14 @@ class TrackedRun:
 
     Attributes:
         id: the id in MLflow, or an id that MLflow stores in the tag `cyclegan.replaces` once the run is delivered.
+        url: the address of its page; None unless it was attached to a store.
     """
 
-    def __init__(self, run_id: str, sink: Sink) -> None:
+    def __init__(self, run_id: str, sink: Sink, steps_per_epoch: int | None = None, url: str | None = None) -> None:
         self.id = run_id
+        self.url = url
         self._sink = sink
+        self._steps_per_epoch = steps_per_epoch
 
     @classmethod
     @contextmanager
@@ -58,6 +62,7 @@ class TrackedRun:
         tags: Mapping[str, str] | None = None,
         inputs: Sequence[DatasetInput] = (),
         resume: str | None = None,
+        steps_per_epoch: int | None = None,
     ) -> Iterator[TrackedRun]:
         """Open a run around a training, and sample host and GPU metrics while it is open.
 
@@ -69,11 +74,10 @@ class TrackedRun:
         raise SystemExit inside the context, unless the program handles them itself.
 
         Args:
-            experiment: its name; created if missing.
             params: flat. Values over MLflow's limit are truncated; credentials in URIs are removed.
             tags: a resumed run keeps the first value of each tag.
-            resume: id of the run to continue. It keeps the first value of each parameter. If the store no longer has
-                it, a new run is opened, with a warning.
+            resume: id of the run to continue, which keeps its parameters. If it is missing, a new one is opened.
+            steps_per_epoch: for the names of images, which have the epoch then.
 
         Raises:
             UserError: another process writes to the run, the store is unavailable, or the experiment is not writable.
@@ -105,7 +109,7 @@ class TrackedRun:
             outbox = Outbox(journal, delivery, store, lock)
             stack.enter_context(record_end(run_id, outbox.end))
             # Sample the host's metrics.
-            run = cls(run_id, outbox)
+            run = cls(run_id, outbox, steps_per_epoch)
             stack.enter_context(host_metrics(run.log_metrics, next_host_step(existing, journal)))
             yield run
 
@@ -121,6 +125,7 @@ class TrackedRun:
         tags: Mapping[str, str] | None = None,
         inputs: Sequence[DatasetInput] = (),
         resume: str | None = None,
+        steps_per_epoch: int | None = None,
     ) -> Iterator[TrackedRun]:
         """Open a run as `start` does, but keep all entries in the journal until `deliver_waiting`.
 
@@ -143,7 +148,7 @@ class TrackedRun:
             # Finally record the end of the run.
             stack.enter_context(record_end(run_id, lambda status: record_offline_end(journal, status)))
             # Sample the host's metrics.
-            run = cls(run_id, journal)
+            run = cls(run_id, journal, steps_per_epoch)
             stack.enter_context(host_metrics(run.log_metrics, next_host_step(None, journal)))
             yield run
 
@@ -160,7 +165,8 @@ class TrackedRun:
         """
         existing = find_run(store, run_id, experiment)
         run_id = replace_run(store, run_id, experiment, name) if existing is None else existing.info.run_id
-        return cls(run_id, StoreSink(store, Delivery(store, run_id, contents=RunContents(store, run_id, keep="equal"))))
+        sink = StoreSink(store, Delivery(store, run_id, contents=RunContents(store, run_id, keep="equal")))
+        return cls(run_id, sink, url=store.run_url(run_id))
 
     @classmethod
     @contextmanager
@@ -189,14 +195,24 @@ class TrackedRun:
             )
         )
 
-    def log_image(self, step: int, key: str, image: np.ndarray) -> None:
-        """Add an image [H, W, C] (uint8; C = 1, 3 or 4) to the series `key`, which MLflow displays with a slider.
+    def log_image(self, step: int, key: str, image: np.ndarray) -> str:
+        """Store an image [H, W, C] (uint8; C = 1, 3 or 4) as a file such as `samples/AtoB_epoch_006.png`.
 
         A resumed run keeps its images.
+
+        Args:
+            step: the training step.
+            key: folder and first part of the file's name, such as `samples/AtoB`.
+
+        Returns:
+            The path of the file among the run's artifacts.
         """
         if image.dtype != np.uint8 or image.ndim != 3:
             raise ValueError(f"expected a uint8 image [H, W, C], not {image.dtype} {list(image.shape)}")
-        self._sink.append(ImageEntry(step=step, key=key, file=self._sink.keep_image(image)))
+        epoch, rest = divmod(step, self._steps_per_epoch) if self._steps_per_epoch else (0, 1)
+        entry = ImageEntry(step=step, key=key, file=self._sink.keep_image(image), epoch=None if rest else epoch)
+        self._sink.append(entry)
+        return entry.path
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Store a file, or the contents of a folder, under `folder` of the run's artifacts."""
@@ -205,6 +221,10 @@ class TrackedRun:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags, replacing earlier values."""
         self._sink.append(TagsEntry(tags={key: without_credentials(str(value)) for key, value in tags.items()}))
+
+    def describe(self, text: str) -> None:
+        """Set the run's description, in Markdown. `delivery.RUN_ID` in it stands for the id of the run."""
+        self.set_tags({MLFLOW_RUN_NOTE: text})
 
     def delivered(self, patience: float = 20.0) -> bool:
         """Wait at most `patience` seconds until the store has all entries; return whether it does."""

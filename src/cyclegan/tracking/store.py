@@ -31,6 +31,9 @@ from cyclegan.tracking.tags import ARTIFACTS_TAG
 
 Found = TypeVar("Found")
 
+# The address of `make ui`.
+LOCAL_UI = "http://127.0.0.1:5000"
+
 
 class ExperimentError(UserError):
     """An experiment cannot be written to.
@@ -66,6 +69,11 @@ class Store:
     def display_uri(self) -> str:
         """The URI without credentials."""
         return shown_address(self.uri)
+
+    def run_url(self, run_id: str) -> str:
+        """The address of a run's page: on the server, or in the UI that `make ui` starts for other stores."""
+        base = self.display_uri.rstrip("/") if self.uri.startswith(("http://", "https://")) else LOCAL_UI
+        return f"{base}/#/experiments/{self.client.get_run(run_id).info.experiment_id}/runs/{run_id}"
 
     def run(self, run_id: str) -> Run | None:
         """The run of this id; None if it is deleted or missing."""

@@ -5,7 +5,7 @@ CycleGAN's losses and updates are in `training.cyclegan`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import keras
@@ -13,6 +13,8 @@ import tensorflow as tf
 
 from cyclegan.domains import Direction
 from cyclegan.models.composite import build_composite
+from cyclegan.training import replicas
+from cyclegan.training.adam import FusedAdam
 from cyclegan.training.discriminator_feed import DiscriminatorFeed
 from cyclegan.training.losses import UpdateOrder
 from cyclegan.training.running_means import MeanOfEach
@@ -87,6 +89,16 @@ class BaseModel(keras.Model):
     def predict_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """The translations of both images of each pair."""
         return self(unpack_pair(data), training=False)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """The step of `fit` and `train_on_batch`; refused on several devices."""
+        replicas.refuse_keras_loop(self, "fit and train_on_batch")
+        return super().make_train_function(force)
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """The step of `evaluate` and `test_on_batch`; refused on several devices."""
+        replicas.refuse_keras_loop(self, "evaluate and test_on_batch")
+        return super().make_test_function(force)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -182,6 +194,24 @@ def unpack_pair(data: Any) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.convert_to_tensor(first), tf.convert_to_tensor(second)
 
 
+def refuse_unequal(optimizer: keras.optimizers.Optimizer, networks: Sequence[keras.Model]) -> None:
+    """Check that an optimizer and networks compute on several devices what they compute on one.
+
+    Raises:
+        ValueError: the optimizer would sum the gradients of all devices again, or a network has dropout, which would
+            draw the same numbers on each device.
+    """
+    devices = replicas.count()
+    if devices == 1:
+        return
+    if not isinstance(optimizer, FusedAdam):
+        raise ValueError(f"optimizer: {type(optimizer).__name__} is not supported on {devices} devices; use FusedAdam")
+    for network in networks:
+        for layer in network._flatten_layers(include_self=False, recursive=True):
+            if isinstance(layer, keras.layers.Dropout):
+                raise ValueError(f"{layer.name}: dropout is not supported on {devices} devices; use one, or no dropout")
+
+
 def refuse_batch_sizes(size_A: int | None, size_B: int | None, discriminator_batch: int | None) -> None:
     """Check that the batch size is fixed, and that `discriminator_batch` is above it.
 
@@ -190,8 +220,9 @@ def refuse_batch_sizes(size_A: int | None, size_B: int | None, discriminator_bat
     """
     if size_A is None or size_B is None:
         raise ValueError("x: the image pools need batches of one fixed size; use batch(…, drop_remainder=True)")
-    if discriminator_batch is not None and discriminator_batch <= size_A:
+    size = size_A * replicas.count()
+    if discriminator_batch is not None and discriminator_batch <= size:
         raise ValueError(
-            f"discriminator_batch = {discriminator_batch}: must be above the batch size, {size_A}; "
+            f"discriminator_batch = {discriminator_batch}: must be above the batch size, {size}; "
             "raise it or set it to None"
         )

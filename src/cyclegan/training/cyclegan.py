@@ -15,8 +15,16 @@ import tensorflow as tf
 
 from cyclegan.domains import DIRECTIONS, Direction, Domain
 from cyclegan.models.normalization import batches_are_independent
+from cyclegan.training import replicas
 from cyclegan.training.adam import FusedAdam
-from cyclegan.training.base_model import BaseModel, GroupOptimizers, copy_optimizer, refuse_batch_sizes, unpack_pair
+from cyclegan.training.base_model import (
+    BaseModel,
+    GroupOptimizers,
+    copy_optimizer,
+    refuse_batch_sizes,
+    refuse_unequal,
+    unpack_pair,
+)
 from cyclegan.training.discriminator_feed import DiscriminatorFeed
 from cyclegan.training.draws import Draws
 from cyclegan.training.ema import copy_of, update_average
@@ -131,12 +139,12 @@ class CycleGAN(BaseModel):
                 is multiplied by `learning_rate_factor`, which starts at 1; see `training.plateau`.
             gradient_checkpointing: recompute the activations in the generators' residual blocks for the gradient
                 instead of storing them; see `training.gradient_checkpointing`.
-            jit_compile: `auto` compiles with XLA on a GPU only; on a CPU it was slower. A GPU also gets padded
+            jit_compile: `auto` compiles with XLA on one GPU only; on a CPU it was slower. A GPU also gets padded
                 convolutions, see `training.tensor_cores`.
             steps_per_execution, run_eagerly: as in `keras.Model.compile`.
 
         Raises:
-            ValueError: `gradient_checkpointing` does not support the generators, or `Objective.check` refuses weights.
+            ValueError: `gradient_checkpointing`, `Objective.check` or `refuse_unequal` refuses arguments or networks.
         """
         objective = objective or Objective()
         objective.check(self.update_order, same_channels=self.D_A.input_shape[-1] == self.D_B.input_shape[-1])
@@ -147,11 +155,12 @@ class CycleGAN(BaseModel):
         # Without None, Keras would report its default optimizer as if it were in use.
         super().compile(
             optimizer=None,
-            jit_compile=on_gpu if jit_compile == "auto" else jit_compile,
+            jit_compile=on_gpu and replicas.count() == 1 if jit_compile == "auto" else jit_compile,
             steps_per_execution=steps_per_execution,
             run_eagerly=run_eagerly,
         )
         pattern = keras.optimizers.get(optimizer) if optimizer is not None else FusedAdam(2e-4, beta_1=0.5)
+        refuse_unequal(pattern, (self.G_AtoB, self.G_BtoA, self.D_A, self.D_B))
         self.objective = objective
         self.schedule = schedule
         self.feed_A.transforms = self.feed_B.transforms = objective.diff_augment
@@ -185,7 +194,7 @@ class CycleGAN(BaseModel):
             losses = self._joint_step(real_A, real_B)
         else:
             losses = sequential_step(self, real_A, real_B)
-        self._means.update_state(losses)
+        self._means.update_state(replicas.averaged(losses))
         if self.ema_AtoB is not None and self.ema_BtoA is not None:
             update_average(self.ema_AtoB, self.G_AtoB, self.ema_decay, self.step.value)
             update_average(self.ema_BtoA, self.G_BtoA, self.ema_decay, self.step.value)
@@ -285,7 +294,7 @@ class CycleGAN(BaseModel):
     def descend(self, group: str, tape: tf.GradientTape, objective: tf.Tensor) -> None:
         """Apply one optimizer step on `objective` to exactly the networks of this group."""
         variables = self._variables(group)
-        gradients = tape.gradient(objective, [variable.value for variable in variables])
+        gradients = replicas.averaged(tape.gradient(objective, [variable.value for variable in variables]))
         self.optimizers[group].apply(gradients, variables)
 
     def discriminator(self, domain: Domain) -> keras.Model:

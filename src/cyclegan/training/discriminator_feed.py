@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from cyclegan.domains import Domain
+from cyclegan.training import replicas
 from cyclegan.training.diff_augment import Transform, diff_augment, draws_for
 from cyclegan.training.draws import Draws
 from cyclegan.training.pool import ImagePool
@@ -51,6 +52,8 @@ class DiscriminatorFeed(keras.layers.Layer):
         if batch_size is not None:
             self.pool_real = ImagePool(pool_size, image_shape, name=f"pool_real_{domain}")
         self.transforms: Sequence[Transform] = ()
+        # Images of the batch, on all devices; set by `select`.
+        self._new_images = 0
         self.built = True
 
     def select(self, real: tf.Tensor, fake: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -64,11 +67,16 @@ class DiscriminatorFeed(keras.layers.Layer):
         Returns:
             The real images and the translations, `[M, H, W, C]` each; M is `batch_size` or N.
         """
-        fake = self.pool.exchange(fake, *self.choose_slots(fake, f"pool_{self.domain}"))
+        # Several devices hold equal pools, and each exchanges the images of all.
+        all_fakes = replicas.gathered(fake)
+        fake = replicas.own(self.pool.exchange(all_fakes, *self.choose_slots(all_fakes, f"pool_{self.domain}")))
         if self.pool_real is None or self.batch_size is None:
             return real, fake
-        self.pool_real.exchange(real, *self.choose_slots(real, f"pool_real_{self.domain}"))
-        draws = self.draws.uniform((2, self.batch_size - real.shape[0]), f"more_{self.domain}")
+        all_reals = replicas.gathered(real)
+        self.pool_real.exchange(all_reals, *self.choose_slots(all_reals, f"pool_real_{self.domain}"))
+        self._new_images = all_reals.shape[0]
+        draws = self.draws.uniform((2, self.batch_size - self._new_images), f"more_{self.domain}")
+        draws = replicas.own(draws, axis=1)
         more_real, more_fake = self.pool_real.sample(draws[0]), self.pool.sample(draws[1])
         return tf.concat([real, more_real], 0), tf.concat([fake, more_fake], 0)
 
@@ -81,10 +89,22 @@ class DiscriminatorFeed(keras.layers.Layer):
         """Apply `transforms`, with the draws of the discriminator's update or of the generator's."""
         if not self.transforms:
             return images
-        shape = tf.shape(images)[0], draws_for(self.transforms)
-        draws = self.draws.uniform(shape, f"{kind}_{self.domain}{' for G' if for_generator else ''}")
-        return diff_augment(images, draws, self.transforms)
+        purpose = f"{kind}_{self.domain}{' for G' if for_generator else ''}"
+        return diff_augment(images, self._draw_for(images, (draws_for(self.transforms),), purpose), self.transforms)
 
     def mixing_shares(self, real: tf.Tensor) -> tf.Tensor:
         """Draw the share of each real image in the mixtures of `losses.gradient_penalty`, `[N, 1, 1, 1]` in [0, 1)."""
-        return self.draws.uniform((tf.shape(real)[0], 1, 1, 1), f"mix_{self.domain}", real.dtype)
+        return self._draw_for(real, (1, 1, 1), f"mix_{self.domain}", real.dtype)
+
+    def _draw_for(
+        self, images: tf.Tensor, shape: tuple[int, ...], purpose: str, dtype: tf.DType = tf.float32
+    ) -> tf.Tensor:
+        """Uniform draws of this shape for each image: on several devices, the own share of those of the whole batch."""
+        if replicas.count() == 1:
+            return self.draws.uniform((tf.shape(images)[0], *shape), purpose, dtype)
+        draws = self.draws.uniform((images.shape[0] * replicas.count(), *shape), purpose, dtype)
+        if draws.shape[0] != self.batch_size:
+            return replicas.own(draws)
+        # The whole batch is the new images of all devices, then those from the pools.
+        new, more = draws[: self._new_images], draws[self._new_images :]
+        return tf.concat([replicas.own(new), replicas.own(more)], 0)

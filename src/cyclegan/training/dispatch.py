@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from cyclegan.training import replicas
 from cyclegan.training.cyclegan import CycleGAN
 
 # Real images of both domains, the argument of `CycleGAN.train_step`.
@@ -29,8 +30,7 @@ class Dispatcher:
     """
 
     def __init__(self, model: CycleGAN) -> None:
-        # `fit` does the same. AutoGraph would take seconds, and the step has no code for it to convert.
-        train_step = tf.function(model.train_step, jit_compile=model.jit_compile, autograph=False)
+        train_step = replicas.train_step_of(model)
 
         @tf.function
         def run(batches: Iterator[Batch], count: tf.Tensor) -> tf.Tensor:
@@ -39,7 +39,7 @@ class Dispatcher:
                 return done + 1
 
             tf.while_loop(lambda done: done < count, step, [tf.constant(0)], parallel_iterations=1)
-            return model.step.value
+            return tf.identity(model.step.value)
 
         self._run = run
         self._seconds_per_step = float("inf")

@@ -61,7 +61,10 @@ class ImagePool(keras.layers.Layer):
             held = tf.gather(images, index)
             takes_held = is_full & wants_swap
             returned.append(tf.where(takes_held, held, fake))
-            images.scatter_nd_update([[index]], [tf.where(takes_held | ~is_full, fake, held)])
+            # `scatter_nd_update` is not implemented on several devices, where each writes its own copy of the pool.
+            tf.raw_ops.ResourceScatterNdUpdate(
+                ref=images.handle, indices=[[index]], updates=[tf.where(takes_held | ~is_full, fake, held)]
+            )
             self.count.assign_add(tf.cast(~is_full, tf.int64))
         return tf.stack(returned)
 

@@ -18,8 +18,10 @@ class MeanOfEach(keras.metrics.Metric):
     def __init__(self, names: Iterable[str], name: str = "losses", **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
         self.names = tuple(names)
-        self.total = self.add_variable((len(self.names),), initializer="zeros", name="total")
-        self.count = self.add_variable((), initializer="zeros", name="count")
+        # On several devices, the losses are the means over all of them, so each device holds the same values.
+        one = {"initializer": "zeros", "aggregation": "only_first_replica"}
+        self.total = self.add_variable((len(self.names),), name="total", **one)
+        self.count = self.add_variable((), name="count", **one)
 
     def update_state(self, values: Losses) -> None:
         self.total.assign_add(tf.stack([tf.cast(values[name], self.dtype) for name in self.names]))

@@ -6,6 +6,8 @@ No batch depends on earlier ones: step 1,000 yields the same batch from step 0 a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -20,20 +22,58 @@ RESIDENT_BYTES = 2**30
 holds the 2,401 training images of horse2zebra at 286×286 (0.55 GiB)."""
 
 
+class Shares(NamedTuple):
+    """The equal shares of each batch that come from one host: one share for each device.
+
+    Attributes:
+        first: number of the host's first share.
+        here: number of its shares, which follow one another.
+        total: number of shares of a batch, on all hosts.
+    """
+
+    first: int = 0
+    here: int = 1
+    total: int = 1
+
+
+WHOLE_BATCH = Shares()
+"""The single share of one device."""
+
+
 def batch_source(
-    images_A: ImageSet, images_B: ImageSet, *, batch_size: int, crop_size: tuple[int, int], flip: bool, seed: int
+    images_A: ImageSet,
+    images_B: ImageSet,
+    *,
+    batch_size: int,
+    crop_size: tuple[int, int],
+    flip: bool,
+    seed: int,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> Callable[[int], Iterable[tuple[tf.Tensor, tf.Tensor]]]:
     """A function from a step to the batches from that step on: from the GPU if the images fit, else from disk.
 
     Args:
         images_A, images_B, batch_size, crop_size, flip, seed: see `training_batches`.
+        strategy: gives each of its devices an equal share of every batch; None: one device.
     """
+    drawn: dict[str, Any] = {"batch_size": batch_size, "crop_size": crop_size, "flip": flip, "seed": seed}
+    if strategy is None or strategy.num_replicas_in_sync == 1:
+        strategy = None
     if tf.config.list_physical_devices("GPU") and fit_on_device(images_A, images_B):
-        resident = ResidentBatches(images_A, images_B, batch_size=batch_size, crop_size=crop_size, flip=flip, seed=seed)
-        return resident.starting_at
-    return lambda step: training_batches(
-        images_A, images_B, batch_size=batch_size, crop_size=crop_size, flip=flip, seed=seed, start_step=step
-    )
+        return ResidentBatches(images_A, images_B, **drawn, strategy=strategy).starting_at
+    if strategy is None:
+        return lambda step: training_batches(images_A, images_B, **drawn, start_step=step)
+
+    def distributed(step: int) -> Iterable[tuple[tf.Tensor, tf.Tensor]]:
+        def on_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            total = context.num_replicas_in_sync
+            here = total // context.num_input_pipelines
+            shares = Shares(context.input_pipeline_id * here, here, total)
+            return training_batches(images_A, images_B, **drawn, start_step=step, shares=shares)
+
+        return strategy.distribute_datasets_from_function(on_host)
+
+    return distributed
 
 
 def training_batches(
@@ -45,6 +85,7 @@ def training_batches(
     flip: bool,
     seed: int,
     start_step: int = 0,
+    shares: Shares = WHOLE_BATCH,
 ) -> tf.data.Dataset:
     """Endless unpaired batches from `start_step` on.
 
@@ -58,25 +99,35 @@ def training_batches(
         flip: mirror every second image, at random.
         seed: seed of order, crops and flips.
         start_step: first training step to yield.
+        shares: the parts of each batch to yield, one after another; default: the whole batch.
 
     Returns:
-        A dataset of pairs `(A, B)`, each `[batch_size, height, width, C]` float32 in [-1, 1].
+        A dataset of pairs `(A, B)`, each `[batch_size // shares.total, height, width, C]` float32 in [-1, 1].
     """
     draw_A = _domain(images_A, _mapped(images_A, crop_size), batch_size, crop_size, flip, seed=2 * seed)
     draw_B = _domain(images_B, _mapped(images_B, crop_size), batch_size, crop_size, flip, seed=2 * seed + 1)
-    steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
-    batches = steps.map(lambda step: (draw_A(step), draw_B(step)), num_parallel_calls=2, deterministic=True)
-    return batches.prefetch(4)
+    first, here, total = shares
+
+    def draw(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        step, share = (number, 0) if total == 1 else (number // here, first + number % here)
+        return draw_A(step, share, total), draw_B(step, share, total)
+
+    numbers = tf.data.Dataset.range(start_step * here, np.iinfo(np.int64).max)
+    if total > 1:
+        # Several hosts would otherwise ask each other before each batch whether one has no more.
+        numbers = numbers.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    return numbers.map(draw, num_parallel_calls=2, deterministic=True).prefetch(4 * here)
 
 
 class ResidentBatches:
     """The batches of `training_batches`, bit for bit, from images on the device.
 
     An iterator for use in a graph: `next` draws, crops, mirrors and scales without pixels from the host. TensorFlow
-    puts the images on the first GPU, if there is one.
+    puts the images on the first GPU, if there is one, and with a strategy a copy of them on each device.
 
     Args:
         images_A, images_B, batch_size, crop_size, flip, seed: see `training_batches`.
+        strategy: gives each of its devices an equal share of every batch; None: one device.
     """
 
     def __init__(
@@ -88,9 +139,13 @@ class ResidentBatches:
         crop_size: tuple[int, int],
         flip: bool,
         seed: int,
+        strategy: tf.distribute.Strategy | None = None,
     ) -> None:
-        self._draw_A = _domain(images_A, _resident(images_A, crop_size), batch_size, crop_size, flip, seed=2 * seed)
-        self._draw_B = _domain(images_B, _resident(images_B, crop_size), batch_size, crop_size, flip, seed=2 * seed + 1)
+        self._strategy = strategy
+        with nullcontext() if strategy is None else strategy.scope():
+            read_A, read_B = _resident(images_A, crop_size), _resident(images_B, crop_size)
+        self._draw_A = _domain(images_A, read_A, batch_size, crop_size, flip, seed=2 * seed)
+        self._draw_B = _domain(images_B, read_B, batch_size, crop_size, flip, seed=2 * seed + 1)
         # Compute the order of images on the host, which is ahead of the device.
         with tf.device("CPU"):
             self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -105,7 +160,15 @@ class ResidentBatches:
 
     def __next__(self) -> tuple[tf.Tensor, tf.Tensor]:
         step = self._step.assign_add(1, read_value=True) - 1
-        return self._draw_A(step), self._draw_B(step)
+        if self._strategy is None:
+            return self._draw_A(step), self._draw_B(step)
+        return self._strategy.run(self._draw_share, args=(step,))
+
+    def _draw_share(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The share of a batch of the device that calls this."""
+        context = tf.distribute.get_replica_context()
+        share = context.replica_id_in_sync_group, context.num_replicas_in_sync
+        return self._draw_A(step, *share), self._draw_B(step, *share)
 
 
 def fit_on_device(images_A: ImageSet, images_B: ImageSet) -> bool:
@@ -124,24 +187,28 @@ Read = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 def _domain(
     images: ImageSet, read: Read, batch_size: int, crop_size: tuple[int, int], flip: bool, seed: int
-) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A function from the training step to a batch of one domain."""
+) -> Callable[..., tf.Tensor]:
+    """A function from the training step to a batch of one domain, or to one of several equal shares of it."""
     count, channels = len(images), images.shape[-1]
     sizes = tf.constant(sizes_of(images), tf.float32)
     # A tensor from outside the graph. Some graphs turn a division by a constant into a product, others do not.
     half_range = tf.constant(np.iinfo(images.dtype).max / 2.0, tf.float32)
 
-    def draw(step: tf.Tensor) -> tf.Tensor:
+    def draw(step: tf.Tensor, share: int | tf.Tensor = 0, total: int = 1) -> tf.Tensor:
+        size = batch_size // total
         with tf.device("CPU"):
-            positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+            start = tf.cast(share, tf.int64) * size
+            positions = step * batch_size + start + tf.range(size, dtype=tf.int64)
             indices = tf.map_fn(lambda position: _shuffled(position, count, seed), positions)
             draws = tf.random.stateless_uniform(
                 (batch_size, 3), tf.stack([tf.constant(seed, tf.int64), step]), alg="philox"
             )
+            # The draws of a share do not depend on the number of shares.
+            draws = tf.ensure_shape(draws[start : start + size], (size, 3))
             room = tf.gather(sizes, indices) - tf.constant(crop_size, tf.float32)
             corners = tf.cast(draws[:, :2] * (room + 1.0), tf.int32)
             mirrored = draws[:, 2] < (0.5 if flip else 0.0)
-        batch = tf.ensure_shape(read(indices, corners, mirrored), (batch_size, *crop_size, channels))
+        batch = tf.ensure_shape(read(indices, corners, mirrored), (size, *crop_size, channels))
         return tf.cast(batch, tf.float32) / half_range - 1.0
 
     return draw

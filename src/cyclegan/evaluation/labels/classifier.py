@@ -10,6 +10,8 @@ import tensorflow as tf
 from keras import layers
 from tqdm import tqdm
 
+from cyclegan.system.progress_bar import progress_bar
+
 BATCH_SIZE = 64
 # The largest shorter side of the classifier's input in pixels; larger images would take much longer.
 SHORTER_SIDE = 64
@@ -61,10 +63,7 @@ class Classifier:
             variable.assign(start)
         pairs = tf.data.Dataset.from_tensor_slices((images, labels))
         batches = pairs.shuffle(len(images), seed=self._seed).repeat().batch(BATCH_SIZE).prefetch(4)
-        # `disable=None`: no bar where stderr is not a terminal.
-        with tqdm(total=self._steps, desc=name, unit="step", mininterval=1, disable=None) as bar:
-            if bar.disable:
-                print(f"{name}: {self._steps} steps", flush=True)
+        with progress_bar(name, self._steps, "step") as bar:
             self.model.fit(
                 batches, steps_per_epoch=self._steps, shuffle=False, verbose=0, callbacks=[_ProgressBar(bar)]
             )

@@ -27,6 +27,7 @@ from cyclegan.data.loading.dataset import Images, PackedDataset
 from cyclegan.domains import DIRECTIONS, DOMAINS, Direction, Domain, Split
 from cyclegan.evaluation.labels.classifier import DESCRIPTION, Classifier
 from cyclegan.models.translator import Translator
+from cyclegan.system.progress_bar import progress_bar
 
 METRICS = ("transfer_accuracy", "content_accuracy")
 
@@ -140,7 +141,9 @@ def _labeled(
     if images_of == "A" or images_of == "B":
         return data(images_of, split)
     images, labels = data(DIRECTIONS[images_of][0], split)
-    return translators[images_of].translate(images), labels
+    name = f"translating {split} images, {images_of}"
+    with progress_bar(name, len(images), "image") as bar, translators[images_of].reporting(bar.update):
+        return translators[images_of].translate(images), labels
 
 
 def _metric(name: str, share: float, error: float) -> dict[str, float]:
