@@ -21,6 +21,7 @@ from cyclegan.experiment.trained_run import TrainedRun
 from cyclegan.models.translator import Translator, load_generator
 from cyclegan.params import Params, load
 from cyclegan.project import Project
+from cyclegan.report.confusion import write_confusions
 from cyclegan.report.evaluation_report import draw, write_reports
 from cyclegan.system.files import write_json
 from cyclegan.system.progress_bar import progress_bar
@@ -82,14 +83,16 @@ def measure(project: Project, params: Params, trained: TrainedRun, run_url: str 
     )
     maps = {direction: fit_color_map(dataset, "val", direction) for direction in DIRECTIONS}
     color_maps = {direction: fitted for direction, fitted in maps.items() if fitted is not None}
+    classes: list[str] = []
     with _shown_progress(translators, dataset):
         evaluation = evaluate(translators, dataset, "test", real, color_maps)
     if dataset.labels("A", "test") is not None:
-        add_accuracies(evaluation.metrics, translators, dataset, params.evaluate.classifier_steps)
+        classes = add_accuracies(evaluation.metrics, translators, dataset, params.evaluate.classifier_steps)
     evaluation.metrics["checkpoint"] = trained.kept
     evaluation.metrics["protocol"]["md5"] = dataset.digest("test")
     folder, names = project.reports / "evaluate", params.data.domain_names
     write_json(folder / "metrics.json", main_metrics(evaluation.metrics))
+    write_confusions(folder / "confusion", evaluation.metrics, classes, names)
     write_reports(
         folder,
         evaluation,

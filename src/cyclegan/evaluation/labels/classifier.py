@@ -68,10 +68,10 @@ class Classifier:
                 batches, steps_per_epoch=self._steps, shuffle=False, verbose=0, callbacks=[_ProgressBar(bar)]
             )
 
-    def accuracy(self, images: np.ndarray, labels: np.ndarray) -> float:
-        """The share of the images [N, H, W, C] that the model labels correctly; labels are [N]."""
-        predicted = self.model.predict(images, batch_size=256, verbose=0).argmax(axis=1)
-        return float((predicted == labels).mean())
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """The number of the predicted class of each image [N, H, W, C]: [N]."""
+        predicted: np.ndarray = self.model.predict(images, batch_size=256, verbose=0).argmax(axis=1)
+        return predicted
 
 
 class _ProgressBar(keras.callbacks.Callback):

@@ -56,13 +56,18 @@ class Labeled:
 
 def add_accuracies(
     metrics: dict[str, Any], translators: Mapping[Direction, Translator], dataset: PackedDataset, steps: int
-) -> None:
-    """Add the accuracies to the metrics of an evaluation, and the classifier to its protocol."""
+) -> list[str]:
+    """Add the accuracies to the metrics of an evaluation, and the classifier to its protocol.
+
+    Returns:
+        The names of the classes.
+    """
     data = Labeled(dataset)
     for direction, values in accuracies(translators, data, steps).items():
         identity = metrics[direction].get("identity", {}) | values.pop("identity", {})
         metrics[direction] |= values | ({"identity": identity} if identity else {})
     metrics["protocol"]["classifier"] = {"network": DESCRIPTION, "steps": steps, "classes": len(data.classes)}
+    return data.classes
 
 
 def accuracies(
@@ -77,7 +82,8 @@ def accuracies(
 
     Returns:
         For each direction `transfer_accuracy` and `content_accuracy` in 0…1, each with its binomial standard error
-        (`…_se`), and the same under `identity` (if both domains have equal channels) and `supervised`.
+        (`…_se`), and the same under `identity` (if both domains have equal channels) and `supervised`. `confusion`
+        holds the counts behind `content_accuracy`: a row for each true class, a column for each predicted one.
     """
     comparable = all(translator.channels == translator.channels_out for translator in translators.values())
     # The test images of each classifier, by its training images: real images of a domain, or translations.
@@ -89,6 +95,7 @@ def accuracies(
     }
     classifiers: dict[int, Classifier] = {}
     results: dict[tuple[str, str], tuple[float, float]] = {}
+    confusions: dict[str, list[list[int]]] = {}
     for number, (trained_on, tested_on) in enumerate(tests.items(), 1):
         images, labels = _labeled(trained_on, "train", data, translators)
         channels = images.shape[-1]
@@ -97,8 +104,11 @@ def accuracies(
         classifiers[channels].train(images, labels, f"classifier {number} of {len(tests)}, trained on {trained_on}")
         for test in tested_on:
             images, labels = _labeled(test, "test", data, translators)
-            share = classifiers[channels].accuracy(images, labels)
+            predicted = classifiers[channels].predict(images)
+            share = float((predicted == labels).mean())
             results[trained_on, test] = share, binomial_error(share, len(labels))
+            if test in DIRECTIONS:
+                confusions[test] = confusion(labels, predicted, len(data.classes)).tolist()
     metrics: dict[Direction, dict[str, Any]] = {}
     for direction, (source, target) in DIRECTIONS.items():
         metrics[direction] = _metric("transfer", *results[direction, target])
@@ -107,7 +117,15 @@ def accuracies(
             identity = _metric("transfer", *results[source, target]) | _metric("content", *results[target, source])
             metrics[direction]["identity"] = identity
         metrics[direction]["supervised"] = _metric("transfer", *results[target, target])
+        metrics[direction]["confusion"] = confusions[direction]
     return metrics
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """How many images of each true class (row) were predicted as each class (column): [classes, classes]."""
+    counts = np.zeros((classes, classes), int)
+    np.add.at(counts, (labels, predicted), 1)
+    return counts
 
 
 def binomial_error(share: float, count: int) -> float:
