@@ -28,11 +28,14 @@ RUN useradd --uid 1000 --gid 0 --create-home cyclegan && chmod g=u /home/cyclega
 WORKDIR /project
 
 # Install before copying the code, so that a change of code does not reinstall TensorFlow. TensorFlow's headers only
-# serve to compile operations for it.
+# serve to compile operations for it, and the packages' tests to develop them.
 COPY requirements*.lock ./
 RUN --mount=type=cache,target=/home/cyclegan/.cache/pip,uid=0 \
     pip install --require-hashes --requirement "$LOCK" \
-    && rm -rf "$(python3 -c 'from importlib.util import find_spec; print(find_spec("tensorflow").submodule_search_locations[0])')/include"
+    && packages="$(python3 -c 'import importlib.util as u; print(u.find_spec("tensorflow").submodule_search_locations[0])')/.." \
+    && rm -rf "$packages/tensorflow/include" \
+    && for name in pandas scipy sklearn skimage numpy pyarrow; do \
+        find "$packages/$name" -depth -type d -name tests -exec rm -rf {} +; done
 
 COPY pyproject.toml README.md LICENSE .dvcignore dvc.yaml params.yaml docker-entrypoint.sh ./
 COPY presets presets

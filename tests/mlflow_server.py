@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -18,15 +19,22 @@ class Server:
 
     Args:
         artifact_root: a folder to which clients write artifacts themselves.
+        variables: MLflow's environment variables, which name another store and another place of artifacts.
     """
 
-    def __init__(self, root: Path, artifact_root: str | None = None) -> None:
+    def __init__(
+        self, root: Path, artifact_root: str | None = None, variables: Mapping[str, str] | None = None
+    ) -> None:
         self.root = root
-        self._artifacts = (
+        self._variables = dict(variables or {})
+        self._artifacts: tuple[str, ...] = (
             ("--artifacts-destination", str(root / "artifacts"))
             if artifact_root is None
             else ("--no-serve-artifacts", "--default-artifact-root", artifact_root)
         )
+        self._store: tuple[str, ...] = ("--backend-store-uri", f"sqlite:///{root}/server.db")
+        if variables is not None:
+            self._artifacts = self._store = ()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -37,12 +45,12 @@ class Server:
         """Start the server and wait until it answers."""
         environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "DO_NOT_TRACK": "true"}
         environment.pop("MLFLOW_TRACKING_URI", None)
+        environment |= self._variables
         with (self.root / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
-                    *("--workers", "1", "--backend-store-uri", f"sqlite:///{self.root}/server.db"),
-                    *self._artifacts,
+                    *("--workers", "1", *self._store, *self._artifacts),
                 ],
                 cwd=self.root,
                 env=environment,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from ruamel.yaml import YAML
 from sandbox import Sandbox
 
 from in_process import cyclegan_here
+
+ROOT = Path(__file__).parents[2]
 
 IDENTITY = {
     f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in (("NAME", "T"), ("EMAIL", "t@e"))
@@ -92,3 +95,21 @@ def test_absolute_folders_outside_the_project_serve_every_experiment(own_images:
     assert cyclegan_here("fetch", cwd=own_images.root).stdout == ""
     done = own_images.run("dvc", "exp", "run", "split", "--temp", "-S", "data.seed=5", **IDENTITY)
     assert SPLIT_OF_ALL in done.stdout
+
+
+@pytest.mark.slow
+def test_a_pull_request_gets_a_report_of_its_differences(make_sandbox: Callable[[], Sandbox]) -> None:
+    """The command of `.github/workflows/experiment.yml`, as it runs there."""
+    sandbox = make_sandbox()
+    shutil.copytree(ROOT / ".ci", sandbox.root / ".ci")
+    sandbox.run("dvc", "repro")
+    identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")
+    sandbox.run("git", "add", "--all")
+    sandbox.run("git", *identity, "commit", "--quiet", "--message", "numbers")
+    base = sandbox.run("git", "rev-parse", "HEAD").stdout.strip()
+    sandbox.run("bash", ".ci/experiment", base, "experiment", EXPERIMENT_OVERRIDES="-S train.learning_rate=0.001")
+    report = (sandbox.root / "experiment/report.md").read_text()
+    assert "| params.yaml | train.learning_rate |" in report
+    assert "reports/evaluate/metrics.json" in report
+    assert "models:/fluent-emoji-AtoB/2" in report
+    assert {"grid.png", "report.html", "samples.png"} <= {file.name for file in sandbox.root.glob("experiment/*")}

@@ -26,7 +26,7 @@ from starlette.exceptions import HTTPException
 
 from cyclegan.cli import main
 from cyclegan.models.translator import Translator, load_generator
-from cyclegan.serving.app import translated_png
+from cyclegan.serving.app import translated_pngs
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -77,7 +77,7 @@ def test_an_embedded_color_profile_is_logged(model: Path, tmp_path: Path, caplog
     translator = Translator(load_generator(model))
     with caplog.at_level("INFO", logger="cyclegan"):
         for name in ("adobe.png", "plain.png"):
-            translated_png(translator, tmp_path / name, max_pixels=10_000)
+            translated_pngs(translator, [tmp_path / name], max_pixels=10_000)
     assert caplog.messages == ["converted to sRGB by their color profile: 1"]
 
 
@@ -155,9 +155,9 @@ def test_the_limit_holds_for_a_header_of_two_sizes(model: Path, tmp_path: Path) 
         data = data[:start] + struct.pack("<HHII", *entry) + data[start + 12 :]
     file.write_bytes(data + struct.pack("<q", 200))
     assert Image.open(file).size == (8, 20)
-    with pytest.raises(HTTPException) as caught:
-        translated_png(Translator(load_generator(model), bit_depth=16), file, max_pixels=1000)
-    assert (caught.value.status_code, caught.value.detail.split()[0]) == (413, "200×20")
+    (error,) = translated_pngs(Translator(load_generator(model), bit_depth=16), [file], max_pixels=1000)
+    assert isinstance(error, HTTPException)
+    assert (error.status_code, error.detail.split()[0]) == (413, "200×20")
 
 
 def test_an_image_that_does_not_fit_into_memory_is_refused(tmp_path: Path) -> None:
@@ -165,10 +165,10 @@ def test_an_image_that_does_not_fit_into_memory_is_refused(tmp_path: Path) -> No
     inputs = keras.Input((None, None, 3))
     greedy = keras.Model(inputs, keras.layers.ZeroPadding2D(2**24)(inputs))
     (tmp_path / "x.png").write_bytes(image())
-    with pytest.raises(HTTPException) as caught:
-        translated_png(Translator(greedy), tmp_path / "x.png", max_pixels=1000)
-    assert caught.value.status_code == 413
-    assert caught.value.detail.startswith("out of memory for 37×21 pixels; ")
+    for error in translated_pngs(Translator(greedy), [tmp_path / "x.png"] * 2, max_pixels=1000):
+        assert isinstance(error, HTTPException)
+        assert error.status_code == 413
+        assert error.detail.startswith("out of memory for 37×21 pixels; ")
 
 
 def test_the_limit_holds_for_bodies_without_a_length(served: Served) -> None:

@@ -20,7 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=comma_separated,
         default=[],
         metavar="A,B,…",
-        help="host names of a reverse proxy, as in the Host or Origin header of a request",
+        help="host names of this server or of a reverse proxy, as in the Host or Origin header of a request",
+    )
+    parser.add_argument("--access-log", action="store_true", help="print one JSON object for each request")
+    parser.add_argument(
+        "--max-images", type=int, default=32, metavar="N", help="unanswered images at once (default: %(default)s)"
     )
     for unit, default in (("megabytes", 20), ("megapixels", 4)):
         text = f"maximum size of an image (default: {default})"
@@ -37,6 +41,8 @@ def run(options: argparse.Namespace) -> None:
     for name, value in (("--max-megabytes", options.max_megabytes), ("--max-megapixels", options.max_megapixels)):
         if not 0 < value <= 1000:
             raise UserError(f"{name} {value:g}: must be above 0 and at most 1000")
+    if options.max_images < 1:
+        raise UserError(f"--max-images {options.max_images}: must be at least 1")
     if not 0 <= options.port < 65536:
         raise UserError(f"--port {options.port}: must be 0…65535")
     for name in options.allowed_hosts:
@@ -52,8 +58,13 @@ def run(options: argparse.Namespace) -> None:
             raise UserError(
                 f"{options.model}: has images of {channels} channels, which PNG cannot store; use 'cyclegan translate'"
             )
-    limits = Limits(bytes=int(options.max_megabytes * 1e6), pixels=int(options.max_megapixels * 1e6))
+    limits = Limits(int(options.max_megabytes * 1e6), int(options.max_megapixels * 1e6), options.max_images)
     # Compare host names in lower case, because they are case-insensitive.
     proxies = frozenset(name.lower() for name in options.allowed_hosts)
     about = describe_model(options.model)
-    serve(lambda hosts: application(translator, about, limits, hosts, proxies), options.host, options.port, proxies)
+    serve(
+        lambda hosts: application(translator, about, limits, hosts, proxies, options.access_log),
+        options.host,
+        options.port,
+        proxies,
+    )

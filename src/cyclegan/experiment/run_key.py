@@ -6,7 +6,7 @@ Its digest, the run key, names the folder of a training's checkpoints. A trainin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +55,18 @@ def training_shape(
         "features": [features.name, features.sha256],
         "initial": _checksums(initial),
         "code": {part: code_digest(_package() / part) for part in TRAINING_CODE},
-        **{name: version(name) for name in ("keras", "tensorflow", "numpy")},
+        "keras": version("keras"),
+        "tensorflow": _tensorflow_version(),
+        "numpy": version("numpy"),
     }
+
+
+def _tensorflow_version() -> str:
+    """The version of TensorFlow; the container image for CPUs has it under another name."""
+    try:
+        return version("tensorflow")
+    except PackageNotFoundError:
+        return version("tensorflow-cpu")
 
 
 def study_key(project: Project, params: Params, data: str) -> str:

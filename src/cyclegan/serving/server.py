@@ -16,8 +16,8 @@ from cyclegan.system.errors import UserError
 from cyclegan.system.signals import sigterm_is_no_error
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-WAITING = 32
-"""Largest number of requests at once; further ones get 503."""
+CONNECTIONS = 1000
+"""Largest number of connections at once, open or busy; further ones get 503."""
 SECONDS_TO_STOP = 10
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def serve(build: Callable[[Set[str] | None], Starlette], host: str, port: int, p
             # In lower case, like the parsed names of requests.
             build(LOOPBACK | {host.lower()} | proxies if local or proxies else None),
             log_level="warning",
-            limit_concurrency=WAITING,
+            limit_concurrency=CONNECTIONS,
             timeout_graceful_shutdown=SECONDS_TO_STOP,
             server_header=False,
             # No proxy is known whose headers could be trusted.
