@@ -86,7 +86,7 @@ def costs(folder: Path, options: argparse.Namespace) -> tuple[float, float, floa
 
     client = mlflow.MlflowClient()
     points = [len(client.get_metric_history(id, f"series/{k:02d}")) for k in range(SERIES)]
-    grids = [file.path for file in client.list_artifacts(id, "images") if file.path.endswith(".png")]
+    grids = [file.path for file in client.list_artifacts(id, "samples")]
     if points != [20] * SERIES or len(grids) != 6 or checkpoints.restore(model.state()) is None:
         sys.exit(f"incomplete: {points} points, {len(grids)} grids in the store, or no checkpoint")
     return point, image, saved

@@ -25,7 +25,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from cyclegan import build_generator, cli
-from cyclegan.experiment.training_setup import recorded_params
+from cyclegan.experiment.training_setup import recorded_params, recorded_text
 from cyclegan.params import read, validate
 
 ROOT = Path(__file__).parents[1]
@@ -273,6 +273,5 @@ def test_a_secret_in_an_address_is_not_recorded() -> None:
     params = validate(tree)
     assert params.data.dataset == "mine"
     assert params.data.recorded_source == "https://example.org/sets/mine.zip"
-    recorded = recorded_params(params)
-    assert recorded["data.source"] == "https://example.org/sets/mine.zip"
-    assert "SECRET" not in str(recorded)
+    assert "SECRET" not in str(recorded_params(params))
+    assert "SECRET" not in recorded_text(params)

@@ -28,3 +28,10 @@ def cyclegan(project: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...,
         return printed.err if code else printed.out
 
     return run
+
+
+@pytest.fixture
+def few_timed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let init and doctor time a few steps instead of ten seconds for each network: no test looks at the times."""
+    monkeypatch.setattr("cyclegan.advice.timing.WARM_UP_SECONDS", 0.0)
+    monkeypatch.setattr("cyclegan.advice.proposal.TIMED_SECONDS", 0.0)

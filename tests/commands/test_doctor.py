@@ -10,6 +10,7 @@ import pytest
 
 from refusals import Spoil, all_of, nothing, remove, replace_text, run, set_params, split_done
 
+pytestmark = pytest.mark.usefixtures("few_timed_steps")
 NAMES = ("versions", "params.yaml", "device", "XLA", "bfloat16", "images", "steps", "memory", "disk", "MLflow", "DVC")
 
 

@@ -13,6 +13,8 @@ from PIL import Image
 from cyclegan.params import Params, load
 from refusals import run, snapshot
 
+pytestmark = pytest.mark.usefixtures("few_timed_steps")
+
 
 @pytest.fixture
 def git(project: Path) -> None:

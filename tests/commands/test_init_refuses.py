@@ -57,6 +57,7 @@ REFUSED: dict[str, tuple[str, Spoil, Facts]] = {
 }
 
 
+@pytest.mark.usefixtures("few_timed_steps")
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name == "too few minutes" else ()) for name in REFUSED]
 )

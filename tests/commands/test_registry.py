@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import pty
 import shutil
@@ -202,6 +203,20 @@ def test_runs_sorted_filtered_and_by_column(cyclegan: Command) -> None:
     table = cyclegan("runs", "--columns", "train.batch_size,tags.git.dirty")
     assert table.splitlines()[0].split() == ["train.batch_size", "tags.git.dirty"]
     assert table.splitlines()[1].split() == ["run-3", "1", "true"]
+
+
+def test_the_link_opens_a_view_with_test_metrics(cyclegan: Command, store: Store) -> None:
+    experiment = store.client.get_experiment_by_name("fluent-emoji")
+    assert experiment is not None
+    link = cyclegan("runs", "--link", "http://127.0.0.1:5000/").strip()
+    address, _, query = link.partition("?")
+    assert address == f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs"
+    assert query == "workflowType=machine_learning&viewStateShareKey=cyclegan"
+    tags = store.client.get_experiment(experiment.experiment_id).tags
+    columns = json.loads(tags["mlflow.sharedViewState.cyclegan"])["selectedColumns"]
+    assert columns[0] == "metrics.`test_AtoB/pair_psnr`"
+    assert "params.`train.epochs`" in columns
+    assert not [name for name in columns if "BtoA" in name]
 
 
 def test_runs_as_csv(cyclegan: Command, tmp_path: Path) -> None:

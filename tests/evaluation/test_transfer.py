@@ -189,4 +189,4 @@ def test_the_accuracies_stand_beside_the_other_metrics(
     row = page.split('<th scope="row">Only real images')[1].split("</tr>")[0]
     assert f">{metrics['supervised']['transfer_accuracy']:.4f} ± " in row
     assert "a classifier of 3 classes" in page
-    assert json.loads((tmp_path / "metrics.json").read_text())["AtoB"]["supervised"] == metrics["supervised"]
+    assert json.loads((tmp_path / "details.json").read_text())["AtoB"]["supervised"] == metrics["supervised"]

@@ -21,11 +21,12 @@ from cyclegan.data.loading.pipeline import ResidentBatches
 from cyclegan.data.packing.pack import split
 from cyclegan.evaluation.features import FeatureNetwork
 from cyclegan.experiment import run_key
-from cyclegan.experiment.networks import build_cyclegan, compile_cyclegan
+from cyclegan.experiment.networks import build_cyclegan, compile_cyclegan, with_precision
 from cyclegan.experiment.plan import batches, training_plan, training_size
 from cyclegan.experiment.run_key import training_shape
 from cyclegan.params import SHAPE_NOTHING, Params, flatten, read, validate
 from cyclegan.project import Project
+from cyclegan.training.device import bfloat16_pays
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = read(ROOT / "params.yaml")
@@ -220,6 +221,11 @@ def test_every_key_has_its_effect(key: str, value: Any, needed: dict[str, Any]) 
 @pytest.mark.parametrize("look", [networks, step])
 def test_equal_parameters_have_equal_effects(look: Look) -> None:
     assert look(make({})) == look(make({}))
+
+
+def test_automatic_precision_is_that_of_the_device() -> None:
+    assert with_precision(make({"train.mixed_precision": "auto"})) == make({"train.mixed_precision": bfloat16_pays()})
+    assert with_precision(make({"train.mixed_precision": True})) == make({"train.mixed_precision": True})
 
 
 @pytest.fixture(scope="module")

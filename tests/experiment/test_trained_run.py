@@ -25,6 +25,7 @@ TRAINED = TrainedRun(
     device="CPU (2 cores)",
     data_md5="2" * 32 + ".dir",
     search={"origin": {}, "replaced": {}},
+    images={"A": 36, "B": 40},
 )
 
 
@@ -38,7 +39,7 @@ def test_what_is_saved_is_loaded(project: Project) -> None:
     assert TrainedRun.load(project) == TRAINED
     assert list(json.loads((project.reports / "train/run.json").read_text())) == [
         *("run_id", "experiment", "dataset", "run_key", "steps", "epochs", "kept"),
-        *("adversarial_loss", "seconds", "device", "data_md5", "search"),
+        *("adversarial_loss", "seconds", "device", "data_md5", "search", "images"),
     ]
 
 

@@ -24,8 +24,8 @@ from cyclegan.models.translator import Translator, size_multiple
 from cyclegan.system.digests import file_digest
 from cyclegan.system.errors import UserError
 
-UNET: dict[str, Any] = {"architecture": "unet", "depth": 4}
-FULL: dict[str, Any] = {"architecture": "unet_full", "depth": 4}
+UNET: dict[str, Any] = {"architecture": "unet", "depth": 3}
+FULL: dict[str, Any] = {"architecture": "unet_full", "depth": 3}
 KINDS: dict[str, dict[str, Any]] = {
     "resnet": {},
     "resnet same concat contrib": {"padding": "same", "skip": "concat", "norm": "instance_contrib"},
@@ -55,7 +55,7 @@ def every_kind(*quick: str) -> Any:
 
 def make(kind: str) -> keras.Model:
     """A generator whose biases and norms are not at their start."""
-    generator = build_generator(**{"base_filters": 8, "blocks": 2, "init_gain": 0.1, "seed": 3} | KINDS[kind])
+    generator = build_generator(**{"base_filters": 8, "blocks": 1, "init_gain": 0.1, "seed": 3} | KINDS[kind])
     random = np.random.default_rng(0)
     for variable in generator.variables:
         if len(variable.shape) == 1 and "variance" not in variable.name:

@@ -336,7 +336,7 @@ def test_offline_from_beginning_to_end(make_sandbox: MakeSandbox) -> None:
     assert run.data.tags["cyclegan.replaces"] == known
     assert run.info.status == "FINISHED"
     assert losses_of(sandbox.client, run.info.run_id) == [4, 6, 8, 12]
-    metrics = json.loads((sandbox.root / "reports/evaluate/metrics.json").read_text())
+    metrics = json.loads((sandbox.root / "reports/evaluate/details.json").read_text())
     assert run.data.metrics["test_AtoB/pair_psnr"] == pytest.approx(metrics["AtoB"]["pair_psnr"])
     assert [file.path for file in sandbox.client.list_artifacts(run.info.run_id, "evaluate")]
     version = sandbox.client.get_model_version_by_alias("fluent-emoji-AtoB", "challenger")

@@ -66,7 +66,7 @@ KILLS = {"fetch": 4, "split": 4, "search": 1, "train": 12, "evaluate": 4, "regis
 assert sum(KILLS.values()) >= 30
 
 # Series of durations and of the state of the machine.
-DURATIONS = ("training/images_per_second", "training/seconds_per_epoch", "system/")
+DURATIONS = ("4_training/images_per_second", "4_training/seconds_per_epoch", "system/")
 
 
 @dataclass(frozen=True)
@@ -321,15 +321,14 @@ def series(sandbox: Sandbox, run: Run) -> dict[str, list[tuple[int, float]]]:
 
 
 def artifacts(sandbox: Sandbox, run: Run) -> Counter[str]:
-    """Names of all files of the run, without the time and the random part in the names of images."""
+    """Names of all files of the run."""
 
     def walk(folder: str | None) -> Iterator[str]:
         for item in sandbox.client.list_artifacts(run.info.run_id, folder):
             if item.is_dir:
                 yield from walk(item.path)
             else:
-                name, _, rest = item.path.partition("+timestamp")
-                yield name + "".join(re.findall(r"\+compressed|\.\w+$", rest))
+                yield item.path
 
     return Counter(walk(None))
 

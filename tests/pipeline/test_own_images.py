@@ -30,7 +30,7 @@ def test_three_commands_from_two_folders_to_a_report(make_sandbox: Callable[[], 
     assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
 
     sandbox.run("dvc", "repro")
-    for file in ("data.png", "train/samples.png", "evaluate/report.html", "evaluate/metrics.json"):
+    for file in ("data.png", "train/samples.png", "evaluate/report.html", "evaluate/details.json"):
         assert (sandbox.root / "reports" / file).is_file()
     run = sandbox.json("reports/train/run.json")
     assert (run["dataset"], run["steps"], run["kept"]["select"]) == ("own", 2 * 32, "kid")

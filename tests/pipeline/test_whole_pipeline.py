@@ -78,6 +78,7 @@ def test_every_stage_writes_its_outputs(finished: Sandbox) -> None:
         "reports/train/validation.csv",
         "reports/train/samples.png",
         "reports/train/over_time.png",
+        "reports/evaluate/details.json",
         "reports/evaluate/metrics.json",
         "reports/evaluate/per_image.csv",
         "reports/evaluate/grid.png",
@@ -155,7 +156,7 @@ def test_a_run_records_its_origin(finished: Sandbox) -> None:
 
 
 def test_every_metric_has_the_identity_baseline_beside_it(finished: Sandbox) -> None:
-    metrics = finished.json("reports/evaluate/metrics.json")
+    metrics = finished.json("reports/evaluate/details.json")
     for direction in ("AtoB", "BtoA"):
         found = metrics[direction]
         assert found["pair_n"] == 233
@@ -172,8 +173,10 @@ def test_every_metric_has_the_identity_baseline_beside_it(finished: Sandbox) -> 
 
 
 def test_dvc_shows_metrics_and_plots(finished: Sandbox) -> None:
-    assert "AtoB.identity.pair_psnr" in finished.run("dvc", "metrics", "show").stdout
-    assert "AtoB.pair_psnr" in finished.run("dvc", "metrics", "diff", "--all").stdout
+    shown = finished.run("dvc", "metrics", "show").stdout
+    assert {"AtoB.psnr", "AtoB.kid", "BtoA.kid_se", "base.psnr", "base.kid"} <= set(shown.split())
+    assert max(map(len, shown.splitlines())) <= 160
+    assert "AtoB.psnr" in finished.run("dvc", "metrics", "diff", "--all").stdout
     plots = finished.run("dvc", "plots", "diff", "--json").stdout
     for name in ("generators", "adversarial", "cycles", "discriminators", "validation", "grid.png"):
         assert name in plots
@@ -193,12 +196,12 @@ def test_a_clone_has_the_numbers_of_its_commit(finished: Sandbox, tmp_path: Path
     assert author.run("git", "status", "--porcelain").stdout == ""
 
     author.run("git", "clone", "--quiet", ".", str(clone.root))
-    value = clone.json("reports/evaluate/metrics.json")["AtoB"]["pair_psnr"]
+    value = clone.json("reports/evaluate/metrics.json")["AtoB"]["psnr"]
     for command in (("metrics", "show", "--json"), ("exp", "show", "--csv")):
         assert str(value) in clone.run("dvc", *command).stdout
-    (clone.root / "reports/evaluate/metrics.json").write_text('{"AtoB": {"pair_psnr": 1.0}}')
+    (clone.root / "reports/evaluate/metrics.json").write_text('{"AtoB": {"psnr": 1.0}}')
     changed = json.loads(clone.run("dvc", "metrics", "diff", "HEAD", "--json").stdout)
-    change = changed["reports/evaluate/metrics.json"]["AtoB.pair_psnr"]
+    change = changed["reports/evaluate/metrics.json"]["AtoB.psnr"]
     assert (change["old"], change["new"]) == (value, 1.0)
     plots = json.loads(clone.run("dvc", "plots", "diff", "HEAD", "--json").stdout)["data"]
     assert plots["generators"][0]["revisions"] == ["workspace", "HEAD"]
@@ -294,7 +297,7 @@ def test_another_feature_network_in_the_same_file_is_used(make_sandbox: MakeSand
             stale = json.loads(sandbox.run("dvc", "status", "--json").stdout)
             assert set(stale) >= {"search", "train", "evaluate"}
         sandbox.run("dvc", "repro", "evaluate")
-        found.append(sandbox.json("reports/evaluate/metrics.json")["protocol"]["features"])
+        found.append(sandbox.json("reports/evaluate/details.json")["protocol"]["features"])
     assert found[0]["sha256"] != found[1]["sha256"]
     assert sandbox.run("dvc", "status", "evaluate").stdout == "Data and pipelines are up to date.\n"
 

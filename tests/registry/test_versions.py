@@ -456,9 +456,8 @@ def test_interrupted_registering_is_completed(
 
 
 def test_registered_models_move_with_the_project(
-    store: Store, versions: list[RegisteredVersion], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, versions: list[RegisteredVersion], tmp_path: Path
 ) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     copied = tmp_path / "renamed project"
     original = store.locks.parents[1]
     # Use another process: closing any handle of a database drops the SQLite locks of the whole process.
@@ -602,8 +601,10 @@ def test_a_missing_evaluation_behind_a_server_is_no_failure(
 
 
 # Without this module, which imports TensorFlow.
+# Three processes that share the imports, which take longer than the rest.
 REGISTER = """
 import sys
+from multiprocessing import get_context
 from pathlib import Path
 import pandas as pd
 from cyclegan.params import Tracking
@@ -612,14 +613,21 @@ from cyclegan.registry.measurements import Measured
 from cyclegan.registry.versions import Candidate, register
 from cyclegan.tracking.store import open_store
 
-root, run_id, seed = sys.argv[1:]
-store = open_store(Project(root=Path(root), home=Path(root)), Tracking(uri=None, experiment=None, offline=False))
-table = pd.DataFrame({"direction": "AtoB", "domain": "A", "id": ["x", "y"], "scored": True})
-table = table.assign(pair_psnr=[20.4, 20.6], baseline_pair_psnr=18.25)
-protocol = {"version": 1, "split": "test", "md5": "aa"}
-measured = Measured({"pair_psnr": 20.5}, {"pair_psnr": 18.25}, protocol, table)
-candidate = Candidate("AtoB", Path(seed), 3, 1, measured, "pair_psnr")
-print(register(store, run_id, "race", [candidate], tags={})[0].version)
+def register_it(root, run_id, seed):
+    store = open_store(Project(root=Path(root), home=Path(root)), Tracking(uri=None, experiment=None, offline=False))
+    table = pd.DataFrame({"direction": "AtoB", "domain": "A", "id": ["x", "y"], "scored": True})
+    table = table.assign(pair_psnr=[20.4, 20.6], baseline_pair_psnr=18.25)
+    protocol = {"version": 1, "split": "test", "md5": "aa"}
+    measured = Measured({"pair_psnr": 20.5}, {"pair_psnr": 18.25}, protocol, table)
+    candidate = Candidate("AtoB", Path(seed), 3, 1, measured, "pair_psnr")
+    print("version", register(store, run_id, "race", [candidate], tags={})[0].version, flush=True)
+
+processes = [get_context("fork").Process(target=register_it, args=sys.argv[1:]) for _ in range(3)]
+for process in processes:
+    process.start()
+for process in processes:
+    process.join()
+sys.exit([process.exitcode for process in processes] != [0] * 3)
 """
 
 
@@ -627,10 +635,9 @@ def test_concurrent_registering_makes_one_version_and_one_champion(
     store: Store, candidates: list[Candidate], tmp_path: Path
 ) -> None:
     run_id = train(store, "race")
-    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     command = [sys.executable, "-c", REGISTER, str(store.locks.parents[1]), run_id, str(candidates[0].path)]
-    racing = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    assert [process.communicate()[0].split()[-1] for process in racing] == ["1", "1", "1"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    assert [line for line in done.stdout.splitlines() if line.startswith("version ")] == ["version 1"] * 3
     assert counts(store, "race", run_id, directions=("AtoB",)) == (1, 1)
     assert [move.version for move in moves(store, "race-AtoB")] == ["1"]
 
@@ -643,8 +650,6 @@ def test_a_registered_model_is_loaded_from_a_path_with_percent_signs(
     root.mkdir()
     (root / "dvc.yaml").write_text("stages: {}\n")
     shutil.copy(Path(__file__).parents[2] / "params.yaml", root)
-    for variable in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
-        monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(root)
     store = open_store(Project(root=root, home=root), Tracking(uri=None, experiment=None, offline=False))
     register(store, train(store, "emoji"), "emoji", candidates, tags=TAGS)

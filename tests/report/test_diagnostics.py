@@ -41,9 +41,9 @@ def uneven_upsampling(strength: float) -> keras.Model:
     return model
 
 
-def faults(dataset: PackedDataset, network: FeatureNetwork, generator: keras.Model) -> set[str]:
+def faults(dataset: PackedDataset, real: RealImages, generator: keras.Model) -> set[str]:
     translators = {direction: Translator(generator, batch_size=64) for direction in ("AtoB", "BtoA")}
-    metrics = evaluate(translators, dataset, "test", RealImages(dataset, "test", network)).metrics
+    metrics = evaluate(translators, dataset, "test", real).metrics
     one, other = (
         {finding.name for finding in diagnose(metrics[direction], *direction.split("to"), 10) if finding.is_fault}
         for direction in ("AtoB", "BtoA")
@@ -53,12 +53,13 @@ def faults(dataset: PackedDataset, network: FeatureNetwork, generator: keras.Mod
 
 
 def test_planted_faults_are_distinguished(few: PackedDataset, network: FeatureNetwork, linear: Linear) -> None:
+    real = RealImages(few, "test", network)
     # The colors change as they do between the two styles, without a fault.
-    assert faults(few, network, linear(np.eye(3) * 0.8 + 0.05, 0.05)) == set()
-    assert faults(few, network, linear(np.eye(3))) == {"output equals input"}
-    assert faults(few, network, linear(-np.eye(3))) >= {"colors inverted"}
-    assert faults(few, network, linear(np.zeros((3, 3)), 0.3)) >= {"mode collapse", "input ignored"}
-    assert faults(few, network, uneven_upsampling(0.2)) == {"checkerboard"}
+    assert faults(few, real, linear(np.eye(3) * 0.8 + 0.05, 0.05)) == set()
+    assert faults(few, real, linear(np.eye(3))) == {"output equals input"}
+    assert faults(few, real, linear(-np.eye(3))) >= {"colors inverted"}
+    assert faults(few, real, linear(np.zeros((3, 3)), 0.3)) >= {"mode collapse", "input ignored"}
+    assert faults(few, real, uneven_upsampling(0.2)) == {"checkerboard"}
 
 
 def test_findings_state_measurement_and_threshold() -> None:

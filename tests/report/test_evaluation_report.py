@@ -111,8 +111,8 @@ def folder(pack: Pack, linear: Linear, network: FeatureNetwork, tmp_path: Path) 
 
 
 def test_all_files_are_there_and_agree(folder: Path) -> None:
-    assert {path.name for path in folder.iterdir()} == {"metrics.json", "per_image.csv", "grid.png", "report.html"}
-    metrics = json.loads((folder / "metrics.json").read_text())
+    assert {path.name for path in folder.iterdir()} == {"details.json", "per_image.csv", "grid.png", "report.html"}
+    metrics = json.loads((folder / "details.json").read_text())
     table = pd.read_csv(folder / "per_image.csv")
     assert len(table) == 48
     for direction in ("AtoB", "BtoA"):
@@ -170,7 +170,7 @@ def test_the_first_screen_gives_the_verdict_counts_and_warnings(folder: Path) ->
 
 def test_the_table_holds_model_baseline_and_difference(folder: Path) -> None:
     html = (folder / "report.html").read_text()
-    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = json.loads((folder / "details.json").read_text())
     table = pd.read_csv(folder / "per_image.csv")
     groups = table_of(html)
     psnr = groups["Translations against their true partners"]["PSNR, dB"]

@@ -9,7 +9,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import threading
 import zlib
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from starlette.exceptions import HTTPException
 from cyclegan.cli import main
 from cyclegan.models.translator import Translator, load_generator
 from cyclegan.serving.app import translated_pngs
+from in_process import cyclegan_here
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -102,9 +102,19 @@ def test_health(served: Served) -> None:
     assert (status, body) == (200, b"ok\n")
 
 
-def test_sixteen_bit_images_with_a_given_depth(model: Path) -> None:
-    with serving(model, "--bit-depth", "16") as served:
-        status, _, body = ask(served, body=image())
+@pytest.fixture(scope="module")
+def configured(model: Path) -> Iterator[Served]:
+    """A server with other options than the defaults. Each start of a server takes seconds.
+
+    An old spelling of 127.0.0.1 is the only name in capitals that every machine has.
+    """
+    options = ("--bit-depth", "16", "--allowed-hosts", "Images.Example.org, 10.0.0.5", "--host", "0X7F.1")
+    with serving(model, *options) as served:
+        yield served
+
+
+def test_sixteen_bit_images_with_a_given_depth(configured: Served) -> None:
+    status, _, body = ask(configured, body=image())
     assert (status, body[24]) == (200, 16)
 
 
@@ -218,12 +228,6 @@ def test_names_of_this_machine_are_accepted(served: Served, host: str) -> None:
     assert ask(served, body=image(), Host=name, Origin=f"http://{name}", Sec_Fetch_Site="same-origin")[0] == 200
 
 
-@pytest.fixture(scope="module")
-def behind_proxy(model: Path) -> Iterator[Served]:
-    with serving(model, "--allowed-hosts", "Images.Example.org, 10.0.0.5") as served:
-        yield served
-
-
 @pytest.mark.parametrize(
     ("host", "origin", "status"),
     [
@@ -238,11 +242,11 @@ def behind_proxy(model: Path) -> Iterator[Served]:
     ],
 )
 def test_behind_a_reverse_proxy_only_the_allowed_hosts_are_accepted(
-    behind_proxy: Served, host: str, origin: str, status: int
+    configured: Served, host: str, origin: str, status: int
 ) -> None:
     headers = {"Host": host, "Origin": origin, "Sec_Fetch_Site": "same-origin"}
-    chosen = {name: value.format(port=behind_proxy.port) for name, value in headers.items()}
-    assert ask(behind_proxy, body=image(), **chosen)[0] == status
+    chosen = {name: value.format(port=configured.port) for name, value in headers.items()}
+    assert ask(configured, body=image(), **chosen)[0] == status
 
 
 def test_the_refusal_of_a_host_names_the_option(served: Served) -> None:
@@ -258,10 +262,8 @@ def test_an_allowed_host_is_a_name_alone(model: Path, name: str, capsys: pytest.
     assert f"--allowed-hosts {name}: must be a host name without scheme and port" in capsys.readouterr().err
 
 
-def test_a_name_in_capitals_is_accepted(model: Path) -> None:
-    """An old spelling of 127.0.0.1 is the only name in capitals that every machine has."""
-    with serving(model, "--host", "0X7F.1") as served:
-        assert ask(served, "GET", "/", Host=f"0X7F.1:{served.port}")[0] == 200
+def test_a_name_in_capitals_is_accepted(configured: Served) -> None:
+    assert ask(configured, "GET", "/", Host=f"0X7F.1:{configured.port}")[0] == 200
 
 
 def test_page_is_self_contained_and_protected(served: Served) -> None:
@@ -300,8 +302,7 @@ def test_many_at_once_are_all_answered(served: Served) -> None:
 
 
 def test_an_address_in_use(served: Served) -> None:
-    command = [sys.executable, "-m", "cyclegan", "serve", served.model.name, "--port", str(served.port)]
-    done = subprocess.run(command, cwd=served.model.parent, capture_output=True, text=True, check=False)
+    done = cyclegan_here("serve", served.model.name, "--port", served.port, cwd=served.model.parent)
     assert done.returncode == 2
     assert f"--host 127.0.0.1 --port {served.port}: cannot be used" in done.stderr
     assert "choose another --port" in done.stderr
@@ -317,8 +318,7 @@ def test_an_invalid_host_name(model: Path, host: str, capsys: pytest.CaptureFixt
 
 
 def test_an_invalid_host_name_that_no_encoding_prints(model: Path) -> None:
-    command = [sys.executable, "-m", "cyclegan", "serve", model.name, "--host", "\udcff", "--port", "0"]
-    done = subprocess.run(command, cwd=model.parent, capture_output=True, text=True, check=False)
+    done = cyclegan_here("serve", model.name, "--host", "\udcff", "--port", 0, cwd=model.parent)
     message = "cyclegan: --host \\udcff --port 0: cannot be used (not a valid name); check --host and --port\n"
     assert (done.returncode, done.stderr) == (2, message)
 

@@ -100,7 +100,7 @@ def test_a_full_training(tmp_path: Path, sizes: list[tuple[int, int]], crop_size
     losses = pd.read_csv(project.reports / "train" / "losses.csv")
     assert list(losses["step"]) == [2, 4]
     assert np.isfinite(losses).all(axis=None)
-    metrics = json.loads((project.reports / "evaluate" / "metrics.json").read_text())
+    metrics = json.loads((project.reports / "evaluate" / "details.json").read_text())
     assert metrics["AtoB"]["n"] == 3
     expected = {"height": 16, "width": 20} if crop_size == "whole" else {"height": [16, 31], "width": [18, 40]}
     assert metrics["protocol"]["resolution"] == expected

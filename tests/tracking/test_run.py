@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,41 +23,46 @@ from cyclegan.tracking.series import plain_name
 from cyclegan.tracking.store import Store
 from cyclegan.tracking.tags import LOCK_TAG
 
-TRAINING = """
-import sys, time
+# One process for each name, all of which share the imports: these take longer than the rest.
+TRAININGS = """
+import os, sys, time
 from pathlib import Path
 from cyclegan.params import Tracking
 from cyclegan.project import Project
 from cyclegan.tracking.run import TrackedRun
 from cyclegan.tracking.store import open_store
 
-root, name = Path(sys.argv[1]), sys.argv[2]
-store = open_store(Project(root=root, home=root), Tracking(uri=None, experiment=None, offline=False))
+root, *names = sys.argv[1:]
+pids = []
+for name in names:
+    pids.append(os.fork())
+    if not pids[-1]:
+        break
+else:
+    for name, pid in zip(names, pids):
+        print(name, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    sys.exit()
+store = open_store(Project(root=Path(root), home=Path(root)), Tracking(uri=None, experiment=None, offline=False))
 with TrackedRun.start(store, experiment="signals", name=name, params={}) as run:
     run.log_metrics(1, {"loss": 1.0})
     assert run.delivered()
-    print(run.id, flush=True)
+    print(name, run.id, os.getpid(), flush=True)
     time.sleep(120)
 """
 
 
 @pytest.fixture(scope="module")
-def killed(store: Store) -> Iterator[dict[str, tuple[str, int]]]:
+def killed(store: Store) -> dict[str, tuple[str, int]]:
     """Trainings in separate processes, each ended by a signal: name → run id, exit code."""
-    root = store.locks.parents[1]
     names = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
-    processes = {
-        name: subprocess.Popen([sys.executable, "-c", TRAINING, str(root), name], stdout=subprocess.PIPE, text=True)
-        for name in names
-    }
-    ids = {}
-    for name, process in processes.items():
-        assert process.stdout is not None
-        ids[name] = process.stdout.readline().strip()
-    for name, process in processes.items():
-        process.send_signal(getattr(signal, name))
-    codes = {name: process.wait(timeout=60) for name, process in processes.items()}
-    return {name: (ids[name], codes[name]) for name in names}
+    command = [sys.executable, "-c", TRAININGS, str(store.locks.parents[1]), *names]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        started = [parent.stdout.readline().split() for _ in names]
+        for name, _, pid in started:
+            os.kill(int(pid), getattr(signal, name))
+        codes = dict(line.split() for line in parent.stdout)
+    return {name: (run_id, int(codes[name])) for name, run_id, _ in started}
 
 
 def get(store: Store, run_id: str) -> Run:

@@ -56,6 +56,22 @@ def test_one_step_moves_all_four_networks(make_model: Make, random_images: Image
     assert moved(before, snapshot(model)) == set(NETWORKS)
 
 
+def test_a_step_in_bfloat16_is_near_that_in_float32(make_model: Make, random_images: ImageSet) -> None:
+    losses = []
+    for policy in ("float32", "mixed_bfloat16"):
+        keras.config.set_dtype_policy(policy)
+        try:
+            model = make_model()
+        finally:
+            keras.config.set_dtype_policy("float32")
+        model.compile()
+        losses.append(one_step(model, random_images(1), random_images(1, seed=1)))
+    # bfloat16 has 8 bits, so that each operation rounds by up to 0.4 %.
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02, abs=0.01)
+    assert {variable.dtype for variable in model.state().values()} == {"float32", "int64"}
+
+
 @pytest.mark.parametrize("order", ["joint", "sequential"])
 @pytest.mark.parametrize("frozen", ["G", "D"])
 def test_each_optimizer_moves_only_its_own_networks(

@@ -138,6 +138,21 @@ def test_resumed_training_is_bit_identical(make_model: Make, tmp_path: Path, who
     assert [row["step"] for row in progress.validation] == [5, 10, 15]
 
 
+@pytest.mark.slow
+def test_training_resumed_in_bfloat16_is_bit_identical(make_model: Make, tmp_path: Path) -> None:
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        whole, _ = start(make_model, tmp_path / "whole", Recorder())
+        with pytest.raises(SystemExit):
+            start(make_model, tmp_path / "parts", Recorder(stop_at=4))
+        resumed, _ = start(make_model, tmp_path / "parts", Recorder())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert {layer.compute_dtype for layer in whole.D_A.layers} >= {"bfloat16"}
+    for name, variable in whole.state().items():
+        np.testing.assert_array_equal(resumed.state()[name].numpy(), variable.numpy(), err_msg=name)
+
+
 def test_a_crash_loses_only_what_came_after_the_last_checkpoint(make_model: Make, tmp_path: Path, whole: Whole) -> None:
     with pytest.raises(RuntimeError, match="pulled the plug"):
         start(make_model, tmp_path / "parts", Recorder(stop_at=12, error=RuntimeError("pulled the plug")))

@@ -127,7 +127,9 @@ def relative(got: list[float], expected: np.ndarray) -> float:
     return float(np.max(np.abs(np.array(got) / expected - 1)))
 
 
-@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "XLA"])
+# XLA compiles for half a minute. `test_xla_gives_the_same_losses` and `test_compiles_under_xla_with_the_same_gradients`
+# hold it to the graph.
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["graph", "XLA"])
 @pytest.mark.usefixtures("float64")
 def test_eight_steps_in_float64(recorded: dict[str, np.ndarray], jit_compile: bool, within: Within) -> None:
     model = tutorial_model(recorded)
@@ -141,6 +143,7 @@ def test_eight_steps_in_float64(recorded: dict[str, np.ndarray], jit_compile: bo
             within(f"tutorial, 8 steps, float64, {mode}: final weights", np.abs(got - expected).max(), 1e-7)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_two_steps_in_float32(recorded: dict[str, np.ndarray], within: Within) -> None:
     losses = replay(tutorial_model(recorded), recorded, 2)
     for name, expected in expected_losses(recorded, "").items():

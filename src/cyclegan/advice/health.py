@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -18,6 +20,7 @@ from cyclegan.advice.timing import StepCost, measure_steps
 from cyclegan.data.fetching.raw_folder import image_folders
 from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.domains import DOMAINS
+from cyclegan.experiment.networks import with_precision
 from cyclegan.experiment.plan import (
     refuse_other_channels,
     training_plan,
@@ -30,9 +33,11 @@ from cyclegan.project import Project
 from cyclegan.system.errors import UserError, one_line
 from cyclegan.tracking.provenance import DISTRIBUTIONS, installed
 from cyclegan.tracking.store import open_store
-from cyclegan.training.device import prepare_device
+from cyclegan.training.device import bfloat16_pays, prepare_device
 
 TIMED_STEPS = 20
+# Turns in which a convolution is timed in both precisions.
+CONVOLUTION_TURNS = 7
 # Images of each domain that the steps use.
 IMAGES = 16
 # The largest relative difference to float32: XLA may use TensorFloat-32, bfloat16 has 8 bits.
@@ -69,7 +74,7 @@ def run_checks(project: Project) -> Iterator[Check]:
     yield _attempt("device", lambda: _device(device))
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
     yield _attempt("XLA", _try_xla, needed=_compiles(params, on_gpu), key="train.jit_compile: false")
-    mixed = params is not None and params.train.mixed_precision
+    mixed = params is not None and with_precision(params).train.mixed_precision is True
     yield _attempt("bfloat16", _try_bfloat16, needed=mixed, key="train.mixed_precision: false")
     if params is not None:
         known = params
@@ -149,7 +154,26 @@ def _try_bfloat16() -> str:
     images, kernel = _problem()
     expected = _gradient(images, kernel)
     found = _gradient(tf.cast(images, tf.bfloat16), tf.cast(kernel, tf.bfloat16))
-    return f"runs, {_difference(tf.cast(found, tf.float32), expected, BFLOAT16_TOLERANCE)}"
+    difference = _difference(tf.cast(found, tf.float32), expected, BFLOAT16_TOLERANCE)
+    chosen = "bfloat16" if bfloat16_pays() else "float32"
+    return f"runs, {difference}; a convolution takes {_bfloat16_ratio():.1f} times less; auto is {chosen}"
+
+
+def _bfloat16_ratio() -> float:
+    """Time of a large convolution with its gradient in float32, over that in bfloat16; the median of some turns."""
+    draws = np.random.default_rng(0)
+    images, kernel = (draws.normal(size=shape) for shape in ((1, 32, 32, 256), (3, 3, 256, 256)))
+    step = tf.function(_gradient)
+    inputs = {kind: (tf.constant(images, kind), tf.constant(kernel, kind)) for kind in (tf.float32, tf.bfloat16)}
+    seconds: dict[tf.DType, list[float]] = {kind: [] for kind in inputs}
+    # The first turn builds the graphs.
+    for _ in range(CONVOLUTION_TURNS + 1):
+        for kind, values in inputs.items():
+            start = time.monotonic()
+            step(*values).numpy()
+            seconds[kind].append(time.monotonic() - start)
+    ratios = [float32 / bfloat16 for float32, bfloat16 in zip(*seconds.values(), strict=True)]
+    return statistics.median(ratios[1:])
 
 
 def _problem() -> tuple[tf.Tensor, tf.Tensor]:

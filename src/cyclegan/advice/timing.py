@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from cyclegan.data.loading.pipeline import batch_source
 from cyclegan.experiment.memory_advice import memory_advice
-from cyclegan.experiment.networks import build_cyclegan, compile_cyclegan
+from cyclegan.experiment.networks import build_cyclegan, compile_cyclegan, with_precision
 from cyclegan.models.translator import Translator
 from cyclegan.params import Params
 from cyclegan.system.errors import UserError
@@ -66,6 +66,7 @@ def measure_steps(
     Raises:
         UserError: out of memory, or a loss is not finite.
     """
+    params = with_precision(params)
     size = params.training_size or (images_A.shape[1], images_A.shape[2])
     keras.backend.clear_session()
     gc.collect()

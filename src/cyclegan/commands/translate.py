@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from cyclegan.commands.model_argument import add_model, open_translator
 from cyclegan.data.images.layout import endings, shown, walk
+from cyclegan.system.arguments import positive_number
 from cyclegan.system.errors import UserError
 
 if TYPE_CHECKING:
-    from cyclegan.data.images.image import ProfileUse
+    from cyclegan.data.images.image import DecodedImage, ProfileUse
 
 # Maximum number of file endings in a message.
 MAX_ENDINGS = 8
@@ -28,18 +29,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "inputs", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders with their subfolders"
     )
-    parser.add_argument("--output", "-o", type=Path, required=True, metavar="FOLDER", help="folder for the PNG files")
-    parser.add_argument("--overwrite", action="store_true", help="replace existing files in FOLDER")
+    parser.add_argument("--output", "-o", type=Path, required=True, metavar="FOLDER", help="folder for the new files")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--overwrite", action="store_true", help="replace existing files in FOLDER")
+    existing.add_argument(
+        "--resume",
+        action="store_true",
+        help="keep existing files in FOLDER, which an interrupted call wrote, and translate the other images",
+    )
+    parser.add_argument(
+        "--resize",
+        type=positive_number,
+        metavar="N",
+        help="resize each image first, so that its shorter side has N pixels (default: images keep their size)",
+    )
+    parser.add_argument(
+        "--tile",
+        type=tile_size,
+        default="auto",
+        metavar="auto|N|off",
+        help="auto: large images in strips, with intermediate results in temporary files; N: all images in strips that "
+        "need the memory of N×N pixels; off: no strips, 1 GiB per megapixel with 64 filters (default: auto)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("png", "jpg", "webp", "tif"),
+        help="format of the new files (default: png, or tif for images that PNG cannot store)",
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "gpu"), default="auto", help="auto: a GPU if there is one (default: auto)"
+    )
+
+
+def tile_size(text: str) -> str | int:
+    """The value of `--tile`."""
+    return text if text in ("auto", "off") else positive_number(text)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Translate images, and the images in folders and their subfolders, to PNG files in `options.output`.
+    """Translate images, and the images in folders and their subfolders, to files in `options.output`.
 
     Raises:
         UserError: the model or an image cannot be used, or a file would be overwritten.
     """
     from tqdm import tqdm
 
+    from cyclegan.commands.training_scale import ScaleNote
     from cyclegan.data.images.color_profile import describe_uses
     from cyclegan.inference.image_files import translate_files
 
@@ -53,10 +88,17 @@ def run(options: argparse.Namespace) -> None:
                 places.setdefault(path / image, image)
         else:
             places.setdefault(path, Path(path.name))
+    _choose_device(options.device)
     translator = open_translator(options.model, options.bit_depth)
+    note_scale = ScaleNote.of(options.model)
     if others:
         logger.warning("%s", _describe_skipped(others))
     profile_uses: Counter[ProfileUse] = Counter()
+
+    def look(path: Path, image: DecodedImage) -> None:
+        profile_uses.update([image.profile_use])
+        note_scale(path, image.pixels.shape[:2])
+
     try:
         # The delay keeps the progress bar out of early error messages.
         with tqdm(total=len(places), unit="image", delay=1) as bar:
@@ -66,13 +108,31 @@ def run(options: argparse.Namespace) -> None:
                 options.output,
                 places=places.values(),
                 overwrite=options.overwrite,
-                on_read=lambda use: profile_uses.update([use]),
+                resume=options.resume,
+                shorter_side=options.resize,
+                tile=options.tile,
+                file_format=options.format,
+                on_read=look,
                 on_written=lambda _: bar.update(),
             )
     finally:
         # Print this also if some images are unreadable.
         if phrases := describe_uses(profile_uses):
             print("; ".join(phrases))
+
+
+def _choose_device(device: str) -> None:
+    """Hide the GPUs for `cpu`. TensorFlow takes a GPU if it sees one.
+
+    Raises:
+        UserError: `gpu`, but there is none.
+    """
+    import tensorflow as tf
+
+    if device == "cpu":
+        tf.config.set_visible_devices([], "GPU")
+    elif device == "gpu" and not tf.config.list_physical_devices("GPU"):
+        raise UserError("--device gpu: TensorFlow finds no GPU; run 'cyclegan doctor', or leave it out")
 
 
 def images_in(folder: Path, output: Path) -> tuple[list[Path], list[Path]]:

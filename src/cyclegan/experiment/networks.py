@@ -17,6 +17,7 @@ from cyclegan.params.derived import residual_blocks, unet_depth
 from cyclegan.system.errors import UserError
 from cyclegan.training.adam import FusedAdam
 from cyclegan.training.cyclegan import CycleGAN
+from cyclegan.training.device import bfloat16_pays
 from cyclegan.training.losses import LossWeights, Objective
 from cyclegan.training.schedule import DecaySchedule, Policy
 
@@ -34,13 +35,13 @@ def build_cyclegan(
     Raises:
         UserError: the size depends on the data and is not given, or an initial network does not fit.
     """
-    train = params.train
+    train = with_precision(params).train
     size = size or params.training_size
     if size is None:
         raise UserError(
             "train.crop_size: whole with data.load_size: original gives the networks no size; set one of them in pixels"
         )
-    with _precision(train.mixed_precision):
+    with _precision(train.mixed_precision is True):
         generators = {name: _generator(params, name, size) for name in ("G_AtoB", "G_BtoA")}
         discriminators = {name: _discriminator(params, name) for name in ("D_A", "D_B")}
     # Copy the weights before the moving averages and the kept generators are made from them.
@@ -58,6 +59,13 @@ def build_cyclegan(
         seed=train.seed,
         name="cyclegan",
     )
+
+
+def with_precision(params: Params) -> Params:
+    """Replace `train.mixed_precision: auto` by what is faster on this device."""
+    if params.train.mixed_precision != "auto":
+        return params
+    return params.model_copy(update={"train": params.train.model_copy(update={"mixed_precision": bfloat16_pays()})})
 
 
 def compile_cyclegan(model: CycleGAN, params: Params, total_steps: int) -> None:

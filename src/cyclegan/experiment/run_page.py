@@ -75,7 +75,7 @@ def result_page(
         columns.append(("identity baseline", metrics[direction].get("identity", {})))
     models = registered or [f"models/generator_{direction}.keras" for direction in DIRECTIONS]
     commands = [f"$ cyclegan translate {model} IMAGE --output FOLDER" for model in models]
-    files = ("evaluate/report.html", "evaluate/metrics.json", "evaluate/per_image.csv", "params.yaml")
+    files = ("evaluate/report.html", "evaluate/details.json", "evaluate/per_image.csv", "params.yaml")
     links = ", ".join(f"[{file}]({artifact_address(file)})" for file in files)
     return "\n\n".join(
         [

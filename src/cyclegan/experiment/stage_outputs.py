@@ -20,12 +20,12 @@ from cyclegan.tracking.store import Store, open_store
 
 
 def test_metrics(project: Project) -> dict[str, Any]:
-    """The metrics of stage `evaluate`, by direction.
+    """All metrics of stage `evaluate`, by direction.
 
     Raises:
         UserError: the file is missing or corrupt.
     """
-    return read_report(project.reports / "evaluate" / "metrics.json", {*DIRECTIONS, "protocol"}, "evaluate")
+    return read_report(project.reports / "evaluate" / "details.json", {*DIRECTIONS, "protocol"}, "evaluate")
 
 
 def training_curves(project: Project) -> list[pd.DataFrame]:
@@ -109,5 +109,5 @@ def open_store_and_deliver(project: Project, tracking: Tracking) -> Store:
 
 
 def only_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics of one direction of `metrics.json`, without the counts and the nested identity baseline."""
+    """The metrics of one direction of `details.json`, without the counts and the nested identity baseline."""
     return {name: value for name, value in metrics.items() if isinstance(value, float)}

@@ -17,9 +17,12 @@ from cyclegan.data.loading.dataset import PackedDataset
 from cyclegan.evaluation.features import FeatureNetwork, load_features
 from cyclegan.experiment.devices import choose_strategy
 from cyclegan.experiment.initial_networks import InitialNetwork, find_initial_networks, initial_tags
+from cyclegan.experiment.networks import with_precision
 from cyclegan.experiment.session import Session
 from cyclegan.params import Params, flatten
+from cyclegan.params.yaml_text import yaml_text
 from cyclegan.project import Project
+from cyclegan.system.credentials import without_credentials
 from cyclegan.system.locks import only_process
 from cyclegan.tracking.description import DatasetInput
 from cyclegan.tracking.provenance import tags
@@ -45,7 +48,7 @@ class TrainingSetup:
     """A training before its networks are built.
 
     Attributes:
-        params: of the training.
+        params: of the training, with the precision that `train.mixed_precision: auto` chooses.
         data_md5: MD5 of the packed data, which MLflow records.
         store: the MLflow store of its run; None with `tracking.offline`: the run has only a journal.
         experiment: name of its MLflow experiment.
@@ -87,6 +90,7 @@ class TrainingSetup:
         strategy = choose_strategy(params)
         features = load_features(project.root / params.evaluate.features, params.evaluate.features_size)
         initial = find_initial_networks(project, params)
+        params = with_precision(params)
         return cls(project, params, dataset, data_md5, store, experiment, device, strategy, features, initial)
 
     @contextmanager
@@ -160,3 +164,15 @@ def recorded_params(params: Params) -> dict[str, Any]:
         for key, value in shaping(params).items()
         if key in MAIN_PARAMS or key.startswith(LOSS_WEIGHTS) or value != defaults.get(key)
     }
+
+
+def recorded_text(params: Params) -> str:
+    """All parameters as the run's file `params.yaml`, without addresses that may hold secrets."""
+    public = params.model_copy(
+        update={
+            "data": params.data.model_copy(update={"source": params.data.recorded_source}),
+            "search": params.search.model_copy(update={"storage": None}),
+            "tracking": params.tracking.model_copy(update={"uri": None}),
+        }
+    )
+    return without_credentials(yaml_text(public, "The parameters of this training."))

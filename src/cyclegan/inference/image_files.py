@@ -8,18 +8,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
-from cyclegan.data.images.decode import BadImageError, decode
-from cyclegan.data.images.image import DecodedImage, ProfileUse
+from cyclegan.data.images.decode import BadImageError, decode, resize
+from cyclegan.data.images.image import DecodedImage
 from cyclegan.data.images.layout import shown
+from cyclegan.inference.image_writers import writer
+from cyclegan.inference.strips import Tile, translate
 from cyclegan.models.translator import Translator
 from cyclegan.system.errors import UserError, is_out_of_memory
-from cyclegan.system.files import replacing
 
 PIXELS_AT_ONCE = 2**20
 """Largest number of pixels of a batch: a generator with 64 filters needs about 1 GiB for them."""
@@ -41,12 +41,14 @@ def translate_files(
     *,
     places: Iterable[Path] | None = None,
     overwrite: bool = False,
-    on_read: Callable[[ProfileUse], None] | None = None,
+    resume: bool = False,
+    shorter_side: int | None = None,
+    tile: Tile = "auto",
+    file_format: str | None = None,
+    on_read: Callable[[Path, DecodedImage], None] | None = None,
     on_written: Callable[[Path], None] | None = None,
 ) -> list[Path]:
-    """Translate image files into files of the same stem in folder `output`; images keep their size.
-
-    Gray, RGB and RGBA become PNG files, all other numbers of channels TIFF files.
+    """Translate image files into files of the same stem in folder `output`.
 
     All targets are checked before the first is written. Threads decode and encode images while the network runs.
     Consecutive images of one size share a batch, except large ones. Unreadable images do not stop the translation of
@@ -57,41 +59,44 @@ def translate_files(
         output: created if missing.
         places: path of each translation below `output`, such as `cats/1.jpg`, with a new extension; None: its name.
         overwrite: replace existing files; an input is never replaced.
-        on_read: called for each readable image with the use of its color profile.
+        resume: keep existing files, which an interrupted call wrote, and translate only the other images.
+        shorter_side: resize each image to this shorter side in pixels; None: images keep their size.
+        tile, file_format: see `strips.translate` and `image_writers.writer`.
+        on_read: called for each readable image with its path.
         on_written: called with each path after it is written, in the order of `inputs`.
 
     Returns:
-        The written paths, in the order of `inputs`.
+        The paths of all translations, in the order of `inputs`.
 
     Raises:
         UserError: an image is missing or does not fit into memory, two translations have one path, or a target exists
-            and `overwrite` is false. Unreadable images raise it after all others are written.
+            and neither `overwrite` nor `resume` is true. Unreadable images raise it after all others are written.
     """
     sources = list(inputs)
     below = [Path(source.name) for source in sources] if places is None else list(places)
-    write, ending = (_write_png, "png") if translator.channels_out in (1, 3, 4) else (_write_tiff, "tif")
-    targets = _targets(sources, below, output, ending, overwrite)
+    ending, write = writer(file_format, translator.channels_out, translator.bit_depth)
+    targets = _targets(sources, below, output, ending, overwrite or resume)
+    waiting = [pair for pair in zip(sources, targets, strict=True) if not (resume and pair[1].exists())]
     unreadable: dict[Path, str] = {}
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        images = _decoded(pool, translator, sources, targets, unreadable, on_read)
+        images = _decoded(pool, translator, waiting, shorter_side, unreadable, on_read)
         writing: list[tuple[Path, Future[None]]] = []
-        for (height, width, _), group in itertools.groupby(images, key=lambda image: image.pixels.shape):
-            together = max(1, min(translator.batch_size, PIXELS_AT_ONCE // (height * width)))
-            while batch := list(itertools.islice(group, together)):
-                with _memory_errors([image.source for image in batch], f" ({width}×{height} pixels)"):
-                    translated = translator.translate(np.stack([image.pixels for image in batch]))
-                _finish(writing, on_written)
-                writing = [
-                    (image.target, pool.submit(write, image.target, pixels))
-                    for image, pixels in zip(batch, translated, strict=True)
-                ]
+        for batch in _batches(images, translator.batch_size):
+            height, width = batch[0].pixels.shape[:2]
+            with _memory_errors([image.source for image in batch], f" ({width}×{height} pixels)"):
+                translated = translate(translator, np.stack([image.pixels for image in batch]), tile)
+            _finish(writing, on_written)
+            writing = [
+                (image.target, pool.submit(write, image.target, pixels))
+                for image, pixels in zip(batch, translated, strict=True)
+            ]
         _finish(writing, on_written)
     if unreadable:
         raise UserError(_unreadable_message(unreadable, len(sources), output))
     return targets
 
 
-def _targets(sources: list[Path], places: list[Path], output: Path, ending: str, overwrite: bool) -> list[Path]:
+def _targets(sources: list[Path], places: list[Path], output: Path, ending: str, may_exist: bool) -> list[Path]:
     targets: dict[Path, Path] = {}
     folders: set[Path] = set()
     originals = {source.resolve() for source in sources}
@@ -110,8 +115,8 @@ def _targets(sources: list[Path], places: list[Path], output: Path, ending: str,
             raise UserError(f"{target}: is itself an image to translate; choose another output folder")
         if target.is_dir():
             raise UserError(f"{target}: is a folder, but must be a file; choose another output folder")
-        if target.exists() and not overwrite:
-            raise UserError(f"{target}: exists already; choose another output folder, or replace it with --overwrite")
+        if target.exists() and not may_exist:
+            raise UserError(f"{target}: exists already; replace it with --overwrite, or keep it with --resume")
         targets[target] = source
     for target in sorted(folders & targets.keys()):
         raise UserError(f"{targets[target]}: would become {target}, which must be a folder for other images; rename it")
@@ -121,17 +126,20 @@ def _targets(sources: list[Path], places: list[Path], output: Path, ending: str,
 def _decoded(
     pool: ThreadPoolExecutor,
     translator: Translator,
-    sources: list[Path],
-    targets: list[Path],
+    waiting: list[tuple[Path, Path]],
+    shorter_side: int | None,
     unreadable: dict[Path, str],
-    on_read: Callable[[ProfileUse], None] | None,
+    on_read: Callable[[Path, DecodedImage], None] | None,
 ) -> Iterator[_Decoded]:
-    """Yield images in order, with at most two batches decoded in advance. Unreadable ones go to `unreadable`."""
+    """Yield images in order. Unreadable ones go to `unreadable`.
+
+    At most two batches of small images, or two large images, are decoded in advance.
+    """
     ahead: deque[tuple[Path, Path, Future[DecodedImage]]] = deque()
-    coming = zip(sources, targets, strict=True)
+    coming, most = iter(waiting), 2
     while True:
-        for source, target in itertools.islice(coming, 2 * translator.batch_size + 1 - len(ahead)):
-            ahead.append((source, target, pool.submit(decode, source, translator.channels, translator.bit_depth)))
+        for source, target in itertools.islice(coming, max(0, most - len(ahead))):
+            ahead.append((source, target, pool.submit(_read, source, translator, shorter_side)))
         if not ahead:
             return
         source, target, future = ahead.popleft()
@@ -141,9 +149,29 @@ def _decoded(
         except BadImageError as reason:
             unreadable[source] = str(reason)
             continue
+        is_large = image.pixels.size > translator.channels * PIXELS_AT_ONCE
+        most = 2 if is_large else 2 * translator.batch_size + 1
         if on_read is not None:
-            on_read(image.profile_use)
+            on_read(source, image)
         yield _Decoded(source, target, image.pixels)
+
+
+def _batches(images: Iterable[_Decoded], batch_size: int) -> Iterator[list[_Decoded]]:
+    """Consecutive images of one size, at most `batch_size` and not more than `PIXELS_AT_ONCE` together."""
+    for (height, width, _), group in itertools.groupby(images, key=lambda image: image.pixels.shape):
+        together = max(1, min(batch_size, PIXELS_AT_ONCE // (height * width)))
+        while batch := list(itertools.islice(group, together)):
+            yield batch
+
+
+def _read(source: Path, translator: Translator, shorter_side: int | None) -> DecodedImage:
+    """Decode an image, and resize it so that its shorter side has this number of pixels; None: keep its size."""
+    image = decode(source, translator.channels, translator.bit_depth)
+    if shorter_side is None:
+        return image
+    sides = image.pixels.shape[:2]
+    height, width = (max(1, round(side * shorter_side / min(sides))) for side in sides)
+    return replace(image, pixels=resize(image.pixels, (height, width)))
 
 
 @contextmanager
@@ -175,19 +203,3 @@ def _finish(writing: list[tuple[Path, Future[None]]], on_written: Callable[[Path
         future.result()
         if on_written is not None:
             on_written(target)
-
-
-def _write_png(target: Path, image: np.ndarray) -> None:
-    # Use TensorFlow's encoder, because Pillow has no 16-bit color. With a small network, the default compression takes
-    # most of the time. This one takes a quarter of it, and files are a fifth larger.
-    encoded = tf.io.encode_png(image, compression=1).numpy()
-    with replacing(target) as temporary:
-        temporary.write_bytes(encoded)
-
-
-def _write_tiff(target: Path, image: np.ndarray) -> None:
-    with replacing(target) as temporary:
-        # Imported here, because a server does not need it.
-        import tifffile
-
-        tifffile.imwrite(temporary, image, photometric="minisblack", planarconfig="contig")

@@ -89,20 +89,21 @@ def _double(x: tf.Tensor, axis: int) -> tf.Tensor:
     @tf.custom_gradient
     def run(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
         def gradient(dy: tf.Tensor) -> tf.Tensor:
-            shape = tf.concat([tf.shape(x)[:axis], [-1, 2], tf.shape(x)[axis + 1 :]], 0)
-            even, odd = tf.unstack(tf.reshape(dy, shape), 2, axis + 1)
-            # Row j contributes to the next even and the previous odd row, at a border to its own rows.
-            after = tf.concat([_rows(even, axis, 1, None), _rows(odd, axis, -1, None)], axis)
-            before = tf.concat([_rows(even, axis, None, 1), _rows(odd, axis, None, -1)], axis)
+            # Row j contributes to rows 2j - 1 to 2j + 2, at a border to its own rows. Padded rows form pairs.
+            pairs = tf.pad(dy, [[int(n == axis)] * 2 for n in range(len(dy.shape))], mode="SYMMETRIC")
+            sides = keras.ops.shape(pairs)
+            pairs = tf.reshape(pairs, [*sides[:axis], sides[axis] // 2, 2, *sides[axis + 1 :]])
+            first, second = tf.unstack(pairs, 2, axis + 1)
+            even, odd = _rows(second, axis, None, -1), _rows(first, axis, 1, None)
+            after, before = _rows(second, axis, 1, None), _rows(first, axis, None, -1)
             dx = 0.75 * (even + odd) + 0.25 * (after + before)
             return tf.ensure_shape(dx, x.shape)
 
-        before = tf.concat([_rows(x, axis, None, 1), _rows(x, axis, None, -1)], axis)
-        after = tf.concat([_rows(x, axis, 1, None), _rows(x, axis, -1, None)], axis)
-        y = tf.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1)
-        shape = tf.concat([tf.shape(x)[:axis], [-1], tf.shape(x)[axis + 1 :]], 0)
-        grown = [side if n != axis or side is None else 2 * side for n, side in enumerate(x.shape)]
-        return tf.ensure_shape(tf.reshape(y, shape), grown), gradient
+        near, far = 0.75 * x, 0.25 * x
+        far = tf.concat([_rows(far, axis, None, 1), far, _rows(far, axis, -1, None)], axis)
+        y = tf.stack([near + _rows(far, axis, None, -2), near + _rows(far, axis, 2, None)], axis + 1)
+        sides = keras.ops.shape(x)
+        return tf.reshape(y, [*sides[:axis], 2 * sides[axis], *sides[axis + 1 :]]), gradient
 
     return run(x)
 

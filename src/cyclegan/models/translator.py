@@ -43,6 +43,7 @@ class Translator:
             raise UserError(f"bit_depth = {bit_depth}: must be 8 or 16")
         if batch_size < 1:
             raise UserError(f"batch_size = {batch_size}: must be at least 1")
+        self.generator = generator
         self.channels: int = generator.input_shape[-1]
         self.channels_out: int = generator.output_shape[-1]
         self.bit_depth = bit_depth
@@ -85,7 +86,7 @@ class Translator:
         Raises:
             UserError: the images have a wrong rank, number of channels or type, or an output is not finite.
         """
-        self._check(images, self.dtype)
+        self.check(images, self.dtype)
         result = np.empty((*images.shape[:-1], self.channels_out), self.dtype)
         for part in self._batches(len(images)):
             result[part] = to_integer(self._translate_batch(to_float(images[part])), self.bit_depth)
@@ -97,7 +98,7 @@ class Translator:
         Raises:
             UserError: the images have a wrong rank, number of channels or type, or an output is not finite.
         """
-        self._check(images, np.dtype(np.float32))
+        self.check(images, np.dtype(np.float32))
         result = np.empty((*images.shape[:-1], self.channels_out), np.float32)
         for part in self._batches(len(images)):
             result[part] = self._translate_batch(images[part])
@@ -108,23 +109,28 @@ class Translator:
 
     def _translate_batch(self, images: np.ndarray) -> np.ndarray:
         height, width = images.shape[1:3]
-        padding = [(0, 0), (0, self._padding(height)), (0, self._padding(width)), (0, 0)]
-        # np.pad reflects repeatedly if the padding is larger than the image.
-        padded = np.pad(images, padding, mode="reflect")
-        translated = self._run(padded).numpy()[:, :height, :width]
-        if not np.isfinite(translated).all():
-            raise UserError(
-                "generator: returns values that are not finite, because its training diverged; "
-                "train again with a lower train.learning_rate"
-            )
+        translated = self._run(self.pad(images)).numpy()[:, :height, :width]
+        refuse_not_finite(translated)
         self._on_images(len(images))
         return translated
+
+    def pad(self, images: np.ndarray) -> np.ndarray:
+        """Pad images [N, H, W, C] by reflection at the bottom and the right to sides that the network takes."""
+        height, width = images.shape[1:3]
+        padding = [(0, 0), (0, self._padding(height)), (0, self._padding(width)), (0, 0)]
+        # np.pad reflects repeatedly if the padding is larger than the image.
+        return np.pad(images, padding, mode="reflect")
 
     def _padding(self, side: int) -> int:
         wanted = max(side, SMALLEST_SIDE)
         return -(-wanted // self._multiple) * self._multiple - side
 
-    def _check(self, images: np.ndarray, dtype: np.dtype) -> None:
+    def check(self, images: np.ndarray, dtype: np.dtype) -> None:
+        """Check rank, channels, type and size of images.
+
+        Raises:
+            UserError: the generator cannot take them.
+        """
         expected = f"expected {dtype} images [N, H, W, {self.channels}]"
         if images.ndim != 4 or images.shape[-1] != self.channels or 0 in images.shape[1:]:
             raise UserError(f"images have shape {list(images.shape)}: {expected}")
@@ -136,6 +142,19 @@ class Translator:
                     f"images have shape {list(images.shape)}: the generator takes "
                     f"{self._fixed_size[0]}×{self._fixed_size[1]} pixels only; resize them first"
                 )
+
+
+def refuse_not_finite(translated: np.ndarray) -> None:
+    """Check that all outputs of a generator are finite.
+
+    Raises:
+        UserError: one is not.
+    """
+    if not np.isfinite(translated).all():
+        raise UserError(
+            "generator: returns values that are not finite, because its training diverged; "
+            "train again with a lower train.learning_rate"
+        )
 
 
 def each(function: Callable[[np.ndarray], np.ndarray], images: Column) -> Column:

@@ -74,7 +74,7 @@ class Registry(Section):
     gate: Gates = Field(
         default=Gates(AtoB="auto", BtoA="auto"),
         description="Test metric that a new champion must improve by more than its standard error: auto (pair_psnr, or "
-        "kid without true pairs), a metric of reports/evaluate/metrics.json, or {AtoB: …, BtoA: …}.",
+        "kid without true pairs), a metric of reports/evaluate/details.json, or {AtoB: …, BtoA: …}.",
     )
     export: list[Literal["onnx"]] = Field(
         default=[],

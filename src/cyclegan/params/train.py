@@ -214,7 +214,11 @@ class Train(Section):
         default=0.0,
         description="Decay of the moving average of the generators' weights, which is then evaluated. 0: none.",
     )
-    mixed_precision: bool = Field(default=False, description="Compute in bfloat16 with float32 weights, for GPUs.")
+    mixed_precision: Literal["auto"] | bool = Field(
+        default=False,
+        description="Compute in bfloat16 with float32 weights: true, false, or auto (if this GPU or CPU has "
+        "instructions for it).",
+    )
     gradient_checkpointing: bool = Field(
         default=False,
         description="Recompute residual blocks in the backward pass: less memory, slower steps; for resnet without "

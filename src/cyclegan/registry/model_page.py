@@ -20,6 +20,7 @@ def update_model_page(store: Store, name: str) -> None:
     if model.description and not model.description.startswith(OPENING):
         return
     champion, challenger = model.aliases.get(CHAMPION), model.aliases.get("challenger")
+    uri = f"models:/{name}@{'challenger' if champion is None else CHAMPION}"
     domains, dataset = model.tags.get("domains", "of one domain to the other"), model.tags.get("dataset")
     parts = [
         f"{OPENING}{domains}" + (f", trained on data set {dataset}." if dataset else "."),
@@ -28,11 +29,11 @@ def update_model_page(store: Store, name: str) -> None:
         "\n".join(
             [
                 "```console",
-                f"$ cyclegan translate models:/{name}@champion IMAGE --output FOLDER",
-                f"$ cyclegan serve models:/{name}@champion",
+                f"$ cyclegan translate {uri} IMAGE --output FOLDER",
+                f"$ cyclegan serve {uri}",
                 "```",
                 "",
-                f'In Python: `mlflow.pyfunc.load_model("models:/{name}@champion").predict(images)`.',
+                f'In Python: `mlflow.pyfunc.load_model("{uri}").predict(images)`.',
             ]
         ),
     ]

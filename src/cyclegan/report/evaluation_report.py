@@ -123,7 +123,7 @@ def write_reports(
     adversarial_loss: str = "least_squares",
     over_time: np.ndarray | None = None,
 ) -> None:
-    """Write `metrics.json`, `per_image.csv`, `grid.png` and `report.html` into `folder`.
+    """Write `details.json`, `per_image.csv`, `grid.png` and `report.html` into `folder`.
 
     The page loads nothing from the network and runs no script.
 
@@ -139,7 +139,7 @@ def write_reports(
         adversarial_loss: that of the training.
         over_time: validation images at several evaluations of the training, [H, W, 3] uint8.
     """
-    write_json(folder / "metrics.json", evaluation.metrics)
+    write_json(folder / "details.json", evaluation.metrics)
     with replacing(folder / "per_image.csv") as temporary:
         evaluation.per_image.to_csv(temporary, index=False, float_format="%.6g")
     with replacing(folder / "grid.png") as temporary:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -16,6 +18,7 @@ READABLE = 128
 # Images of a comparison are reduced to this many pixels on the longer side.
 LARGEST = 256
 WHITE = 255
+FONT = str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
 
 # Images of one size, `[N, H, W, C]`, or of different sizes, each `[H, W, C]`; uint8 or uint16.
 Column = np.ndarray | Sequence[np.ndarray]
@@ -131,12 +134,13 @@ def _padded(table: np.ndarray, height: int) -> np.ndarray:
 
 
 def _heading(text: str, width: int) -> np.ndarray:
-    """A white strip with centered text, in the largest font size that fits."""
+    """A white strip with centered text, in the largest font size that fits; a text that never fits is cut."""
     strip = Image.new("RGB", (width, 24), "white")
     draw = ImageDraw.Draw(strip)
-    font = next(
-        (font for size in (14, 12, 10) if draw.textlength(text, font := ImageFont.load_default(size)) <= width - 4),
-        ImageFont.load_default(9),
-    )
-    draw.text((width / 2, 12), text, fill="black", font=font, anchor="mm")
+    # Pillow's own font has no arrow.
+    fonts = [ImageFont.truetype(FONT, size) for size in (14, 12, 11, 10)]
+    font = next((font for font in fonts if draw.textlength(text, font) <= width - 4), fonts[-1])
+    cuts = (text, *(f"{text[:length]}…" for length in range(len(text) - 1, 0, -1)))
+    shown = next((cut for cut in cuts if draw.textlength(cut, font) <= width - 4), "")
+    draw.text((width / 2, 12), shown, fill="black", font=font, anchor="mm")
     return np.asarray(strip)

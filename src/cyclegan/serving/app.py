@@ -29,6 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cyclegan.data.images.color_profile import describe_uses
 from cyclegan.data.images.decode import FORMATS, BadImageError, decode, size
+from cyclegan.inference.strips import translate as translate_images
 from cyclegan.models.translator import Translator
 from cyclegan.serving.batches import Batches
 from cyclegan.serving.monitoring import Counters, Monitor
@@ -270,7 +271,7 @@ def _decoded(translator: Translator, file: Path, max_pixels: int) -> np.ndarray:
 def _translated(translator: Translator, images: np.ndarray) -> np.ndarray | HTTPException:
     """The translations [N, H, W, C_out] of images [N, H, W, C], or why there are none."""
     try:
-        return translator.translate(images)
+        return translate_images(translator, images)
     except UserError as error:
         return HTTPException(422, str(error))
     except Exception as error:

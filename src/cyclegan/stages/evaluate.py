@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -22,9 +22,20 @@ from cyclegan.models.translator import Translator, load_generator
 from cyclegan.params import Params, load
 from cyclegan.project import Project
 from cyclegan.report.evaluation_report import draw, write_reports
+from cyclegan.system.files import write_json
 from cyclegan.system.progress_bar import progress_bar
 from cyclegan.tracking.provenance import tags
 from cyclegan.tracking.series import MAIN_METRICS
+
+# Short names of the metrics in metrics.json: DVC's tables have a column for each, and fit into 160 characters.
+SHORT_NAMES = {
+    "pair_psnr": "psnr",
+    "pair_ssim": "ssim",
+    "kid": "kid",
+    "kid_se": "kid_se",
+    "cycle_l1": "cycle_l1",
+    "transfer_accuracy": "acc",
+}
 
 
 def run(project: Project) -> None:
@@ -78,6 +89,7 @@ def measure(project: Project, params: Params, trained: TrainedRun, run_url: str 
     evaluation.metrics["checkpoint"] = trained.kept
     evaluation.metrics["protocol"]["md5"] = dataset.digest("test")
     folder, names = project.reports / "evaluate", params.data.domain_names
+    write_json(folder / "metrics.json", main_metrics(evaluation.metrics))
     write_reports(
         folder,
         evaluation,
@@ -110,6 +122,30 @@ def _shown_progress(translators: Mapping[Direction, Translator], dataset: Packed
         for translator in translators.values():
             stack.enter_context(translator.reporting(bar.update))
         yield
+
+
+def main_metrics(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The metrics that DVC's tables show: at most four per direction and two of the identity baseline, `base`.
+
+    The identity baseline stands there once, because its PSNR and KID compare the same real images in both directions.
+    Values have five decimals.
+
+    Args:
+        metrics: all metrics, as in `details.json`.
+    """
+    shown: dict[str, dict[str, float]] = {}
+    for direction in DIRECTIONS:
+        measured = metrics[direction]
+        unneeded = {"pair_psnr": "cycle_l1", "transfer_accuracy": "pair_ssim"}
+        names = set(SHORT_NAMES) - {less for name, less in unneeded.items() if name in measured}
+        shown[direction] = _shortened(measured, names)
+    shown["base"] = _shortened(metrics["AtoB"].get("identity", {}), {"pair_psnr", "kid"})
+    return {part: values for part, values in shown.items() if values}
+
+
+def _shortened(metrics: Mapping[str, Any], names: Collection[str]) -> dict[str, float]:
+    """These metrics, as far as they exist, under their short names."""
+    return {short: round(metrics[name], 5) for name, short in SHORT_NAMES.items() if name in metrics and name in names}
 
 
 def headlines(metrics: Mapping[str, Any]) -> dict[str, float]:

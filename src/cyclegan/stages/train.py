@@ -27,11 +27,10 @@ from cyclegan.experiment.samples import samples
 from cyclegan.experiment.session import Session
 from cyclegan.experiment.stage_outputs import open_store_and_deliver
 from cyclegan.experiment.trained_run import TrainedRun, new_run_name
-from cyclegan.experiment.training_setup import TrainingSetup
+from cyclegan.experiment.training_setup import TrainingSetup, recorded_text
 from cyclegan.experiment.validation import translators_of
 from cyclegan.params import Params
 from cyclegan.params.overrides import Effective, effective
-from cyclegan.params.yaml_text import yaml_text
 from cyclegan.project import Project
 from cyclegan.report.grid import stacked
 from cyclegan.system.digests import folder_digest, run_key
@@ -65,6 +64,7 @@ def run(project: Project) -> None:
     setup = TrainingSetup.prepare(
         project, params, dataset, data_md5=_data_md5(project), store=store, experiment=experiment
     )
+    params = setup.params
     for name, both in chosen.replaced.items():
         print(f"{name} = {both['best.yaml']} from reports/search/best.yaml; params.yaml has {both['params.yaml']}")
 
@@ -102,7 +102,7 @@ def log_files(tracked: TrackedRun, project: Project, params: Params) -> None:
         tracked.log_artifact(project.reports / "train" / name)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "params.yaml"
-        file.write_text(yaml_text(params, "The parameters of this training."), encoding="utf-8")
+        file.write_text(recorded_text(params), encoding="utf-8")
         tracked.log_artifact(file)
 
 

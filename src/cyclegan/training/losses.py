@@ -9,6 +9,8 @@ with default 0, to `LossWeights` here and in `params/train.py`.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
@@ -240,7 +242,8 @@ def weighted(terms: Losses, weights: LossWeights) -> tf.Tensor:
         for name in GENERATOR_TERMS
         if getattr(weights, name)
     ]
-    return tf.add_n(parts) if parts else tf.zeros_like(terms["adversarial"])
+    # For a single sum of three values by tf.add_n, TensorFlow examines the memory of the whole graph, for seconds.
+    return functools.reduce(operator.add, parts) if parts else tf.zeros_like(terms["adversarial"])
 
 
 def joint_objective(terms: Mapping[Direction, Losses], objective: Objective) -> tf.Tensor:
