@@ -2,6 +2,7 @@
 # make test       set up the environment and run the tests
 # make ui         MLflow's UI on http://127.0.0.1:5000
 # make dashboard  Optuna's dashboard on http://127.0.0.1:8080
+# make experiments  metrics and changed parameters of the DVC experiments
 # make clean      remove everything that the stages and tools can regenerate
 # make distclean  make clean, and remove .venv
 # GPU=1 installs TensorFlow with its CUDA libraries.
@@ -18,7 +19,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export MLFLOW_ALLOW_PICKLE_DESERIALIZATION := false
 
-.PHONY: repro install test test-all lint ui dashboard clean distclean lock
+.PHONY: repro install test test-all lint ui dashboard experiments clean distclean lock
 
 # Check params.yaml first: our error messages are better than DVC's.
 repro: install
@@ -58,6 +59,10 @@ ui: install
 dashboard: install
 	@test -n "$(STORAGE)" -o -f .search/journal.log || { echo ".search/journal.log: no search yet; run dvc exp run -S search.trials=20 first"; exit 2; }
 	optuna-dashboard --host 127.0.0.1 --port $(DASHBOARD_PORT) "$(or $(STORAGE),.search/journal.log)"
+
+# Metrics, and parameters that differ. Names with a slash are files, and the metrics of the baseline are always equal.
+experiments: install
+	dvc exp show --no-pager --only-changed --keep '(AtoB|BtoA)\.(psnr|kid|acc)$$' --drop 'Created|.*/|.*_se$$|.*ssim$$'
 
 clean:
 	git clean -fdXq -- models reports data/raw data/split .pytest_cache .mypy_cache .ruff_cache .hypothesis

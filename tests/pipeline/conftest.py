@@ -13,8 +13,10 @@ ROOT = Path(__file__).parents[2]
 COPIED = (
     ".dvc/config",
     ".dvc/.gitignore",
+    ".dvc/plots",
     ".dvcignore",
     ".gitignore",
+    "Makefile",
     "dvc.yaml",
     "params.yaml",
     "data/features",

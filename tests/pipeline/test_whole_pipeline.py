@@ -29,6 +29,9 @@ MakeSandbox = Callable[[], Sandbox]
 STEPS = [4, 6, 8, 12]
 # The files of a pipeline run that git tracks.
 NUMBERS = ["dvc.lock", "reports/evaluate/metrics.json", "reports/train/losses.csv", "reports/train/validation.csv"]
+IDENTITY = {
+    f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in (("NAME", "T"), ("EMAIL", "t@e"))
+}
 TERMS = tuple(LossWeights.model_fields)
 SERIES = {
     *(f"{G}/{term}" for G in ("G_AtoB", "G_BtoA") for term in ("total", *TERMS)),
@@ -177,9 +180,38 @@ def test_dvc_shows_metrics_and_plots(finished: Sandbox) -> None:
     assert {"AtoB.psnr", "AtoB.kid", "BtoA.kid_se", "base.psnr", "base.kid"} <= set(shown.split())
     assert max(map(len, shown.splitlines())) <= 160
     assert "AtoB.psnr" in finished.run("dvc", "metrics", "diff", "--all").stdout
-    plots = finished.run("dvc", "plots", "diff", "--json").stdout
-    for name in ("generators", "adversarial", "cycles", "discriminators", "validation", "grid.png"):
-        assert name in plots
+    plots = json.loads(finished.run("dvc", "plots", "show", "--json").stdout)
+    assert "errors" not in plots
+    curves = {"validation_psnr", "validation_kid", "generator_AtoB", "generator_BtoA", "discriminators"}
+    images = {"reports/train/samples.png", "reports/train/over_time.png", "reports/evaluate/grid.png"}
+    files = {"reports/train/losses.csv", "reports/train/validation.csv"}
+    assert set(plots["data"]) == curves | images | files | {"discriminator_outputs"}
+    for name in curves:
+        (plot,) = plots["data"][name]
+        points = plot["content"]["data"]["values"]
+        fields = {point["field"] for point in points}
+        assert len(fields) >= 2
+        kept = {point["step"] for point in points if point.get("kept") == "1"}
+        expected = {str(finished.json("reports/train/run.json")["kept"]["step"])} if "validation" in name else set()
+        assert kept == expected, name
+        assert all(float(point["dvc_inferred_y_value"]) < 100 for point in points)
+
+
+def test_the_table_of_experiments_fits_on_a_screen(finished: Sandbox) -> None:
+    before = (finished.root / "params.yaml").read_text()
+    try:
+        for name, epochs in (("shorter-training", 1), ("longer-training", 3)):
+            finished.configure(train={"epochs": epochs})
+            finished.run("dvc", "exp", "save", "--name", name, **IDENTITY)
+        table = finished.run("make", "experiments", "VENV=/nonexistent", "--assume-old=install", COLUMNS="160").stdout
+    finally:
+        (finished.root / "params.yaml").write_text(before)
+        finished.run("dvc", "exp", "remove", "shorter-training", "longer-training")
+    assert max(map(len, table.splitlines())) <= 160
+    assert len(table.splitlines()) <= 40
+    assert {"shorter-training", "longer-training"} <= {word.strip("[]") for word in table.split()}
+    assert "train.epochs" in table
+    assert "AtoB.psnr" in table
 
 
 def test_a_clone_has_the_numbers_of_its_commit(finished: Sandbox, tmp_path: Path) -> None:
@@ -204,7 +236,7 @@ def test_a_clone_has_the_numbers_of_its_commit(finished: Sandbox, tmp_path: Path
     change = changed["reports/evaluate/metrics.json"]["AtoB.psnr"]
     assert (change["old"], change["new"]) == (value, 1.0)
     plots = json.loads(clone.run("dvc", "plots", "diff", "HEAD", "--json").stdout)["data"]
-    assert plots["generators"][0]["revisions"] == ["workspace", "HEAD"]
+    assert plots["generator_AtoB"][0]["revisions"] == ["workspace", "HEAD"]
     clone.run("git", "checkout", "--quiet", "reports")
     assert clone.run("git", "status", "--porcelain").stdout == ""
 

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from cyclegan.models.pixels import displayable
-from cyclegan.report.grid import GAP, comparison_grid, sample_grid, strips
+from cyclegan.report.grid import GAP, Column, comparison_grid, sample_grid, strips
+
+# Pixels above the images.
+HEADING = 24
 
 
 def flat(
@@ -13,24 +16,31 @@ def flat(
     return np.full((count, *size, channels), value, dtype)
 
 
+def samples(*columns: Column) -> np.ndarray:
+    return sample_grid([("flat → 3D → flat", column) for column in columns])
+
+
 def test_sample_grid_layout() -> None:
-    grid = sample_grid(flat(10), flat(20), flat(30), flat(40))
+    grid = samples(flat(10), flat(20), flat(30), flat(40))
     side = 128
-    assert grid.shape == (2 * side + 2 * GAP, 4 * side + 3 * GAP, 3)
+    assert grid.shape == (HEADING + 2 * side + 2 * GAP, 4 * side + 3 * GAP, 3)
     assert grid.dtype == np.uint8
+    # Each heading is black text on white.
+    assert all(part.min() < 50 and part.max() == 255 for part in np.array_split(grid[:HEADING], 4, axis=1))
+    grid = grid[HEADING:]
     for column, value in enumerate((10, 20, 30, 40)):
         left = column * (side + GAP)
         assert (grid[:side, left : left + side] == value).all()
         assert (grid[side + 2 * GAP :, left : left + side] == value).all()
         assert (grid[:, left + side : left + side + GAP] == 255).all()
     assert (grid[side : side + 2 * GAP] == 255).all()
-    assert sample_grid(flat(10), flat(20), flat(30)).shape == (2 * side + 2 * GAP, 3 * side + 2 * GAP, 3)
+    assert samples(flat(10), flat(20), flat(30)).shape == (HEADING + 2 * side + 2 * GAP, 3 * side + 2 * GAP, 3)
 
 
 @pytest.mark.parametrize(("side", "displayed"), [(16, 128), (28, 140), (64, 128), (100, 100), (128, 128), (300, 300)])
 def test_small_images_are_enlarged_by_a_whole_number(side: int, displayed: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
-    grid = sample_grid(image, image, image)
+    grid = samples(image, image, image)[HEADING:]
     assert len(grid) == displayed
     factor = displayed // side
     np.testing.assert_array_equal(grid[::factor, :displayed:factor], image[0])
@@ -51,7 +61,7 @@ def test_display_of_every_kind_of_image() -> None:
 
 
 def test_domains_may_differ_in_channels() -> None:
-    assert sample_grid(flat(10, channels=1), flat(20, channels=3), flat(30, channels=4)).shape[2] == 3
+    assert samples(flat(10, channels=1), flat(20, channels=3), flat(30, channels=4)).shape[2] == 3
 
 
 def test_comparison_has_headings_and_both_blocks() -> None:
@@ -85,7 +95,7 @@ def test_strips_are_rows_of_their_own() -> None:
 
 def test_images_of_their_own_sizes_lie_on_white_of_one_size() -> None:
     wide, high = np.full((20, 40, 3), 10, np.uint8), np.full((64, 16, 1), 20, np.uint8)
-    grid = sample_grid([wide, high], [wide, high], [wide, high])
+    grid = samples([wide, high], [wide, high], [wide, high])[HEADING:]
     factor, cell_height, cell_width = 2, 64, 40
     assert grid.shape == (factor * 2 * cell_height + 2 * GAP, factor * 3 * cell_width + 2 * GAP, 3)
     first, second = grid[: factor * cell_height, : factor * cell_width], grid[-factor * cell_height :, : factor * 40]

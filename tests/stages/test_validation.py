@@ -120,6 +120,8 @@ def test_sample_grids_have_sample_images_rows(tmp_path: Path) -> None:
     for count in (1, 2, 3, 9):
         sampled = samples(translators, dataset, count)
         assert set(sampled) == {"AtoB", "BtoA"}
-        (heights[count],) = {len(sample.grid) for sample in sampled.values()}
-    # Enlarged eightfold, four white pixels between the rows; the split holds three images.
-    assert heights == {1: 128, 2: 260, 3: 392, 9: 392}
+        (heights[count],) = {
+            len(sample.grid(direction, params.data.domain_names)) for direction, sample in sampled.items()
+        }
+    # Headings, images enlarged eightfold, and four white pixels between the rows; the split holds three images.
+    assert heights == {1: 24 + 128, 2: 24 + 260, 3: 24 + 392, 9: 24 + 392}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cyclegan.data.loading.dataset import PackedDataset, picked
-from cyclegan.domains import DIRECTIONS, OPPOSITE, Direction
+from cyclegan.domains import DIRECTIONS, OPPOSITE, Direction, DomainNames
 from cyclegan.evaluation.protocol import evenly
 from cyclegan.models.translator import Translator, each
 from cyclegan.report.grid import Column, sample_grid
@@ -22,10 +22,12 @@ class Sample:
     translated: Column
     back: Column
 
-    @property
-    def grid(self) -> np.ndarray:
-        """One row for each image: [H, W, 3], uint8."""
-        return sample_grid(self.real, self.translated, self.back)
+    def grid(self, direction: Direction, names: DomainNames) -> np.ndarray:
+        """One row for each image, below headings with the names of the domains: [H, W, 3], uint8."""
+        source, arrow = names.of(DIRECTIONS[direction][0]), names.arrow(direction)
+        return sample_grid(
+            [(f"real {source}", self.real), (arrow, self.translated), (f"{arrow} → {source}", self.back)]
+        )
 
 
 def samples(translators: Mapping[Direction, Translator], dataset: PackedDataset, count: int) -> dict[Direction, Sample]:

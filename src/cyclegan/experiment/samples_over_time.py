@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cyclegan.domains import DIRECTIONS, Direction
+from cyclegan.domains import DIRECTIONS, Direction, DomainNames
 from cyclegan.evaluation.protocol import evenly
 from cyclegan.models.pixels import displayable
 from cyclegan.report.grid import Column, comparison_grid, stacked
@@ -40,7 +40,11 @@ class SamplesOverTime:
             np.savez_compressed(file, allow_pickle=False, **arrays)
 
     def draw(
-        self, evaluations: Sequence[Mapping[str, float]], kept: int, real: Mapping[Direction, Column]
+        self,
+        evaluations: Sequence[Mapping[str, float]],
+        kept: int,
+        real: Mapping[Direction, Column],
+        names: DomainNames,
     ) -> np.ndarray:
         """Draw real images and their translations at evaluations during the training.
 
@@ -48,6 +52,7 @@ class SamplesOverTime:
             evaluations: `step` and `epoch` of each, oldest first.
             kept: the step of the kept generators, whose samples must be saved; always among the columns.
             real: the source images, in the order of their translations.
+            names: of the domains, for the headings.
 
         Returns:
             [H, W, 3], uint8.
@@ -56,7 +61,7 @@ class SamplesOverTime:
         chosen = {int(saved[n]["step"]) for n in evenly(len(saved), EVALUATIONS)} | {kept}
         blocks = []
         for direction, (source, _) in DIRECTIONS.items():
-            columns: list[tuple[str, Column]] = [(f"real {source}", list(real[direction][:IMAGES]))]
+            columns: list[tuple[str, Column]] = [(f"real {names.of(source)}", list(real[direction][:IMAGES]))]
             for row in saved:
                 if int(row["step"]) in chosen:
                     mark = " (kept)" if int(row["step"]) == kept else ""

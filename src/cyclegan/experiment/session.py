@@ -154,4 +154,5 @@ class Session:
     def _samples(self) -> dict[str, np.ndarray]:
         sampled = samples(self.translators, self.dataset, self.params.train.sample_images)
         self.over_time.save(self.progress.step, {direction: sample.translated for direction, sample in sampled.items()})
-        return {f"samples/{direction}": sample.grid for direction, sample in sampled.items()}
+        names = self.params.data.domain_names
+        return {f"samples/{direction}": sample.grid(direction, names) for direction, sample in sampled.items()}

@@ -24,17 +24,16 @@ FONT = str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
 Column = np.ndarray | Sequence[np.ndarray]
 
 
-def sample_grid(real: Column, translated: Column, back: Column, partner: Column | None = None) -> np.ndarray:
-    """A grid with a row for each image: real, translated, translated back and, with pairs, the true partner.
+def sample_grid(columns: Sequence[tuple[str, Column]]) -> np.ndarray:
+    """A grid with a row for each image, and a heading over each column. Large images keep their size.
 
     Args:
-        real, translated, back, partner: columns, whose channels may differ.
+        columns: headings with images, whose channels may differ; all columns have the same number.
 
     Returns:
         [height, width, 3], uint8, on white.
     """
-    columns = [real, translated, back] if partner is None else [real, translated, back, partner]
-    return _table([_enlarged(column) for column in _uniform(columns)])
+    return _headed([heading for heading, _ in columns], _uniform([images for _, images in columns]))
 
 
 def columns_grid(columns: Sequence[Column]) -> np.ndarray:
@@ -54,9 +53,8 @@ def comparison_grid(blocks: Sequence[Sequence[tuple[str, Column]]]) -> np.ndarra
     """
     tables = []
     for block in blocks:
-        columns = [_enlarged(_reduced(column, LARGEST)) for column in _uniform([images for _, images in block])]
-        headings = [_heading(heading, column.shape[2]) for (heading, _), column in zip(block, columns, strict=True)]
-        tables.append(np.concatenate([_row(headings), _table(columns)]))
+        columns = [_reduced(column, LARGEST) for column in _uniform([images for _, images in block])]
+        tables.append(_headed([heading for heading, _ in block], columns))
     tallest = max(len(table) for table in tables)
     return _row([_padded(table, tallest) for table in tables], gap=12 * GAP)
 
@@ -100,6 +98,13 @@ def _uniform(columns: Sequence[Column]) -> list[np.ndarray]:
         )
         for column in reduced
     ]
+
+
+def _headed(headings: Sequence[str], columns: Sequence[np.ndarray]) -> np.ndarray:
+    """A table of enlarged images with a heading over each column."""
+    enlarged = [_enlarged(column) for column in columns]
+    strips = [_heading(heading, column.shape[2]) for heading, column in zip(headings, enlarged, strict=True)]
+    return np.concatenate([_row(strips), _table(enlarged)])
 
 
 def _enlarged(images: np.ndarray) -> np.ndarray:

@@ -14,7 +14,8 @@ import pandas as pd
 from PIL import Image
 
 from cyclegan.data.loading.dataset import PackedDataset
-from cyclegan.domains import DOMAINS
+from cyclegan.domains import DIRECTIONS, DOMAINS
+from cyclegan.evaluation.validation_series import VALIDATION_METRICS
 from cyclegan.experiment.earlier_trainings import save_shapes
 from cyclegan.experiment.lineage import choose_start, history, lineage_tags
 from cyclegan.experiment.memory_advice import memory_advice
@@ -165,20 +166,31 @@ def _make_reproducible(file: Path) -> None:
 
 def write_training_report(folder: Path, session: Session) -> None:
     """Write the curves as CSV, and the samples of the kept generators and of several evaluations as PNG."""
-    progress, dataset = session.progress, session.dataset
+    progress, dataset, names = session.progress, session.dataset, session.params.data.domain_names
     write_text(folder / "losses.csv", pd.DataFrame(progress.losses).to_csv(index=False))
-    write_text(folder / "validation.csv", pd.DataFrame(progress.validation).to_csv(index=False))
+    write_text(folder / "validation.csv", _validation_table(session).to_csv(index=False))
     translators = translators_of(session.model.kept_generators, session.params, dataset)
     sampled = samples(translators, dataset, session.params.train.sample_images)
     step = session.kept.step
     # Save these samples again, because the kept generators may be those of the training that this one extends.
     session.over_time.save(step, {direction: sample.translated for direction, sample in sampled.items()})
     images = {
-        "samples.png": stacked([sample.grid for sample in sampled.values()]),
+        "samples.png": stacked([sample.grid(direction, names) for direction, sample in sampled.items()]),
         "over_time.png": session.over_time.draw(
-            progress.validation, step, {direction: sample.real for direction, sample in sampled.items()}
+            progress.validation, step, {direction: sample.real for direction, sample in sampled.items()}, names
         ),
     }
     for name, image in images.items():
         with replacing(folder / name) as temporary:
             Image.fromarray(image).save(temporary)
+
+
+def _validation_table(session: Session) -> pd.DataFrame:
+    """The validation metrics, with `kept` = 1 at the evaluation of the kept generators, for DVC's plots.
+
+    DVC's plots name every metric, so those that the data does not allow are empty columns.
+    """
+    table = pd.DataFrame(session.progress.validation)
+    table["kept"] = (table["step"] == session.kept.step).astype(int)
+    series = [f"val_{direction}/{name}" for direction in DIRECTIONS for name in VALIDATION_METRICS]
+    return table.reindex(columns=[*table, *(name for name in series if name not in table)])
