@@ -131,17 +131,13 @@ def application(
             png = await batches.translate(Path(file.name), size)
         return Response(png, media_type="image/png")
 
-    routes = [
-        Route("/", page),
-        Route("/health", health),
-        Route("/metrics", metrics),
-        Route("/translate", translate, methods=["POST"]),
-    ]
-    paths = [route.path for route in routes]
+    pages = {"/": page, "/health": health, "/metrics": metrics}
+    routes = [Route(path, answer) for path, answer in pages.items()]
+    routes.append(Route("/translate", translate, methods=["POST"]))
     return Starlette(
         routes=routes,
         middleware=[
-            Middleware(Monitor, paths=paths, most=limits.images, log=access_log, counters=counters),
+            Middleware(Monitor, paths=[*pages, "/translate"], most=limits.images, log=access_log, counters=counters),
             Middleware(Guard, hosts=hosts, proxies=proxies),
         ],
         exception_handlers={HTTPException: _error_text},  # type: ignore[dict-item]
