@@ -35,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--blocks", type=int, default=6, help="residual blocks; default 6")
     parser.add_argument("--filters", type=int, default=64, help="filters of the first layers; default 64")
     parser.add_argument("--batch", type=int, default=1, help="images of each domain in a step; default 1")
-    parser.add_argument("--bf16", action="store_true", help="bfloat16 arithmetic, for GPUs")
+    parser.add_argument("--bf16", action="store_true", help="our networks in bfloat16")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="as train.gradient_checkpointing")
     parser.add_argument("--deterministic", action="store_true", help="as train.deterministic")
 

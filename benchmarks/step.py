@@ -23,6 +23,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser)
     parser.add_argument("--peer", type=Path, metavar="PATH", help="checkout of the reference PyTorch implementation")
+    parser.add_argument(
+        "--peer-autocast", action="store_true", help="with --peer: also the reference in bfloat16 and channels_last"
+    )
     parser.add_argument("--forms", nargs="+", choices=FORMS, help="our variants; default all, or joint-add with --peer")
     parser.add_argument("--turns", type=int, default=5, help="default 5")
     parser.add_argument("--steps", type=int, default=2, help="steps in a turn; default 2")
@@ -38,8 +41,12 @@ def main() -> None:
     if options.peer and options.blocks not in (6, 9):
         parser.error(f"--blocks {options.blocks}: the reference implementation has 6 or 9; set one of them")
 
+    if options.peer_autocast and not options.peer:
+        parser.error("--peer-autocast: needs the reference implementation; add --peer PATH")
+
     base = "reference" if options.peer else "tutorial"
-    names = [base, *(options.forms or (["joint-add"] if options.peer else FORMS))]
+    stronger = ["reference-autocast"] if options.peer_autocast else []
+    names = [base, *stronger, *(options.forms or (["joint-add"] if options.peer else FORMS))]
     arithmetic = f"ours bfloat16, {base} float32" if options.bf16 else "float32"
     measure.describe(
         f"{options.size}x{options.size}, {options.blocks} blocks, {options.filters} filters, batch {options.batch}, "
@@ -78,13 +85,18 @@ def _step(name: str, options: argparse.Namespace) -> measure.Step:
         loop = TutorialLoop(options.size, options.filters, options.blocks)
         pairs = itertools.cycle(zip(*images(options.size, options.batch), strict=True))
         return lambda: loop.step(*next(pairs))
-    if name == "reference":
-        return _reference(options)
+    if name.startswith("reference"):
+        return _reference(options, autocast=name == "reference-autocast")
     return our_step(options, name, paper=bool(options.peer))
 
 
-def _reference(options: argparse.Namespace) -> measure.Step:
-    """The reference implementation's step: its training script calls `set_input` and `optimize_parameters`."""
+def _reference(options: argparse.Namespace, autocast: bool) -> measure.Step:
+    """The reference implementation's step: its training script calls `set_input` and `optimize_parameters`.
+
+    Args:
+        options: of the command line.
+        autocast: compute in bfloat16 with the channels last in memory, which is PyTorch's advice for speed.
+    """
     sys.path.insert(0, str(options.peer.resolve()))
     import torch
     from options.train_options import TrainOptions
@@ -102,12 +114,17 @@ def _reference(options: argparse.Namespace) -> measure.Step:
     model = create_model(chosen)
     model.setup(chosen)
     tensors = torch.from_numpy(images(options.size, options.batch)).movedim(-1, -3).contiguous()
+    layout = torch.channels_last if autocast else torch.contiguous_format
+    for network in model.model_names:
+        getattr(model, f"net{network}").to(memory_format=layout)
     number = iter(range(1 << 60))
 
     def step() -> dict[str, float]:
         n = next(number) % tensors.shape[1]
-        model.set_input({"A": tensors[0, n], "B": tensors[1, n], "A_paths": [""], "B_paths": [""]})
-        model.optimize_parameters()
+        real_A, real_B = (domain[n].contiguous(memory_format=layout) for domain in tensors)
+        model.set_input({"A": real_A, "B": real_B, "A_paths": [""], "B_paths": [""]})
+        with torch.autocast("cuda" if cuda else "cpu", torch.bfloat16, enabled=autocast):
+            model.optimize_parameters()
         # Reading the losses waits for the device, as with our losses.
         return model.get_current_losses()
 
