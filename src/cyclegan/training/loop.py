@@ -121,7 +121,7 @@ def log_window(state: TrainingState, listener: Listener, console: Console) -> No
     """
     losses, step, plan = state.window_losses(), state.progress.step, state.plan
     refuse_divergence(losses, step)
-    rate = float(next(iter(state.model.optimizers.values())).learning_rate)
+    rate = float(next(iter(state.model.optimizers.values())).learning_rate.numpy())
     row = {"step": step, "epoch": step / plan.steps_per_epoch, **losses, "learning_rate": rate}
     steps, seconds = state.add_losses(row)
     images_per_second = steps * plan.batch_size / seconds
