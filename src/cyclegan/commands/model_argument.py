@@ -73,13 +73,13 @@ def _download(uri: str) -> tuple[Path, int]:
     from cyclegan.tracking.store import open_store
 
     project = Project.find()
-    open_store(project, load(project.params).tracking)
+    store = open_store(project, load(project.params).tracking)
     try:
         folder = Path(mlflow.artifacts.download_artifacts(uri))
     except MlflowException as error:
         raise UserError(
-            f"{uri}: cannot be loaded from the registry ({' '.join(str(error).split())}); "
-            "'cyclegan registry list' lists the models"
+            f"{uri}: cannot be loaded from the registry of {store.display_uri} ({' '.join(str(error).split())}); "
+            "'cyclegan registry list' lists the models; MLFLOW_TRACKING_URI or tracking.uri names another store"
         ) from None
     try:
         # Read the generator and its bit depth from the files of the served model, without the code for serving.
