@@ -60,5 +60,5 @@ def find_generator(model: str, bit_depth: int | None = None) -> tuple[Path, int]
     from cyclegan.tracking.store import open_store
 
     project = Project.find()
-    open_store(project, load(project.params).tracking)
-    return download(model)
+    store = open_store(project, load(project.params).tracking)
+    return download(model, store.display_uri)

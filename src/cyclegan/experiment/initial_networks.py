@@ -75,9 +75,9 @@ def find_initial_networks(project: Project, params: Params) -> dict[str, Initial
         elif params.tracking.offline:
             raise UserError(f"{key} = {origin}: needs the registry; set tracking.offline: false, or use a file")
         else:
-            open_store(project, params.tracking)
+            store = open_store(project, params.tracking)
             try:
-                file, _ = download(origin)
+                file, _ = download(origin, store.display_uri)
             except UserError as error:
                 raise UserError(f"{key}: {error}") from None
         networks[name] = InitialNetwork(key, origin, file, file_digest(file))

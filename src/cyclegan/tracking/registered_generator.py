@@ -12,11 +12,12 @@ from ruamel.yaml.error import YAMLError
 from cyclegan.system.errors import UserError
 
 
-def download(uri: str) -> tuple[Path, int]:
+def download(uri: str, store: str) -> tuple[Path, int]:
     """Download a generator from the registry of the opened store.
 
     Args:
         uri: such as `models:/NAME/1` or `models:/NAME@champion`.
+        store: the address of the store, for messages.
 
     Returns:
         The `.keras` file, and the bit depth of its images.
@@ -28,8 +29,8 @@ def download(uri: str) -> tuple[Path, int]:
         folder = Path(mlflow.artifacts.download_artifacts(uri))
     except MlflowException as error:
         raise UserError(
-            f"{uri}: cannot be loaded from the registry ({' '.join(str(error).split())}); "
-            "'cyclegan registry list' lists the models"
+            f"{uri}: cannot be loaded from the registry of {store} ({' '.join(str(error).split())}); "
+            "'cyclegan registry list' lists the models; MLFLOW_TRACKING_URI or tracking.uri names another store"
         ) from None
     try:
         # Read the generator and its bit depth from the files of the served model, without the code for serving.

@@ -76,11 +76,13 @@ def _defaults(**limits: str) -> Iterator[None]:
 
 
 def access_remedy(error: BaseException, uri: str) -> str | None:
-    """The remedy for a failing proxy or a missing login; None for other errors."""
+    """The remedy for a failing proxy, a missing login, or a server's database; None for other errors."""
     text, parts = " ".join(map(str, causes(error))), urlsplit(uri)
     if "ProxyError" in text:
         proxy = shown_address(getproxies().get(parts.scheme, ""))
         return f"{parts.scheme}_proxy = {proxy} fails; correct it, or set NO_PROXY={parts.hostname}"
+    if "tracking URI to the running MLflow server" in text:
+        return "an MLflow server made this experiment and alone has its files; set MLFLOW_TRACKING_URI to the server"
     if re.search(r"\b401\b", text):
         return "it asks for a login (HTTP 401); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     return None
