@@ -49,7 +49,9 @@ def make_small_model() -> Callable[..., CycleGAN]:
         image = keras.Input((None, None, 3))
         x = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(image)
         x = keras.layers.Dropout(dropout, seed=seed)(x)
-        return keras.Model(image, keras.layers.Conv2D(3, 3, padding="same", activation="tanh")(x), name=name)
+        return keras.Model(
+            image, keras.layers.Conv2D(3, 3, padding="same", activation="tanh", dtype="float32")(x), name=name
+        )
 
     def make(dropout: float = 0.2, **options: Any) -> CycleGAN:
         discriminator = {"base_filters": 4, "layers": 1, "norm": "none", "init_gain": 0.2}
