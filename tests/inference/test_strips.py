@@ -19,7 +19,7 @@ from cyclegan.models.generator import build_generator
 from cyclegan.models.legacy.keras_contrib import load_legacy_generator
 from cyclegan.models.pixels import to_float
 from cyclegan.models.translator import Translator
-from cyclegan.serving.app import translated_png
+from cyclegan.serving.app import translated_pngs
 from cyclegan.system.errors import UserError
 
 CONTRIB = Path(__file__).parents[1] / "fixtures" / "parity" / "generator_keras_contrib.h5"
@@ -181,5 +181,5 @@ def test_the_server_translates_large_images_in_strips(tmp_path: Path, monkeypatc
     whole = translator.translate(image[None])[0]
     monkeypatch.setattr(strips, "VALUES_AT_ONCE", 0)
     monkeypatch.setattr(translator, "_run", None)
-    answer = translated_png(translator, tmp_path / "photo.png", 1000)
+    (answer,) = translated_pngs(translator, [tmp_path / "photo.png"], 1000)
     assert np.abs(np.asarray(Image.open(io.BytesIO(answer))).astype(int) - whole).max() <= 1

@@ -198,14 +198,16 @@ def test_dvc_shows_metrics_and_plots(finished: Sandbox) -> None:
 
 
 def test_the_table_of_experiments_fits_on_a_screen(finished: Sandbox) -> None:
-    before = (finished.root / "params.yaml").read_text()
+    # `dvc exp save` writes dvc.lock, too.
+    before = {file: file.read_bytes() for file in (finished.root / "params.yaml", finished.root / "dvc.lock")}
     try:
         for name, epochs in (("shorter-training", 1), ("longer-training", 3)):
             finished.configure(train={"epochs": epochs})
             finished.run("dvc", "exp", "save", "--name", name, **IDENTITY)
         table = finished.run("make", "experiments", "VENV=/nonexistent", "--assume-old=install", COLUMNS="160").stdout
     finally:
-        (finished.root / "params.yaml").write_text(before)
+        for file, content in before.items():
+            file.write_bytes(content)
         finished.run("dvc", "exp", "remove", "shorter-training", "longer-training")
     assert max(map(len, table.splitlines())) <= 160
     assert len(table.splitlines()) <= 40

@@ -125,7 +125,7 @@ def _facts(params: Params, trained: TrainedRun, metrics: Mapping[str, Any]) -> d
         "source": data.recorded_source,
         "license": LICENSES.get(data.source, "not recorded; check the terms of the source before you publish"),
         "training images": images(trained.images),
-        "test images": images(metrics["protocol"]["counts"]),
+        "test images": images(metrics["protocol"].get("counts", {})),
         "training size": "" if size is None else f"{size[0]} × {size[1]} pixels",
         "training": f"{trained.epochs} epochs, {trained.steps} steps, {minutes}",
     }

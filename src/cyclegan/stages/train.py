@@ -79,7 +79,8 @@ def _train(project: Project, hosts: Hosts | None, agree: Agree) -> None:
     # Set the training up, on all its hosts.
     experiment = params.tracking.experiment or params.data.dataset
     data_md5 = _data_md5(project)
-    agree(host_shape(project, params, data_md5))
+    if hosts is not None:
+        agree(host_shape(project, params, data_md5))
     setup = TrainingSetup.prepare(
         project, params, dataset, data_md5=data_md5, store=store, experiment=experiment, hosts=hosts
     )
