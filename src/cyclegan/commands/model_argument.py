@@ -10,6 +10,7 @@ from cyclegan.system.errors import UserError
 
 if TYPE_CHECKING:
     from cyclegan.models.translator import Translator
+    from cyclegan.project import Project
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -62,3 +63,8 @@ def find_generator(model: str, bit_depth: int | None = None) -> tuple[Path, int]
     project = Project.find()
     store = open_store(project, load(project.params).tracking)
     return download(model, store.display_uri)
+
+
+def is_of_project(model: str, project: Project) -> bool:
+    """Whether MODEL is a file that the project's training has written, so that its parameters describe it."""
+    return Path(model).resolve().is_relative_to(project.models)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cyclegan.commands.model_argument import is_of_project
 from cyclegan.domains import DIRECTIONS, PLAIN_NAMES, Direction, DomainNames
 from cyclegan.params import Params, load
 from cyclegan.project import Project
@@ -28,7 +29,7 @@ def describe_model(model: str) -> About:
         return _registered(model.removeprefix("models:/"))
     direction = next((name for name in DIRECTIONS if Path(model).stem.endswith(name)), None)
     params = _params()
-    if params is None or direction is None or not _is_in_project(Path(model)):
+    if params is None or direction is None or not is_of_project(model, Project.find()):
         return _about(model, direction, PLAIN_NAMES, {})
     size = params.training_size
     return _about(model, direction, params.data.domain_names, {"trained at": _pixels(size) if size else None})
@@ -97,7 +98,3 @@ def _params() -> Params | None:
         return load(Project.find().params)
     except UserError:
         return None
-
-
-def _is_in_project(file: Path) -> bool:
-    return file.resolve().is_relative_to(Project.find().models)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cyclegan.commands.model_argument import is_of_project
 from cyclegan.data.images.layout import shown
 
 # Factor between the shorter sides from which the scale is far from the training's.
@@ -53,8 +54,7 @@ def _load_size(model: str) -> Any:
     try:
         project = Project.find()
         if not model.startswith("models:/"):
-            is_own = Path(model).resolve().is_relative_to(project.models)
-            return load(project.params).data.load_size if is_own else None
+            return load(project.params).data.load_size if is_of_project(model, project) else None
         from cyclegan.registry.listing import resolve
         from cyclegan.tracking.store import open_store
 
