@@ -31,7 +31,7 @@ Command = Callable[..., str]
 ROOT = Path(__file__).parents[2]
 PSNR = {1: 20.0, 2: 22.0, 3: 21.0}
 SIZES = {"train.crop_size": "whole", "data.load_size": (48, 64)}
-NAMES = {"data.names.A": "flat", "data.names.B": "3D"}
+DOMAINS = ("flat", "3D")
 
 
 def measured(psnr: float) -> Measured:
@@ -54,11 +54,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
             store,
             experiment="fluent-emoji",
             name=f"run-{number}",
-            params={"train.epochs": 10 * number, "train.batch_size": 1, **SIZES, **NAMES},
+            params={"train.epochs": 10 * number, "train.batch_size": 1, **SIZES},
             tags={"git.commit": f"{number}abcdef0" * 5, "git.dirty": "true" if number == 3 else "false"},
         ) as run:
             run.log_metrics(1, {"test_AtoB/pair_psnr": psnr, "val_AtoB/pair_psnr": psnr})
-        register(store, run.id, "fluent-emoji", [Candidate("AtoB", file, 3, 3, measured(psnr), "pair_psnr")], tags={})
+        candidate = Candidate("AtoB", file, 3, 3, measured(psnr), "pair_psnr", domains=DOMAINS)
+        register(store, run.id, "fluent-emoji", [candidate], tags={})
     return store
 
 

@@ -52,7 +52,11 @@ def _registered(reference: str) -> About:
     direction = next((direction for direction in DIRECTIONS if direction == tags.get("direction")), None)
     aliases = f" ({', '.join(sorted(version.aliases))})" if version.aliases else ""
     facts = {"version": f"{version.version}{aliases}", "trained at": _training_size(run)}
-    return _about(name, direction, _names(run, tags.get("dataset")), facts)
+    # Registered by an earlier version, a model has no tag of its domains.
+    source, arrow, target = tags.get("domains", "").partition(" → ")
+    if arrow:
+        return About(name, source, target, _known(facts))
+    return _about(name, direction, _names(tags.get("dataset")), facts)
 
 
 def _find_version(client: MlflowClient, reference: str) -> ModelVersion:
@@ -72,20 +76,21 @@ def _training_size(run: Mapping[str, str]) -> str | None:
     return None
 
 
-def _names(run: Mapping[str, str], dataset: str | None) -> DomainNames:
-    """The names of the domains from the run, else from the project if it has the same data set."""
-    if {"data.names.A", "data.names.B"} <= set(run):
-        return DomainNames(run["data.names.A"], run["data.names.B"])
+def _names(dataset: str | None) -> DomainNames:
+    """The names of the domains from the project, if it has the same data set."""
     params = _params()
     return params.data.domain_names if params is not None and params.data.dataset == dataset else PLAIN_NAMES
 
 
 def _about(title: str, direction: Direction | None, names: DomainNames, facts: Mapping[str, str | None]) -> About:
-    known = {label: value for label, value in facts.items() if value is not None}
     if direction is None:
-        return About(title, facts=known)
+        return About(title, facts=_known(facts))
     source, target = DIRECTIONS[direction]
-    return About(title, names.of(source), names.of(target), known)
+    return About(title, names.of(source), names.of(target), _known(facts))
+
+
+def _known(facts: Mapping[str, str | None]) -> dict[str, str]:
+    return {label: value for label, value in facts.items() if value is not None}
 
 
 def _pixels(size: tuple[int, int]) -> str:
